@@ -1,1 +1,9 @@
-//! api
+//! The outer surface: the service file as users type it, the HTTP API's requests and answers, and
+//! the client with which the command line, the agent and the gateway speak to the control centre.
+//!
+//! It decides nothing about services and knows no store. Start reading at [`wire`] for what goes
+//! over the API, at [`file`] for what a user types, at [`client`] for how to call.
+
+pub mod client;
+pub mod file;
+pub mod wire;

@@ -1,1 +1,26 @@
-//! model
+//! What the program holds: checked specifications, and the values that Mainstay's processes send
+//! to one another.
+//!
+//! Nothing here knows a file format, a socket or a clock, and nothing here decides. What a user
+//! typed becomes a [`ServiceSpec`] in `mainstay-api`; what happens with one is decided in
+//! `mainstay-control`. Start reading at [`service`], then [`routing`] (control centre to gateway),
+//! [`plan`] and [`report`] (control centre to agent and back), [`event`] (told to people).
+#![no_std]
+
+extern crate alloc;
+
+pub mod event;
+pub mod plan;
+pub mod report;
+pub mod route;
+pub mod routing;
+pub mod service;
+pub mod template;
+
+pub use event::{Event, EventKind};
+pub use plan::{NodePlan, PlannedAction, PlannedInstance};
+pub use report::{Exit, InstanceReport, NodeReport, Phase, ProbedHealth, StartFailure};
+pub use route::{HostName, HttpMatch, PathPrefix};
+pub use routing::{Ack, Endpoint, InFlight, Routing, ServiceRoutes};
+pub use service::ServiceSpec;
+pub use template::Template;

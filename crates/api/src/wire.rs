@@ -1,0 +1,274 @@
+//! What goes over the API: HTTP with JSON on the unix socket `api.sock` of the state directory
+//! (whoever may open it is trusted, like the owner of the files) and on a loopback port with the
+//! bearer token of the file `token`.
+//!
+//! | Method, path | Request | Answer |
+//! |---|---|---|
+//! | GET `/v1/status` | | [`Status`] |
+//! | POST `/v1/services` | [`Apply`] | [`Applied`] |
+//! | GET `/v1/services` | | list of [`ServiceStatus`] |
+//! | POST `/v1/services/{name}/scale` | [`Scale`] | [`Accepted`] |
+//! | POST `/v1/services/{name}/rollback` | [`Rollback`] | [`Accepted`] |
+//! | DELETE `/v1/services/{name}` | | [`Accepted`] |
+//! | GET `/v1/instances` | | list of [`InstanceStatus`] |
+//! | GET `/v1/events?after=N&follow=true` | | NDJSON of [`mainstay_model::Event`] |
+//! | GET `/v1/watch/routes?name=N&incarnation=I` | | NDJSON of [`mainstay_model::Routing`] |
+//! | POST `/v1/consumers/ack` | [`mainstay_model::Ack`] | [`Accepted`] |
+//! | POST `/v1/consumers/farewell` | [`mainstay_model::routing::Farewell`] | [`Accepted`] |
+//! | GET `/v1/watch/plan?node=N&incarnation=I` | | NDJSON of [`mainstay_model::NodePlan`] |
+//! | POST `/v1/nodes/report` | [`mainstay_model::NodeReport`] | [`Accepted`] |
+//! | POST `/v1/shutdown` | | [`Accepted`]: drains and stops everything |
+//!
+//! A watch sends the newest state at once and on each change; states in between may be skipped. An
+//! empty line each second shows that the watch is alive. Every refusal is a [`Problem`].
+
+use std::net::SocketAddr;
+
+use mainstay_ids::{
+    Attempt, ConsumerId, Generation, InstanceId, NodeName, ServiceName, Timestamp, Version,
+};
+use mainstay_model::routing::Unavailable;
+use mainstay_model::{Exit, ServiceSpec};
+use serde::{Deserialize, Serialize};
+
+/// The largest request body that the API takes: a file with a few hundred services is below 1 MiB.
+pub const BODY_LEN_MAX: usize = 4 * 1024 * 1024;
+
+/// The time within which a watch sends at least an empty line; three of them missed, and the
+/// reader takes the connection for dead.
+pub const WATCH_PULSE: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Declares services: each is added, or changed if it differs; others are left alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Apply {
+    /// The services.
+    pub services: Vec<ServiceSpec>,
+    /// Only say what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What became of a declaration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// One entry per declared service, in its order.
+    pub services: Vec<AppliedService>,
+    /// The number of the last event before it: follow the events behind it to see the rollout.
+    pub event: u64,
+}
+
+/// What became of one service's declaration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppliedService {
+    /// The service.
+    pub service: ServiceName,
+    /// The version that is now wanted.
+    pub version: Version,
+    /// What the declaration changes.
+    pub change: Change,
+}
+
+/// What a declaration changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// The service is new.
+    Created,
+    /// It is a new version, which is rolled out.
+    Updated,
+    /// Only the wanted number differs.
+    Scaled,
+    /// It is what is wanted already.
+    Unchanged,
+}
+
+/// Sets the wanted number of instances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scale {
+    /// 0 to [`mainstay_model::service::INSTANCES_MAX`].
+    pub instances: u32,
+}
+
+/// Goes back to an earlier version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rollback {
+    /// Which; `None` is the last one before the current that was wholly healthy.
+    pub to: Option<Version>,
+}
+
+/// A change was taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// The number of the last event before it.
+    pub event: u64,
+}
+
+/// The whole at a glance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The program's version.
+    pub mainstay: String,
+    /// When the control centre began to publish.
+    pub since: Timestamp,
+    /// The newest published generation.
+    pub generation: Generation,
+    /// Where the gateway listens for clients outside.
+    pub entry: Vec<SocketAddr>,
+    /// Who follows the routes.
+    pub consumers: Vec<ConsumerStatus>,
+    /// The nodes.
+    pub nodes: Vec<NodeStatus>,
+    /// The services, by name.
+    pub services: Vec<ServiceStatus>,
+}
+
+/// One follower of the routes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsumerStatus {
+    /// Who.
+    pub consumer: ConsumerId,
+    /// The newest generation that it acknowledged.
+    pub acknowledged: Option<Generation>,
+    /// Milliseconds since it last renewed its watch.
+    pub silent_ms: u64,
+}
+
+/// One node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Its name.
+    pub node: NodeName,
+    /// Milliseconds since its agent last reported; `None`: not since the control centre's start.
+    pub silent_ms: Option<u64>,
+    /// How many instances it has.
+    pub instances: u32,
+}
+
+/// One service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// Its name.
+    pub service: ServiceName,
+    /// The version that is wanted.
+    pub version: Version,
+    /// The last version that was wholly healthy.
+    pub stable: Option<Version>,
+    /// The wanted number of instances.
+    pub wanted: u32,
+    /// How many instances of the wanted version are ready.
+    pub ready: u32,
+    /// What is going on.
+    pub state: ServiceState,
+    /// Its service address.
+    pub address: Option<SocketAddr>,
+    /// Its host at the entry, `*` for any, with the path.
+    pub http: Option<String>,
+    /// Why it has no endpoint, if it has none.
+    pub unavailable: Option<Unavailable>,
+    /// The objective from its file.
+    pub slo: Option<mainstay_model::service::Slo>,
+    /// Its versions that can be gone back to, the oldest first.
+    pub versions: Vec<Version>,
+}
+
+/// What is going on with a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ServiceState {
+    /// All that is wanted is ready.
+    Steady,
+    /// A version is being rolled out.
+    RollingOut,
+    /// A version is being rolled back.
+    RollingBack,
+    /// A rollout failed and stays as it is.
+    Failed,
+    /// No rollout is under way, and fewer instances are ready than wanted.
+    Degraded,
+    /// It is being taken down.
+    Removing,
+}
+
+/// One instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceStatus {
+    /// Which.
+    pub instance: InstanceId,
+    /// Of which service.
+    pub service: ServiceName,
+    /// Its version.
+    pub version: Version,
+    /// Its node.
+    pub node: NodeName,
+    /// Which start of it.
+    pub attempt: Option<Attempt>,
+    /// What it is doing.
+    pub state: InstanceState,
+    /// Its process, while it has one.
+    pub pid: Option<u32>,
+    /// Where it listens, while it does.
+    pub address: Option<SocketAddr>,
+    /// When this attempt was started.
+    pub since: Option<Timestamp>,
+    /// How the attempt before this one ended.
+    pub last_exit: Option<Exit>,
+}
+
+/// What an instance is doing, in one word for a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InstanceState {
+    /// Its agent has not started it yet.
+    Planned,
+    /// Its process runs and has not passed a probe.
+    Starting,
+    /// It passes, for less than the minimum healthy time.
+    Healthy,
+    /// It has passed for the minimum healthy time.
+    Ready,
+    /// It fails its probes.
+    Failing,
+    /// It has ended and will be started again.
+    BackingOff,
+    /// It ends again and again soon after its start.
+    CrashLooping,
+    /// It takes no new requests and finishes the old.
+    Draining,
+    /// It was told to stop.
+    Stopping,
+}
+
+/// A refusal, as the body of a 4xx or 5xx answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Problem {
+    /// A stable word for programs.
+    pub code: ProblemCode,
+    /// What was attempted, on what, and why it was refused.
+    pub message: String,
+    /// What to do about it.
+    pub remedy: Option<String>,
+}
+
+/// The kinds of refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProblemCode {
+    /// The request is not what the path takes.
+    BadRequest,
+    /// The token is missing or wrong, or the caller's origin is not allowed.
+    Unauthorized,
+    /// There is no such thing.
+    NotFound,
+    /// The state does not allow it now.
+    Conflict,
+    /// The declaration contradicts another service's.
+    Invalid,
+    /// The control centre cannot write its state.
+    Storage,
+    /// Something that should not happen.
+    Internal,
+}

@@ -1,0 +1,99 @@
+//! The numbers that order published states.
+
+use core::fmt;
+
+/// How often a control centre has begun to publish; grows at each of its starts, so that a state
+/// that was restored from an older backup is still newer than everything published before.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[serde(transparent)]
+pub struct Epoch(pub u64);
+
+/// A counter of changes within one epoch.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[serde(transparent)]
+pub struct Revision(pub u64);
+
+/// The number of one published state. Ordered by epoch, then by revision: it never goes backwards.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+pub struct Generation {
+    /// Which run of the control centre published it.
+    pub epoch: Epoch,
+    /// Which change of that run it is.
+    pub revision: Revision,
+}
+
+impl Generation {
+    /// The first generation of an epoch.
+    pub const fn first(epoch: Epoch) -> Self {
+        Self {
+            epoch,
+            revision: Revision(1),
+        }
+    }
+
+    /// The generation after this one, in the same epoch.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self {
+            epoch: self.epoch,
+            revision: Revision(self.revision.0 + 1),
+        }
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.epoch.0, self.revision.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_epoch_is_newer_than_any_revision_before_it() {
+        let old = Generation {
+            epoch: Epoch(3),
+            revision: Revision(900),
+        };
+        assert!(Generation::first(Epoch(4)) > old);
+        assert!(old.next() > old);
+    }
+}

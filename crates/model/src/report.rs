@@ -1,0 +1,158 @@
+//! What an agent saw, whole: sent on each change and once a second.
+
+use alloc::vec::Vec;
+use core::fmt;
+use core::net::SocketAddr;
+
+use mainstay_ids::{Attempt, Generation, Incarnation, InstanceId, NodeName, Timestamp, Version};
+
+/// Everything that an agent knows of its node's instances. The first report of an agent's
+/// incarnation is sent only when every instance that it adopted has been probed once.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct NodeReport {
+    /// The agent's node.
+    pub node: NodeName,
+    /// Which start of the agent.
+    pub incarnation: Incarnation,
+    /// The newest plan that it has taken over.
+    pub plan: Option<Generation>,
+    /// Its instances by id.
+    pub instances: Vec<InstanceReport>,
+}
+
+/// One instance, as its agent sees it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct InstanceReport {
+    /// Which instance.
+    pub instance: InstanceId,
+    /// Which version it runs.
+    pub version: Version,
+    /// Which start of it.
+    pub attempt: Attempt,
+    /// What it is doing.
+    pub phase: Phase,
+    /// How the attempt before this one ended, if there was one.
+    pub last_exit: Option<Exit>,
+    /// Bytes of output that were dropped because they could not be written.
+    pub log_dropped: u64,
+}
+
+/// What an instance is doing.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Its process runs.
+    Running {
+        /// The instance's process.
+        pid: u32,
+        /// Where it was told to listen.
+        address: SocketAddr,
+        /// What the probes say.
+        health: ProbedHealth,
+        /// When this attempt was started.
+        since: Timestamp,
+    },
+    /// It has ended and will be started again.
+    BackingOff {
+        /// How it ended.
+        exit: Exit,
+        /// When the next attempt is due.
+        until: Timestamp,
+        /// Whether it ends again and again soon after its start.
+        crash_looping: CrashLooping,
+    },
+    /// It was told to stop and has not ended yet.
+    Stopping {
+        /// The instance's process.
+        pid: u32,
+    },
+    /// It was told to stop and nothing of it is left.
+    Stopped {
+        /// How it ended; `None` if it was not running when the order came.
+        exit: Option<Exit>,
+    },
+}
+
+/// What the probes of an attempt say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProbedHealth {
+    /// It has not passed yet since this attempt's start.
+    Starting,
+    /// It passes.
+    Passing,
+    /// It passed and fails now.
+    Failing,
+}
+
+/// Whether an instance ends again and again soon after its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CrashLooping {
+    /// It ended for the first few times.
+    No,
+    /// It keeps ending; it is still tried, at the longest delay.
+    Yes,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Exit {
+    /// It exited with this code.
+    Code(i32),
+    /// This signal ended it.
+    Signal(i32),
+    /// It could not be started.
+    NotStarted(StartFailure),
+    /// Its shim was lost, and with it the knowledge how it ended.
+    Lost,
+}
+
+/// Why an instance could not be started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StartFailure {
+    /// The program does not exist.
+    ProgramNotFound,
+    /// The program may not be executed by the account.
+    ProgramNotExecutable,
+    /// The file is not a program that this machine can run.
+    NotAProgram,
+    /// The working directory cannot be entered.
+    Directory,
+    /// The account does not exist, or Mainstay may not switch to it.
+    User,
+    /// No free port was found in the agent's range.
+    NoFreePort,
+    /// The shim could not prepare its files: the disk is full or read-only.
+    StateDirectory,
+    /// Another error of the operating system, by its number.
+    System(i32),
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exited with code {code}"),
+            Self::Signal(number) => write!(f, "ended by signal {number}"),
+            Self::NotStarted(failure) => write!(f, "not started: {failure}"),
+            Self::Lost => f.write_str("ended together with its shim"),
+        }
+    }
+}
+
+impl fmt::Display for StartFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ProgramNotFound => f.write_str("the program does not exist"),
+            Self::ProgramNotExecutable => f.write_str("the program may not be executed"),
+            Self::NotAProgram => f.write_str("the file is not a program for this machine"),
+            Self::Directory => f.write_str("its directory cannot be entered"),
+            Self::User => f.write_str("its account does not exist or may not be used"),
+            Self::NoFreePort => f.write_str("no port is free"),
+            Self::StateDirectory => f.write_str("the state directory cannot be written"),
+            Self::System(errno) => write!(f, "error {errno} of the operating system"),
+        }
+    }
+}

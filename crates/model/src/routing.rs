@@ -1,0 +1,118 @@
+//! Who may receive traffic: what the control centre publishes to gateways, and what they answer.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+
+use mainstay_ids::{Attempt, ConsumerId, Generation, InstanceId, ServiceName, Version};
+
+use crate::route::HttpMatch;
+
+/// One published routing state, whole. A consumer replaces what it had and acknowledges the
+/// generation once every one of its workers has.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Routing {
+    /// Which state this is.
+    pub generation: Generation,
+    /// Every service that has a host, a path or a service address, by name.
+    pub services: Vec<ServiceRoutes>,
+}
+
+/// The routes of one service.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ServiceRoutes {
+    /// The service's name.
+    pub service: ServiceName,
+    /// Which requests at the entry are its own.
+    pub http: Option<HttpMatch>,
+    /// On which address the gateway listens for it.
+    pub address: Option<SocketAddr>,
+    /// The instances that may be chosen. An instance that drains or stops is not among them.
+    pub endpoints: Vec<Endpoint>,
+    /// Why there is no endpoint, if there is none: told to the client with its 503.
+    pub unavailable: Option<Unavailable>,
+}
+
+/// One instance that may be chosen.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Endpoint {
+    /// Which instance.
+    pub instance: InstanceId,
+    /// Which start of it: another attempt is another endpoint.
+    pub attempt: Attempt,
+    /// Which version it runs.
+    pub version: Version,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Whether its probes pass.
+    pub health: EndpointHealth,
+}
+
+/// What the active probes say of an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndpointHealth {
+    /// The probes pass.
+    Passing,
+    /// The probes fail: it is ejected, and chosen only in panic.
+    Failing,
+}
+
+/// Why a service has no endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unavailable {
+    /// Instances have been started and none has passed its probe yet.
+    Starting,
+    /// Every instance ends again and again soon after its start.
+    CrashLooping,
+    /// No instance is wanted.
+    ScaledToZero,
+    /// The service is being taken down.
+    Stopping,
+}
+
+impl core::fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Starting => "no instance is healthy yet",
+            Self::CrashLooping => "every instance ends soon after its start",
+            Self::ScaledToZero => "no instance is wanted",
+            Self::Stopping => "the service is being taken down",
+        })
+    }
+}
+
+/// A consumer's word that a generation is in force everywhere in it. Sent when that becomes true,
+/// whenever the last request to a removed instance ends, and once a second to stay live.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Ack {
+    /// Who acknowledges.
+    pub consumer: ConsumerId,
+    /// The newest generation that every worker has applied: no retry, queued request or idle
+    /// pooled connection of this consumer can still go to an instance that it removed. `None`
+    /// while there is none; this still renews the consumer.
+    pub generation: Option<Generation>,
+    /// The requests in flight to instances that are *not* in that generation; an instance that is
+    /// missing here has none.
+    pub in_flight: Vec<InFlight>,
+}
+
+/// Requests that an instance has not yet answered.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct InFlight {
+    /// The instance that was removed from the routes.
+    pub instance: InstanceId,
+    /// How many requests, upgraded connections included.
+    pub requests: u64,
+}
+
+/// What a consumer tells of itself when it begins to watch; see
+/// [`mainstay_ids::Incarnation`] for what a new incarnation proves.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Farewell {
+    /// The consumer that has ended its last request and will send no more.
+    pub consumer: ConsumerId,
+    /// Why, for the record.
+    pub reason: String,
+}
