@@ -1,1 +1,2 @@
-//! ids
+//! Identifiers, generations and time: the words of Mainstay.
+#![no_std]

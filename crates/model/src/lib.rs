@@ -1,1 +1,2 @@
-//! model
+//! Checked specifications and the values that Mainstay's processes exchange.
+#![no_std]
