@@ -1,2 +1,83 @@
-//! xtask
-fn main() {}
+//! The project's own checks, set-up and benches: everything that `make` and people call to judge the tree.
+//!
+//! It is a development tool: nothing here is shipped, and nothing that is shipped may depend on it.
+//! It decides no policy of Mainstay; what it does decide is how our code must look (`tidy`) and which
+//! crate may know which (`arch`).
+//!
+//! Start reading at [`ci`], which runs everything in order; [`tidy`] and [`arch`] hold the rules.
+
+mod arch;
+mod bench;
+mod cargo;
+mod ci;
+mod demo;
+mod report;
+mod setup;
+mod source;
+mod tests_step;
+mod tidy;
+mod tools;
+mod tree;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(
+    about = "The project's own checks, set-up and benches",
+    bin_name = "cargo xtask"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Every check, in order; what `make test` runs after set-up
+    Ci,
+    /// Install what builds, tests and benches need (as root), or say what is missing
+    Setup(setup::Arguments),
+    /// Check which crate depends on which, no_std, and where unsafe code is
+    Arch,
+    /// Check budgets, banned names and habits that the compiler does not know
+    Tidy,
+    /// Check the format and run clippy with warnings as errors
+    Lint,
+    /// Run all tests, documentation examples included
+    Test,
+    /// Build the documentation with warnings as errors
+    Docs,
+    /// Check licences, banned crates and sources of all dependencies
+    Deny,
+    /// Build the fuzz targets
+    FuzzBuild,
+    /// Measure against a rival, in release
+    Bench(bench::Arguments),
+    /// Show the shop: real services kept available while they are killed and replaced
+    Demo(demo::Arguments),
+}
+
+fn main() -> ExitCode {
+    let Err(error) = run(&Arguments::parse().command) else {
+        return ExitCode::SUCCESS;
+    };
+    eprintln!("error: {error:#}");
+    ExitCode::FAILURE
+}
+
+fn run(command: &Command) -> anyhow::Result<()> {
+    match command {
+        Command::Ci => ci::run(),
+        Command::Setup(arguments) => setup::run(arguments),
+        Command::Arch => arch::check(),
+        Command::Tidy => tidy::check(),
+        Command::Lint => cargo::format().and_then(|()| cargo::clippy()),
+        Command::Test => tests_step::run_and_report(),
+        Command::Docs => cargo::docs(),
+        Command::Deny => cargo::deny(),
+        Command::FuzzBuild => cargo::fuzz_build(&[]),
+        Command::Bench(arguments) => bench::run(arguments),
+        Command::Demo(arguments) => demo::run(arguments),
+    }
+}
