@@ -17,13 +17,11 @@ pub struct TempDir {
 }
 
 impl TempDir {
-    /// Makes `<temp>/mainstay-tests/<name>-<pid>-<n>`, readable by everyone, since instances may run as other users.
+    /// Makes `<temp>/mainstay-tests-<user>/<name>-<pid>-<n>`, readable by everyone, since instances may run as other users.
     pub fn new(name: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = env::temp_dir()
-            .join("mainstay-tests")
-            .join(format!("{name}-{}-{number}", process::id()));
+        let path = of_user("mainstay-tests").join(format!("{name}-{}-{number}", process::id()));
         // A dead process with our number may have left one.
         match fs::remove_dir_all(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -55,6 +53,11 @@ impl Drop for TempDir {
             eprintln!("cannot remove {}: {error}", self.path.display());
         }
     }
+}
+
+/// A path in the temporary directory for each user, since nobody can write into the directory of another.
+pub(crate) fn of_user(name: &str) -> PathBuf {
+    env::temp_dir().join(format!("{name}-{}", rustix::process::geteuid().as_raw()))
 }
 
 #[cfg(test)]

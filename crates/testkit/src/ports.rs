@@ -1,7 +1,6 @@
 //! TCP ports that nobody else takes while a test runs.
 
 use std::{
-    env,
     fs::{self, File},
     net::{Ipv4Addr, TcpListener},
     ops::Range,
@@ -18,13 +17,12 @@ static CLAIMS: Mutex<Vec<File>> = Mutex::new(Vec::new());
 ///
 /// Give programs port 0 where they can say which port they got: that needs no luck at all.
 pub fn free_port() -> u16 {
-    let claims = env::temp_dir().join("mainstay-ports");
+    let claims = crate::dir::of_user("mainstay-ports");
     fs::create_dir_all(&claims).expect("the temporary directory is writable");
     let size = RANGE.end - RANGE.start;
     let first = fastrand::u16(0..size);
     for step in 0..size {
         let port = RANGE.start + (first + step) % size;
-        // A file of another user's tests cannot be opened: then the port is theirs.
         let Ok(claim) = File::create(claims.join(port.to_string())) else {
             continue;
         };
