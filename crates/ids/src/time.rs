@@ -11,6 +11,9 @@ impl Instant {
     /// The driver's start.
     pub const START: Self = Self(0);
 
+    /// A time that does not come.
+    pub const NEVER: Self = Self(u64::MAX);
+
     /// The instant `since_start` after the driver's start.
     pub fn from_start(since_start: Duration) -> Self {
         Self(u64::try_from(since_start.as_nanos()).unwrap_or(u64::MAX))

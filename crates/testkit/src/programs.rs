@@ -6,8 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Where Debian puts what only root is expected to start; an ordinary user's `PATH` lacks them.
-const SYSTEM_DIRS: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
+/// Where Debian's packages put programs. Looked at before `PATH`, which lacks some of them for an ordinary user, and
+/// which may name wrappers first that change the environment or that other users cannot run.
+const SYSTEM_DIRS: [&str; 4] = ["/usr/bin", "/bin", "/usr/sbin", "/sbin"];
 
 /// One line of `programs.txt`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,11 +55,13 @@ pub fn program(name: &str) -> PathBuf {
     })
 }
 
-/// Looks a program up in `PATH` and in the system's directories.
+/// Looks a program up in the system's directories and in `PATH`.
 pub fn find(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path)
-        .chain(SYSTEM_DIRS.map(PathBuf::from))
+    SYSTEM_DIRS
+        .map(PathBuf::from)
+        .into_iter()
+        .chain(env::split_paths(&path))
         .map(|dir| dir.join(name))
         .find(|candidate| is_executable(candidate))
 }

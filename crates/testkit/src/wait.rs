@@ -49,6 +49,10 @@ pub async fn wait_until_async<T>(
         };
         match look {
             Ok(value) => return value,
+            // A look that is ready at once is never cut off by the timeout.
+            Err(now) if tokio::time::Instant::now() >= end => {
+                panic!("waited {deadline:?} in vain until {what}; last seen: {now}")
+            }
             Err(now) => seen = now,
         }
         tokio::time::sleep(PAUSE).await;
@@ -120,5 +124,18 @@ mod tests {
             text.contains("until it answers") && text.contains("refused"),
             "{text}"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_awaited_condition_that_answers_at_once_fails_at_the_deadline_too() {
+        let tasks = tokio::task::LocalSet::new();
+        let waiting = tasks.spawn_local(wait_until_async(
+            Duration::from_hours(1),
+            "it is ready",
+            async || Err::<(), _>("one of two".to_owned()),
+        ));
+        let panic = tasks.run_until(waiting).await.unwrap_err().into_panic();
+        let text = message(panic.as_ref());
+        assert!(text.contains("last seen: one of two"), "{text}");
     }
 }
