@@ -1,2 +1,30 @@
-//! The decisions: health, restart, rollout, drain and routing, without input or output.
+//! The decisions of Mainstay: health, restarts, rollouts, drains, routing and balancing.
+//!
+//! Pure: every decision is a function of explicit state, an input and a time that is handed in.
+//! Nothing here opens a socket or a file, reads a clock, draws a random number or starts a thread;
+//! where one is needed it is an argument. The simulation in `tests/` runs the very same code as the
+//! binary.
+//!
+//! Start reading at [`Control`], the machine of a whole cluster of one node, with `LIFECYCLE.md`
+//! beside it for the pictures of an instance, a rollout and a drain. The agent uses [`health`] and
+//! [`restart`], so that instances are kept alive without the control centre; the gateway uses
+//! [`balance`] on each worker.
 #![no_std]
+
+extern crate alloc;
+
+pub mod balance;
+mod cluster;
+pub mod health;
+pub mod restart;
+
+pub use cluster::Control;
+pub use cluster::consumers::{CONSUMER_LEASE, Presence};
+pub use cluster::contract::{
+    AcknowledgedDrain, Apply, Change, Clock, Input, Note, Refusal, RefusalKind, Reply,
+    ServiceChange, Settings,
+};
+pub use cluster::snapshot::{RestoreError, SNAPSHOT_FORMAT, Snapshot};
+pub use cluster::views::{
+    ConsumerView, InstanceState, InstanceView, NodeView, ServiceState, ServiceView,
+};

@@ -1,0 +1,300 @@
+//! What goes into the machine and what comes back at once.
+
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+
+use mainstay_ids::{ConsumerId, Instant, NodeName, ServiceName, Timestamp, Version};
+use mainstay_model::service::INSTANCES_MAX;
+use mainstay_model::{Ack, HttpMatch, NodeReport, ServiceSpec};
+
+/// The time of an input: `now` for decisions, `at` for the record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Clock {
+    /// Monotonic, for decisions.
+    pub now: Instant,
+    /// Of day, for people.
+    pub at: Timestamp,
+}
+
+/// Whether an instance is told to stop only when nobody can reach it any more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AcknowledgedDrain {
+    /// It is.
+    #[default]
+    On,
+    /// It is told to stop in the moment it leaves the routes. A test seam: it shows that a check
+    /// of the drain can fail. Nothing else may set it.
+    Off,
+}
+
+/// What is fixed for the life of a control centre.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Whether drains are acknowledged.
+    pub acknowledged_drain: AcknowledgedDrain,
+}
+
+/// A declaration of services: each is added, or changed if it differs; others are left alone. It is
+/// taken over whole or refused whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Apply {
+    /// The services.
+    pub services: Vec<ServiceSpec>,
+}
+
+/// Something that happened outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// Somebody declares services.
+    Apply(Apply),
+    /// Somebody asks what [`Input::Apply`] would do: nothing changes.
+    DryRun(Apply),
+    /// Somebody wants another number of instances.
+    Scale {
+        /// Of which service.
+        service: ServiceName,
+        /// How many.
+        instances: u32,
+    },
+    /// Somebody wants an earlier version back.
+    Rollback {
+        /// Of which service.
+        service: ServiceName,
+        /// Which; `None` is the last one before the current that was wholly healthy.
+        to: Option<Version>,
+    },
+    /// Somebody takes a service down.
+    Remove {
+        /// Which.
+        service: ServiceName,
+    },
+    /// Somebody takes everything down.
+    RemoveAll,
+    /// Somebody stops everything for now: each instance is drained and stopped as in a removal, and
+    /// the declarations stay, so that the next start of the control centre starts them again.
+    StopAll,
+    /// An agent tells all that it sees.
+    Report(NodeReport),
+    /// A consumer began to follow the routes, or renewed its watch.
+    ConsumerJoined(ConsumerId),
+    /// A consumer acknowledges a generation.
+    Ack(Ack),
+    /// A consumer has ended its last request and will send no more.
+    Farewell(ConsumerId),
+    /// The time of [`crate::Control::next_deadline`] has come.
+    Tick,
+}
+
+/// What a declaration changes for one service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// The service is new.
+    Created,
+    /// Another version is rolled out, or a failed rollout is tried again.
+    Updated,
+    /// Only the wanted number differs.
+    Scaled,
+    /// It is what is wanted already.
+    Unchanged,
+}
+
+/// What became of one service's declaration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceChange {
+    /// The service.
+    pub service: ServiceName,
+    /// The version that is now wanted.
+    pub version: Version,
+    /// What the declaration changes.
+    pub change: Change,
+}
+
+/// Something the user should know about an accepted change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    /// The address of this service stands in another's specification, and that one goes without.
+    StillAddressed {
+        /// The service whose address changes or goes.
+        service: ServiceName,
+        /// The service that addresses it.
+        by: ServiceName,
+    },
+}
+
+/// An input was taken over.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reply {
+    /// The number of the last event before it: what it causes is behind that.
+    pub event: u64,
+    /// For a declaration: one entry per declared service, in its order.
+    pub services: Vec<ServiceChange>,
+    /// What the user should know.
+    pub notes: Vec<Note>,
+}
+
+/// What kind of refusal it is, for whoever has to answer it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// There is no such thing.
+    NotFound,
+    /// The state does not allow it now.
+    Conflict,
+    /// The declaration contradicts itself or another service's.
+    Invalid,
+}
+
+/// An input was refused; nothing has changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// There is no such service.
+    #[error("there is no service `{service}`")]
+    UnknownService {
+        /// The name asked for.
+        service: ServiceName,
+    },
+    /// A name stands twice in one declaration.
+    #[error("service `{service}` is declared twice")]
+    DeclaredTwice {
+        /// The name.
+        service: ServiceName,
+    },
+    /// The service is being taken down.
+    #[error("service `{service}` is being taken down")]
+    Removing {
+        /// The service.
+        service: ServiceName,
+    },
+    /// More instances than one service may have.
+    #[error("service `{service}` cannot have {instances} instances, at most {INSTANCES_MAX}")]
+    TooMany {
+        /// The service.
+        service: ServiceName,
+        /// The number asked for.
+        instances: u32,
+    },
+    /// Another service has the address.
+    #[error("service `{service}` wants the address {address}, which belongs to `{by}`")]
+    AddressTaken {
+        /// The declared service.
+        service: ServiceName,
+        /// The address.
+        address: SocketAddr,
+        /// Whose it is.
+        by: ServiceName,
+    },
+    /// Another service has the host and path, or would have them again after a rollback.
+    #[error("service `{service}` wants requests that belong to `{by}`: the same host and path")]
+    RouteTaken {
+        /// The declared service.
+        service: ServiceName,
+        /// The host and path.
+        route: HttpMatch,
+        /// Whose they are.
+        by: ServiceName,
+    },
+    /// All addresses for `auto` are taken.
+    #[error("no address is free for service `{service}`")]
+    NoAddressFree {
+        /// The declared service.
+        service: ServiceName,
+    },
+    /// A specification addresses a service that does not exist.
+    #[error("service `{service}` addresses `{addressed}`, which does not exist")]
+    AddressedUnknown {
+        /// The declared service.
+        service: ServiceName,
+        /// The service in its `{address:..}`.
+        addressed: ServiceName,
+    },
+    /// A specification addresses a service without an address.
+    #[error("service `{service}` addresses `{addressed}`, which has no address")]
+    AddressedWithout {
+        /// The declared service.
+        service: ServiceName,
+        /// The service in its `{address:..}`.
+        addressed: ServiceName,
+    },
+    /// No version before the current one was ever wholly healthy.
+    #[error("service `{service}` has no earlier version that was wholly healthy")]
+    NothingToGoBackTo {
+        /// The service.
+        service: ServiceName,
+    },
+    /// The version is unknown or no longer kept.
+    #[error("service `{service}` has no version {version}")]
+    UnknownVersion {
+        /// The service.
+        service: ServiceName,
+        /// The version asked for.
+        version: Version,
+    },
+    /// Everything is being stopped; the next start of the control centre takes changes again.
+    #[error("everything is being stopped, nothing new is started")]
+    StoppingAll,
+    /// The version is the current one.
+    #[error("service `{service}` is at {version} already")]
+    AlreadyCurrent {
+        /// The service.
+        service: ServiceName,
+        /// The version asked for.
+        version: Version,
+    },
+    /// The report is of another node.
+    #[error("node `{node}` is not part of this cluster")]
+    UnknownNode {
+        /// The node.
+        node: NodeName,
+    },
+    /// More followers of the routes than can be waited for.
+    #[error("`{consumer}` cannot follow the routes: too many others do")]
+    TooManyConsumers {
+        /// Who asked.
+        consumer: ConsumerId,
+    },
+}
+
+impl Refusal {
+    /// What kind of refusal it is.
+    pub fn kind(&self) -> RefusalKind {
+        match self {
+            Self::UnknownService { .. }
+            | Self::UnknownVersion { .. }
+            | Self::UnknownNode { .. } => RefusalKind::NotFound,
+            Self::Removing { .. }
+            | Self::NothingToGoBackTo { .. }
+            | Self::AlreadyCurrent { .. }
+            | Self::StoppingAll
+            | Self::NoAddressFree { .. }
+            | Self::TooManyConsumers { .. } => RefusalKind::Conflict,
+            Self::DeclaredTwice { .. }
+            | Self::TooMany { .. }
+            | Self::AddressTaken { .. }
+            | Self::RouteTaken { .. }
+            | Self::AddressedUnknown { .. }
+            | Self::AddressedWithout { .. } => RefusalKind::Invalid,
+        }
+    }
+
+    /// What to do about it, where that is not obvious.
+    pub fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::Removing { .. } => Some("declare it again with `mainstay up`"),
+            Self::AddressTaken { .. } => Some("choose another address, or `auto`"),
+            Self::RouteTaken { .. } => {
+                Some("change the other service first and let its rollout finish")
+            }
+            Self::AddressedUnknown { .. } => Some("declare both in one file"),
+            Self::AddressedWithout { .. } => Some("give it `address = \"auto\"`"),
+            Self::StoppingAll => Some("start Mainstay again first"),
+            Self::NothingToGoBackTo { .. } => Some("name the version, as in `--to 2`"),
+            Self::UnknownService { .. }
+            | Self::UnknownVersion { .. }
+            | Self::UnknownNode { .. }
+            | Self::NoAddressFree { .. }
+            | Self::AlreadyCurrent { .. }
+            | Self::TooManyConsumers { .. }
+            | Self::DeclaredTwice { .. }
+            | Self::TooMany { .. } => None,
+        }
+    }
+}

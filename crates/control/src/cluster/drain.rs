@@ -1,0 +1,91 @@
+//! The acknowledged drain: out of the routes, then told to stop once nobody can reach it any more.
+
+use mainstay_ids::ServiceName;
+use mainstay_model::EventKind;
+use mainstay_model::event::{DrainOutcome, DrainReason};
+
+use super::contract::AcknowledgedDrain;
+use super::instance::{Drain, Exposure, Instance, Life};
+use super::service::{Service, instance_id};
+use super::step::Step;
+
+impl Service {
+    /// Takes kept instances out of the routes, to be stopped.
+    pub(super) fn drain(
+        &mut self,
+        name: &ServiceName,
+        numbers: &[u64],
+        reason: DrainReason,
+        step: &mut Step<'_>,
+    ) {
+        for number in numbers {
+            let Some(instance) = self.instances.get_mut(number) else {
+                continue;
+            };
+            let removed_in = match instance.exposure {
+                Exposure::Never | Exposure::Listed { .. } => step.upcoming,
+                // It left the routes before, by failing. To wait for a generation that changes
+                // nothing would be to wait for ever: such a one is not published.
+                Exposure::Unlisted { since, .. } => since,
+            };
+            let spec = self.versions.get(&instance.version);
+            let time = spec.map_or_else(Default::default, |spec| spec.drain);
+            instance.life = Life::Draining(Drain {
+                removed_in,
+                since: step.clock.now,
+                deadline: step.clock.now.after(time),
+                reason,
+            });
+            let started = EventKind::DrainStarted {
+                instance: instance_id(name, *number),
+                generation: removed_in,
+                reason,
+            };
+            step.record(name, started);
+        }
+    }
+
+    /// Tells those to stop whose drain is over.
+    pub(super) fn finish_drains(&mut self, name: &ServiceName, step: &mut Step<'_>) {
+        for (number, instance) in &mut self.instances {
+            let Life::Draining(drain) = instance.life else {
+                continue;
+            };
+            let id = instance_id(name, *number);
+            let released = step.consumers.released(&id, drain.removed_in);
+            let Some(outcome) = outcome(instance, drain, released, step) else {
+                continue;
+            };
+            instance.life = Life::Stopping {
+                told_in: step.upcoming,
+            };
+            let waited = step.clock.now.since(drain.since);
+            let finished = EventKind::DrainFinished {
+                instance: id,
+                waited_ms: u64::try_from(waited.as_millis()).unwrap_or(u64::MAX),
+                outcome,
+            };
+            step.record(name, finished);
+        }
+    }
+}
+
+/// How the drain ended; `None`: it goes on.
+fn outcome(
+    instance: &Instance,
+    drain: Drain,
+    released: bool,
+    step: &Step<'_>,
+) -> Option<DrainOutcome> {
+    if !instance.reachable() {
+        return Some(DrainOutcome::Unreachable);
+    }
+    if released {
+        return Some(DrainOutcome::Acknowledged);
+    }
+    let over = match step.settings.acknowledged_drain {
+        AcknowledgedDrain::On => drain.deadline <= step.clock.now,
+        AcknowledgedDrain::Off => true,
+    };
+    over.then_some(DrainOutcome::TimeOver)
+}

@@ -1,0 +1,468 @@
+//! One instance: what is wanted of it, what was last seen of it, and what its reports change.
+
+use mainstay_ids::{Attempt, Generation, InstanceId, Instant, ServiceName, Version};
+use mainstay_model::event::DrainReason;
+use mainstay_model::report::CrashLooping;
+use mainstay_model::routing::{Endpoint, EndpointHealth};
+use mainstay_model::{EventKind, Exit, InstanceReport, Phase, ProbedHealth, ServiceSpec};
+
+use super::service::instance_id;
+use super::step::Step;
+
+/// An instance and all that is known of it.
+#[derive(Debug, Clone)]
+pub(super) struct Instance {
+    pub(super) version: Version,
+    pub(super) life: Life,
+    pub(super) standing: Standing,
+    pub(super) exposure: Exposure,
+    pub(super) trial: Trial,
+    /// Whether it ends again and again; it stays so while the next attempt has not become ready.
+    pub(super) crash_looping: CrashLooping,
+    /// The newest report of it; `None`: none since the control centre's start.
+    pub(super) seen: Option<InstanceReport>,
+    /// How many reports in a row lacked it.
+    pub(super) missed: u32,
+}
+
+/// What is wanted of an instance. It never goes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Life {
+    /// It is to run.
+    Kept,
+    /// It is out of the routes and finishes what it has.
+    Draining(Drain),
+    /// Its agent is told to stop it by plans from this generation on.
+    Stopping { told_in: Generation },
+}
+
+/// A drain under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Drain {
+    /// The first routing state without the instance.
+    pub(super) removed_in: Generation,
+    pub(super) since: Instant,
+    pub(super) deadline: Instant,
+    pub(super) reason: DrainReason,
+}
+
+/// How far an instance has come, by its newest attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Nothing of it runs.
+    Planned,
+    Starting {
+        attempt: Attempt,
+    },
+    /// Healthy; ready at that time if it stays so.
+    Passing {
+        attempt: Attempt,
+        ready_at: Instant,
+    },
+    Ready {
+        attempt: Attempt,
+    },
+    /// It has passed its probes and fails them now.
+    Failing {
+        attempt: Attempt,
+    },
+    /// It ended by itself and will be started again.
+    Ended {
+        attempt: Attempt,
+    },
+}
+
+/// Whether somebody may have been told to send traffic to an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case", tag = "exposure")]
+pub(super) enum Exposure {
+    /// It was never in a routing state.
+    Never,
+    /// This attempt is in the newest routing state.
+    Listed { attempt: Attempt },
+    /// This attempt was, and is not since that generation.
+    Unlisted { attempt: Attempt, since: Generation },
+}
+
+/// How an instance does in the rollout that planned it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Trial {
+    /// When it has to be ready.
+    pub(super) ready_by: Instant,
+    pub(super) proof: Proof,
+}
+
+/// Whether a new instance was ever ready, and how often it fell back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Proof {
+    NeverReady { setbacks: u32 },
+    WasReady { setbacks: u32 },
+}
+
+/// So many times may a new instance pass and then fail; the next time fails its rollout.
+const SETBACKS_FORGIVEN: u32 = 1;
+
+/// Something bad that a report told of an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Setback {
+    Ended(Exit),
+    Flapped,
+}
+
+/// Whether a setback may be overlooked by the rollout that planned the instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Weight {
+    Forgiven,
+    EndedUnready(Exit),
+    TooMany,
+}
+
+impl Standing {
+    pub(super) fn attempt(self) -> Option<Attempt> {
+        match self {
+            Self::Planned => None,
+            Self::Starting { attempt }
+            | Self::Passing { attempt, .. }
+            | Self::Ready { attempt }
+            | Self::Failing { attempt }
+            | Self::Ended { attempt } => Some(attempt),
+        }
+    }
+
+    /// The attempt that has a process.
+    pub(super) fn running(self) -> Option<Attempt> {
+        match self {
+            Self::Planned | Self::Ended { .. } => None,
+            Self::Starting { attempt }
+            | Self::Passing { attempt, .. }
+            | Self::Ready { attempt }
+            | Self::Failing { attempt } => Some(attempt),
+        }
+    }
+
+    /// Greater is of more use: what is of least use is drained first.
+    pub(super) fn usefulness(self) -> u32 {
+        match self {
+            Self::Ended { .. } => 0,
+            Self::Failing { .. } => 1,
+            Self::Planned => 2,
+            Self::Starting { .. } => 3,
+            Self::Passing { .. } => 4,
+            Self::Ready { .. } => 5,
+        }
+    }
+
+    /// Whether it serves: its probes pass.
+    pub(super) fn serves(self) -> bool {
+        match self {
+            Self::Passing { .. } | Self::Ready { .. } => true,
+            Self::Planned | Self::Starting { .. } | Self::Failing { .. } | Self::Ended { .. } => {
+                false
+            }
+        }
+    }
+}
+
+impl Trial {
+    pub(super) fn new(now: Instant, spec: &ServiceSpec) -> Self {
+        Self {
+            ready_by: now.after(spec.rollout.deadline),
+            proof: Proof::NeverReady { setbacks: 0 },
+        }
+    }
+
+    /// Counts a setback. One that was ready gets the healthy deadline anew, once.
+    pub(super) fn weigh(&mut self, setback: Setback, now: Instant, spec: &ServiceSpec) -> Weight {
+        match (&mut self.proof, setback) {
+            (Proof::NeverReady { .. }, Setback::Ended(exit)) => return Weight::EndedUnready(exit),
+            (Proof::NeverReady { setbacks }, Setback::Flapped) => *setbacks += 1,
+            (Proof::WasReady { setbacks }, Setback::Ended(_) | Setback::Flapped) => {
+                *setbacks += 1;
+                self.ready_by = now.after(spec.rollout.deadline);
+            }
+        }
+        match self.proof {
+            Proof::NeverReady { setbacks } | Proof::WasReady { setbacks }
+                if setbacks > SETBACKS_FORGIVEN =>
+            {
+                Weight::TooMany
+            }
+            Proof::NeverReady { .. } | Proof::WasReady { .. } => Weight::Forgiven,
+        }
+    }
+}
+
+impl Instance {
+    pub(super) fn planned(version: Version, now: Instant, spec: &ServiceSpec) -> Self {
+        Self {
+            version,
+            life: Life::Kept,
+            standing: Standing::Planned,
+            exposure: Exposure::Never,
+            trial: Trial::new(now, spec),
+            crash_looping: CrashLooping::No,
+            seen: None,
+            missed: 0,
+        }
+    }
+
+    pub(super) fn is_kept(&self) -> bool {
+        match self.life {
+            Life::Kept => true,
+            Life::Draining(_) | Life::Stopping { .. } => false,
+        }
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        matches!(self.standing, Standing::Ready { .. })
+    }
+
+    /// Its endpoint for the routes: running, not starting, and nothing else is wanted of it.
+    pub(super) fn endpoint(&self, id: InstanceId) -> Option<Endpoint> {
+        let (attempt, health) = match (self.life, self.standing) {
+            (Life::Kept, Standing::Passing { attempt, .. } | Standing::Ready { attempt }) => {
+                (attempt, EndpointHealth::Passing)
+            }
+            (Life::Kept, Standing::Failing { attempt }) => (attempt, EndpointHealth::Failing),
+            (
+                Life::Kept,
+                Standing::Planned | Standing::Starting { .. } | Standing::Ended { .. },
+            )
+            | (Life::Draining(_) | Life::Stopping { .. }, _) => return None,
+        };
+        let Phase::Running { address, .. } = self.seen.as_ref()?.phase else {
+            return None;
+        };
+        Some(Endpoint {
+            instance: id,
+            attempt,
+            version: self.version,
+            address,
+            health,
+        })
+    }
+
+    /// Whether a request can still reach it: an attempt of it was in the routes, and nobody has said
+    /// that this attempt has ended. That a report lacks it proves nothing.
+    pub(super) fn reachable(&self) -> bool {
+        let exposed = match self.exposure {
+            Exposure::Never => return false,
+            Exposure::Listed { attempt } | Exposure::Unlisted { attempt, .. } => attempt,
+        };
+        match self.standing {
+            Standing::Planned => true,
+            Standing::Ended { attempt } => attempt < exposed,
+            Standing::Starting { attempt }
+            | Standing::Passing { attempt, .. }
+            | Standing::Ready { attempt }
+            | Standing::Failing { attempt } => attempt <= exposed,
+        }
+    }
+
+    /// Ready once it has passed for the minimum healthy time.
+    pub(super) fn promote(&mut self, name: &ServiceName, number: u64, step: &mut Step<'_>) {
+        let Standing::Passing { attempt, ready_at } = self.standing else {
+            return;
+        };
+        if self.is_kept() && ready_at <= step.clock.now {
+            self.standing = Standing::Ready { attempt };
+            self.crash_looping = CrashLooping::No;
+            let (Proof::NeverReady { setbacks } | Proof::WasReady { setbacks }) = self.trial.proof;
+            self.trial.proof = Proof::WasReady { setbacks };
+            let instance = instance_id(name, number);
+            step.record(name, EventKind::InstanceReady { instance });
+        }
+    }
+
+    /// Takes in a report of the instance as running or ended.
+    pub(super) fn observe(
+        &mut self,
+        report: &InstanceReport,
+        spec: &ServiceSpec,
+        step: &mut Step<'_>,
+    ) -> Option<Setback> {
+        self.missed = 0;
+        if self.is_overtaken(report) {
+            return None;
+        }
+        let mut setback = None;
+        if let Some(known) = self.standing.running()
+            && known != report.attempt
+        {
+            let exit = report.last_exit.unwrap_or(Exit::Lost);
+            setback = Some(self.end(&report.instance, known, exit, step));
+        }
+        match &report.phase {
+            Phase::Running { pid, health, .. } => {
+                if self.standing.running() != Some(report.attempt) {
+                    self.standing = Standing::Starting {
+                        attempt: report.attempt,
+                    };
+                    let started = EventKind::InstanceStarted {
+                        instance: report.instance.clone(),
+                        attempt: report.attempt,
+                        pid: *pid,
+                    };
+                    step.record(&report.instance.service, started);
+                }
+                let flapped = self.probed(report, *health, spec, step);
+                setback = setback.or(flapped);
+            }
+            Phase::BackingOff {
+                exit,
+                crash_looping,
+                ..
+            } => {
+                let ended = self.backs_off(report, *exit, *crash_looping, step);
+                setback = setback.or(ended);
+            }
+            Phase::Stopping { .. } | Phase::Stopped { .. } => {}
+        }
+        self.seen = Some(report.clone());
+        setback
+    }
+
+    /// Whether the report is older than what is known. Attempts only grow, and none runs again: a
+    /// late word of an attempt that ended must not make the present one look dead.
+    fn is_overtaken(&self, report: &InstanceReport) -> bool {
+        let runs = matches!(report.phase, Phase::Running { .. });
+        match self.standing {
+            Standing::Planned => false,
+            Standing::Ended { attempt } => {
+                report.attempt < attempt || (report.attempt == attempt && runs)
+            }
+            Standing::Starting { attempt }
+            | Standing::Passing { attempt, .. }
+            | Standing::Ready { attempt }
+            | Standing::Failing { attempt } => report.attempt < attempt,
+        }
+    }
+
+    fn probed(
+        &mut self,
+        report: &InstanceReport,
+        health: ProbedHealth,
+        spec: &ServiceSpec,
+        step: &mut Step<'_>,
+    ) -> Option<Setback> {
+        let attempt = report.attempt;
+        let instance = report.instance.clone();
+        let generation = step.upcoming;
+        match (health, self.standing) {
+            (ProbedHealth::Passing, Standing::Passing { .. } | Standing::Ready { .. })
+            | (ProbedHealth::Failing, Standing::Failing { .. })
+            | (
+                ProbedHealth::Starting,
+                Standing::Planned
+                | Standing::Starting { .. }
+                | Standing::Failing { .. }
+                | Standing::Ended { .. },
+            ) => None,
+            (
+                ProbedHealth::Passing,
+                Standing::Planned
+                | Standing::Starting { .. }
+                | Standing::Failing { .. }
+                | Standing::Ended { .. },
+            ) => {
+                self.standing = Standing::Passing {
+                    attempt,
+                    ready_at: step.clock.now.after(spec.rollout.hold),
+                };
+                if self.is_kept() {
+                    let passing = EventKind::InstancePassing {
+                        instance,
+                        attempt,
+                        generation,
+                    };
+                    step.record(&report.instance.service, passing);
+                }
+                step.mark_changed();
+                None
+            }
+            // An agent that restarted says "starting" of an attempt that we have seen pass, until
+            // it has passed again: to us it has fallen.
+            (ProbedHealth::Starting, Standing::Passing { .. } | Standing::Ready { .. })
+            | (
+                ProbedHealth::Failing,
+                Standing::Planned
+                | Standing::Starting { .. }
+                | Standing::Passing { .. }
+                | Standing::Ready { .. }
+                | Standing::Ended { .. },
+            ) => {
+                self.standing = Standing::Failing { attempt };
+                if self.is_kept() {
+                    let failing = EventKind::InstanceFailing {
+                        instance,
+                        generation,
+                    };
+                    step.record(&report.instance.service, failing);
+                }
+                step.mark_changed();
+                Some(Setback::Flapped)
+            }
+        }
+    }
+
+    fn backs_off(
+        &mut self,
+        report: &InstanceReport,
+        exit: Exit,
+        crash_looping: CrashLooping,
+        step: &mut Step<'_>,
+    ) -> Option<Setback> {
+        let attempt = report.attempt;
+        let known = self.standing == Standing::Ended { attempt };
+        let setback = (!known).then(|| self.end(&report.instance, attempt, exit, step));
+        if self.crash_looping != crash_looping {
+            self.crash_looping = crash_looping;
+            step.mark_changed();
+            match crash_looping {
+                CrashLooping::Yes => {
+                    let looping = EventKind::InstanceCrashLooping {
+                        instance: report.instance.clone(),
+                        attempts: attempt.0,
+                    };
+                    step.record(&report.instance.service, looping);
+                }
+                CrashLooping::No => {}
+            }
+        }
+        setback
+    }
+
+    /// An attempt ended. Whoever was told to stop ends as it should, which is no event.
+    fn end(
+        &mut self,
+        id: &InstanceId,
+        attempt: Attempt,
+        exit: Exit,
+        step: &mut Step<'_>,
+    ) -> Setback {
+        self.standing = Standing::Ended { attempt };
+        match self.life {
+            Life::Kept | Life::Draining(_) => {
+                let exited = EventKind::InstanceExited {
+                    instance: id.clone(),
+                    attempt,
+                    exit,
+                };
+                step.record(&id.service, exited);
+            }
+            Life::Stopping { .. } => step.mark_changed(),
+        }
+        Setback::Ended(exit)
+    }
+
+    /// The agent does not have it although it should: what ran of it is lost.
+    pub(super) fn lost(&mut self, id: &InstanceId, step: &mut Step<'_>) -> Option<Setback> {
+        self.seen = None;
+        let attempt = self.standing.attempt()?;
+        let running = self.standing.running().is_some();
+        let setback = running.then(|| self.end(id, attempt, Exit::Lost, step));
+        self.standing = Standing::Planned;
+        step.mark_changed();
+        setback
+    }
+}

@@ -1,0 +1,356 @@
+//! The machine of a cluster of one node.
+//!
+//! [`Control::handle`] takes in one input, lets each service advance towards what is wanted, and
+//! brings the routes and the plan up to date. Reading order: `contract`, `service` and `instance`
+//! (the state), `rollout` and `drain` (the decisions), `report` and `consumers` (what others tell),
+//! `declare` (what people ask for), `publish`, `snapshot`.
+
+mod address;
+pub(crate) mod consumers;
+pub(crate) mod contract;
+mod declare;
+mod drain;
+mod instance;
+mod invariants;
+mod journal;
+mod publish;
+mod report;
+mod restore;
+mod rollout;
+mod service;
+pub(crate) mod snapshot;
+mod step;
+pub(crate) mod views;
+
+use alloc::vec::Vec;
+
+use mainstay_ids::{Epoch, Generation, Instant, NodeName};
+use mainstay_model::{Event, EventKind, NodePlan, NodeReport, Routing};
+
+use consumers::Consumers;
+use contract::{Clock, Input, Refusal, Reply, Settings};
+use declare::Services;
+use journal::Journal;
+use report::{Accepted, Agent, Strangers};
+use service::Service;
+use snapshot::{RestoreError, SNAPSHOT_FORMAT, Snapshot};
+use step::Step;
+
+/// Everything that is decided for a cluster of one node.
+#[derive(Debug, Clone)]
+pub struct Control {
+    node: NodeName,
+    settings: Settings,
+    epoch: Epoch,
+    knowledge: Knowledge,
+    purpose: Purpose,
+    services: Services,
+    strangers: Strangers,
+    consumers: Consumers,
+    agent: Agent,
+    journal: Journal,
+    routing: Routing,
+    plan: NodePlan,
+}
+
+/// Whether enough is known to decide and to publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Knowledge {
+    /// Instances are on record and no agent has told how they are: whatever were published now
+    /// would take away working ones.
+    AwaitsReport,
+    Sufficient,
+}
+
+/// What the machine works towards. Not durable: the next start of the control centre keeps up
+/// again what is declared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    KeepUp,
+    StopAll,
+}
+
+impl Control {
+    /// A cluster about which nothing is known.
+    pub fn new(node: NodeName, settings: Settings) -> Self {
+        Self::at_epoch(Epoch(1), node, settings)
+    }
+
+    fn at_epoch(epoch: Epoch, node: NodeName, settings: Settings) -> Self {
+        let generation = Generation::first(epoch);
+        Self {
+            plan: NodePlan {
+                generation,
+                node: node.clone(),
+                instances: Vec::new(),
+            },
+            routing: Routing {
+                generation,
+                services: Vec::new(),
+            },
+            node,
+            settings,
+            epoch,
+            knowledge: Knowledge::Sufficient,
+            purpose: Purpose::KeepUp,
+            services: Services::default(),
+            strangers: Strangers::default(),
+            consumers: Consumers::default(),
+            agent: Agent::default(),
+            journal: Journal::default(),
+        }
+    }
+
+    /// The cluster as it was when `snapshot` was taken, in a new epoch; timers start anew.
+    pub fn restore(
+        snapshot: Snapshot,
+        settings: Settings,
+        clock: Clock,
+    ) -> Result<Self, RestoreError> {
+        if snapshot.format > SNAPSHOT_FORMAT {
+            let found = snapshot.format;
+            return Err(RestoreError::NewerFormat { found });
+        }
+        let epoch = Epoch(snapshot.epoch.0 + 1);
+        let mut control = Self::at_epoch(epoch, snapshot.node, settings);
+        for record in snapshot.services {
+            let (name, service) = Service::restore(record, epoch, clock)?;
+            if !service.instances.is_empty() {
+                control.knowledge = Knowledge::AwaitsReport;
+            }
+            control.services.by_name.insert(name, service);
+        }
+        control.services.retired = snapshot.retired.into_iter().collect();
+        control.consumers = Consumers::restore(snapshot.consumers, clock.now);
+        control.journal = Journal::resumed(snapshot.event);
+        control.record_start(clock);
+        control.publish();
+        Ok(control)
+    }
+
+    fn record_start(&mut self, clock: Clock) {
+        let services = self.services.by_name.values();
+        let instances: usize = services.map(|service| service.instances.len()).sum();
+        let started = EventKind::ControlStarted {
+            services: u32::try_from(self.services.by_name.len()).unwrap_or(u32::MAX),
+            instances: u32::try_from(instances).unwrap_or(u32::MAX),
+        };
+        self.journal.record(clock, None, started);
+    }
+
+    /// Takes in what happened and decides everything that follows from it. A refusal changes
+    /// nothing.
+    pub fn handle(&mut self, clock: Clock, input: Input) -> Result<Reply, Refusal> {
+        if self.journal.last() == 0 {
+            self.record_start(clock);
+        }
+        let before = self.journal.changes();
+        let event = self.journal.last();
+        let reply = self.take_in(clock, input)?;
+        self.consumers.notice_mute(clock, &mut self.journal);
+        if self.may_publish() {
+            let purpose = self.purpose;
+            let (services, strangers, mut step) = self.step(clock);
+            for (name, service) in &mut services.by_name {
+                match purpose {
+                    Purpose::KeepUp => service.advance(name, &mut step),
+                    Purpose::StopAll => service.wind_down(name, &mut step),
+                }
+            }
+            services.retire(&mut step);
+            strangers.finish_drains(&mut step);
+        }
+        // Whatever the routes and the plan are made from, a change of it is in the journal.
+        if self.journal.changes() != before {
+            self.publish();
+        }
+        if cfg!(debug_assertions) {
+            self.check_invariants();
+        }
+        Ok(Reply { event, ..reply })
+    }
+
+    fn take_in(&mut self, clock: Clock, input: Input) -> Result<Reply, Refusal> {
+        if self.purpose == Purpose::StopAll && starts_something(&input) {
+            return Err(Refusal::StoppingAll);
+        }
+        let mut reply = Reply::default();
+        let published = self.routing.generation;
+        match input {
+            Input::Report(report) => self.take_report(clock, &report)?,
+            Input::ConsumerJoined(consumer) => {
+                self.consumers.join(clock, &consumer, &mut self.journal)?;
+            }
+            Input::Ack(ack) => {
+                let journal = &mut self.journal;
+                self.consumers.acknowledge(clock, ack, published, journal)?;
+            }
+            Input::Farewell(consumer) => {
+                self.consumers.farewell(clock, &consumer, &mut self.journal);
+            }
+            Input::Tick => {}
+            Input::DryRun(apply) => {
+                let checked = self.services.check(apply)?;
+                reply.services = checked.services.into_iter().map(|one| one.change).collect();
+                reply.notes = checked.notes;
+            }
+            Input::Apply(apply) => {
+                let (services, _, mut step) = self.step(clock);
+                let checked = services.check(apply)?;
+                reply.notes = checked.notes;
+                for one in checked.services {
+                    reply.services.push(one.change.clone());
+                    services.declare(one, &mut step);
+                }
+            }
+            Input::Scale { service, instances } => {
+                let (services, _, mut step) = self.step(clock);
+                services.scale(&service, instances, &mut step)?;
+            }
+            Input::Rollback { service, to } => {
+                let (services, _, mut step) = self.step(clock);
+                services.roll_back(&service, to, &mut step)?;
+            }
+            Input::Remove { service } => {
+                let (services, _, mut step) = self.step(clock);
+                reply.notes = services.remove(&service, &mut step)?;
+            }
+            Input::RemoveAll => {
+                let (services, _, mut step) = self.step(clock);
+                services.remove_all(&mut step);
+            }
+            Input::StopAll => self.purpose = Purpose::StopAll,
+        }
+        Ok(reply)
+    }
+
+    fn take_report(&mut self, clock: Clock, report: &NodeReport) -> Result<(), Refusal> {
+        if report.node != self.node {
+            let node = report.node.clone();
+            return Err(Refusal::UnknownNode { node });
+        }
+        match self.agent.accept(report, clock.now) {
+            Accepted::Stale => return Ok(()),
+            Accepted::Fresh => {}
+        }
+        let (services, strangers, mut step) = self.step(clock);
+        services.observe(report, &mut step);
+        strangers.observe(report, services, &mut step);
+        if self.knowledge == Knowledge::AwaitsReport {
+            self.knowledge = Knowledge::Sufficient;
+            self.journal.mark_changed();
+        }
+        Ok(())
+    }
+
+    /// The state to decide on, apart from what every decision has at hand.
+    fn step(&mut self, clock: Clock) -> (&mut Services, &mut Strangers, Step<'_>) {
+        let step = Step {
+            clock,
+            settings: self.settings,
+            upcoming: self.upcoming(),
+            routed_in: self.routing.generation,
+            consumers: &self.consumers,
+            journal: &mut self.journal,
+        };
+        (&mut self.services, &mut self.strangers, step)
+    }
+
+    /// The generation of the next change. Routes and plan share the counter, so that what one input
+    /// changes in both has one number.
+    fn upcoming(&self) -> Generation {
+        self.routing.generation.max(self.plan.generation).next()
+    }
+
+    fn publish(&mut self) {
+        if !self.may_publish() {
+            return;
+        }
+        let upcoming = self.upcoming();
+        self.services.publish_routing(&mut self.routing, upcoming);
+        self.services
+            .publish_plan(&self.strangers, &mut self.plan, upcoming);
+    }
+
+    /// When [`Control::handle`] wants [`Input::Tick`]; `None`: only when something happens.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let consumers = self.consumers.next_deadline();
+        if !self.may_publish() {
+            return consumers;
+        }
+        let services = self.services.by_name.values();
+        services
+            .filter_map(Service::next_deadline)
+            .chain(self.strangers.next_deadline())
+            .chain(consumers)
+            .min()
+    }
+
+    /// Who may receive traffic. A changed content has the next generation.
+    pub fn routing(&self) -> &Routing {
+        &self.routing
+    }
+
+    /// What the agent is to do. A changed content has the next generation.
+    pub fn plan(&self) -> &NodePlan {
+        &self.plan
+    }
+
+    /// Whether routing and plan may be given out. After a restore not until the agent has reported
+    /// once: until then everybody goes on with the last good state.
+    pub fn may_publish(&self) -> bool {
+        match self.knowledge {
+            Knowledge::AwaitsReport => false,
+            Knowledge::Sufficient => true,
+        }
+    }
+
+    /// The events since the last call, in order.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        self.journal.take()
+    }
+
+    /// The number of the last recorded event.
+    pub fn last_event(&self) -> u64 {
+        self.journal.last()
+    }
+
+    /// What must be durable before the events, the routing and the plan of this moment are given
+    /// out.
+    pub fn snapshot(&self) -> Snapshot {
+        let services = self.services.by_name.iter();
+        let retired = self.services.retired.iter();
+        Snapshot {
+            format: SNAPSHOT_FORMAT,
+            node: self.node.clone(),
+            epoch: self.epoch,
+            event: self.journal.last(),
+            services: services
+                .map(|(name, service)| service.record(name))
+                .collect(),
+            consumers: self.consumers.records(),
+            retired: retired.map(|(name, next)| (name.clone(), *next)).collect(),
+        }
+    }
+
+    /// Whether [`Control::snapshot`] may say something else than at the last call of this.
+    pub fn snapshot_changed(&mut self) -> bool {
+        self.journal.take_changed()
+    }
+}
+
+/// Whether the input asks for instances that would have to be started.
+fn starts_something(input: &Input) -> bool {
+    match input {
+        Input::Apply(_) | Input::Scale { .. } | Input::Rollback { .. } => true,
+        Input::DryRun(_)
+        | Input::Remove { .. }
+        | Input::RemoveAll
+        | Input::StopAll
+        | Input::Report(_)
+        | Input::ConsumerJoined(_)
+        | Input::Ack(_)
+        | Input::Farewell(_)
+        | Input::Tick => false,
+    }
+}

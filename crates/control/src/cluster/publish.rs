@@ -1,0 +1,158 @@
+//! From the state to what others are told: the routes and the plan, each change a generation.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+use core::num::NonZeroU32;
+use core::time::Duration;
+
+use mainstay_ids::{Generation, InstanceId, ServiceName, Version};
+use mainstay_model::plan::{PlannedAction, PlannedInstance};
+use mainstay_model::routing::ServiceRoutes;
+use mainstay_model::service::{Check, HealthSpec, LogSpec, OnFailure, RolloutSpec, Step};
+use mainstay_model::{NodePlan, Routing, ServiceSpec};
+
+use super::declare::Services;
+use super::instance::{Exposure, Instance, Life};
+use super::report::Strangers;
+use super::service::{Service, instance_id};
+
+impl Services {
+    /// Brings the routing up to date. A changed content has the generation `upcoming`.
+    pub(super) fn publish_routing(&mut self, routing: &mut Routing, upcoming: Generation) {
+        let routed = self.by_name.iter().filter(|(_, service)| {
+            let spec = service.spec();
+            spec.http.is_some() || spec.address.is_some()
+        });
+        let services: Vec<ServiceRoutes> = routed.map(routes).collect();
+        if services != routing.services {
+            routing.services = services;
+            routing.generation = upcoming;
+        }
+        let mut listed = BTreeMap::new();
+        for endpoint in routing.services.iter().flat_map(|one| &one.endpoints) {
+            listed.insert(endpoint.instance.clone(), endpoint.attempt);
+        }
+        for (name, service) in &mut self.by_name {
+            for (number, instance) in &mut service.instances {
+                let now = listed.get(&instance_id(name, *number)).copied();
+                instance.exposure = match (now, instance.exposure) {
+                    (Some(attempt), _) => Exposure::Listed { attempt },
+                    (None, Exposure::Listed { attempt }) => Exposure::Unlisted {
+                        attempt,
+                        since: routing.generation,
+                    },
+                    (None, kept @ (Exposure::Never | Exposure::Unlisted { .. })) => kept,
+                };
+            }
+        }
+    }
+
+    /// Brings the plan up to date. A changed content has the generation `upcoming`.
+    pub(super) fn publish_plan(
+        &self,
+        strangers: &Strangers,
+        plan: &mut NodePlan,
+        upcoming: Generation,
+    ) {
+        let mut instances = Vec::new();
+        for (name, service) in &self.by_name {
+            let known = service.instances.iter();
+            instances.extend(known.map(|(number, instance)| {
+                self.planned(instance_id(name, *number), service, instance)
+            }));
+        }
+        for (id, version) in strangers.to_stop() {
+            instances.push(self.to_stop(id, version));
+        }
+        instances.sort_by(|one, other| one.instance.cmp(&other.instance));
+        if instances != plan.instances {
+            plan.instances = instances;
+            plan.generation = upcoming;
+        }
+    }
+
+    fn planned(&self, id: InstanceId, service: &Service, instance: &Instance) -> PlannedInstance {
+        let spec = service.spec_of(instance.version).clone();
+        PlannedInstance {
+            instance: id,
+            version: instance.version,
+            addresses: self.addresses_in(&spec),
+            spec,
+            action: match instance.life {
+                Life::Kept | Life::Draining(_) => PlannedAction::Run,
+                Life::Stopping { .. } => PlannedAction::Stop,
+            },
+        }
+    }
+
+    fn addresses_in(&self, spec: &ServiceSpec) -> BTreeMap<ServiceName, SocketAddr> {
+        let address = |name: &ServiceName| self.by_name.get(name)?.address();
+        spec.addressed()
+            .filter_map(|name| Some((name.clone(), address(name)?)))
+            .collect()
+    }
+
+    /// The order to stop an instance that we do not know.
+    fn to_stop(&self, id: &InstanceId, version: Version) -> PlannedInstance {
+        let service = self.by_name.get(&id.service);
+        let spec = service.map(|service| service.spec().clone());
+        PlannedInstance {
+            instance: id.clone(),
+            version,
+            spec: spec.unwrap_or_else(|| unknown_spec(id.service.clone())),
+            addresses: BTreeMap::new(),
+            action: PlannedAction::Stop,
+        }
+    }
+}
+
+fn routes((name, service): (&ServiceName, &Service)) -> ServiceRoutes {
+    let instances = service.instances.iter();
+    let endpoints: Vec<_> = instances
+        .filter_map(|(number, instance)| instance.endpoint(instance_id(name, *number)))
+        .collect();
+    ServiceRoutes {
+        service: name.clone(),
+        http: service.spec().http.clone(),
+        address: service.address(),
+        unavailable: endpoints.is_empty().then(|| service.unavailable()),
+        endpoints,
+    }
+}
+
+/// What stands in the order to stop an instance of a service that is not known any more. Only the
+/// grace means something.
+fn unknown_spec(name: ServiceName) -> ServiceSpec {
+    const GRACE: Duration = Duration::from_secs(10);
+    const ONE: NonZeroU32 = NonZeroU32::MIN;
+    ServiceSpec {
+        name,
+        exec: Vec::new(),
+        dir: String::from("/"),
+        user: None,
+        env: BTreeMap::new(),
+        address: None,
+        http: None,
+        health: HealthSpec {
+            check: Check::Tcp,
+            every: Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
+            fall: ONE,
+            rise: ONE,
+        },
+        instances: 0,
+        rollout: RolloutSpec {
+            step: Step::Count(ONE),
+            hold: Duration::ZERO,
+            deadline: Duration::ZERO,
+            on_failure: OnFailure::Pause,
+        },
+        drain: Duration::ZERO,
+        grace: GRACE,
+        log: LogSpec { size: 0, keep: 0 },
+        slo: None,
+        artifact: None,
+    }
+}

@@ -1,0 +1,169 @@
+//! From the state to its snapshot and back. Instants mean nothing to another process: of a timer
+//! only that it runs is kept, and it runs anew from the restore.
+
+use alloc::collections::BTreeMap;
+
+use mainstay_ids::{Epoch, Generation};
+
+use super::contract::Clock;
+use super::instance::{Drain, Instance, Life, Proof, Standing, Trial};
+use super::service::{Course, Rollout, Service};
+use super::snapshot::{
+    CourseRecord, InstanceRecord, LifeRecord, RestoreError, ServiceRecord, StandingRecord,
+    VersionRecord,
+};
+use mainstay_ids::ServiceName;
+use mainstay_model::ServiceSpec;
+
+impl Service {
+    pub(super) fn record(&self, name: &ServiceName) -> ServiceRecord {
+        let versions = self.versions.iter();
+        let instances = self.instances.iter();
+        ServiceRecord {
+            name: name.clone(),
+            versions: versions
+                .map(|(version, spec)| VersionRecord {
+                    version: *version,
+                    spec: spec.clone(),
+                })
+                .collect(),
+            current: self.current,
+            stable: self.stable,
+            proven: self.proven.iter().copied().collect(),
+            wanted: self.wanted,
+            auto_address: self.auto_address,
+            next_instance: self.next_instance,
+            course: match &self.course {
+                Course::Settled => CourseRecord::Settled,
+                Course::RollingOut(rollout) => CourseRecord::RollingOut {
+                    back: rollout.back,
+                    first_instance: rollout.first_instance,
+                    started: rollout.started,
+                },
+                Course::Failed { started } => CourseRecord::Failed { started: *started },
+                Course::Removing => CourseRecord::Removing,
+            },
+            instances: instances
+                .map(|(number, instance)| instance.record(*number))
+                .collect(),
+        }
+    }
+
+    pub(super) fn restore(
+        record: ServiceRecord,
+        epoch: Epoch,
+        clock: Clock,
+    ) -> Result<(ServiceName, Self), RestoreError> {
+        let versions = record.versions.into_iter();
+        let versions: BTreeMap<_, _> = versions.map(|one| (one.version, one.spec)).collect();
+        let missing = |version| RestoreError::VersionMissing {
+            service: record.name.clone(),
+            version,
+        };
+        for version in [record.current].into_iter().chain(record.stable) {
+            if !versions.contains_key(&version) {
+                return Err(missing(version));
+            }
+        }
+        let mut instances = BTreeMap::new();
+        for one in record.instances {
+            let spec = versions.get(&one.version);
+            let spec = spec.ok_or_else(|| missing(one.version))?;
+            instances.insert(one.number, Instance::restore(&one, spec, epoch, clock));
+        }
+        let service = Self {
+            versions,
+            current: record.current,
+            stable: record.stable,
+            proven: record.proven.into_iter().collect(),
+            wanted: record.wanted,
+            auto_address: record.auto_address,
+            next_instance: record.next_instance,
+            course: match record.course {
+                CourseRecord::Settled => Course::Settled,
+                CourseRecord::RollingOut {
+                    back,
+                    first_instance,
+                    started,
+                } => Course::RollingOut(Rollout {
+                    back,
+                    first_instance,
+                    started,
+                    failure: None,
+                }),
+                CourseRecord::Failed { started } => Course::Failed { started },
+                CourseRecord::Removing => Course::Removing,
+            },
+            instances,
+        };
+        Ok((record.name, service))
+    }
+}
+
+impl Instance {
+    fn record(&self, number: u64) -> InstanceRecord {
+        InstanceRecord {
+            number,
+            version: self.version,
+            life: match self.life {
+                Life::Kept => LifeRecord::Kept,
+                Life::Draining(drain) => LifeRecord::Draining {
+                    removed_in: drain.removed_in,
+                    reason: drain.reason,
+                },
+                Life::Stopping { .. } => LifeRecord::Stopping,
+            },
+            standing: match self.standing {
+                Standing::Planned => StandingRecord::Planned,
+                Standing::Starting { attempt } => StandingRecord::Starting { attempt },
+                Standing::Passing { attempt, .. } => StandingRecord::Passing { attempt },
+                Standing::Ready { attempt } => StandingRecord::Ready { attempt },
+                Standing::Failing { attempt } => StandingRecord::Failing { attempt },
+                Standing::Ended { attempt } => StandingRecord::Ended { attempt },
+            },
+            exposure: self.exposure,
+            crash_looping: self.crash_looping,
+        }
+    }
+
+    fn restore(record: &InstanceRecord, spec: &ServiceSpec, epoch: Epoch, clock: Clock) -> Self {
+        let now = clock.now;
+        let mut trial = Trial::new(now, spec);
+        let standing = match record.standing {
+            StandingRecord::Planned => Standing::Planned,
+            StandingRecord::Starting { attempt } => Standing::Starting { attempt },
+            StandingRecord::Passing { attempt } => Standing::Passing {
+                attempt,
+                ready_at: now.after(spec.rollout.hold),
+            },
+            StandingRecord::Ready { attempt } => {
+                trial.proof = Proof::WasReady { setbacks: 0 };
+                Standing::Ready { attempt }
+            }
+            StandingRecord::Failing { attempt } => Standing::Failing { attempt },
+            StandingRecord::Ended { attempt } => Standing::Ended { attempt },
+        };
+        Self {
+            version: record.version,
+            life: match record.life {
+                LifeRecord::Kept => Life::Kept,
+                LifeRecord::Draining { removed_in, reason } => Life::Draining(Drain {
+                    removed_in,
+                    since: now,
+                    deadline: now.after(spec.drain),
+                    reason,
+                }),
+                // The first plan of the new epoch says so, and every later one.
+                LifeRecord::Stopping => Life::Stopping {
+                    told_in: Generation::first(epoch),
+                },
+            },
+            standing,
+            exposure: record.exposure,
+            crash_looping: record.crash_looping,
+            trial,
+            seen: None,
+            missed: 0,
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! How a service gets from what it has to what is wanted, one input at a time.
+//!
+//! Level-triggered: each call looks at the whole service and decides what is to be done now. It
+//! holds, and the invariants check, that
+//! - at most the wanted number plus the step is kept at any time,
+//! - no ready instance is drained unless as many as wanted stay ready,
+//! - a rollout waits for nothing without a deadline, so that it ends.
+
+use mainstay_ids::{ServiceName, Version};
+use mainstay_model::EventKind;
+use mainstay_model::event::{DrainReason, PauseReason, RollbackAsked, RolloutFailure};
+use mainstay_model::service::OnFailure;
+
+use super::instance::{Instance, Setback, Weight};
+use super::service::{Course, Rollout, Service, instance_id, same_content};
+use super::step::Step;
+
+impl Service {
+    /// Decides everything that is to be decided now.
+    pub(super) fn advance(&mut self, name: &ServiceName, step: &mut Step<'_>) {
+        for (number, instance) in &mut self.instances {
+            instance.promote(name, *number, step);
+        }
+        if let Some(failure) = self.failure_by_now(name, step) {
+            self.fail(name, failure, step);
+        }
+        match &self.course {
+            Course::Removing => {
+                let all = self.ranked(|_| true);
+                self.drain(name, &all, DrainReason::Removed, step);
+            }
+            Course::Failed { .. } => self.hold_still(name, step),
+            Course::Settled => self.replace(name, DrainReason::Replaced, step),
+            Course::RollingOut(rollout) => {
+                let reason = match rollout.back {
+                    Some(RollbackAsked::ByFailure) => DrainReason::FailedVersion,
+                    Some(RollbackAsked::ByUser) | None => DrainReason::Replaced,
+                };
+                self.replace(name, reason, step);
+            }
+        }
+        self.finish_drains(name, step);
+        self.conclude(name, step);
+        if self.forget_versions() > 0 {
+            step.mark_changed();
+        }
+    }
+
+    /// Drains and stops every instance; what is wanted stays as it is.
+    pub(super) fn wind_down(&mut self, name: &ServiceName, step: &mut Step<'_>) {
+        let all = self.ranked(|_| true);
+        self.drain(name, &all, DrainReason::Removed, step);
+        self.finish_drains(name, step);
+    }
+
+    /// Goes one step from the old versions to the current one, and to the wanted number.
+    fn replace(&mut self, name: &ServiceName, reason: DrainReason, step: &mut Step<'_>) {
+        let (wanted, current) = (self.wanted(), self.current);
+        let mut new = self.ranked(|instance| instance.version == current);
+        let excess = new.split_off(wanted.min(new.len()));
+        self.drain(name, &excess, DrainReason::ScaledIn, step);
+
+        let ready = new.iter().filter(|number| self.is_ready(**number)).count();
+        let mut old = self.ranked(|instance| instance.version != current);
+        let unprotected = self.stable.is_none() && !self.any_serves(&old);
+        // One of the old goes for each of the new that is ready, the least useful first. What no
+        // version ever made healthy and serves nothing is not worth waiting for.
+        let stays = if unprotected { 0 } else { wanted - ready };
+        let replaced = old.split_off(stays.min(old.len()));
+        self.drain(name, &replaced, reason, step);
+
+        // A smaller number or step may leave more unready ones than there is room for.
+        let room = (wanted + self.step()).saturating_sub(old.len());
+        let surplus = new.split_off(room.max(ready).min(new.len()));
+        self.drain(name, &surplus, DrainReason::ScaledIn, step);
+
+        let starts = if old.is_empty() {
+            wanted - new.len()
+        } else {
+            let unready = new.len() - ready;
+            let missing = wanted - new.len();
+            let room = room.saturating_sub(new.len());
+            missing.min(room).min(self.step().saturating_sub(unready))
+        };
+        for _ in 0..starts {
+            self.plan_instance(name, current, step);
+        }
+    }
+
+    fn any_serves(&self, numbers: &[u64]) -> bool {
+        numbers.iter().any(|number| {
+            let instance = self.instances.get(number);
+            instance.is_some_and(|instance| instance.standing.serves())
+        })
+    }
+
+    /// Keeps what a failed rollout left, but for the wanted number, which is still followed with
+    /// the stable version.
+    fn hold_still(&mut self, name: &ServiceName, step: &mut Step<'_>) {
+        let wanted = self.wanted();
+        let room = wanted + self.step();
+        let mut excess = self.ranked(|_| true);
+        let mut place = 0;
+        excess.retain(|number| {
+            // Unready ones stay for whoever wants to see why the rollout failed.
+            let stays = place < wanted || (place < room && !self.is_ready(*number));
+            place += 1;
+            !stays
+        });
+        self.drain(name, &excess, DrainReason::ScaledIn, step);
+        let base = self.stable.unwrap_or(self.current);
+        for _ in self.kept().count()..wanted {
+            self.plan_instance(name, base, step);
+        }
+    }
+
+    /// A report told something bad of an instance: remembers it if it fails the rollout.
+    pub(super) fn set_back(
+        &mut self,
+        name: &ServiceName,
+        number: u64,
+        setback: Setback,
+        step: &Step<'_>,
+    ) {
+        let current = self.current;
+        let Course::RollingOut(rollout) = &mut self.course else {
+            return;
+        };
+        let Some(instance) = self.instances.get_mut(&number) else {
+            return;
+        };
+        let on_trial = number >= rollout.first_instance && instance.version == current;
+        if !on_trial || !instance.is_kept() {
+            return;
+        }
+        let spec = self.versions.get(&current);
+        let spec = spec.expect("the current version is kept");
+        let instance_id = instance_id(name, number);
+        let failure = match instance.trial.weigh(setback, step.clock.now, spec) {
+            Weight::Forgiven => return,
+            Weight::EndedUnready(exit) => RolloutFailure::Exited {
+                instance: instance_id,
+                exit,
+            },
+            Weight::TooMany => RolloutFailure::Flapping {
+                instance: instance_id,
+            },
+        };
+        rollout.failure.get_or_insert(failure);
+    }
+
+    /// Why the rollout under way has failed, if it has.
+    fn failure_by_now(&mut self, name: &ServiceName, step: &Step<'_>) -> Option<RolloutFailure> {
+        let current = self.current;
+        let late = |instance: &Instance| {
+            instance.version == current
+                && !instance.is_ready()
+                && instance.trial.ready_by <= step.clock.now
+        };
+        let late = self.kept().find(|(_, instance)| late(instance));
+        let late = late.map(|(number, _)| RolloutFailure::NotReady {
+            instance: instance_id(name, number),
+            deadline_ms: u64::try_from(self.spec().rollout.deadline.as_millis())
+                .unwrap_or(u64::MAX),
+        });
+        match &mut self.course {
+            Course::RollingOut(rollout) => rollout.failure.take().or(late),
+            Course::Settled | Course::Failed { .. } | Course::Removing => None,
+        }
+    }
+
+    /// The rollout under way has failed: back to the stable version, or stay.
+    fn fail(&mut self, name: &ServiceName, cause: RolloutFailure, step: &mut Step<'_>) {
+        let Course::RollingOut(Rollout { back, started, .. }) = self.course.clone() else {
+            return;
+        };
+        let version = self.current;
+        step.record(name, EventKind::RolloutFailed { version, cause });
+        match self.way_back(back) {
+            Ok(to) => {
+                let rollback = EventKind::RollbackStarted {
+                    from: version,
+                    to,
+                    asked: RollbackAsked::ByFailure,
+                };
+                step.record(name, rollback);
+                self.begin_rollout(to, Some(RollbackAsked::ByFailure), step);
+            }
+            Err(reason) => {
+                step.record(name, EventKind::RolloutPaused { version, reason });
+                self.course = Course::Failed { started };
+            }
+        }
+    }
+
+    /// The version to go back to after the failure of a rollout, or why there is none. It is never
+    /// one that says the same as the failed one: that would only fail again.
+    fn way_back(&self, back: Option<RollbackAsked>) -> Result<Version, PauseReason> {
+        if back.is_some() {
+            return Err(PauseReason::RollbackFailed);
+        }
+        match self.spec().rollout.on_failure {
+            OnFailure::Pause => Err(PauseReason::OnFailurePause),
+            OnFailure::Rollback => self
+                .stable
+                .filter(|stable| !same_content(self.spec_of(*stable), self.spec()))
+                .ok_or(PauseReason::NothingToGoBackTo),
+        }
+    }
+
+    /// Ends the rollout if all is as wanted, and remembers which version was wholly ready.
+    fn conclude(&mut self, name: &ServiceName, step: &mut Step<'_>) {
+        let started = match &self.course {
+            Course::Removing => return,
+            Course::Settled => None,
+            Course::RollingOut(Rollout { started, .. }) | Course::Failed { started } => {
+                Some(*started)
+            }
+        };
+        if !self.is_whole() {
+            return;
+        }
+        let version = self.current;
+        // No instance proves nothing.
+        if self.wanted > 0 && self.stable != Some(version) {
+            self.stable = Some(version);
+            step.mark_changed();
+        }
+        if self.wanted > 0 && self.proven.insert(version) {
+            step.mark_changed();
+        }
+        if let Some(started) = started {
+            let took_ms = step.clock.at.0.saturating_sub(started.0);
+            self.course = Course::Settled;
+            step.record(name, EventKind::RolloutFinished { version, took_ms });
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! One service: its versions, what is wanted, and the course of getting there.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+use core::cmp::Reverse;
+use core::net::SocketAddr;
+
+use mainstay_ids::{InstanceId, Instant, ServiceName, Timestamp, Version};
+use mainstay_model::event::{RollbackAsked, RolloutFailure};
+use mainstay_model::report::CrashLooping;
+use mainstay_model::routing::Unavailable;
+use mainstay_model::service::AddressSpec;
+use mainstay_model::{EventKind, ServiceSpec};
+
+use super::instance::{Instance, Life, Standing, Trial};
+use super::step::Step;
+
+/// How many versions are kept to go back to: more than anybody remembers the meaning of. The
+/// current one, the stable one and those of running instances are kept beyond it.
+const VERSIONS_KEPT: usize = 10;
+
+/// A service.
+#[derive(Debug, Clone)]
+pub(super) struct Service {
+    pub(super) versions: BTreeMap<Version, ServiceSpec>,
+    /// The version that is wanted.
+    pub(super) current: Version,
+    /// The last version of which all wanted instances were ready.
+    pub(super) stable: Option<Version>,
+    /// All kept versions that were stable once.
+    pub(super) proven: BTreeSet<Version>,
+    pub(super) wanted: u32,
+    /// The address picked for `auto`: once picked it stays, whatever versions come and go.
+    pub(super) auto_address: Option<SocketAddr>,
+    pub(super) next_instance: u64,
+    pub(super) course: Course,
+    pub(super) instances: BTreeMap<u64, Instance>,
+}
+
+/// What is going on with a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Course {
+    /// The last rollout has ended well.
+    Settled,
+    RollingOut(Rollout),
+    /// The last rollout has failed and stays as it is.
+    Failed {
+        started: Timestamp,
+    },
+    Removing,
+}
+
+/// A rollout under way, of the service's current version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Rollout {
+    /// Whether it goes back, and on whose word.
+    pub(super) back: Option<RollbackAsked>,
+    /// Instances from this number on were planned by it.
+    pub(super) first_instance: u64,
+    pub(super) started: Timestamp,
+    /// Why it has failed, until that is acted upon.
+    pub(super) failure: Option<RolloutFailure>,
+}
+
+impl Service {
+    /// A service without versions' history. Its rollout is begun by the caller.
+    pub(super) fn new(spec: ServiceSpec, next_instance: u64) -> Self {
+        Self {
+            wanted: spec.instances,
+            versions: BTreeMap::from([(Version::FIRST, spec)]),
+            current: Version::FIRST,
+            stable: None,
+            proven: BTreeSet::new(),
+            auto_address: None,
+            next_instance,
+            course: Course::Settled,
+            instances: BTreeMap::new(),
+        }
+    }
+
+    /// What the wanted version says.
+    pub(super) fn spec(&self) -> &ServiceSpec {
+        self.spec_of(self.current)
+    }
+
+    pub(super) fn spec_of(&self, version: Version) -> &ServiceSpec {
+        let spec = self.versions.get(&version);
+        spec.expect("the versions of the service and of its instances are kept")
+    }
+
+    /// Adds a version of which the content is new.
+    pub(super) fn add_version(&mut self, spec: ServiceSpec) -> Version {
+        let last = self.versions.last_key_value();
+        let version = last.map_or(Version::FIRST, |(last, _)| last.next());
+        self.versions.insert(version, spec);
+        version
+    }
+
+    /// The address under which the wanted version is reached.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        match self.spec().address? {
+            AddressSpec::Auto => self.auto_address,
+            AddressSpec::Fixed(address) => Some(address),
+        }
+    }
+
+    /// How many instances beyond the wanted ones there may be, and how many new ones that are not
+    /// ready yet.
+    pub(super) fn step(&self) -> usize {
+        count(self.spec().rollout.step.of(self.wanted))
+    }
+
+    pub(super) fn wanted(&self) -> usize {
+        count(self.wanted)
+    }
+
+    pub(super) fn kept(&self) -> impl Iterator<Item = (u64, &Instance)> {
+        let all = self.instances.iter();
+        all.filter(|(_, instance)| instance.is_kept())
+            .map(|(number, instance)| (*number, instance))
+    }
+
+    /// The kept instances for which `belongs` holds, the most useful first, then the oldest.
+    pub(super) fn ranked(&self, belongs: impl Fn(&Instance) -> bool) -> Vec<u64> {
+        let mut numbers: Vec<(Reverse<u32>, u64)> = self
+            .kept()
+            .filter(|(_, instance)| belongs(instance))
+            .map(|(number, instance)| (Reverse(instance.standing.usefulness()), number))
+            .collect();
+        numbers.sort_unstable();
+        numbers.into_iter().map(|(_, number)| number).collect()
+    }
+
+    pub(super) fn is_ready(&self, number: u64) -> bool {
+        self.instances.get(&number).is_some_and(Instance::is_ready)
+    }
+
+    /// How many instances of the wanted version are ready.
+    pub(super) fn ready(&self) -> usize {
+        let current = self.current;
+        self.kept()
+            .filter(|(_, instance)| instance.version == current && instance.is_ready())
+            .count()
+    }
+
+    /// Whether all that is wanted is ready, of the wanted version, and nothing else is left.
+    pub(super) fn is_whole(&self) -> bool {
+        self.kept().count() == self.wanted() && self.ready() == self.wanted()
+    }
+
+    /// Makes `to` the wanted version. Its instances that are there already have the healthy
+    /// deadline before them anew.
+    pub(super) fn begin_rollout(
+        &mut self,
+        to: Version,
+        back: Option<RollbackAsked>,
+        step: &Step<'_>,
+    ) {
+        self.current = to;
+        self.course = Course::RollingOut(Rollout {
+            back,
+            first_instance: self.next_instance,
+            started: step.clock.at,
+            failure: None,
+        });
+        let spec = self.spec().clone();
+        for instance in self.instances.values_mut() {
+            if instance.version == to {
+                instance.trial = Trial::new(step.clock.now, &spec);
+            }
+        }
+    }
+
+    /// Plans one more instance.
+    pub(super) fn plan_instance(
+        &mut self,
+        name: &ServiceName,
+        version: Version,
+        step: &mut Step<'_>,
+    ) {
+        let number = self.next_instance;
+        self.next_instance += 1;
+        let instance = Instance::planned(version, step.clock.now, self.spec_of(version));
+        self.instances.insert(number, instance);
+        let instance = instance_id(name, number);
+        step.record(name, EventKind::InstancePlanned { instance, version });
+    }
+
+    /// Drops the oldest versions that nobody needs. Gives how many.
+    pub(super) fn forget_versions(&mut self) -> usize {
+        let before = self.versions.len();
+        if before <= VERSIONS_KEPT {
+            return 0;
+        }
+        let mut needed: BTreeSet<Version> =
+            self.instances.values().map(|one| one.version).collect();
+        needed.insert(self.current);
+        needed.extend(self.stable);
+        let mut excess = before - VERSIONS_KEPT;
+        self.versions.retain(|version, _| {
+            let drops = excess > 0 && !needed.contains(version);
+            excess -= usize::from(drops);
+            !drops
+        });
+        let versions = &self.versions;
+        self.proven.retain(|version| versions.contains_key(version));
+        before - self.versions.len()
+    }
+
+    /// Why there is no endpoint, when there is none.
+    pub(super) fn unavailable(&self) -> Unavailable {
+        let loops = |instance: &Instance| instance.crash_looping == CrashLooping::Yes;
+        let all_loop = self.kept().next().is_some() && self.kept().all(|(_, one)| loops(one));
+        match self.course {
+            Course::Removing => Unavailable::Stopping,
+            Course::Settled | Course::RollingOut(_) | Course::Failed { .. } => {
+                if self.wanted == 0 {
+                    Unavailable::ScaledToZero
+                } else if all_loop {
+                    Unavailable::CrashLooping
+                } else {
+                    Unavailable::Starting
+                }
+            }
+        }
+    }
+
+    /// When something has to be decided although nothing happens.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let rolling = matches!(self.course, Course::RollingOut(_));
+        let deadlines = self.instances.values().flat_map(|instance| {
+            let trial = rolling && instance.version == self.current && !instance.is_ready();
+            let ready_by = trial.then_some(instance.trial.ready_by);
+            match (instance.life, instance.standing) {
+                (Life::Kept, Standing::Passing { ready_at, .. }) => [Some(ready_at), ready_by],
+                (
+                    Life::Kept,
+                    Standing::Planned
+                    | Standing::Starting { .. }
+                    | Standing::Ready { .. }
+                    | Standing::Failing { .. }
+                    | Standing::Ended { .. },
+                ) => [None, ready_by],
+                (Life::Draining(drain), _) => [Some(drain.deadline), None],
+                (Life::Stopping { .. }, _) => [None, None],
+            }
+        });
+        deadlines.flatten().min()
+    }
+}
+
+/// Whether two specifications say the same to an instance and to the routes: the wanted number is
+/// no part of a version.
+pub(super) fn same_content(one: &ServiceSpec, other: &ServiceSpec) -> bool {
+    let alike = ServiceSpec {
+        instances: other.instances,
+        ..one.clone()
+    };
+    alike == *other
+}
+
+pub(super) fn instance_id(service: &ServiceName, number: u64) -> InstanceId {
+    InstanceId {
+        service: service.clone(),
+        number,
+    }
+}
+
+/// A number from outside as a length. Nothing here has a `usize` of less than 32 bits.
+pub(super) fn count(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,132 @@
+//! What must survive SIGKILL of the control centre: durable before anything of it is published.
+
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+
+use mainstay_ids::{
+    Attempt, ConsumerId, Epoch, Generation, NodeName, ServiceName, Timestamp, Version,
+};
+use mainstay_model::ServiceSpec;
+use mainstay_model::event::{DrainReason, RollbackAsked};
+use mainstay_model::report::CrashLooping;
+
+use super::consumers::Presence;
+use super::instance::Exposure;
+
+/// The format that this program writes, and the newest that it reads.
+pub const SNAPSHOT_FORMAT: u32 = 1;
+
+/// Why a machine cannot be restored.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RestoreError {
+    /// A newer program wrote it.
+    #[error("the state has format {found}, this program reads up to {SNAPSHOT_FORMAT}")]
+    NewerFormat {
+        /// The format it has.
+        found: u32,
+    },
+    /// It names a version whose content it does not hold: no program of ours wrote it so.
+    #[error("the state of service `{service}` lacks the content of {version}")]
+    VersionMissing {
+        /// The service.
+        service: ServiceName,
+        /// The version.
+        version: Version,
+    },
+}
+
+/// Everything durable. Its parts are for the machine alone; a driver stores and returns it whole.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Snapshot {
+    /// [`SNAPSHOT_FORMAT`] of the program that wrote it.
+    pub format: u32,
+    pub(super) node: NodeName,
+    pub(super) epoch: Epoch,
+    /// The number of the last event.
+    pub(super) event: u64,
+    pub(super) services: Vec<ServiceRecord>,
+    pub(super) consumers: Vec<ConsumerRecord>,
+    /// Services that are gone, with the number that their next instance would have had.
+    pub(super) retired: Vec<(ServiceName, u64)>,
+}
+
+impl Snapshot {
+    /// The number of the last event recorded: events behind it in a file were never published.
+    pub fn last_event(&self) -> u64 {
+        self.event
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(super) struct ServiceRecord {
+    pub(super) name: ServiceName,
+    /// The oldest first.
+    pub(super) versions: Vec<VersionRecord>,
+    pub(super) current: Version,
+    pub(super) stable: Option<Version>,
+    pub(super) proven: Vec<Version>,
+    pub(super) wanted: u32,
+    pub(super) auto_address: Option<SocketAddr>,
+    pub(super) next_instance: u64,
+    pub(super) course: CourseRecord,
+    pub(super) instances: Vec<InstanceRecord>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(super) struct VersionRecord {
+    pub(super) version: Version,
+    pub(super) spec: ServiceSpec,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case", tag = "course")]
+pub(super) enum CourseRecord {
+    Settled,
+    RollingOut {
+        back: Option<RollbackAsked>,
+        first_instance: u64,
+        started: Timestamp,
+    },
+    Failed {
+        started: Timestamp,
+    },
+    Removing,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(super) struct InstanceRecord {
+    pub(super) number: u64,
+    pub(super) version: Version,
+    pub(super) life: LifeRecord,
+    pub(super) standing: StandingRecord,
+    pub(super) exposure: Exposure,
+    pub(super) crash_looping: CrashLooping,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case", tag = "life")]
+pub(super) enum LifeRecord {
+    Kept,
+    Draining {
+        removed_in: Generation,
+        reason: DrainReason,
+    },
+    Stopping,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case", tag = "standing")]
+pub(super) enum StandingRecord {
+    Planned,
+    Starting { attempt: Attempt },
+    Passing { attempt: Attempt },
+    Ready { attempt: Attempt },
+    Failing { attempt: Attempt },
+    Ended { attempt: Attempt },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(super) struct ConsumerRecord {
+    pub(super) consumer: ConsumerId,
+    pub(super) presence: Presence,
+}

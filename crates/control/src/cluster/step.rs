@@ -1,0 +1,32 @@
+//! What every decision of one input has at hand.
+
+use mainstay_ids::{Generation, ServiceName};
+use mainstay_model::EventKind;
+
+use super::consumers::Consumers;
+use super::contract::{Clock, Settings};
+use super::journal::Journal;
+
+/// One input's decisions: their time, the number that a changed state will have, and the record.
+pub(super) struct Step<'a> {
+    pub(super) clock: Clock,
+    pub(super) settings: Settings,
+    /// The generation of the routing and of the plan if this input changes them.
+    pub(super) upcoming: Generation,
+    /// The generation of the newest routing.
+    pub(super) routed_in: Generation,
+    pub(super) consumers: &'a Consumers,
+    pub(super) journal: &'a mut Journal,
+}
+
+impl Step<'_> {
+    /// Records a decision about a service.
+    pub(super) fn record(&mut self, service: &ServiceName, kind: EventKind) {
+        self.journal.record(self.clock, Some(service), kind);
+    }
+
+    /// Something durable changed that is no event.
+    pub(super) fn mark_changed(&mut self) {
+        self.journal.mark_changed();
+    }
+}

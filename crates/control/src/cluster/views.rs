@@ -1,0 +1,253 @@
+//! Read models: what others may know of the machine's state, for the API to show.
+
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use mainstay_ids::{
+    Attempt, ConsumerId, Generation, InstanceId, Instant, NodeName, ServiceName, Timestamp, Version,
+};
+use mainstay_model::event::RollbackAsked;
+use mainstay_model::report::CrashLooping;
+use mainstay_model::routing::Unavailable;
+use mainstay_model::{Exit, Phase, ServiceSpec};
+
+use super::Control;
+use super::consumers::Presence;
+use super::instance::{Instance, Life, Standing};
+use super::service::{Course, Service, instance_id};
+
+/// What is going on with a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServiceState {
+    /// All that is wanted is ready.
+    Steady,
+    /// A version is being rolled out.
+    RollingOut,
+    /// A version is being rolled back.
+    RollingBack,
+    /// A rollout failed and stays as it is.
+    Failed,
+    /// No rollout is under way, and fewer instances are ready than wanted.
+    Degraded,
+    /// It is being taken down.
+    Removing,
+}
+
+/// One service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceView<'a> {
+    /// Its name.
+    pub service: &'a ServiceName,
+    /// What the wanted version says.
+    pub spec: &'a ServiceSpec,
+    /// The version that is wanted.
+    pub version: Version,
+    /// The last version that was wholly healthy.
+    pub stable: Option<Version>,
+    /// The wanted number of instances.
+    pub wanted: u32,
+    /// How many instances of the wanted version are ready.
+    pub ready: u32,
+    /// What is going on.
+    pub state: ServiceState,
+    /// Its service address.
+    pub address: Option<SocketAddr>,
+    /// Why it has no endpoint, if it has none.
+    pub unavailable: Option<Unavailable>,
+    /// Its versions that can be gone back to, the oldest first.
+    pub versions: Vec<Version>,
+}
+
+/// What an instance is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InstanceState {
+    /// Its agent has not started it yet.
+    Planned,
+    /// Its process runs and has not passed a probe.
+    Starting,
+    /// It passes, for less than the minimum healthy time.
+    Healthy,
+    /// It has passed for the minimum healthy time.
+    Ready,
+    /// It fails its probes.
+    Failing,
+    /// It has ended and will be started again.
+    BackingOff,
+    /// It ends again and again soon after its start.
+    CrashLooping,
+    /// It takes no new requests and finishes the old.
+    Draining,
+    /// It was told to stop.
+    Stopping,
+}
+
+/// One instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceView {
+    /// Which.
+    pub instance: InstanceId,
+    /// Its version.
+    pub version: Version,
+    /// What it is doing.
+    pub state: InstanceState,
+    /// Which start of it.
+    pub attempt: Option<Attempt>,
+    /// Its process, while it has one.
+    pub pid: Option<u32>,
+    /// Where it listens, while it does.
+    pub address: Option<SocketAddr>,
+    /// When this attempt was started.
+    pub since: Option<Timestamp>,
+    /// How the attempt before this one ended.
+    pub last_exit: Option<Exit>,
+    /// Bytes of output that were dropped because they could not be written.
+    pub log_dropped: u64,
+}
+
+/// One follower of the routes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConsumerView {
+    /// Who.
+    pub consumer: ConsumerId,
+    /// Whether it is there.
+    pub presence: Presence,
+    /// The newest generation that it acknowledged.
+    pub acknowledged: Option<Generation>,
+    /// How long ago it was last heard.
+    pub silent: Duration,
+}
+
+/// The node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeView {
+    /// Its name.
+    pub node: NodeName,
+    /// How long ago its agent last reported; `None`: not since the control centre's start.
+    pub silent: Option<Duration>,
+    /// How many instances it has.
+    pub instances: u32,
+}
+
+impl Control {
+    /// The services by name.
+    pub fn services(&self) -> impl Iterator<Item = ServiceView<'_>> {
+        let services = self.services.by_name.iter();
+        services.map(|(name, service)| service.view(name))
+    }
+
+    /// One service.
+    pub fn service(&self, name: &ServiceName) -> Option<ServiceView<'_>> {
+        let (name, service) = self.services.by_name.get_key_value(name)?;
+        Some(service.view(name))
+    }
+
+    /// The instances by id.
+    pub fn instances(&self) -> impl Iterator<Item = InstanceView> {
+        let services = self.services.by_name.iter();
+        services.flat_map(|(name, service)| {
+            let instances = service.instances.iter();
+            instances.map(|(number, instance)| instance.view(instance_id(name, *number)))
+        })
+    }
+
+    /// Who follows the routes, by name.
+    pub fn consumers(&self, now: Instant) -> impl Iterator<Item = ConsumerView> {
+        self.consumers.shown().map(move |shown| ConsumerView {
+            consumer: shown.consumer,
+            presence: shown.presence,
+            acknowledged: shown.acknowledged,
+            silent: now.since(shown.heard),
+        })
+    }
+
+    /// The node.
+    pub fn node(&self, now: Instant) -> NodeView {
+        let services = self.services.by_name.values();
+        let instances: usize = services.map(|service| service.instances.len()).sum();
+        NodeView {
+            node: self.node.clone(),
+            silent: self.agent.reported.map(|reported| now.since(reported)),
+            instances: u32::try_from(instances).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+impl Service {
+    fn view<'a>(&'a self, name: &'a ServiceName) -> ServiceView<'a> {
+        let serves = |(number, instance): (&u64, &Instance)| {
+            instance.endpoint(instance_id(name, *number)).is_some()
+        };
+        let available = self.instances.iter().any(serves);
+        ServiceView {
+            service: name,
+            spec: self.spec(),
+            version: self.current,
+            stable: self.stable,
+            wanted: self.wanted,
+            ready: u32::try_from(self.ready()).unwrap_or(u32::MAX),
+            state: self.state(),
+            address: self.address(),
+            unavailable: (!available).then(|| self.unavailable()),
+            versions: self.versions.keys().copied().collect(),
+        }
+    }
+
+    fn state(&self) -> ServiceState {
+        match &self.course {
+            Course::Settled if self.is_whole() => ServiceState::Steady,
+            Course::Settled => ServiceState::Degraded,
+            Course::RollingOut(rollout) => match rollout.back {
+                Some(RollbackAsked::ByFailure | RollbackAsked::ByUser) => ServiceState::RollingBack,
+                None => ServiceState::RollingOut,
+            },
+            Course::Failed { .. } => ServiceState::Failed,
+            Course::Removing => ServiceState::Removing,
+        }
+    }
+}
+
+impl Instance {
+    fn view(&self, instance: InstanceId) -> InstanceView {
+        let seen = self.seen.as_ref();
+        let (pid, address, since, ended) = match seen.map(|seen| &seen.phase) {
+            Some(Phase::Running {
+                pid,
+                address,
+                since,
+                ..
+            }) => (Some(*pid), Some(*address), Some(*since), None),
+            Some(Phase::Stopping { pid }) => (Some(*pid), None, None, None),
+            Some(Phase::BackingOff { exit, .. }) => (None, None, None, Some(*exit)),
+            Some(Phase::Stopped { exit }) => (None, None, None, *exit),
+            None => (None, None, None, None),
+        };
+        InstanceView {
+            instance,
+            version: self.version,
+            state: self.state(),
+            attempt: self.standing.attempt(),
+            pid,
+            address,
+            since,
+            last_exit: ended.or(seen.and_then(|seen| seen.last_exit)),
+            log_dropped: seen.map_or(0, |seen| seen.log_dropped),
+        }
+    }
+
+    fn state(&self) -> InstanceState {
+        match (self.life, self.standing) {
+            (Life::Draining(_), _) => InstanceState::Draining,
+            (Life::Stopping { .. }, _) => InstanceState::Stopping,
+            (Life::Kept, Standing::Planned) => InstanceState::Planned,
+            (Life::Kept, Standing::Starting { .. }) => InstanceState::Starting,
+            (Life::Kept, Standing::Passing { .. }) => InstanceState::Healthy,
+            (Life::Kept, Standing::Ready { .. }) => InstanceState::Ready,
+            (Life::Kept, Standing::Failing { .. }) => InstanceState::Failing,
+            (Life::Kept, Standing::Ended { .. }) => match self.crash_looping {
+                CrashLooping::No => InstanceState::BackingOff,
+                CrashLooping::Yes => InstanceState::CrashLooping,
+            },
+        }
+    }
+}
