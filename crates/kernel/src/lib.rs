@@ -1,1 +1,26 @@
-//! kernel
+//! What Mainstay asks of Linux: starting processes, knowing them again, signals, cgroups, accounts
+//! and inherited file descriptors.
+//!
+//! It decides nothing: it knows no service, no instance and no file format of ours. It is the only
+//! crate that may contain `unsafe`; everything that it offers is safe to call. Start reading at
+//! [`Spawn`] (how a process is started), then [`Identity`] (how it is known again by somebody who
+//! did not start it), [`cgroup`] and [`strays`] (how nothing of it is left behind).
+#![deny(clippy::undocumented_unsafe_blocks)]
+
+pub mod account;
+pub mod cgroup;
+pub mod inherit;
+pub mod procfs;
+pub mod signals;
+pub mod strays;
+
+mod identity;
+mod reap;
+pub mod spawn;
+mod watched;
+
+pub use account::Account;
+pub use identity::{Identity, Pidfd};
+pub use reap::{Ended, Reaped, become_subreaper, reap_any, try_reap};
+pub use spawn::{Child, Life, Place, Spawn, SpawnError, Step};
+pub use watched::Watched;
