@@ -2,7 +2,7 @@
 //! the client with which the command line, the agent and the gateway speak to the control centre.
 //!
 //! It decides nothing about services and knows no store. Start reading at [`wire`] for what goes
-//! over the API, at [`file`] for what a user types, at [`client`] for how to call.
+//! over the API, at [`mod@file`] for what a user types, at [`client`] for how to call.
 
 pub mod client;
 pub mod file;

@@ -7,6 +7,7 @@
 //! | GET `/v1/status` | | [`Status`] |
 //! | POST `/v1/services` | [`Apply`] | [`Applied`] |
 //! | GET `/v1/services` | | list of [`ServiceStatus`] |
+//! | GET `/v1/services/{name}/spec` | | [`ServiceSpec`]: the wanted version's |
 //! | POST `/v1/services/{name}/scale` | [`Scale`] | [`Accepted`] |
 //! | POST `/v1/services/{name}/rollback` | [`Rollback`] | [`Accepted`] |
 //! | DELETE `/v1/services/{name}` | | [`Accepted`] |

@@ -1,0 +1,40 @@
+//! What holds for a key that is not written. The schema and the reference page print these.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use mainstay_model::service::{OnFailure, Step};
+
+const fn not_zero(number: u32) -> NonZeroU32 {
+    NonZeroU32::new(number).expect("the defaults are not zero")
+}
+
+/// One instance: what a user expects who has not thought of more.
+pub const INSTANCES: u32 = 1;
+/// `http.path`: everything of the host.
+pub const HTTP_PATH: &str = "/";
+/// `health.every`: a dead instance that refuses connections is noticed by the gateway at once, so
+/// that probes are for those that are alive and ill.
+pub const HEALTH_EVERY: Duration = Duration::from_secs(1);
+/// `health.timeout`: a probe that takes longer than the time between two means nothing good.
+pub const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
+/// `health.fall`: one lost probe is no reason yet.
+pub const HEALTH_FALL: NonZeroU32 = not_zero(2);
+/// `health.rise`.
+pub const HEALTH_RISE: NonZeroU32 = not_zero(1);
+/// `rollout.step`: a bad version meets a quarter of the instances at most.
+pub const ROLLOUT_STEP: Step = Step::Percent(not_zero(25));
+/// `rollout.hold`: long enough for a program that dies of its first requests to do so.
+pub const ROLLOUT_HOLD: Duration = Duration::from_secs(5);
+/// `rollout.deadline`: a program that warms up for longer says so in its file.
+pub const ROLLOUT_DEADLINE: Duration = Duration::from_mins(1);
+/// `rollout.on_failure`: the version that worked.
+pub const ROLLOUT_ON_FAILURE: OnFailure = OnFailure::Rollback;
+/// `drain`: longer than nearly every request.
+pub const DRAIN: Duration = Duration::from_secs(30);
+/// `grace`: what most programs and init systems are used to.
+pub const GRACE: Duration = Duration::from_secs(10);
+/// `log.size`: with [`LOG_KEEP`], 40 MiB per instance at most.
+pub const LOG_SIZE: u64 = 10 * 1024 * 1024;
+/// `log.keep`.
+pub const LOG_KEEP: u32 = 3;

@@ -1,0 +1,102 @@
+//! Keys that Mainstay's design has and this version does not, and keys that other tools have: each
+//! is refused with what to do now instead of "unknown".
+
+use super::problem::Code;
+
+/// A key that is not read, and what to say of it.
+pub(super) struct Explained {
+    pub(super) key: &'static str,
+    pub(super) code: Code,
+    pub(super) help: &'static str,
+}
+
+const fn later(key: &'static str, help: &'static str) -> Explained {
+    let code = Code::NotInThisVersion;
+    Explained { key, code, help }
+}
+
+const fn foreign(key: &'static str, help: &'static str) -> Explained {
+    let code = Code::UnknownKey;
+    Explained { key, code, help }
+}
+
+const NODE_FILE: &str = "this belongs to the file of a node; `mainstay dev` chooses its addresses \
+    by its options, and a service file declares services only";
+
+/// At the top of the file.
+pub(super) const FILE: &[Explained] = &[
+    later("gateway", NODE_FILE),
+    later("listen", NODE_FILE),
+    later("vip", NODE_FILE),
+    later("roles", NODE_FILE),
+    later("site", NODE_FILE),
+    later(
+        "queue",
+        "declare queues at the broker that the services use",
+    ),
+];
+
+/// In a service.
+pub(super) const SERVICE: &[Explained] = &[
+    later("image", "give a program on this machine by `exec`"),
+    later(
+        "scale",
+        "set `instances`, or use `mainstay scale` while it runs",
+    ),
+    later(
+        "limits",
+        "limit the machine's memory and CPU by other means until then",
+    ),
+    later("place", "all instances run on this machine; take it out"),
+    later(
+        "retry",
+        "the gateway retries what is safe to retry; take it out",
+    ),
+    later(
+        "needs",
+        "services start in any order; take it out and let the program try again",
+    ),
+    later(
+        "job",
+        "run it by other means; a service is a program that keeps running",
+    ),
+    later(
+        "cron",
+        "run it by other means; a service is a program that keeps running",
+    ),
+    later("secrets", "hand them over by `env` and `${VARIABLE}`"),
+    later(
+        "singleton",
+        "write `instances = 1`; during a rollout there are two for a moment",
+    ),
+    later(
+        "canary",
+        "`rollout.step` bounds how many instances a bad version gets",
+    ),
+    foreign(
+        "port",
+        "Mainstay chooses a port for each instance and hands it over as PORT and as `{port}` in \
+         `exec` and `env`; where others reach the service is its `address`",
+    ),
+    foreign("args", "put the arguments behind the program in `exec`"),
+];
+
+/// In `health`.
+pub(super) const HEALTH: &[Explained] = &[
+    later("grpc", "use `tcp = true`, or a program by `exec`"),
+    later("amqp", "use `tcp = true`, or a program by `exec`"),
+    foreign("path", "write the path as `get = \"/health\"`"),
+    foreign("port", "the probe goes to the instance's own port"),
+];
+
+/// In `rollout`.
+pub(super) const ROLLOUT: &[Explained] = &[
+    later("steps", "write one `step`, which is repeated"),
+    foreign(
+        "order",
+        "a new instance is always started before an old one is stopped",
+    ),
+];
+
+/// In the other tables.
+pub(super) const NONE: &[Explained] = &[];

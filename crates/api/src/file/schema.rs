@@ -1,0 +1,275 @@
+//! The keys of a service file as types, from which editors get a JSON schema and people the
+//! reference page. These types describe; what reads a file is `service`. A test holds the two
+//! together, key by key.
+#![expect(
+    dead_code,
+    reason = "the types are described by schemars and never built"
+)]
+
+use std::collections::BTreeMap;
+
+use mainstay_ids::duration::display;
+use schemars::generate::SchemaSettings;
+use schemars::transform::{Transform, transform_subschemas};
+use schemars::{JsonSchema, Schema};
+
+use super::defaults;
+use super::limits;
+use super::units::display_size;
+
+/// The JSON schema of the service file, for editors that complete and check TOML.
+pub fn schema() -> serde_json::Value {
+    let settings = SchemaSettings::draft2020_12().with_transform(NoNull);
+    settings
+        .into_generator()
+        .into_root_schema_for::<ServiceFile>()
+        .to_value()
+}
+
+/// TOML has no null: a key that need not be written is left out.
+#[derive(Clone)]
+struct NoNull;
+
+impl Transform for NoNull {
+    fn transform(&mut self, schema: &mut Schema) {
+        let is_null = |value: &serde_json::Value| {
+            value.is_null() || value == "null" || value["type"] == "null"
+        };
+        for key in ["type", "enum", "anyOf"] {
+            let Some(alternatives) = schema.get_mut(key).and_then(|value| value.as_array_mut())
+            else {
+                continue;
+            };
+            alternatives.retain(|value| !is_null(value));
+            let [only] = alternatives.as_slice() else {
+                continue;
+            };
+            let only = only.clone();
+            match (key, only) {
+                ("anyOf", serde_json::Value::Object(only)) => {
+                    schema.remove(key);
+                    for (key, value) in only {
+                        schema.insert(key, value);
+                    }
+                }
+                (_, only) => {
+                    schema.insert(key.to_owned(), only);
+                }
+            }
+        }
+        transform_subschemas(self, schema);
+    }
+}
+
+/// A service file declares the services that Mainstay keeps available. It is TOML. `${NAME}` and
+/// `${NAME:-default}` in any text are filled in from the environment of the command that reads the
+/// file, and `$${NAME}` stands for `${NAME}` itself; a variable that is not set and has no default
+/// is an error.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, title = "Mainstay service file")]
+struct ServiceFile {
+    /// The services by name. A name is a DNS label: a-z, 0-9 and `-`, up to 63 characters, and
+    /// starts with a letter.
+    #[schemars(extend("propertyNames" = serde_json::json!({
+        "pattern": "^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"
+    })))]
+    service: BTreeMap<String, Service>,
+}
+
+/// One service.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, extend("x-key" = "service.NAME"))]
+struct Service {
+    /// The program and its arguments, each a text of its own; no shell splits them. The program is
+    /// an absolute path, a path relative to `dir` if it holds a `/`, or a bare name that is looked
+    /// up in PATH.
+    #[schemars(length(min = 1, max = limits::ARGV_MAX))]
+    exec: Vec<Template>,
+    /// The directory in which instances run, relative to that of the file, which is the default.
+    dir: Option<String>,
+    /// The account under which instances run; by default the one that runs Mainstay. Another one
+    /// takes root.
+    user: Option<String>,
+    /// Environment variables of the instances. They also get PATH, HOME and LANG of the agent, and
+    /// HOST and PORT, where they are to listen. HOST, PORT and names that start with MAINSTAY_
+    /// cannot be set.
+    #[schemars(extend("default" = serde_json::json!({})))]
+    env: Option<BTreeMap<String, Template>>,
+    /// Where other services reach this one, through the gateway: `"auto"`, or an address and port
+    /// on 127.0.0.0/8. Without it the service has no address.
+    address: Option<Address>,
+    /// Which requests at the gateway's entry belong to the service; without it, none.
+    http: Option<Http>,
+    /// How to tell that an instance can serve.
+    health: Option<Health>,
+    /// How many instances are kept running.
+    #[schemars(
+        range(min = 0, max = mainstay_model::service::INSTANCES_MAX),
+        extend("default" = defaults::INSTANCES)
+    )]
+    instances: Option<u32>,
+    /// How one version replaces another.
+    rollout: Option<Rollout>,
+    /// How long an instance that is to stop may finish its requests.
+    #[schemars(extend("default" = display(defaults::DRAIN)))]
+    drain: Option<Duration>,
+    /// How long an instance may take from SIGTERM to its end before SIGKILL.
+    #[schemars(extend("default" = display(defaults::GRACE)))]
+    grace: Option<Duration>,
+    /// How much of each instance's output is kept.
+    log: Option<Log>,
+    /// The objective to which `mainstay prove` holds the service.
+    slo: Option<Slo>,
+}
+
+/// Requests at the gateway's entry. Of several services that match, one with a host wins over one
+/// without, then the longer path. No two services may have the same.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, extend("x-key" = "service.NAME.http"))]
+struct Http {
+    /// The host name asked for, without port; without it, any.
+    host: Option<String>,
+    /// Where the path begins, matched by whole segments.
+    #[schemars(extend("default" = defaults::HTTP_PATH))]
+    path: Option<String>,
+}
+
+/// One of `get`, `tcp` and `exec`, and how often. Without any of the three the check is `tcp`.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, extend("x-key" = "service.NAME.health"))]
+struct Health {
+    /// GET of this path on the instance's port answers 200 to 399.
+    get: Option<String>,
+    /// `true`: the instance's port accepts a connection.
+    #[schemars(extend("const" = true))]
+    tcp: Option<bool>,
+    /// This program, run in `dir` with the service's environment, exits with 0.
+    #[schemars(length(min = 1, max = limits::ARGV_MAX))]
+    exec: Option<Vec<Template>>,
+    /// The time between two probes, at least 10ms.
+    #[schemars(extend("default" = display(defaults::HEALTH_EVERY)))]
+    every: Option<Duration>,
+    /// How long a probe may take before it counts as failed.
+    #[schemars(extend("default" = display(defaults::HEALTH_TIMEOUT)))]
+    timeout: Option<Duration>,
+    /// How many failed probes in a row take an instance out of traffic.
+    #[schemars(
+        range(min = *limits::HEALTH_COUNT.start(), max = *limits::HEALTH_COUNT.end()),
+        extend("default" = defaults::HEALTH_FALL.get())
+    )]
+    fall: Option<u32>,
+    /// How many passed probes in a row bring it back. The first pass after a start is enough.
+    #[schemars(
+        range(min = *limits::HEALTH_COUNT.start(), max = *limits::HEALTH_COUNT.end()),
+        extend("default" = defaults::HEALTH_RISE.get())
+    )]
+    rise: Option<u32>,
+}
+
+/// New instances are started first, and an old one is drained for each new one that is ready.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, extend("x-key" = "service.NAME.rollout"))]
+struct Rollout {
+    /// How many instances are replaced at a time: a number, or a percentage, rounded up.
+    #[schemars(extend("default" = shown_step()))]
+    step: Option<Step>,
+    /// How long a new instance must be healthy without interruption before it counts as ready.
+    /// Shorter than `deadline`.
+    #[schemars(extend("default" = display(defaults::ROLLOUT_HOLD)))]
+    hold: Option<Duration>,
+    /// A new instance that is not ready this long after its start fails the rollout.
+    #[schemars(extend("default" = display(defaults::ROLLOUT_DEADLINE)))]
+    deadline: Option<Duration>,
+    /// What a failed rollout leads to: back to the last version that was wholly healthy, or
+    /// leaving things as they are.
+    #[schemars(extend("default" = defaults::ROLLOUT_ON_FAILURE))]
+    on_failure: Option<OnFailure>,
+}
+
+/// The output of an instance is written to files that are rotated by size.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, extend("x-key" = "service.NAME.log"))]
+struct Log {
+    /// The size at which a file is rotated.
+    #[schemars(extend("default" = display_size(defaults::LOG_SIZE)))]
+    size: Option<Size>,
+    /// How many rotated files are kept beside the current one.
+    #[schemars(
+        range(min = *limits::LOG_KEEP.start(), max = *limits::LOG_KEEP.end()),
+        extend("default" = defaults::LOG_KEEP)
+    )]
+    keep: Option<u32>,
+}
+
+/// A service level objective, counted at the client.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, extend("x-key" = "service.NAME.slo"))]
+struct Slo {
+    /// The share of requests that must succeed.
+    success: Share,
+    /// The 99th percentile of latency stays at or below this.
+    p99: Duration,
+}
+
+/// A text in which `{host}` and `{port}` become the address on which the instance is to listen,
+/// and `{address:NAME}` the address of service NAME of the same file. `{{` and `}}` stand for
+/// braces. Braces that come out of a `${VARIABLE}` stand for themselves.
+#[derive(JsonSchema)]
+#[schemars(extend("examples" = ["--port={port}", "http://{address:payments}/"]))]
+struct Template(String);
+
+/// Whole numbers with units, one after the other; the units are `ms`, `s`, `m`, `h` and `d`.
+#[derive(JsonSchema)]
+#[schemars(extend(
+    "pattern" = r"^([0-9]+(ms|s|m|h|d))+$|\$\{",
+    "examples" = ["250ms", "10s", "1m30s"]
+))]
+struct Duration(String);
+
+/// A whole number with `B`, `KB`, `MB`, `GB` (powers of 1000), `KiB`, `MiB` or `GiB` (of 1024).
+#[derive(JsonSchema)]
+#[schemars(extend(
+    "pattern" = r"^[0-9]+([KMG]i?)?B$|\$\{",
+    "examples" = ["10MiB", "256KB"]
+))]
+struct Size(String);
+
+/// A percentage above 0 and up to 100 with up to four decimals.
+#[derive(JsonSchema)]
+#[schemars(extend(
+    "pattern" = r"^[0-9]+(\.[0-9]{1,4})?%$|\$\{",
+    "examples" = ["99.95%"]
+))]
+struct Share(String);
+
+/// `"auto"` lets Mainstay pick an address and keep it for the life of the service. An address is
+/// one of 127.0.0.0/8 with a port.
+#[derive(JsonSchema)]
+#[schemars(extend(
+    "pattern" = r"^auto$|^127(\.[0-9]{1,3}){3}:[0-9]{1,5}$|\$\{",
+    "examples" = ["auto", "127.96.0.10:8080"]
+))]
+struct Address(String);
+
+/// A number of instances, or a whole percentage from `"1%"` to `"100%"` of the wanted ones.
+#[derive(JsonSchema)]
+#[schemars(untagged, extend("examples" = serde_json::json!(["25%", 2])))]
+enum Step {
+    Count(#[schemars(range(min = 1, max = mainstay_model::service::INSTANCES_MAX))] u32),
+    Percent(#[schemars(regex(pattern = r"^[0-9]+%$|\$\{"))] String),
+}
+
+#[derive(JsonSchema)]
+#[schemars(inline, rename_all = "snake_case")]
+enum OnFailure {
+    Rollback,
+    Pause,
+}
+
+fn shown_step() -> serde_json::Value {
+    use mainstay_model::service::Step;
+    match defaults::ROLLOUT_STEP {
+        Step::Percent(percent) => format!("{percent}%").into(),
+        Step::Count(count) => count.get().into(),
+    }
+}
