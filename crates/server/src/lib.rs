@@ -1,1 +1,134 @@
-//! server
+//! The control centre as a process: the API, the desired state and the watches around the decisions
+//! of `mainstay-control`.
+//!
+//! It decides nothing itself and touches no instance. Only it touches the store; whoever wants to
+//! know or change something goes through its API. When it is away, gateways and agents go on with
+//! what it published last.
+//!
+//! ```text
+//!   api.sock ──┐   one task per connection            one task
+//!              ├─▶ http: admission, router ──Ask──▶  centre: owns Control ──lends──▶ thread that
+//!   :7770 ─────┘     ▲      ▲                 mpsc       │   ▲                      blocks:
+//!                    │      └──answer─────── oneshot ────┘   └──────archive──────── state.json,
+//!                    │                                   │                          events.ndjson
+//!                    └────── newest routing, plan, ──────┘
+//!                            number of last event: watch
+//! ```
+//!
+//! One turn of the centre: everything that waits in the inbox, decide, save, publish, answer.
+//! Invariants: nothing is answered or planned that was not durable before; a reader that does not
+//! read holds one state; the tasks of connections hold no state of their own.
+//!
+//! Start reading at [`run`], then at `centre` for the loop and what happens when the disk is full,
+//! then at `http::endpoints` for the paths.
+
+mod archive;
+mod centre;
+mod handle;
+mod history;
+mod http;
+mod publication;
+mod token;
+mod views;
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+
+use mainstay_control::AcknowledgedDrain;
+use mainstay_ids::{Incarnation, NodeName};
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::centre::Centre;
+use crate::http::{Admission, Api, Listener};
+use crate::token::Token;
+
+pub use crate::centre::StartError;
+pub use crate::http::ListenError;
+pub use crate::token::{TOKEN_FILE, TokenError};
+
+/// What a control centre is started with.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The state directory; the control centre's own files are in `control` below it.
+    pub state: PathBuf,
+    /// The node that it controls.
+    pub node: NodeName,
+    /// Which start of it, for the record.
+    pub incarnation: Incarnation,
+    /// Where the gateway listens for clients outside, to be told in the status.
+    pub entry: Vec<SocketAddr>,
+    /// A test seam, see [`AcknowledgedDrain`].
+    pub acknowledged_drain: AcknowledgedDrain,
+}
+
+/// The listening sockets that were handed over.
+#[derive(Debug)]
+pub struct Sockets {
+    /// The unix socket.
+    pub api: UnixListener,
+    /// The loopback port; anybody on the machine may connect, so that calls need the token.
+    pub api_tcp: Option<TcpListener>,
+}
+
+/// Why a control centre ended other than by being told to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no token.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// A socket cannot be used.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// It cannot start.
+    #[error("cannot start the control centre")]
+    Start(#[from] StartError),
+    /// A task of it panicked. What is on disk is whole; the next start continues from there.
+    #[error("a task of the control centre failed")]
+    Task(#[from] JoinError),
+}
+
+/// Runs the control centre until `stop`, on the current runtime.
+///
+/// At the end watches end, connections finish what they are at within two seconds, and the last
+/// turn of the loop is completed.
+pub async fn run(options: Options, sockets: Sockets, stop: CancellationToken) -> Result<(), Error> {
+    // First the sockets: until the state is open callers wait instead of being refused.
+    let mut listeners = vec![Listener::unix(sockets.api)?];
+    if let Some(socket) = sockets.api_tcp {
+        listeners.push(Listener::loopback(socket)?);
+    }
+    let (centre, handle) = Centre::open(&options)?;
+    let admission = Admission::new(Token::load_or_make(&options.state)?);
+    tracing::info!(incarnation = options.incarnation.0, node = %options.node, "control centre starts");
+
+    // The listeners end first, so that every question that was let in gets its answer.
+    let stop_listening = stop.child_token();
+    let stop_centre = CancellationToken::new();
+    let router = Api::new(handle, options.node, stop_listening.clone()).router();
+    let mut serving = JoinSet::new();
+    for listener in listeners {
+        serving.spawn(listener.serve(router.clone(), admission.clone(), stop_listening.clone()));
+    }
+    drop(router);
+    let mut centre = AbortOnDropHandle::new(tokio::spawn(centre.run(stop_centre.clone())));
+    tokio::select! {
+        () = stop.cancelled() => {}
+        // Without the owner of the state every call would fail: better to be started anew.
+        ended = &mut centre => {
+            stop_listening.cancel();
+            while let Some(served) = serving.join_next().await {
+                served?;
+            }
+            return Ok(ended??);
+        }
+        Some(Err(panicked)) = serving.join_next() => return Err(panicked.into()),
+    }
+    while let Some(served) = serving.join_next().await {
+        served?;
+    }
+    stop_centre.cancel();
+    Ok(centre.await??)
+}

@@ -1,0 +1,404 @@
+//! The one task that owns the state: takes questions in, lets [`Control`] decide, makes the outcome
+//! durable, and only then shows it.
+//!
+//! One turn of the loop takes everything that waits as one batch. Inputs that arrive while a save
+//! is under way are the next batch: the slower the disk, the more inputs share one save.
+//!
+//! # When the disk refuses
+//!
+//! A wish of a user (declare, scale, roll back, remove, shut down) is refused: the machine goes
+//! back to its clone from before the batch, so that nothing of the wish is left. What agents and
+//! gateways tell cannot be refused, since it has happened: the machine goes on with it in memory,
+//! and the save is tried again each second.
+//!
+//! Until it succeeds the routes are published and the plan is not. Routes that run ahead of the
+//! disk are harmless: they leave out who died, and the next epoch supersedes them. A plan is not:
+//! it could start an instance whose number the next control centre would give away again, or stop
+//! one whose drain nobody would remember.
+
+use std::future::pending;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use mainstay_api::wire::{Problem, ProblemCode};
+use mainstay_control::{
+    Clock, Control, Input, Refusal, RefusalKind, Reply, RestoreError, Settings,
+};
+use mainstay_ids::{self as ids, NodeName, ServiceName, Timestamp};
+use mainstay_store::{OpenError, SaveError};
+use tokio::sync::mpsc;
+use tokio::task::JoinError;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::Options;
+use crate::archive::Archive;
+use crate::handle::{Ask, Asked, Handle, INBOX_LEN, Look};
+use crate::history::History;
+use crate::publication::Publication;
+use crate::views::View;
+
+/// The time between two attempts to save while the disk refuses.
+const SAVE_RETRY: Duration = Duration::from_secs(1);
+
+/// A save that takes longer than this is worth a warning: what is published waits for it.
+const SAVE_SLOW: Duration = Duration::from_secs(1);
+
+/// The shortest sleep before a deadline, so that the loop lets others run whatever it is told.
+const WAKE_PAUSE: Duration = Duration::from_millis(1);
+
+/// The owner of the state.
+pub(crate) struct Centre {
+    control: Control,
+    durability: Durability,
+    /// `None` only while a thread writes.
+    archive: Option<Archive>,
+    history: History,
+    publication: Publication,
+    inbox: mpsc::Receiver<Ask>,
+    start: Instant,
+    /// When it began to publish, or, before that, when it started.
+    since: Timestamp,
+    node: NodeName,
+    entry: Vec<SocketAddr>,
+}
+
+/// Whether the disk holds what the machine knows.
+#[derive(Debug, Clone, Copy)]
+enum Durability {
+    /// It does.
+    Kept,
+    /// It refused the last save; the next attempt without a user's wish is due then.
+    Behind { retry: Instant },
+}
+
+/// Why a control centre cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The state cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// What was opened makes no sense.
+    #[error("cannot continue from the stored state")]
+    Restore(#[source] RestoreError),
+    /// The state belongs to another node.
+    #[error("the stored state is of node `{stored}`, this is node `{node}`")]
+    Node {
+        /// The node of the state.
+        stored: NodeName,
+        /// The node that was asked for.
+        node: NodeName,
+    },
+    /// The new epoch cannot be made durable, and without that nothing may be published.
+    #[error("cannot begin to publish")]
+    Epoch(#[source] SaveError),
+}
+
+/// Everything that one turn takes in.
+#[derive(Default)]
+struct Batch {
+    inputs: Vec<Asked>,
+    looks: Vec<Look>,
+}
+
+impl Centre {
+    /// Opens the state, and makes the new epoch durable before anybody can see it.
+    pub(crate) fn open(options: &Options) -> Result<(Self, Handle), StartError> {
+        let start = Instant::now();
+        let settings = Settings {
+            acknowledged_drain: options.acknowledged_drain,
+        };
+        let (mut archive, snapshot, past) = Archive::open(&options.state.join("control"))?;
+        let clock = read_clock(start);
+        let control = match snapshot {
+            None => Control::new(options.node.clone(), settings),
+            Some(snapshot) => {
+                Control::restore(snapshot, settings, clock).map_err(StartError::Restore)?
+            }
+        };
+        let stored = control.node(clock.now).node;
+        if stored != options.node {
+            let node = options.node.clone();
+            return Err(StartError::Node { stored, node });
+        }
+        archive
+            .save(&control.snapshot())
+            .map_err(StartError::Epoch)?;
+        let (sender, inbox) = mpsc::channel(INBOX_LEN);
+        let publication = Publication::new();
+        let handle = Handle::new(sender, &publication);
+        let history = History::new(past);
+        publication.events.send_replace(history.last());
+        let centre = Self {
+            control,
+            durability: Durability::Kept,
+            archive: Some(archive),
+            history,
+            publication,
+            inbox,
+            start,
+            since: clock.at,
+            node: options.node.clone(),
+            entry: options.entry.clone(),
+        };
+        Ok((centre, handle))
+    }
+
+    /// Runs until `stop`. The error is the panic of the thread that wrote to disk.
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), JoinError> {
+        self.step(Batch::default()).await?;
+        loop {
+            let wake_at = self.wake_at();
+            let first = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                ask = self.inbox.recv() => match ask {
+                    Some(ask) => Some(ask),
+                    None => return Ok(()), // nobody is left who could ask
+                },
+                () = sleep_until(wake_at) => None,
+            };
+            let batch = self.gather(first);
+            self.step(batch).await?;
+        }
+    }
+
+    /// Takes everything that waits. The inbox's length bounds it.
+    fn gather(&mut self, first: Option<Ask>) -> Batch {
+        let mut batch = Batch::default();
+        let mut next = first;
+        while let Some(ask) = next {
+            match ask {
+                Ask::HandIn(asked) => batch.inputs.push(asked),
+                Ask::Read(look) => batch.looks.push(look),
+            }
+            let full = batch.inputs.len() + batch.looks.len() == INBOX_LEN;
+            next = if full {
+                None
+            } else {
+                self.inbox.try_recv().ok()
+            };
+        }
+        batch
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        let tick = self.control.next_deadline();
+        let tick = tick.map(|deadline| self.start + deadline.since_start());
+        let retry = match self.durability {
+            Durability::Kept => None,
+            Durability::Behind { retry } => Some(retry),
+        };
+        let soonest = Instant::now() + WAKE_PAUSE;
+        let wake = tick.into_iter().chain(retry).min();
+        wake.map(|wake| wake.max(soonest))
+    }
+
+    async fn step(&mut self, batch: Batch) -> Result<(), JoinError> {
+        let Batch { inputs, looks } = batch;
+        let clock = read_clock(self.start);
+        if self
+            .control
+            .next_deadline()
+            .is_some_and(|deadline| deadline <= clock.now)
+        {
+            // A tick cannot be refused.
+            let _ = self.control.handle(clock, Input::Tick);
+        }
+        let wished = inputs.iter().any(|asked| is_wish(&asked.input));
+        let before = wished.then(|| self.control.clone());
+        let mut outcomes = Vec::with_capacity(inputs.len());
+        for asked in &inputs {
+            outcomes.push(decide(&mut self.control, clock, asked.input.clone()));
+        }
+        if let Err(error) = self.make_durable(wished).await?
+            && let Some(before) = before
+        {
+            self.control = before;
+            for (asked, outcome) in inputs.iter().zip(&mut outcomes) {
+                if !is_wish(&asked.input) {
+                    *outcome = decide(&mut self.control, clock, asked.input.clone());
+                } else if outcome.is_ok() {
+                    *outcome = Err(refused_by_disk(&error));
+                }
+            }
+        }
+        self.publish(clock);
+        for (asked, outcome) in inputs.into_iter().zip(outcomes) {
+            // An asker that went away needs no answer.
+            let _ = asked.answer.send(outcome);
+        }
+        self.answer(looks, clock);
+        self.record().await
+    }
+
+    /// Saves if there is something to save, and if it is time to try. `Err`: the disk refused.
+    async fn make_durable(&mut self, wished: bool) -> Result<Result<(), SaveError>, JoinError> {
+        let changed = self.control.snapshot_changed();
+        let now = Instant::now();
+        let due = match self.durability {
+            Durability::Kept => changed,
+            Durability::Behind { retry } => retry <= now || (changed && wished),
+        };
+        if !due {
+            return Ok(Ok(()));
+        }
+        let snapshot = self.control.snapshot();
+        let saved = self.write(move |archive| archive.save(&snapshot)).await?;
+        let took = now.elapsed();
+        if took > SAVE_SLOW {
+            tracing::warn!(?took, "the disk is slow to take the state");
+        }
+        self.durability = match (&saved, self.durability) {
+            (Ok(()), Durability::Kept) => Durability::Kept,
+            (Ok(()), Durability::Behind { .. }) => {
+                tracing::info!("the disk takes the state again");
+                Durability::Kept
+            }
+            (Err(error), last) => {
+                if matches!(last, Durability::Kept) {
+                    let error = error as &dyn std::error::Error;
+                    tracing::error!(
+                        error,
+                        "the disk refuses the state; users' changes are refused"
+                    );
+                }
+                let retry = Instant::now() + SAVE_RETRY;
+                Durability::Behind { retry }
+            }
+        };
+        Ok(saved)
+    }
+
+    fn publish(&mut self, clock: Clock) {
+        for event in self.control.take_events() {
+            let service = event.service.as_ref().map(ServiceName::as_str);
+            tracing::info!(number = event.number, service, "{}", event.kind);
+            self.history.push(Arc::new(event));
+        }
+        if self.control.may_publish() {
+            if self.publication.routing.borrow().is_none() {
+                self.since = clock.at;
+            }
+            self.publication.publish_routing(self.control.routing());
+            match self.durability {
+                Durability::Kept => self.publication.publish_plan(self.control.plan()),
+                Durability::Behind { .. } => {}
+            }
+        }
+        let last = self.history.last();
+        self.publication.events.send_if_modified(|newest| {
+            let modified = *newest != last;
+            *newest = last;
+            modified
+        });
+    }
+
+    fn answer(&self, looks: Vec<Look>, clock: Clock) {
+        let view = View {
+            control: &self.control,
+            history: &self.history,
+            clock,
+            since: self.since,
+            node: &self.node,
+            entry: &self.entry,
+        };
+        for look in looks {
+            look(&view);
+        }
+    }
+
+    /// Appends new events to their file, once the state that holds their numbers is durable.
+    async fn record(&mut self) -> Result<(), JoinError> {
+        if let Durability::Behind { .. } = self.durability {
+            return Ok(());
+        }
+        let events = self.history.take_unrecorded();
+        if events.is_empty() {
+            return Ok(());
+        }
+        self.write(move |archive| archive.append(&events)).await
+    }
+
+    /// Lends the archive to a thread that may block. There is no deadline: a write cannot be called
+    /// back, and those who wait for its outcome have one of their own.
+    async fn write<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Archive) -> T + Send + 'static,
+    ) -> Result<T, JoinError> {
+        let mut archive = self
+            .archive
+            .take()
+            .expect("a panicked write ended the loop");
+        let written = tokio::task::spawn_blocking(move || {
+            let outcome = work(&mut archive);
+            (archive, outcome)
+        });
+        let (archive, outcome) = written.await?;
+        self.archive = Some(archive);
+        Ok(outcome)
+    }
+}
+
+/// Whether somebody wants a change, which then must be durable or refused; all else has happened
+/// already, or changes nothing.
+fn is_wish(input: &Input) -> bool {
+    match input {
+        Input::Apply(_)
+        | Input::Scale { .. }
+        | Input::Rollback { .. }
+        | Input::Remove { .. }
+        | Input::RemoveAll
+        | Input::StopAll => true,
+        Input::DryRun(_)
+        | Input::Report(_)
+        | Input::ConsumerJoined(_)
+        | Input::Ack(_)
+        | Input::Farewell(_)
+        | Input::Tick => false,
+    }
+}
+
+fn decide(control: &mut Control, clock: Clock, input: Input) -> Result<Reply, Problem> {
+    control
+        .handle(clock, input)
+        .map_err(|refusal| problem(&refusal))
+}
+
+fn problem(refusal: &Refusal) -> Problem {
+    Problem {
+        code: match refusal.kind() {
+            RefusalKind::NotFound => ProblemCode::NotFound,
+            RefusalKind::Conflict => ProblemCode::Conflict,
+            RefusalKind::Invalid => ProblemCode::Invalid,
+        },
+        message: refusal.to_string(),
+        remedy: refusal.remedy().map(str::to_owned),
+    }
+}
+
+fn refused_by_disk(error: &SaveError) -> Problem {
+    use std::error::Error as _;
+    let cause = error.source().map(|cause| format!(": {cause}"));
+    Problem {
+        code: ProblemCode::Storage,
+        message: format!("nothing was changed: {error}{}", cause.unwrap_or_default()),
+        remedy: Some("make room on that disk; what runs goes on meanwhile".to_owned()),
+    }
+}
+
+fn read_clock(start: Instant) -> Clock {
+    let of_day = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let ms = of_day.unwrap_or_default().as_millis();
+    Clock {
+        now: ids::Instant::from_start(start.elapsed()),
+        at: Timestamp(u64::try_from(ms).unwrap_or(u64::MAX)),
+    }
+}
+
+async fn sleep_until(wake: Option<Instant>) {
+    match wake {
+        Some(wake) => tokio::time::sleep_until(wake).await,
+        None => pending().await,
+    }
+}

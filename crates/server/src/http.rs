@@ -1,0 +1,14 @@
+//! The HTTP surface: exactly the table of [`mainstay_api::wire`].
+
+mod admission;
+mod connection;
+mod endpoints;
+mod patience;
+mod refusal;
+mod request;
+mod stream;
+
+pub(crate) use admission::Admission;
+pub use connection::ListenError;
+pub(crate) use connection::Listener;
+pub(crate) use endpoints::Api;

@@ -1,0 +1,173 @@
+//! Answers that go on: states as they change, events as they happen. One JSON document a line, and
+//! an empty line for each second in which nothing happened.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use futures_util::stream::{self, Stream};
+use http::header;
+use mainstay_api::wire::WATCH_PULSE;
+use mainstay_ids::ServiceName;
+use mainstay_model::Event;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::{Interval, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use crate::handle::Handle;
+use crate::publication::Published;
+
+const PULSE: Bytes = Bytes::from_static(b"\n");
+
+/// How many events go into one write: enough that a long history is quick, few enough that one
+/// slow reader holds some 20 kB.
+const EVENTS_PER_WRITE: usize = 100;
+
+/// What every stream has: its end and its pulse.
+pub(super) struct Beat {
+    stop: CancellationToken,
+    pulse: Interval,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Beat {
+    pub(super) fn new(stop: CancellationToken, place: OwnedSemaphorePermit) -> Self {
+        let mut pulse = tokio::time::interval(WATCH_PULSE);
+        pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            stop,
+            pulse,
+            _place: place,
+        }
+    }
+}
+
+/// A watch of states: the newest at once, then each one that is the newest when the reader has
+/// room. A reader that does not read holds one line.
+pub(super) fn states(beat: Beat, mut states: watch::Receiver<Option<Published>>) -> Response {
+    states.mark_changed();
+    let watching = Watching { beat, states };
+    respond(stream::unfold(watching, |mut watching| async move {
+        watching.next().await.map(|line| (line, watching))
+    }))
+}
+
+struct Watching {
+    beat: Beat,
+    states: watch::Receiver<Option<Published>>,
+}
+
+impl Watching {
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            tokio::select! {
+                biased;
+                () = self.beat.stop.cancelled() => return None,
+                changed = self.states.changed() => {
+                    changed.ok()?;
+                    if let Some(state) = &*self.states.borrow_and_update() {
+                        self.beat.pulse.reset();
+                        return Some(state.line.clone());
+                    }
+                }
+                _ = self.beat.pulse.tick() => return Some(PULSE),
+            }
+        }
+    }
+}
+
+/// Which events are asked for.
+pub(super) struct Wanted {
+    pub(super) after: u64,
+    pub(super) service: Option<ServiceName>,
+    pub(super) follow: Follow,
+}
+
+/// Whether a stream of events goes on behind the last one that there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Follow {
+    Yes,
+    No,
+}
+
+/// The events behind a number, and those to come if they are to be followed.
+pub(super) fn events(beat: Beat, handle: Handle, wanted: Wanted) -> Response {
+    let doorbell = handle.events();
+    let reading = Reading {
+        beat,
+        handle,
+        doorbell,
+        wanted,
+        found: VecDeque::new(),
+    };
+    respond(stream::unfold(reading, |mut reading| async move {
+        reading.next().await.map(|lines| (lines, reading))
+    }))
+}
+
+struct Reading {
+    beat: Beat,
+    handle: Handle,
+    /// The number of the newest event.
+    doorbell: watch::Receiver<u64>,
+    wanted: Wanted,
+    /// Events that were fetched and not written yet; at most what the history holds.
+    found: VecDeque<Arc<Event>>,
+}
+
+impl Reading {
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if !self.found.is_empty() {
+                return Some(self.write());
+            }
+            if *self.doorbell.borrow_and_update() > self.wanted.after {
+                self.fetch().await?;
+                continue;
+            }
+            if self.wanted.follow == Follow::No {
+                return None;
+            }
+            tokio::select! {
+                biased;
+                () = self.beat.stop.cancelled() => return None,
+                changed = self.doorbell.changed() => changed.ok()?,
+                _ = self.beat.pulse.tick() => return Some(PULSE),
+            }
+        }
+    }
+
+    async fn fetch(&mut self) -> Option<()> {
+        let after = self.wanted.after;
+        let (last, events) = self
+            .handle
+            .read(move |view| (view.history.last(), view.history.after(after)))
+            .await
+            .ok()?;
+        // Beyond `last` there is nothing, also if the number asked for was.
+        self.wanted.after = last.max(after);
+        let service = self.wanted.service.as_ref();
+        let asked_for = |event: &Arc<Event>| service.is_none() || event.service.as_ref() == service;
+        self.found.extend(events.into_iter().filter(asked_for));
+        Some(())
+    }
+
+    fn write(&mut self) -> Bytes {
+        let mut lines = Vec::new();
+        let count = self.found.len().min(EVENTS_PER_WRITE);
+        for event in self.found.drain(..count) {
+            serde_json::to_writer(&mut lines, &*event).expect("an event is JSON");
+            lines.push(b'\n');
+        }
+        lines.into()
+    }
+}
+
+fn respond(lines: impl Stream<Item = Bytes> + Send + 'static) -> Response {
+    use futures_util::StreamExt as _;
+    let body = Body::from_stream(lines.map(Ok::<_, Infallible>));
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
+}

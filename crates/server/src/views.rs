@@ -1,0 +1,166 @@
+//! The machine's read models as the API shows them.
+
+use std::net::SocketAddr;
+
+use mainstay_api::wire::{
+    Applied, AppliedService, Change, ConsumerStatus, InstanceState, InstanceStatus, NodeStatus,
+    ServiceState, ServiceStatus, Status,
+};
+use mainstay_control::{self as control, Clock, Control, Reply};
+use mainstay_ids::{NodeName, ServiceName, Timestamp};
+use mainstay_model::{HttpMatch, ServiceSpec};
+
+use crate::history::History;
+
+/// What a reader may look at.
+pub(crate) struct View<'a> {
+    pub(crate) control: &'a Control,
+    pub(crate) history: &'a History,
+    pub(crate) clock: Clock,
+    pub(crate) since: Timestamp,
+    pub(crate) node: &'a NodeName,
+    pub(crate) entry: &'a [SocketAddr],
+}
+
+/// Everything at a glance.
+pub(crate) fn status(view: &View<'_>) -> Status {
+    let millis =
+        |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let consumer = |consumer: control::ConsumerView| ConsumerStatus {
+        consumer: consumer.consumer,
+        acknowledged: consumer.acknowledged,
+        silent_ms: millis(consumer.silent),
+    };
+    let node = view.control.node(view.clock.now);
+    Status {
+        mainstay: env!("CARGO_PKG_VERSION").to_owned(),
+        since: view.since,
+        generation: view.control.routing().generation,
+        entry: view.entry.to_vec(),
+        consumers: view
+            .control
+            .consumers(view.clock.now)
+            .map(consumer)
+            .collect(),
+        nodes: vec![NodeStatus {
+            node: node.node,
+            silent_ms: node.silent.map(millis),
+            instances: node.instances,
+        }],
+        services: services(view),
+    }
+}
+
+/// The services by name.
+pub(crate) fn services(view: &View<'_>) -> Vec<ServiceStatus> {
+    view.control.services().map(service_status).collect()
+}
+
+/// What is wanted of a service, as it would have to be declared: with the number that a scaling set.
+pub(crate) fn spec(view: &View<'_>, name: &ServiceName) -> Option<ServiceSpec> {
+    let service = view.control.service(name)?;
+    let mut spec = service.spec.clone();
+    spec.instances = service.wanted;
+    Some(spec)
+}
+
+fn service_status(service: control::ServiceView<'_>) -> ServiceStatus {
+    let control::ServiceView {
+        service,
+        spec,
+        version,
+        stable,
+        wanted,
+        ready,
+        state,
+        address,
+        unavailable,
+        versions,
+    } = service;
+    ServiceStatus {
+        service: service.clone(),
+        version,
+        stable,
+        wanted,
+        ready,
+        state: match state {
+            control::ServiceState::Steady => ServiceState::Steady,
+            control::ServiceState::RollingOut => ServiceState::RollingOut,
+            control::ServiceState::RollingBack => ServiceState::RollingBack,
+            control::ServiceState::Failed => ServiceState::Failed,
+            control::ServiceState::Degraded => ServiceState::Degraded,
+            control::ServiceState::Removing => ServiceState::Removing,
+        },
+        address,
+        http: spec.http.as_ref().map(|http| {
+            let HttpMatch { host, path } = http;
+            let host = host.as_ref().map_or("*", |host| host.as_str());
+            format!("{host}{path}")
+        }),
+        unavailable,
+        slo: spec.slo,
+        versions,
+    }
+}
+
+/// The instances by id.
+pub(crate) fn instances(view: &View<'_>) -> Vec<InstanceStatus> {
+    let instances = view.control.instances();
+    instances
+        .map(|instance| instance_status(instance, view.node))
+        .collect()
+}
+
+fn instance_status(instance: control::InstanceView, node: &NodeName) -> InstanceStatus {
+    let control::InstanceView {
+        instance,
+        version,
+        state,
+        attempt,
+        pid,
+        address,
+        since,
+        last_exit,
+        log_dropped: _, // told by the log itself
+    } = instance;
+    InstanceStatus {
+        service: instance.service.clone(),
+        instance,
+        version,
+        node: node.clone(),
+        attempt,
+        state: match state {
+            control::InstanceState::Planned => InstanceState::Planned,
+            control::InstanceState::Starting => InstanceState::Starting,
+            control::InstanceState::Healthy => InstanceState::Healthy,
+            control::InstanceState::Ready => InstanceState::Ready,
+            control::InstanceState::Failing => InstanceState::Failing,
+            control::InstanceState::BackingOff => InstanceState::BackingOff,
+            control::InstanceState::CrashLooping => InstanceState::CrashLooping,
+            control::InstanceState::Draining => InstanceState::Draining,
+            control::InstanceState::Stopping => InstanceState::Stopping,
+        },
+        pid,
+        address,
+        since,
+        last_exit,
+    }
+}
+
+/// What became of a declaration.
+pub(crate) fn applied(reply: Reply) -> Applied {
+    let applied = |service: control::ServiceChange| AppliedService {
+        service: service.service,
+        version: service.version,
+        change: match service.change {
+            control::Change::Created => Change::Created,
+            control::Change::Updated => Change::Updated,
+            control::Change::Scaled => Change::Scaled,
+            control::Change::Unchanged => Change::Unchanged,
+        },
+    };
+    Applied {
+        services: reply.services.into_iter().map(applied).collect(),
+        event: reply.event,
+    }
+}

@@ -1,0 +1,220 @@
+//! What a user, an agent and a gateway see from a declaration to its end.
+
+use mainstay_api::wire::{Accepted, InstanceStatus, Scale, Status};
+use mainstay_control::AcknowledgedDrain;
+use mainstay_model::{Event, EventKind, PlannedAction};
+use mainstay_testkit::wait_until_async;
+
+use crate::centre::{DEADLINE, Place, apply, service, spec};
+use crate::pretenders::{Agent, Gateway};
+
+/// Waits until the pretenders have told so much more that anything they caused would have happened.
+pub(crate) async fn let_them_talk(agent: &Agent, gateway: &Gateway) {
+    let (reports, acks) = (agent.seen().reports + 5, gateway.acks() + 5);
+    wait_until_async(
+        DEADLINE,
+        "five more reports and acknowledgements",
+        async || {
+            let (now_reports, now_acks) = (agent.seen().reports, gateway.acks());
+            (now_reports >= reports && now_acks >= acks)
+                .then_some(())
+                .ok_or(format!(
+                    "{now_reports} reports, {now_acks} acknowledgements"
+                ))
+        },
+    )
+    .await;
+}
+
+pub(crate) async fn endpoints(gateway: &Gateway, count: usize) -> Vec<String> {
+    wait_until_async(DEADLINE, "the routes have their endpoints", async || {
+        let endpoints = gateway.endpoints();
+        if endpoints.len() == count {
+            Ok(endpoints)
+        } else {
+            Err(format!("{endpoints:?}, not {count} of them"))
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_instance_is_told_to_stop_only_when_the_gateway_let_go_of_it() {
+    let mut place = Place::new("lifecycle");
+    let running = place.start();
+    let client = place.client();
+    let (agent, gateway) = (Agent::start(client.clone()), Gateway::start(client.clone()));
+
+    apply(&client, vec![spec("orders", 2)])
+        .await
+        .expect("is accepted");
+    let all = endpoints(&gateway, 2).await;
+    let_them_talk(&agent, &gateway).await;
+
+    gateway.hold();
+    let scale = Scale { instances: 1 };
+    let path = "/v1/services/orders/scale";
+    client
+        .post::<_, Accepted>(path, &scale)
+        .await
+        .expect("is accepted");
+    let kept = endpoints(&gateway, 1).await.remove(0);
+    let gone = all.iter().find(|id| **id != kept).expect("one of the two");
+    gateway.set_busy(gone, 1);
+    let_them_talk(&agent, &gateway).await;
+    assert_eq!(
+        agent.planned(PlannedAction::Stop),
+        [""; 0],
+        "nothing was acknowledged"
+    );
+
+    gateway.release();
+    let_them_talk(&agent, &gateway).await;
+    assert_eq!(
+        agent.planned(PlannedAction::Stop),
+        [""; 0],
+        "a request is in flight"
+    );
+    assert_eq!(agent.planned(PlannedAction::Run).len(), 2);
+
+    gateway.set_busy(gone, 0);
+    wait_until_async(DEADLINE, "the instance is gone", async || {
+        let instances: Vec<InstanceStatus> = client.get("/v1/instances").await.expect("answers");
+        let ids: Vec<_> = instances
+            .iter()
+            .map(|status| status.instance.to_string())
+            .collect();
+        let (running, stopped) = agent.counts();
+        (ids == [kept.clone()] && running == 1 && stopped == 0)
+            .then_some(())
+            .ok_or(format!("{ids:?}, {running} running, {stopped} stopped"))
+    })
+    .await;
+    assert_eq!(agent.seen().wrong, [""; 0]);
+    running.stop().await.expect("stops");
+}
+
+#[tokio::test]
+async fn without_the_acknowledged_drain_it_is_told_to_stop_while_the_gateway_may_still_send() {
+    let mut place = Place::new("unsafe");
+    place.set_acknowledged_drain(AcknowledgedDrain::Off);
+    let _running = place.start();
+    let client = place.client();
+    let (agent, gateway) = (Agent::start(client.clone()), Gateway::start(client.clone()));
+    apply(&client, vec![spec("orders", 2)])
+        .await
+        .expect("is accepted");
+    endpoints(&gateway, 2).await;
+    gateway.hold();
+    let scale = Scale { instances: 1 };
+    let path = "/v1/services/orders/scale";
+    client
+        .post::<_, Accepted>(path, &scale)
+        .await
+        .expect("is accepted");
+    wait_until_async(DEADLINE, "the instance is stopped", async || {
+        let counts = agent.counts();
+        (counts == (1, 0))
+            .then_some(())
+            .ok_or(format!("{counts:?}"))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_events_tell_the_same_story_to_who_follows_and_to_who_asks_later() {
+    let mut place = Place::new("events");
+    let running = place.start();
+    let client = place.client();
+    let (_agent, gateway) = (Agent::start(client.clone()), Gateway::start(client.clone()));
+    let mut followed = client
+        .watch::<Event>("/v1/events?follow=true&service=orders")
+        .await
+        .expect("opens");
+
+    let applied = apply(&client, vec![spec("orders", 1), spec("other", 1)])
+        .await
+        .expect("is accepted");
+    endpoints(&gateway, 2).await;
+    let mut seen = Vec::new();
+    loop {
+        let next = tokio::time::timeout(DEADLINE, followed.next())
+            .await
+            .expect("in time");
+        let event = next.expect("goes on").expect("goes on");
+        assert_eq!(
+            event.service,
+            Some(service("orders")),
+            "only what was asked for"
+        );
+        let finished = matches!(event.kind, EventKind::RolloutFinished { .. });
+        seen.push(event);
+        if finished {
+            break;
+        }
+    }
+    assert!(seen.iter().all(|event| event.number > applied.event));
+    let again = events(
+        &client,
+        &format!("/v1/events?after={}&service=orders", applied.event),
+    )
+    .await;
+    assert_eq!(again[..seen.len()], seen);
+
+    // Also after a restart, from the file; and numbers go on growing.
+    running.kill();
+    let _running = place.start();
+    let past = events(&client, "/v1/events?service=orders").await;
+    assert!(seen.iter().all(|event| past.contains(event)), "{past:#?}");
+    let numbers: Vec<u64> = events(&client, "/v1/events")
+        .await
+        .iter()
+        .map(|event| event.number)
+        .collect();
+    assert!(numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
+}
+
+async fn events(client: &mainstay_api::client::Client, path: &str) -> Vec<Event> {
+    let mut stream = client.watch::<Event>(path).await.expect("opens");
+    let mut events = Vec::new();
+    while let Some(event) = stream.next().await.expect("goes on") {
+        events.push(event);
+    }
+    events
+}
+
+#[tokio::test]
+async fn after_a_shutdown_nothing_runs_and_the_next_start_brings_it_back() {
+    let mut place = Place::new("shutdown");
+    let running = place.start();
+    let client = place.client();
+    let (agent, gateway) = (Agent::start(client.clone()), Gateway::start(client.clone()));
+    apply(&client, vec![spec("orders", 2)])
+        .await
+        .expect("is accepted");
+    let before = endpoints(&gateway, 2).await;
+
+    client
+        .post::<_, Accepted>("/v1/shutdown", &())
+        .await
+        .expect("is accepted");
+    wait_until_async(DEADLINE, "nothing runs", async || {
+        let status: Status = client.get("/v1/status").await.expect("answers");
+        let instances: u32 = status.nodes.iter().map(|node| node.instances).sum();
+        let running = agent.seen().running.len();
+        assert_eq!(status.services.len(), 1, "the declaration stays");
+        (instances == 0 && running == 0)
+            .then_some(())
+            .ok_or(format!("{instances}, {running}"))
+    })
+    .await;
+    running.stop().await.expect("stops");
+
+    let _running = place.start();
+    let after = endpoints(&gateway, 2).await;
+    assert!(
+        after.iter().all(|id| !before.contains(id)),
+        "{after:?} are new ones"
+    );
+    assert_eq!(agent.seen().wrong, [""; 0]);
+}
