@@ -1,1 +1,426 @@
-//! gateway
+//! The gateway: the HTTP entry to all services. It finds the service of a request by host and path,
+//! chooses an instance, sends the request there, and sends it again elsewhere when that is safe.
+//!
+//! It is not a cache, not a web server and not a place for policy: what is routed where is the
+//! control centre's decision, how endpoints are weighed and what may be retried is decided in
+//! `mainstay_control::balance`. It never reads the store. It goes on with the last good routes when
+//! the control centre is away.
+//!
+//! # Threads, tasks and channels
+//!
+//! ```text
+//!  control centre                    the thread that called run()          N worker threads
+//!  ┌────────────┐  NDJSON  ┌──────┐ Routing ┌─────────────┐ watch<Arc<Table>> ┌────────────────────┐
+//!  │ watch      ├─────────►│ link ├────────►│ coordinator ├──────────────────►│ apply: new View,   │
+//!  │ routes     │          │ task │         │   Ledger    │ Order (listen)    │ purge the pool     │
+//!  │ consumers/ │◄─────────┤      │◄────────┤   Addresses ├──────────────────►│                    │
+//!  │ ack        │   POST   └──────┘   Ack   │   RoutesFile│◄──────────────────┤                    │
+//!  └────────────┘                           └─────▲───────┘ Applied           │ accept task per    │
+//!                                                 │ Notify: in flight = 0     │ listening socket   │
+//!                                                 └───────────────────────────┤  └ a task per      │
+//!   access-log thread ◄──── buffers of lines (bounded, dropped when full) ────┤    connection      │
+//!                                                                             └────────────────────┘
+//! ```
+//!
+//! A worker is one thread with a current-thread runtime, one SO_REUSEPORT socket per address, its
+//! own connections to instances. Within a worker nothing is locked. Between workers are shared only
+//! the table (never changed after it was built) and, per endpoint, a few atomics.
+//!
+//! A request is served in the task of its client's connection from its head to its end: hyper's
+//! server connection polls the answer's future, which polls the connection to the instance. There
+//! is no task per request and none per pooled connection.
+//!
+//! # Why a removed instance gets no request
+//!
+//! Choosing an endpoint and counting the request in flight happen without an await between them,
+//! and each try, the first and each retry, chooses by the worker's current view. So once a worker
+//! has said `Applied`, it can begin nothing new at an endpoint that the table does not name; what
+//! it began before is in the shared count. When all workers have said so, the generation is
+//! acknowledged together with those counts.
+//!
+//! Reading order: [`run`], `table` and `endpoint` (what is shared), `ledger` and `coordinator`,
+//! `view` and `worker`, then the way of a request: `connection`, `proxy`, `errand`, `upstream`,
+//! `answer`, `tunnel`.
+
+mod access_log;
+mod addresses;
+mod answer;
+mod cache;
+mod clock;
+mod connection;
+mod coordinator;
+mod endpoint;
+mod errand;
+mod headers;
+mod ledger;
+mod limits;
+mod link;
+mod metrics;
+mod proxy;
+mod refusal;
+mod request_id;
+mod sockets;
+mod table;
+mod tunnel;
+mod upstream;
+mod view;
+mod worker;
+
+use std::io;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use mainstay_api::client::Client;
+use mainstay_ids::ConsumerId;
+use mainstay_model::{Ack, Routing};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::access_log::{AccessLog, LogBuffer};
+use crate::addresses::Addresses;
+use crate::cache::RoutesFile;
+use crate::clock::Clock;
+use crate::coordinator::{Coordinator, Ports};
+use crate::ledger::Ledger;
+use crate::limits::{ACKS, APPLIED_PER_WORKER, ORDERS, ROUTINGS};
+use crate::metrics::GatewayCounters;
+use crate::table::Table;
+use crate::worker::{Applied, Order, Setup, WorkerError, WorkerIndex};
+
+/// How the gateway is to run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The state directory; `gateway/routes.json` is kept in it.
+    pub state: PathBuf,
+    /// The control centre's unix socket.
+    pub api: PathBuf,
+    /// As whom it acknowledges.
+    pub consumer: ConsumerId,
+    /// Where the access log goes.
+    pub access_log: AccessLogTo,
+    /// How long what is waited for may take.
+    pub deadlines: Deadlines,
+    /// For tests.
+    pub seams: Seams,
+}
+
+/// How long the gateway waits for others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadlines {
+    /// For a client to send a request's head, from its first byte.
+    pub head_read: Duration,
+    /// For a client to send another request.
+    pub client_idle: Duration,
+    /// For an instance to begin its answer.
+    pub response_head: Duration,
+    /// For the requests in flight to end, once the gateway is told to stop.
+    pub drain: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self {
+            head_read: limits::HEAD_READ_TIMEOUT,
+            client_idle: limits::CLIENT_IDLE_TIMEOUT,
+            response_head: limits::RESPONSE_HEAD_TIMEOUT,
+            drain: limits::DRAIN_TIME,
+        }
+    }
+}
+
+/// Where the access log goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccessLogTo {
+    /// Nowhere.
+    Off,
+    /// To this file.
+    File(PathBuf),
+}
+
+/// What tests and benches can switch off, to show that it matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Seams {
+    /// Whether requests are sent again.
+    pub retries: Retries,
+    /// By which table a retry chooses.
+    pub retry_routes: RetryRoutes,
+}
+
+/// Whether requests are sent again, or wait for an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Retries {
+    /// As far as it is safe.
+    #[default]
+    On,
+    /// Never.
+    Off,
+}
+
+/// By which table a retry chooses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RetryRoutes {
+    /// By the current one.
+    #[default]
+    Reread,
+    /// By that of the request's first try, which breaks the drain.
+    Keep,
+}
+
+/// The listening sockets that the supervisor holds.
+#[derive(Debug)]
+pub struct Sockets {
+    /// One SO_REUSEPORT socket of the entry for each worker; their number is that of the workers.
+    pub entry: Vec<TcpListener>,
+}
+
+/// The way to the control centre, as channels: what [`run`] makes of the API socket, and what a
+/// test holds the other ends of.
+#[derive(Debug)]
+pub struct Link {
+    /// Published states.
+    pub routings: mpsc::Receiver<Routing>,
+    /// Acknowledgements. When it is full they are dropped: each repeats all that matters.
+    pub acks: mpsc::Sender<Ack>,
+}
+
+/// Why the gateway ended, or could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is nothing to listen on.
+    #[error("the gateway was given no listening socket")]
+    NoSockets,
+    /// The coordinator's runtime cannot be made.
+    #[error("cannot make the gateway's runtime")]
+    Runtime(#[source] io::Error),
+    /// The directory for the routes cannot be made.
+    #[error("cannot make the directory `gateway` in `{state}`")]
+    State {
+        /// The state directory.
+        state: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The access log cannot be opened.
+    #[error("cannot open the access log `{path}`")]
+    AccessLog {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A worker's thread cannot be started.
+    #[error("cannot start a worker's thread")]
+    Thread(#[source] io::Error),
+    /// A worker ended although nobody told it to.
+    #[error("a worker ended: {0}")]
+    Worker(String),
+}
+
+/// Runs the gateway in this thread and one more per socket, until `stop` and the end of the
+/// requests that are in flight then.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "all drivers are run in the same shape"
+)]
+pub fn run(options: Options, sockets: Sockets, stop: CancellationToken) -> Result<(), Error> {
+    let runtime = runtime()?;
+    let (to_coordinator, routings) = mpsc::channel(ROUTINGS);
+    let (acks, from_coordinator) = mpsc::channel(ACKS);
+    let client = Client::unix(&options.api);
+    let consumer = options.consumer.clone();
+    // Joined below: it ends when the coordinator closes the acknowledgements.
+    let link = runtime.spawn(link::run(
+        client,
+        consumer,
+        to_coordinator,
+        from_coordinator,
+    ));
+    let result = serve(&runtime, options, sockets, Link { routings, acks }, &stop);
+    if runtime.block_on(link).is_err() {
+        tracing::error!("the link to the control centre panicked");
+    }
+    result
+}
+
+/// [`run`] with the control centre's side in the caller's hands.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "all drivers are run in the same shape"
+)]
+pub fn run_linked(
+    options: Options,
+    sockets: Sockets,
+    link: Link,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    serve(&runtime()?, options, sockets, link, &stop)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Error> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .map_err(Error::Runtime)
+}
+
+fn serve(
+    runtime: &tokio::runtime::Runtime,
+    options: Options,
+    sockets: Sockets,
+    link: Link,
+    stop: &CancellationToken,
+) -> Result<(), Error> {
+    let count = sockets.entry.len();
+    if count == 0 {
+        return Err(Error::NoSockets);
+    }
+    let file = RoutesFile::in_state(&options.state).map_err(|source| Error::State {
+        state: options.state.clone(),
+        source,
+    })?;
+    let counters = Arc::new(GatewayCounters::default());
+    let log = open_log(&options.access_log, &counters)?;
+    let drained = Arc::new(Notify::new());
+    let mut ledger = Ledger::new(options.consumer, count, Arc::clone(&drained));
+    start_with_stored(&mut ledger, &file);
+    let (tables, table) = watch::channel(Arc::clone(ledger.newest()));
+    let (applied_to, applied) = mpsc::channel(APPLIED_PER_WORKER * count);
+    let (ended_to, ended) = mpsc::channel(count);
+    let stop_workers = stop.child_token();
+    let crew = Crew {
+        clock: Clock::start(),
+        tables: table,
+        applied: applied_to,
+        ended: ended_to,
+        counters: Arc::clone(&counters),
+        seams: options.seams,
+        deadlines: options.deadlines,
+        stop: stop_workers.clone(),
+    };
+    let (orders, threads) = crew.start(sockets, log.as_ref())?;
+    let coordinator = Coordinator {
+        ledger,
+        addresses: Addresses::new(orders),
+        file,
+        workers: count,
+    };
+    let result = runtime.block_on(coordinator.run(Ports {
+        routings: link.routings,
+        acks: link.acks,
+        tables,
+        applied,
+        drained,
+        ended,
+    }));
+    // If one worker failed, the others end with it: the supervisor starts all anew.
+    stop_workers.cancel();
+    for thread in threads {
+        // A panic was caught in the thread, and told through `ended`.
+        thread.join().ok();
+    }
+    if let Some(log) = log {
+        log.finish();
+    }
+    counters.tell();
+    result.map_err(|error| Error::Worker(chain(&error)))
+}
+
+fn start_with_stored(ledger: &mut Ledger, file: &RoutesFile) {
+    match file.load() {
+        Ok(Some(stored)) => ledger.start_with(&stored),
+        Ok(None) => {}
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "the stored routes are not used");
+        }
+    }
+}
+
+fn open_log(to: &AccessLogTo, counters: &Arc<GatewayCounters>) -> Result<Option<AccessLog>, Error> {
+    let AccessLogTo::File(path) = to else {
+        return Ok(None);
+    };
+    let log = AccessLog::open(path, Arc::clone(counters));
+    log.map(Some).map_err(|source| Error::AccessLog {
+        path: path.clone(),
+        source,
+    })
+}
+
+/// What all workers are given alike.
+struct Crew {
+    clock: Clock,
+    tables: watch::Receiver<Arc<Table>>,
+    applied: mpsc::Sender<Applied>,
+    ended: mpsc::Sender<Result<(), WorkerError>>,
+    counters: Arc<GatewayCounters>,
+    seams: Seams,
+    deadlines: Deadlines,
+    stop: CancellationToken,
+}
+
+/// The way to each worker, and its thread.
+type Started = (Vec<mpsc::Sender<Order>>, Vec<JoinHandle<()>>);
+
+impl Crew {
+    /// Starts a worker for each socket. If one cannot be started, the others end when they see that
+    /// nobody gives them tables.
+    fn start(self, sockets: Sockets, log: Option<&AccessLog>) -> Result<Started, Error> {
+        let mut orders = Vec::new();
+        let mut threads = Vec::new();
+        for (index, entry) in sockets.entry.into_iter().enumerate() {
+            let (orders_to, orders_of) = mpsc::channel(ORDERS);
+            let sink = log.map(|log| log.sink(Arc::clone(&self.counters)));
+            let setup = Setup {
+                index: WorkerIndex(index),
+                clock: self.clock,
+                entry,
+                tables: self.tables.clone(),
+                orders: orders_of,
+                applied: self.applied.clone(),
+                counters: Arc::clone(&self.counters),
+                log: sink.map(|sink| LogBuffer::new(sink, self.clock.now())),
+                seams: self.seams,
+                deadlines: self.deadlines,
+                stop: self.stop.clone(),
+            };
+            orders.push(orders_to);
+            threads.push(start_thread(setup, self.ended.clone())?);
+        }
+        Ok((orders, threads))
+    }
+}
+
+/// Starts a worker's thread; its end, even by a panic, is told to `ended`.
+fn start_thread(
+    setup: Setup,
+    ended: mpsc::Sender<Result<(), WorkerError>>,
+) -> Result<JoinHandle<()>, Error> {
+    let name = format!("gateway-{}", setup.index.0);
+    let run = move || {
+        let run = std::panic::AssertUnwindSafe(|| worker::run(setup));
+        let result = std::panic::catch_unwind(run).unwrap_or(Err(WorkerError::Panicked));
+        // Nobody listens if the coordinator has ended, and then nobody needs to know.
+        ended.blocking_send(result).ok();
+    };
+    thread::Builder::new()
+        .name(name)
+        .spawn(run)
+        .map_err(Error::Thread)
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,32 @@
+//! The one clock of the gateway: all workers count from the same start.
+
+use std::time::{self, SystemTime, UNIX_EPOCH};
+
+use mainstay_ids::{Instant, Timestamp};
+
+/// Reads the time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock {
+    start: time::Instant,
+}
+
+impl Clock {
+    /// A clock that starts now.
+    pub(crate) fn start() -> Self {
+        Self {
+            start: time::Instant::now(),
+        }
+    }
+
+    /// For decisions.
+    pub(crate) fn now(self) -> Instant {
+        Instant::from_start(self.start.elapsed())
+    }
+}
+
+/// For people.
+pub(crate) fn wall_clock() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let ms = since.map_or(0, |since| since.as_millis());
+    Timestamp(u64::try_from(ms).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,107 @@
+//! The coordinator: takes published states in, hands tables to the workers, acknowledges.
+//!
+//! It runs in the thread that called [`crate::run`]. What it decides is in [`crate::ledger`]; here
+//! are only its channels.
+
+use std::sync::Arc;
+
+use mainstay_model::{Ack, Routing};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::addresses::Addresses;
+use crate::cache::RoutesFile;
+use crate::ledger::{Accepted, Ledger, Progress};
+use crate::limits::ACK_EVERY;
+use crate::table::Table;
+use crate::worker::{Applied, WorkerError};
+
+/// Everything that comes in and goes out.
+pub(crate) struct Ports {
+    pub(crate) routings: mpsc::Receiver<Routing>,
+    pub(crate) acks: mpsc::Sender<Ack>,
+    pub(crate) tables: watch::Sender<Arc<Table>>,
+    pub(crate) applied: mpsc::Receiver<Applied>,
+    pub(crate) drained: Arc<Notify>,
+    /// One message from each worker at its end.
+    pub(crate) ended: mpsc::Receiver<Result<(), WorkerError>>,
+}
+
+/// What the coordinator owns.
+pub(crate) struct Coordinator {
+    pub(crate) ledger: Ledger,
+    pub(crate) addresses: Addresses,
+    pub(crate) file: RoutesFile,
+    pub(crate) workers: usize,
+}
+
+impl Coordinator {
+    /// Runs until every worker has ended: with an error as soon as one ends with an error.
+    pub(crate) async fn run(mut self, mut ports: Ports) -> Result<(), WorkerError> {
+        let mut tick = interval(ACK_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut left = self.workers;
+        let mut watching = Watching::Yes;
+        self.listen().await;
+        while left > 0 {
+            tokio::select! {
+                routing = ports.routings.recv(), if watching == Watching::Yes => match routing {
+                    Some(routing) => self.accept(routing, &ports).await,
+                    // The link has ended, and we go on with what we have.
+                    None => watching = Watching::No,
+                },
+                Some(applied) = ports.applied.recv() => {
+                    if self.ledger.applied(applied) == Progress::Acknowledged {
+                        self.acknowledge(&ports.acks);
+                    }
+                }
+                () = ports.drained.notified() => self.acknowledge(&ports.acks),
+                _ = tick.tick() => {
+                    self.acknowledge(&ports.acks);
+                    self.listen().await;
+                    self.file.go_on();
+                }
+                Some(ended) = ports.ended.recv() => {
+                    ended?;
+                    left -= 1;
+                }
+            }
+        }
+        self.file.finish().await;
+        Ok(())
+    }
+
+    async fn accept(&mut self, routing: Routing, ports: &Ports) {
+        match self.ledger.accept(&routing) {
+            Accepted::Newer(table) => {
+                tracing::debug!(generation = %routing.generation, "new routes");
+                ports.tables.send_replace(table);
+                self.listen().await;
+                self.file.store(routing);
+            }
+            Accepted::Known => {}
+            Accepted::Older => {
+                let current = self.ledger.newest().generation;
+                tracing::warn!(offered = %routing.generation, %current, "older routes were refused");
+            }
+        }
+    }
+
+    /// Level-triggered, so that a lost one does no harm: the next comes within a second.
+    fn acknowledge(&mut self, acks: &mpsc::Sender<Ack>) {
+        acks.try_send(self.ledger.ack()).ok();
+        self.ledger.forget_drained();
+    }
+
+    async fn listen(&mut self) {
+        let table = Arc::clone(self.ledger.newest());
+        self.addresses.follow(&table).await;
+    }
+}
+
+/// Whether published states still come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Watching {
+    Yes,
+    No,
+}

@@ -1,0 +1,195 @@
+//! What all workers share about one endpoint: where it is, what is in flight to it, what became of
+//! its requests. It lives from the first table that names the endpoint until the last request to
+//! it has ended, whatever tables come in between.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use http::HeaderValue;
+use mainstay_ids::{Attempt, InstanceId};
+use mainstay_model::Endpoint;
+use tokio::sync::Notify;
+
+use crate::metrics::EndpointCounters;
+
+/// One start of one instance. Another attempt, or another address, is another endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct EndpointKey {
+    pub(crate) instance: InstanceId,
+    pub(crate) attempt: Attempt,
+    pub(crate) address: SocketAddr,
+}
+
+impl EndpointKey {
+    pub(crate) fn of(endpoint: &Endpoint) -> Self {
+        Self {
+            instance: endpoint.instance.clone(),
+            attempt: endpoint.attempt,
+            address: endpoint.address,
+        }
+    }
+}
+
+/// The part of an endpoint that all workers share.
+#[derive(Debug)]
+pub(crate) struct EndpointState {
+    pub(crate) key: EndpointKey,
+    /// The instance's name for the header `mainstay-instance`.
+    pub(crate) label: HeaderValue,
+    pub(crate) counters: EndpointCounters,
+    in_flight: AtomicU32,
+    /// Whether the coordinator waits for `in_flight` to become 0.
+    draining: AtomicBool,
+    drained: Arc<Notify>,
+}
+
+impl EndpointState {
+    fn new(key: EndpointKey, drained: Arc<Notify>) -> Self {
+        let label = HeaderValue::try_from(key.instance.to_string())
+            .expect("an instance's id holds only a-z, 0-9 and `-`");
+        Self {
+            key,
+            label,
+            counters: EndpointCounters::default(),
+            in_flight: AtomicU32::new(0),
+            draining: AtomicBool::new(false),
+            drained,
+        }
+    }
+
+    /// Requests that were sent to it, or are about to be, and whose answer is not complete.
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::SeqCst)
+    }
+
+    /// Counts a request. The caller must do this in the same step in which it chose the endpoint,
+    /// without an await in between: the drain rests on it.
+    pub(crate) fn enter(&self) {
+        self.in_flight.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Ends what [`Self::enter`] began. Sequentially consistent with [`Self::begin_drain`]: either
+    /// the coordinator sees the new count, or this sees that the coordinator waits.
+    pub(crate) fn leave(&self) {
+        let before = self.in_flight.fetch_sub(1, Ordering::SeqCst);
+        debug_assert!(
+            before > 0,
+            "a request left an endpoint that it did not enter"
+        );
+        if before == 1 && self.draining.load(Ordering::SeqCst) {
+            self.drained.notify_one();
+        }
+    }
+
+    fn begin_drain(&self) {
+        self.draining.store(true, Ordering::SeqCst);
+    }
+
+    fn end_drain(&self) {
+        self.draining.store(false, Ordering::SeqCst);
+    }
+}
+
+/// Every endpoint that is in the newest table or still has requests in flight. Owned by the
+/// coordinator.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    endpoints: HashMap<EndpointKey, Arc<EndpointState>>,
+    drained: Arc<Notify>,
+}
+
+impl Registry {
+    /// A registry whose drained endpoints wake `drained`.
+    pub(crate) fn new(drained: Arc<Notify>) -> Self {
+        Self {
+            endpoints: HashMap::new(),
+            drained,
+        }
+    }
+
+    /// The shared state of `endpoint`, the same as long as it is known.
+    pub(crate) fn admit(&mut self, endpoint: &Endpoint) -> Arc<EndpointState> {
+        let key = EndpointKey::of(endpoint);
+        let drained = &self.drained;
+        let state = self
+            .endpoints
+            .entry(key.clone())
+            .or_insert_with(|| Arc::new(EndpointState::new(key, Arc::clone(drained))));
+        state.end_drain();
+        Arc::clone(state)
+    }
+
+    /// Watches every endpoint for which `routed` is false for the end of its last request.
+    pub(crate) fn drain_others(&self, routed: impl Fn(&EndpointKey) -> bool) {
+        for (key, state) in &self.endpoints {
+            if !routed(key) {
+                state.begin_drain();
+            }
+        }
+    }
+
+    /// Forgets the endpoints for which `routed` is false and that have nothing in flight. Only
+    /// right when no worker can choose one of them any more.
+    pub(crate) fn forget_drained(&mut self, routed: impl Fn(&EndpointKey) -> bool) {
+        self.endpoints
+            .retain(|key, state| routed(key) || state.in_flight() > 0);
+    }
+
+    /// Endpoints that are known.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<EndpointState>> {
+        self.endpoints.values()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+    use mainstay_ids::{ServiceName, Version};
+    use mainstay_model::routing::EndpointHealth;
+
+    fn endpoint() -> Endpoint {
+        Endpoint {
+            instance: InstanceId {
+                service: ServiceName::parse("orders").unwrap(),
+                number: 1,
+            },
+            attempt: Attempt::FIRST,
+            version: Version::FIRST,
+            address: ([127, 0, 0, 1], 1).into(),
+            health: EndpointHealth::Passing,
+        }
+    }
+
+    #[test]
+    fn the_last_request_to_leave_a_draining_endpoint_tells_it_at_once() {
+        let drained = Arc::new(Notify::new());
+        let mut registry = Registry::new(Arc::clone(&drained));
+        let state = registry.admit(&endpoint());
+        let told = || drained.notified().now_or_never().is_some();
+        state.enter();
+        state.leave();
+        assert!(!told(), "it does not drain");
+        state.enter();
+        state.enter();
+        registry.drain_others(|_| false);
+        state.leave();
+        assert!(!told(), "one is left");
+        state.leave();
+        assert!(told());
+    }
+
+    #[test]
+    fn an_endpoint_is_remembered_until_it_has_left_the_routes_and_drained() {
+        let mut registry = Registry::new(Arc::new(Notify::new()));
+        let state = registry.admit(&endpoint());
+        state.enter();
+        registry.forget_drained(|_| false);
+        assert!(Arc::ptr_eq(&state, &registry.admit(&endpoint())));
+        state.leave();
+        registry.forget_drained(|_| false);
+        assert!(!Arc::ptr_eq(&state, &registry.admit(&endpoint())));
+    }
+}

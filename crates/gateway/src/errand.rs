@@ -1,0 +1,436 @@
+//! A request that has to be brought to some instance: the tries, and what may be tried again.
+//!
+//! Each try asks the worker's current view anew, and chooses and counts in one step; see
+//! [`crate::endpoint::EndpointState::enter`].
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use mainstay_control::balance::{
+    Attempted, Body, FailureKind, MethodSafety, Outcome, RetryVerdict, TRIES_MAX, Tag,
+};
+use mainstay_ids::Instant;
+use mainstay_model::routing::Unavailable;
+use tokio::time::timeout;
+
+use crate::answer::Visit;
+use crate::headers;
+use crate::limits::{REACH_TIME, ROUND_PAUSE};
+use crate::refusal::{Reason, Refusal};
+use crate::request_id::X_REQUEST_ID;
+use crate::upstream::{Assurance, RequestBody, SendFailure, Upload, UploadState, Upstream};
+use crate::view::{Chosen, Finished, Flight, LocalEndpoint, LocalService, View};
+use crate::worker::Worker;
+use crate::{Retries, RetryRoutes};
+
+/// What an errand ends with.
+pub(crate) struct Delivered {
+    pub(crate) response: Response<Incoming>,
+    pub(crate) upstream: Box<Upstream>,
+    pub(crate) flight: Flight,
+}
+
+/// What a try led to.
+enum Step {
+    Delivered(Box<Delivered>),
+    Again,
+    Refused(Refusal),
+}
+
+/// Why a try gave no answer.
+#[derive(Debug, Clone, Copy)]
+enum TryFailure {
+    /// No connection came about, or it died before the request was sent.
+    NotSent,
+    /// It was sent, and the connection broke.
+    Lost,
+    /// It was sent, and the answer did not come in time.
+    Expired,
+    /// The client broke off its own body.
+    ClientBody,
+}
+
+/// A request that has to be brought to some instance.
+pub(crate) struct Errand {
+    /// The request between two tries. `None`: a try has it, or lost it.
+    request: Option<Request<RequestBody>>,
+    /// With what it could be sent again after it was lost.
+    copy: Option<Copy>,
+    safety: MethodSafety,
+    pub(crate) upgrade: Option<HeaderValue>,
+    upload: Option<Upload>,
+    /// Tries in which at least a part of it was sent. Others cost an endpoint nothing, and are
+    /// bounded by time.
+    sent: u32,
+    /// When the first try failed, or the first wait for an endpoint began.
+    trouble_since: Option<Instant>,
+    /// Endpoints that have failed in this round.
+    failed: Vec<Tag>,
+    /// The endpoints at the first try; kept only with the test seam [`RetryRoutes::Keep`].
+    first_endpoints: Vec<Rc<LocalEndpoint>>,
+}
+
+/// A request without body, so that it can be built again. Cheaper than a clone of its map.
+struct Copy {
+    method: Method,
+    uri: Uri,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Copy {
+    fn of(request: &Request<RequestBody>) -> Self {
+        let pairs = request.headers().iter();
+        Self {
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            headers: pairs
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect(),
+        }
+    }
+
+    fn request(&self) -> Request<RequestBody> {
+        let mut headers = HeaderMap::with_capacity(self.headers.len());
+        for (name, value) in &self.headers {
+            headers.append(name.clone(), value.clone());
+        }
+        let mut request = Request::new(RequestBody::Empty);
+        request.method_mut().clone_from(&self.method);
+        request.uri_mut().clone_from(&self.uri);
+        *request.headers_mut() = headers;
+        request
+    }
+}
+
+impl Errand {
+    /// An errand for a checked request.
+    pub(crate) fn new(visit: &Visit, request: Request<Incoming>) -> Self {
+        let client = &visit.client;
+        let upgrade = headers::wanted_upgrade(request.version(), request.headers());
+        let (mut parts, body) = request.into_parts();
+        let (body, upload) = if body.is_end_stream() {
+            (RequestBody::Empty, None)
+        } else {
+            let (body, upload) = RequestBody::streamed(body);
+            client.watch_upload(upload.clone());
+            (body, Some(upload))
+        };
+        let peer = (client.peer, &client.peer_text);
+        headers::to_instance(
+            &mut parts.headers,
+            peer,
+            client.scope.hop(),
+            upgrade.clone(),
+        );
+        parts.headers.insert(X_REQUEST_ID, visit.id.clone());
+        let safety = MethodSafety::of(parts.method.as_str());
+        let mut request = Request::new(body);
+        *request.method_mut() = parts.method;
+        *request.uri_mut() = parts.uri;
+        *request.headers_mut() = parts.headers;
+        let repeatable = safety == MethodSafety::Safe && upload.is_none() && upgrade.is_none();
+        let copy = match client.worker.seams.retries {
+            Retries::On if repeatable => Some(Copy::of(&request)),
+            Retries::On | Retries::Off => None,
+        };
+        Self {
+            request: Some(request),
+            copy,
+            safety,
+            upgrade,
+            upload,
+            sent: 0,
+            trouble_since: None,
+            failed: Vec::new(),
+            first_endpoints: Vec::new(),
+        }
+    }
+
+    /// Whether the client is still sending the request's body.
+    pub(crate) fn is_uploading(&self) -> bool {
+        let state = self.upload.as_ref().map(Upload::state);
+        state == Some(UploadState::Running)
+    }
+
+    /// Tries until an instance has begun to answer, or until trying again makes no sense.
+    pub(crate) async fn run(&mut self, visit: &mut Visit) -> Result<Box<Delivered>, Refusal> {
+        let worker = Rc::clone(&visit.client.worker);
+        worker.budget_request();
+        loop {
+            match self.attempt(visit, &worker).await {
+                Step::Delivered(delivered) => return Ok(delivered),
+                Step::Again => {}
+                Step::Refused(refusal) => return Err(refusal),
+            }
+        }
+    }
+
+    /// One try: find the service, choose an endpoint, send.
+    async fn attempt(&mut self, visit: &mut Visit, worker: &Worker) -> Step {
+        let view = worker.view();
+        let Some(service) = find(&view, visit) else {
+            return Step::Refused(no_route(visit));
+        };
+        let sent = worker.clock.now();
+        // From here to the begin of the flight there must be no await.
+        let chosen = service.choose(sent, worker.random(), &self.failed);
+        let Some(chosen) = chosen.filter(|chosen| !self.failed.contains(&chosen.tag())) else {
+            return self.wait(visit, service).await;
+        };
+        let endpoint = self.endpoint(visit, service, &chosen);
+        let flight = Flight::begin(&endpoint);
+        endpoint.shared.counters.requests.add(1);
+        visit.endpoint = Some(Rc::clone(&endpoint));
+        visit.tries += 1;
+        let result = self.send(&endpoint, visit).await;
+        let try_ = Try {
+            service,
+            chosen,
+            endpoint,
+            sent,
+            ended: worker.clock.now(),
+        };
+        match result {
+            Ok((response, upstream)) => {
+                let delivered = Delivered {
+                    response,
+                    upstream,
+                    flight,
+                };
+                self.judge(&try_, worker, delivered)
+            }
+            Err(failure) => self.fail(&try_, visit, failure),
+        }
+    }
+
+    /// The endpoint of this try: the chosen one. With the test seam a retry goes to where the table
+    /// of the first try pointed, which is what the drain must notice.
+    fn endpoint(
+        &mut self,
+        visit: &Visit,
+        service: &LocalService,
+        chosen: &Chosen,
+    ) -> Rc<LocalEndpoint> {
+        match (visit.client.worker.seams.retry_routes, &visit.endpoint) {
+            (RetryRoutes::Reread, _) => {}
+            (RetryRoutes::Keep, None) => self.first_endpoints.clone_from(&service.endpoints),
+            (RetryRoutes::Keep, Some(failed)) => {
+                let mut others = self.first_endpoints.iter();
+                if let Some(other) = others.find(|other| !Rc::ptr_eq(other, failed)) {
+                    return Rc::clone(other);
+                }
+            }
+        }
+        Rc::clone(&chosen.endpoint)
+    }
+
+    /// Sends over an idle connection, or over a new one if none is alive.
+    async fn send(
+        &mut self,
+        endpoint: &LocalEndpoint,
+        visit: &Visit,
+    ) -> Result<(Response<Incoming>, Box<Upstream>), TryFailure> {
+        let again = || self.copy.as_ref().map(Copy::request);
+        let mut request = self.request.take().or_else(again).ok_or(TryFailure::Lost)?;
+        let expired = || visit.client.has_expired();
+        let assurance = match self.copy {
+            Some(_) => Assurance::Hint,
+            None => Assurance::Look,
+        };
+        while let Some(mut upstream) = endpoint.take_idle(assurance) {
+            match upstream.send(request, expired).await {
+                Ok(response) => return Ok((response, upstream)),
+                // It died in this moment; that is not the endpoint's failure.
+                Err(SendFailure::NotSent(back)) => request = *back,
+                Err(failure) => return Err(self.keep(failure)),
+            }
+        }
+        let mut upstream = match Upstream::connect(endpoint.shared.key.address).await {
+            Ok(upstream) => upstream,
+            Err(error) => {
+                tracing::debug!(%error, instance = %endpoint.shared.key.instance, "cannot connect");
+                self.request = Some(request);
+                return Err(TryFailure::NotSent);
+            }
+        };
+        match upstream.send(request, expired).await {
+            Ok(response) => Ok((response, upstream)),
+            Err(failure) => Err(self.keep(failure)),
+        }
+    }
+
+    /// Keeps what came back of a request that was not sent.
+    fn keep(&mut self, failure: SendFailure) -> TryFailure {
+        match failure {
+            SendFailure::NotSent(request) => {
+                self.request = Some(*request);
+                TryFailure::NotSent
+            }
+            // hyper's word for an error of the body that it was given.
+            SendFailure::Lost(error) if error.is_user() => TryFailure::ClientBody,
+            SendFailure::Lost(error) => {
+                tracing::debug!(%error, "a request was lost in flight");
+                TryFailure::Lost
+            }
+            SendFailure::Expired => TryFailure::Expired,
+        }
+    }
+
+    /// There is an answer; one of a gateway type may be better elsewhere, if there is an elsewhere.
+    fn judge(&mut self, try_: &Try<'_>, worker: &Worker, delivered: Delivered) -> Step {
+        self.sent += 1;
+        let status = delivered.response.status().as_u16();
+        let outcome = Outcome::of_status(status);
+        try_.learn(worker, outcome);
+        let has_other = try_.service.endpoints.len() > self.failed.len() + 1;
+        if outcome == Outcome::GatewayError
+            && has_other
+            && self.may_repeat(worker, FailureKind::Answered(status), try_.ended)
+        {
+            return self.again(try_);
+        }
+        Step::Delivered(Box::new(delivered))
+    }
+
+    /// Decides what follows a try without an answer.
+    fn fail(&mut self, try_: &Try<'_>, visit: &Visit, failure: TryFailure) -> Step {
+        let worker = visit.client.worker.as_ref();
+        let refused = |reason, what| {
+            let endpoint = Some(try_.endpoint.as_ref());
+            Step::Refused(Refusal::of(try_.service, endpoint, reason, what))
+        };
+        match failure {
+            TryFailure::ClientBody => refused(
+                Reason::BadRequest,
+                "the client broke off the request's body",
+            ),
+            TryFailure::NotSent => {
+                try_.learn(worker, Outcome::ConnectFailed);
+                // However many endpoints there are, a client is not kept waiting for all of them.
+                let has_time = !self.time_left(try_.ended).is_zero();
+                let may_go_on = has_time || visit.tries < TRIES_MAX;
+                match worker.seams.retries {
+                    Retries::On if may_go_on => self.again(try_),
+                    Retries::On | Retries::Off => {
+                        refused(Reason::AllFailed, "the instance cannot be reached")
+                    }
+                }
+            }
+            TryFailure::Lost => {
+                self.sent += 1;
+                try_.learn(worker, Outcome::GatewayError);
+                if self.may_repeat(worker, FailureKind::LostAfterSending, try_.ended) {
+                    return self.again(try_);
+                }
+                refused(
+                    Reason::LostInFlight,
+                    "the instance's connection broke before it answered, and it may have done what was asked",
+                )
+            }
+            // The client has waited for as long as anybody waits.
+            TryFailure::Expired => {
+                try_.learn(worker, Outcome::GatewayError);
+                refused(
+                    Reason::ResponseTimeout,
+                    "the instance did not begin to answer in time",
+                )
+            }
+        }
+    }
+
+    /// How long the request may still wait for an endpoint to get better.
+    fn time_left(&mut self, now: Instant) -> Duration {
+        let since = *self.trouble_since.get_or_insert(now);
+        REACH_TIME.saturating_sub(now.since(since))
+    }
+
+    fn again(&mut self, try_: &Try<'_>) -> Step {
+        try_.endpoint.shared.counters.retries.add(1);
+        self.failed.push(try_.chosen.tag());
+        Step::Again
+    }
+
+    /// Whether a request that was sent may be sent once more.
+    fn may_repeat(&self, worker: &Worker, failure: FailureKind, now: Instant) -> bool {
+        let body = match self.copy {
+            Some(_) => Body::Replayable,
+            None => Body::Consumed,
+        };
+        let attempted = Attempted {
+            method: self.safety,
+            body,
+            failure,
+            tries: self.sent,
+        };
+        worker.seams.retries == Retries::On
+            && attempted.verdict() == RetryVerdict::Retry
+            && worker.budget_retry(now)
+    }
+
+    /// There is no endpoint, or each has failed: waits for a change, within bounds. Nothing is lost
+    /// by it, since nothing was sent or it may be sent again.
+    async fn wait(&mut self, visit: &Visit, service: &LocalService) -> Step {
+        let worker = &visit.client.worker;
+        let (reason, pause) = match service.unavailable {
+            _ if !self.failed.is_empty() => (Reason::AllFailed, ROUND_PAUSE),
+            // It will not change by itself within the time that a request can wait.
+            Some(
+                why @ (Unavailable::CrashLooping
+                | Unavailable::ScaledToZero
+                | Unavailable::Stopping),
+            ) => (Reason::Unavailable(why), Duration::ZERO),
+            Some(why @ Unavailable::Starting) => (Reason::Unavailable(why), REACH_TIME),
+            None => (Reason::NoEndpoint, REACH_TIME),
+        };
+        let pause = pause.min(self.time_left(worker.clock.now()));
+        if pause.is_zero() || worker.seams.retries == Retries::Off {
+            let what = match reason {
+                Reason::Unavailable(why) => why.to_string(),
+                Reason::AllFailed => format!(
+                    "none of its instances could be reached in {} tries",
+                    visit.tries
+                ),
+                _ => "it has no instance that could".to_owned(),
+            };
+            return Step::Refused(Refusal::of(service, None, reason, &what));
+        }
+        // Whether a new table came or not, the next round begins.
+        timeout(pause, worker.table_changed.notified()).await.ok();
+        self.failed.clear();
+        Step::Again
+    }
+}
+
+/// One try, seen from its end.
+struct Try<'a> {
+    service: &'a LocalService,
+    chosen: Chosen,
+    endpoint: Rc<LocalEndpoint>,
+    sent: Instant,
+    ended: Instant,
+}
+
+impl Try<'_> {
+    fn learn(&self, worker: &Worker, outcome: Outcome) {
+        let finished = Finished {
+            outcome,
+            sent: self.sent,
+            ended: self.ended,
+            jitter: worker.fraction(),
+        };
+        self.service.learn(&self.chosen, &finished);
+    }
+}
+
+fn find<'a>(view: &'a View, visit: &Visit) -> Option<&'a Rc<LocalService>> {
+    view.find(visit.client.scope, visit.host_text(), visit.uri.path())
+}
+
+fn no_route(visit: &Visit) -> Refusal {
+    let (host, path) = (visit.host_text(), visit.uri.path());
+    let what = format!("no service has the host `{host}` with the path `{path}`");
+    Refusal::unrouted(Reason::NoRoute, what)
+}

@@ -1,0 +1,91 @@
+//! Every limit and deadline of the data plane, with its reason.
+
+use std::time::Duration;
+
+/// Instances are on this machine or in its network: one that does not answer a SYN for a second is
+/// gone or drowned, and the next try goes elsewhere. Also the time of the first SYN retransmission.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long an instance may think before the head of its answer: what common clients wait at most.
+/// Checked once per [`SWEEP_EVERY`].
+pub(crate) const RESPONSE_HEAD_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// How long a client may take over one request's head, from its first byte. A mobile client needs
+/// two seconds at worst; a slow-loris client holds a connection no longer than this.
+pub(crate) const HEAD_READ_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a client's connection may lie idle between two requests; browsers keep theirs for one
+/// to five minutes, and each costs some kilobytes.
+pub(crate) const CLIENT_IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// How long an idle connection to an instance is kept. Most servers close theirs after 5 to 75 s;
+/// the shorter ones are seen when the connection is taken out of the pool.
+pub(crate) const UPSTREAM_IDLE_MAX: Duration = Duration::from_secs(30);
+
+/// Idle connections per endpoint and worker: as many as a burst of requests of 1 ms at 100,000
+/// requests/s needs. More are closed, which costs their next use a handshake of some 50 us.
+pub(crate) const UPSTREAM_IDLE_COUNT_MAX: usize = 128;
+
+/// Clients' connections per worker. Full: no more are accepted, they wait in the kernel's queue.
+pub(crate) const CONNECTIONS_MAX: usize = 20_000;
+
+/// Read buffer of one connection: larger heads than this are refused (431), bodies pass in chunks
+/// of up to this. The same as the largest head that common servers accept.
+pub(crate) const HTTP_BUFFER_LEN_MAX: usize = 64 * 1024;
+
+/// After accept failed for want of descriptors or memory: time for a few connections to end. Until
+/// then new ones wait in the kernel's queue.
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a request waits for an instance before it is answered 503: time for the agent to start
+/// a crashed instance again (100 ms of back-off and its own start) and for a new table to come.
+/// Nothing has been sent, so nothing is lost by waiting; a person still takes it for an answer.
+pub(crate) const REACH_TIME: Duration = Duration::from_secs(1);
+
+/// Between two rounds over endpoints that all failed, if no new table comes earlier.
+pub(crate) const ROUND_PAUSE: Duration = Duration::from_millis(50);
+
+/// How often a worker looks at its connections for timeouts, and writes out its access log.
+pub(crate) const SWEEP_EVERY: Duration = Duration::from_millis(500);
+
+/// After an answer that came before the request's body was read: how long the rest is read and
+/// thrown away, so that the client is not reset before it has read the answer.
+pub(crate) const LINGER_TIME: Duration = Duration::from_secs(1);
+
+/// And how much of it.
+pub(crate) const LINGER_LEN_MAX: usize = 256 * 1024;
+
+/// How long an instance that answered 101 may take to hand over its socket: it is only local work.
+pub(crate) const UPGRADE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A peer behind a dead network is found after this and three probes of ten seconds each.
+pub(crate) const TCP_KEEPALIVE_AFTER: Duration = Duration::from_mins(1);
+
+/// See [`TCP_KEEPALIVE_AFTER`].
+pub(crate) const TCP_KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
+
+/// Connections that wait to be accepted, per socket; the kernel cuts it at `net.core.somaxconn`.
+pub(crate) const BACKLOG: i32 = 4096;
+
+/// Acknowledgements also renew the lease of a consumer, which is 3 s.
+pub(crate) const ACK_EVERY: Duration = Duration::from_secs(1);
+
+/// Published states between link and coordinator. Full: the watch is read later, and the control
+/// centre skips states.
+pub(crate) const ROUTINGS: usize = 4;
+
+/// Acknowledgements between coordinator and link. Full: the control centre is away, and they are
+/// dropped; each repeats all that matters.
+pub(crate) const ACKS: usize = 16;
+
+/// `Applied` messages of one worker. Full: the worker waits for the coordinator, which never waits
+/// for a worker but for room in its orders.
+pub(crate) const APPLIED_PER_WORKER: usize = 4;
+
+/// Orders to a worker: the addresses of a first table of 500 services and their next. Full: the
+/// coordinator waits for the worker to make room.
+pub(crate) const ORDERS: usize = 1024;
+
+/// How long requests in flight may take to their end when the gateway stops: as long as an
+/// instance's own drain by default.
+pub(crate) const DRAIN_TIME: Duration = Duration::from_secs(30);

@@ -1,0 +1,113 @@
+//! The id that follows a request through everything it touches.
+
+use std::cell::RefCell;
+
+use bytes::BytesMut;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// Where the id stands, in requests and answers.
+pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// A foreign id longer than this is not carried on: logs would fill with it.
+const FOREIGN_LEN_MAX: usize = 128;
+
+/// 128 bits in hexadecimal digits.
+const ID_LEN: usize = 32;
+
+/// Ids that are cut from one allocation.
+const IDS_PER_BLOCK: usize = 128;
+
+/// Makes the ids of one worker.
+#[derive(Debug)]
+pub(crate) struct RequestIds {
+    source: RefCell<Source>,
+}
+
+#[derive(Debug)]
+struct Source {
+    random: fastrand::Rng,
+    block: BytesMut,
+}
+
+impl RequestIds {
+    pub(crate) fn new() -> Self {
+        Self {
+            source: RefCell::new(Source {
+                random: fastrand::Rng::new(),
+                block: BytesMut::new(),
+            }),
+        }
+    }
+
+    /// The id that came with the request if it is a sane one, otherwise a new one.
+    pub(crate) fn of(&self, headers: &HeaderMap) -> HeaderValue {
+        match headers.get(&X_REQUEST_ID) {
+            Some(foreign) if is_sane(foreign.as_bytes()) => foreign.clone(),
+            Some(_) | None => self.next(),
+        }
+    }
+
+    fn next(&self) -> HeaderValue {
+        let Source { random, block } = &mut *self.source.borrow_mut();
+        if block.capacity() < ID_LEN {
+            // Never given back by `reserve`: ids in flight still point into the old block.
+            *block = BytesMut::with_capacity(ID_LEN * IDS_PER_BLOCK);
+        }
+        for _ in 0..2 {
+            block.extend_from_slice(&hex(random.u64(..)));
+        }
+        HeaderValue::from_maybe_shared(block.split().freeze())
+            .expect("hexadecimal digits are legal in a header")
+    }
+}
+
+fn hex(number: u64) -> [u8; 16] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = [0; 16];
+    for (at, byte) in number.to_be_bytes().into_iter().enumerate() {
+        text[2 * at] = DIGITS[usize::from(byte >> 4)];
+        text[2 * at + 1] = DIGITS[usize::from(byte & 15)];
+    }
+    text
+}
+
+/// Only characters that need no escape in a log line, a URL or a shell.
+fn is_sane(id: &[u8]) -> bool {
+    let legal = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:+/=@".contains(byte);
+    (1..=FOREIGN_LEN_MAX).contains(&id.len()) && id.iter().all(legal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    fn with_id(id: &[u8]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(X_REQUEST_ID, HeaderValue::from_bytes(id).unwrap());
+        headers
+    }
+
+    #[test]
+    fn a_sane_foreign_id_is_kept_and_any_other_replaced() {
+        let ids = RequestIds::new();
+        assert_eq!(ids.of(&with_id(b"abc-1_2.3:4")), "abc-1_2.3:4");
+        for bad in [&b""[..], b"a b", b"a\"b", b"\xff", &[b'a'; 129]] {
+            let id = ids.of(&with_id(bad));
+            assert_eq!(id.len(), ID_LEN, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn new_ids_are_distinct_hexadecimal_numbers_of_128_bits() {
+        let ids = RequestIds::new();
+        let made: HashSet<String> = (0..1000)
+            .map(|_| ids.of(&HeaderMap::new()).to_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(made.len(), 1000);
+        assert!(
+            made.iter()
+                .all(|id| id.len() == 32 && u128::from_str_radix(id, 16).is_ok())
+        );
+    }
+}

@@ -1,0 +1,366 @@
+//! A worker: one thread with one runtime, its own sockets, connections and pool.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use hyper::server::conn::http1;
+use mainstay_control::balance::RetryBudget;
+use mainstay_ids::Instant;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet, spawn_local};
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::access_log::{Line, LogBuffer};
+use crate::clock::Clock;
+use crate::connection::{self, Client, Scope};
+use crate::limits::{ACCEPT_PAUSE, CONNECTIONS_MAX, SWEEP_EVERY};
+use crate::metrics::GatewayCounters;
+use crate::request_id::RequestIds;
+use crate::table::{Serial, Table};
+use crate::view::View;
+use crate::{Deadlines, Seams, sockets};
+
+/// Which worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct WorkerIndex(pub(crate) usize);
+
+/// A worker's word that it chooses by this table, or a newer one, from now on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Applied {
+    pub(crate) worker: WorkerIndex,
+    pub(crate) serial: Serial,
+}
+
+/// What the coordinator orders beside tables.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Accept on a service's own address, too.
+    Listen(SocketAddr, StdListener),
+    /// No longer.
+    Unlisten(SocketAddr),
+}
+
+/// Everything that a worker's thread is given.
+pub(crate) struct Setup {
+    pub(crate) index: WorkerIndex,
+    pub(crate) clock: Clock,
+    pub(crate) entry: StdListener,
+    pub(crate) tables: watch::Receiver<Arc<Table>>,
+    pub(crate) orders: mpsc::Receiver<Order>,
+    pub(crate) applied: mpsc::Sender<Applied>,
+    pub(crate) counters: Arc<GatewayCounters>,
+    pub(crate) log: Option<LogBuffer>,
+    pub(crate) seams: Seams,
+    pub(crate) deadlines: Deadlines,
+    pub(crate) stop: CancellationToken,
+}
+
+/// What all requests of one worker share. Lives in one thread; every borrow ends before an await.
+pub(crate) struct Worker {
+    pub(crate) clock: Clock,
+    pub(crate) ids: RequestIds,
+    pub(crate) http: http1::Builder,
+    pub(crate) counters: Arc<GatewayCounters>,
+    pub(crate) seams: Seams,
+    pub(crate) deadlines: Deadlines,
+    view: RefCell<Rc<View>>,
+    /// Wakes requests that wait for another table.
+    pub(crate) table_changed: Notify,
+    log: RefCell<Option<LogBuffer>>,
+    clients: RefCell<Vec<Rc<Client>>>,
+    /// Wakes who waits for a connection to end.
+    client_left: Notify,
+    stage: Cell<Stage>,
+    random: RefCell<fastrand::Rng>,
+    budget: RefCell<RetryBudget>,
+}
+
+/// Whether new connections are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Serving,
+    Draining,
+}
+
+/// Why a worker ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WorkerError {
+    #[error("cannot make a runtime")]
+    Runtime(#[source] io::Error),
+    #[error("cannot accept on a listening socket")]
+    Listener(#[source] io::Error),
+    #[error("it panicked")]
+    Panicked,
+    #[error("an accepting task ended")]
+    Acceptor,
+}
+
+impl Worker {
+    /// The table by which to choose now. Ask again after each await.
+    pub(crate) fn view(&self) -> Rc<View> {
+        Rc::clone(&self.view.borrow())
+    }
+
+    /// Writes a line of the access log, if there is one.
+    pub(crate) fn log<'a>(&self, line: impl FnOnce() -> Line<'a>) {
+        if let Some(log) = &mut *self.log.borrow_mut() {
+            log.push(&line());
+        }
+    }
+
+    /// Takes a connection into the list until the guard is dropped.
+    pub(crate) fn admit(self: &Rc<Self>, client: &Rc<Client>) -> Admitted {
+        self.counters.connections.add(1);
+        let mut clients = self.clients.borrow_mut();
+        client.place.set(clients.len());
+        clients.push(Rc::clone(client));
+        if self.stage.get() == Stage::Draining {
+            client.finish_up();
+        }
+        Admitted(Rc::clone(client))
+    }
+
+    /// An evenly distributed number.
+    pub(crate) fn random(&self) -> u64 {
+        self.random.borrow_mut().u64(..)
+    }
+
+    /// An evenly distributed number in 0..1.
+    pub(crate) fn fraction(&self) -> f64 {
+        self.random.borrow_mut().f64()
+    }
+
+    /// Another request came in, which allows a share of a retry.
+    pub(crate) fn budget_request(&self) {
+        self.budget.borrow_mut().deposit(self.clock.now());
+    }
+
+    /// Whether one more request may be sent again.
+    pub(crate) fn budget_retry(&self, now: Instant) -> bool {
+        self.budget.borrow_mut().withdraw(now)
+    }
+
+    fn apply(&self, table: Arc<Table>) -> Serial {
+        let next = self.view().next(table, self.clock);
+        let serial = next.serial();
+        self.view.replace(Rc::new(next));
+        self.table_changed.notify_waiters();
+        serial
+    }
+
+    fn sweep(&self) {
+        let now = self.clock.now();
+        for client in &*self.clients.borrow() {
+            client.sweep(now);
+        }
+        self.view().sweep();
+        if let Some(log) = &mut *self.log.borrow_mut() {
+            log.flush(now);
+        }
+    }
+
+    fn drain(&self) {
+        self.stage.set(Stage::Draining);
+        for client in &*self.clients.borrow() {
+            client.finish_up();
+        }
+    }
+
+    fn has_clients(&self) -> bool {
+        !self.clients.borrow().is_empty()
+    }
+}
+
+/// A connection in a worker's list.
+pub(crate) struct Admitted(Rc<Client>);
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        let worker = &self.0.worker;
+        let mut clients = worker.clients.borrow_mut();
+        let place = self.0.place.get();
+        clients.swap_remove(place);
+        if let Some(moved) = clients.get(place) {
+            moved.place.set(place);
+        }
+        worker.client_left.notify_one();
+    }
+}
+
+/// Runs a worker in this thread until it is told to stop and has drained.
+pub(crate) fn run(setup: Setup) -> Result<(), WorkerError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build_local(tokio::runtime::LocalOptions::default())
+        .map_err(WorkerError::Runtime)?;
+    runtime.block_on(serve(setup))
+}
+
+impl Worker {
+    fn new(setup: &mut Setup) -> Self {
+        let table = Arc::clone(&setup.tables.borrow());
+        Self {
+            clock: setup.clock,
+            ids: RequestIds::new(),
+            http: connection::server(),
+            counters: Arc::clone(&setup.counters),
+            seams: setup.seams,
+            deadlines: setup.deadlines,
+            view: RefCell::new(Rc::new(View::empty(table))),
+            table_changed: Notify::new(),
+            log: RefCell::new(setup.log.take()),
+            clients: RefCell::new(Vec::new()),
+            client_left: Notify::new(),
+            stage: Cell::new(Stage::Serving),
+            random: RefCell::new(fastrand::Rng::new()),
+            budget: RefCell::new(RetryBudget::new(setup.clock.now())),
+        }
+    }
+}
+
+async fn serve(mut setup: Setup) -> Result<(), WorkerError> {
+    let worker = Rc::new(Worker::new(&mut setup));
+    let mut acceptors = Acceptors::new(Rc::clone(&worker));
+    acceptors.add(Scope::Entry, setup.entry)?;
+    let (mut tables, mut orders) = (setup.tables, setup.orders);
+    // The first table is applied like any other: it may be a live one already.
+    tables.mark_changed();
+    let mut sweep = interval(SWEEP_EVERY);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut deadline = None;
+    while deadline.is_none() || worker.has_clients() {
+        tokio::select! {
+            () = setup.stop.cancelled(), if deadline.is_none() => {
+                acceptors.end();
+                worker.drain();
+                deadline = Some(tokio::time::Instant::now() + setup.deadlines.drain);
+            }
+            () = until(deadline), if deadline.is_some() => {
+                let connections = worker.clients.borrow().len();
+                tracing::warn!(connections, "connections were cut at the end of the drain time");
+                break;
+            }
+            changed = tables.changed() => {
+                // The coordinator is gone: so is everything that could still tell us to stop.
+                if changed.is_err() {
+                    break;
+                }
+                let table = Arc::clone(&tables.borrow_and_update());
+                let applied = Applied { worker: setup.index, serial: worker.apply(table) };
+                if setup.applied.send(applied).await.is_err() {
+                    break;
+                }
+            }
+            Some(order) = orders.recv() => match order {
+                Order::Listen(address, listener) if deadline.is_none() => {
+                    acceptors.add(Scope::Address(address), listener)?;
+                }
+                Order::Listen(..) => {}
+                Order::Unlisten(address) => acceptors.remove(Scope::Address(address)),
+            },
+            Some(ended) = acceptors.tasks.join_next() => {
+                // Accepting never ends by itself: it was removed, or it panicked.
+                if !ended.is_err_and(|error| error.is_cancelled()) {
+                    return Err(WorkerError::Acceptor);
+                }
+            }
+            () = worker.client_left.notified(), if deadline.is_some() => {}
+            _ = sweep.tick() => worker.sweep(),
+        }
+    }
+    Ok(())
+}
+
+async fn until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The tasks that accept connections, one per listening socket.
+struct Acceptors {
+    worker: Rc<Worker>,
+    tasks: JoinSet<()>,
+    handles: HashMap<Scope, Vec<AbortHandle>>,
+}
+
+impl Acceptors {
+    fn new(worker: Rc<Worker>) -> Self {
+        Self {
+            worker,
+            tasks: JoinSet::new(),
+            handles: HashMap::new(),
+        }
+    }
+
+    fn add(&mut self, scope: Scope, listener: StdListener) -> Result<(), WorkerError> {
+        sockets::prepare(&listener).map_err(WorkerError::Listener)?;
+        let listener = TcpListener::from_std(listener).map_err(WorkerError::Listener)?;
+        let worker = Rc::clone(&self.worker);
+        let task = self.tasks.spawn_local(accept(worker, listener, scope));
+        self.handles.entry(scope).or_default().push(task);
+        Ok(())
+    }
+
+    fn remove(&mut self, scope: Scope) {
+        for handle in self.handles.remove(&scope).into_iter().flatten() {
+            handle.abort();
+        }
+    }
+
+    fn end(&mut self) {
+        self.handles.clear();
+        self.tasks.abort_all();
+    }
+}
+
+async fn accept(worker: Rc<Worker>, listener: TcpListener, scope: Scope) {
+    let mut told = Told::Nothing;
+    loop {
+        if worker.clients.borrow().len() >= CONNECTIONS_MAX {
+            worker.client_left.notified().await;
+            continue;
+        }
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                told = Told::Nothing;
+                // Nobody joins it: its end is its guard leaving the worker's list, by which the
+                // drain waits. A panic ends this connection alone.
+                spawn_local(connection::serve(Rc::clone(&worker), stream, peer, scope));
+            }
+            Err(error) if is_the_peers(&error) => {}
+            Err(error) => {
+                if told == Told::Nothing {
+                    tracing::warn!(%error, ?scope, "cannot accept connections; they wait");
+                }
+                told = Told::Trouble;
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Whether the present trouble has been told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    Trouble,
+}
+
+/// Whether accept failed because of the one connection that was to be accepted.
+fn is_the_peers(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+    )
+}
