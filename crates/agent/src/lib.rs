@@ -1,1 +1,131 @@
-//! agent
+//! The agent of one node: starts, probes, restarts and stops instances as the plan says, and reports
+//! what it sees. And the shim, the small process under which each instance runs.
+//!
+//! It decides neither what is to run nor who gets traffic: that is the control centre's. When a
+//! probe means health and when an ended instance is started again is decided in `mainstay-control`.
+//! An agent that ends or is killed leaves all instances running; the next one adopts them.
+//!
+//! ```text
+//! control centre (unix socket)
+//!    │ NDJSON of NodePlan              ^ POST NodeReport: on change, and each second
+//!    v                                 │
+//! link::follow ──watch<NodePlan>──> node::Node ──watch<NodeReport>──> link::report
+//!                                   │        ^
+//!                    watch<Order>   │        │ mpsc<Change>
+//!                    one each       v        │
+//!                              instance::Instance  × n        one task for each instance
+//!                                   │        ^
+//!          spawn + SIGTERM, files   v        │ pidfd readable, exit.json
+//!                                  shim  × n                  one process for each attempt
+//!                                   │        ^ output by a pipe, SIGCHLD
+//!                                   v        │
+//!                                 program (own group, own cgroup as root)
+//! ```
+//!
+//! All tasks run on one thread; what waits for the disk or for dying processes runs on tokio's
+//! blocking threads. Start reading at [`run`], then `instance` (the life of an instance), `record`
+//! (the files by which agents and shims know of each other), `shim`.
+
+mod context;
+mod found;
+mod instance;
+mod launch;
+mod link;
+mod logs;
+mod node;
+mod ports;
+mod probe;
+mod record;
+mod shim;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use mainstay_api::client::Client;
+use mainstay_ids::{Incarnation, NodeName, Timestamp};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use context::Context;
+use node::Node;
+
+pub use context::ShimProgram;
+pub use node::Error;
+pub use shim::shim_main;
+
+/// What an agent must know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// The state directory; it exists.
+    pub state: PathBuf,
+    /// The node's name.
+    pub node: NodeName,
+    /// Which start of the agent this is.
+    pub incarnation: Incarnation,
+    /// The unix socket of the control centre.
+    pub api: PathBuf,
+    /// How a shim is started.
+    pub shim: ShimProgram,
+}
+
+/// Works until `stop`, and leaves the instances running then. Needs a runtime on the thread that
+/// lives as long as the process: it is the parent of the probes' programs.
+pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error> {
+    let Options {
+        state,
+        node,
+        incarnation,
+        api,
+        shim,
+    } = options;
+    let state = absolute(&state)?;
+    // Ends everything in here when one part fails.
+    let stop = stop.child_token();
+    let _ends_all = stop.clone().drop_guard();
+    let (plans_end, plans) = watch::channel(None);
+    let (reports_end, reports) = watch::channel(None);
+    let client = Client::unix(&api);
+    let follow = tokio::spawn(link::follow(
+        client.clone(),
+        node.clone(),
+        incarnation,
+        plans_end,
+        stop.clone(),
+    ));
+    let report = tokio::spawn(link::report(client, reports, stop.clone()));
+    let node = Node::adopt(node, incarnation, Context::new(state, shim, stop.clone())).await?;
+    let result = node.run(plans, reports_end).await;
+    stop.cancel();
+    // Both end with `stop`.
+    follow.await.map_err(Error::Task)?;
+    report.await.map_err(Error::Task)?;
+    result
+}
+
+fn absolute(state: &Path) -> Result<PathBuf, Error> {
+    state.canonicalize().map_err(|source| Error::State {
+        path: state.to_owned(),
+        source,
+    })
+}
+
+/// The time of day, for records and people.
+fn now() -> Timestamp {
+    let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    Timestamp(since_1970.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }))
+}
+
+/// An error with all its causes, for the log.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}

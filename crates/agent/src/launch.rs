@@ -1,0 +1,204 @@
+//! From what a service says to what is started: templates filled, environment complete.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use mainstay_ids::ServiceName;
+use mainstay_kernel::spawn::resolve;
+use mainstay_kernel::{Account, Spawn, SpawnError, Step};
+use mainstay_model::{PlannedInstance, StartFailure, Template};
+use rustix::io::Errno;
+
+use crate::record::Launch;
+
+/// What an instance gets of the agent's own environment.
+const OWN_VARIABLES: [&str; 3] = ["PATH", "HOME", "LANG"];
+
+/// The variable with the instance's id.
+const INSTANCE: &str = "MAINSTAY_INSTANCE";
+
+/// The variable that tells agents of different state directories apart.
+const STATE: &str = "MAINSTAY_STATE";
+
+/// Why the account of an instance cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AccountError {
+    #[error("there is no account `{name}`")]
+    Unknown { name: String },
+    #[error("cannot look up the account `{name}`")]
+    Lookup {
+        name: String,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A text names a service whose address is not in the plan.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("the address of the service `{service}` is not known")]
+pub(crate) struct AddressUnknown {
+    service: ServiceName,
+}
+
+/// What an instance runs, when it is to listen on `address`. `state` is the agent's mark.
+pub(crate) fn instance(
+    planned: &PlannedInstance,
+    address: SocketAddr,
+    state: &str,
+) -> Result<Launch, AddressUnknown> {
+    let spec = &planned.spec;
+    let mut environment: BTreeMap<String, String> = BTreeMap::new();
+    for name in OWN_VARIABLES {
+        if let Ok(value) = env::var(name) {
+            environment.insert(name.to_owned(), value);
+        }
+    }
+    let home = spec
+        .user
+        .as_deref()
+        .and_then(|name| Account::find(name).ok().flatten());
+    if let Some(home) = home.as_ref().and_then(|account| account.home.to_str()) {
+        environment.insert("HOME".to_owned(), home.to_owned());
+    }
+    let own = [
+        ("HOST", address.ip().to_string()),
+        ("PORT", address.port().to_string()),
+        ("MAINSTAY_SERVICE", spec.name.to_string()),
+        ("MAINSTAY_VERSION", planned.version.0.to_string()),
+    ];
+    environment.extend(own.map(|(name, value)| (name.to_owned(), value)));
+    for (name, value) in &spec.env {
+        environment.insert(name.clone(), fill(value, planned, address)?);
+    }
+    // Last: by these two an instance's processes are found and killed; no service may name another's.
+    let marks = [
+        (INSTANCE, planned.instance.to_string()),
+        (STATE, state.to_owned()),
+    ];
+    environment.extend(marks.map(|(name, value)| (name.to_owned(), value)));
+    let directory = PathBuf::from(&spec.dir);
+    let (program, arguments) = command(&spec.exec, planned, address, &directory)?;
+    Ok(Launch {
+        program,
+        arguments,
+        environment,
+        directory,
+        user: spec.user.clone(),
+    })
+}
+
+/// A probe's program: in the instance's directory, with its account and environment.
+pub(crate) fn probe(
+    exec: &[Template],
+    planned: &PlannedInstance,
+    address: SocketAddr,
+    instance: &Launch,
+) -> Result<Launch, AddressUnknown> {
+    let (program, arguments) = command(exec, planned, address, &instance.directory)?;
+    Ok(Launch {
+        program,
+        arguments,
+        ..instance.clone()
+    })
+}
+
+/// What stands in the environment of everything that the instance starts.
+pub(crate) fn marks(launch: &Launch) -> Vec<String> {
+    let mark = |name: &str| {
+        launch
+            .environment
+            .get(name)
+            .map(|value| format!("{name}={value}"))
+    };
+    ["MAINSTAY_INSTANCE", "MAINSTAY_STATE"]
+        .into_iter()
+        .filter_map(mark)
+        .collect()
+}
+
+/// The account that `launch` names.
+pub(crate) fn account(launch: &Launch) -> Result<Option<Account>, AccountError> {
+    let Some(name) = launch.user.clone() else {
+        return Ok(None);
+    };
+    match Account::find(&name) {
+        Ok(Some(account)) => Ok(Some(account)),
+        Ok(None) => Err(AccountError::Unknown { name }),
+        Err(source) => Err(AccountError::Lookup { name, source }),
+    }
+}
+
+/// The process to start, without its output.
+pub(crate) fn spawn<'a>(launch: &Launch, account: Option<Account>) -> Spawn<'a> {
+    let mut spawn = Spawn::new(&launch.program)
+        .arguments(&launch.arguments)
+        .directory(&launch.directory);
+    for (name, value) in &launch.environment {
+        spawn = spawn.variable(name, value);
+    }
+    match account {
+        Some(account) => spawn.account(account),
+        None => spawn,
+    }
+}
+
+/// What a failure to start means to the user.
+pub(crate) fn failure(program: &Path, error: &SpawnError) -> StartFailure {
+    let number = |source: &io::Error| source.raw_os_error().unwrap_or_default();
+    let (step, source) = match error {
+        SpawnError::Nul { .. } => return StartFailure::System(Errno::INVAL.raw_os_error()),
+        SpawnError::Prepare { source, .. } => return StartFailure::System(number(source)),
+        SpawnError::Step { step, source, .. } => (*step, source),
+    };
+    match step {
+        Step::User => StartFailure::User,
+        Step::Directory => StartFailure::Directory,
+        Step::Program => program_failure(program, Errno::from_io_error(source)),
+        Step::Place | Step::Cgroup | Step::Descriptors | Step::Life => {
+            StartFailure::System(number(source))
+        }
+    }
+}
+
+fn program_failure(program: &Path, errno: Option<Errno>) -> StartFailure {
+    match errno {
+        // The file is there: what is missing is its interpreter.
+        Some(Errno::NOENT) if program.is_absolute() && program.exists() => {
+            StartFailure::NotAProgram
+        }
+        Some(Errno::NOENT | Errno::NOTDIR) => StartFailure::ProgramNotFound,
+        Some(Errno::ACCESS | Errno::PERM) => StartFailure::ProgramNotExecutable,
+        Some(Errno::NOEXEC | Errno::LIBBAD) => StartFailure::NotAProgram,
+        other => StartFailure::System(other.map_or(0, Errno::raw_os_error)),
+    }
+}
+
+fn command(
+    exec: &[Template],
+    planned: &PlannedInstance,
+    address: SocketAddr,
+    directory: &Path,
+) -> Result<(PathBuf, Vec<String>), AddressUnknown> {
+    let mut words = Vec::new();
+    for template in exec {
+        words.push(fill(template, planned, address)?);
+    }
+    let arguments = words.split_off(1.min(words.len()));
+    // A specification is checked to have a program; an empty name is not found.
+    let program = resolve(words.first().map_or("", String::as_str), directory);
+    Ok((program, arguments))
+}
+
+fn fill(
+    template: &Template,
+    planned: &PlannedInstance,
+    address: SocketAddr,
+) -> Result<String, AddressUnknown> {
+    let filled = template.fill(address, |service| planned.addresses.get(service).copied());
+    filled.map_err(|service| AddressUnknown {
+        service: service.clone(),
+    })
+}

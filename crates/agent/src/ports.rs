@@ -1,0 +1,143 @@
+//! Ports for instances.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::net::{AddressFamily, SocketType, bind, socket};
+
+/// Below the range from which Linux gives ports to outgoing connections (32768 and up): none of
+/// those takes an instance's port while it restarts.
+const RANGE: RangeInclusive<u16> = 20_000..=29_999;
+
+/// The ports of one node. A lock and not a task, because it is held for a few system calls and
+/// never over an await.
+#[derive(Debug, Clone)]
+pub(crate) struct Ports(Arc<Mutex<Used>>);
+
+#[derive(Debug)]
+struct Used {
+    ports: BTreeSet<u16>,
+    /// Where the search begins: behind the last one that was given, so that a port rests long
+    /// before somebody else gets it. A client that still connects to an instance that ended then
+    /// meets nobody, and not another service.
+    next: u16,
+}
+
+/// A port that no other instance of this node is given while this lives.
+#[derive(Debug)]
+pub(crate) struct Port {
+    number: u16,
+    ports: Ports,
+}
+
+impl Ports {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Mutex::new(Used {
+            ports: BTreeSet::new(),
+            next: fastrand::u16(RANGE),
+        })))
+    }
+
+    /// A port that is free now; `None` if there is none in the range.
+    pub(crate) fn take(&self) -> Option<Port> {
+        let mut used = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for _ in RANGE {
+            let number = used.next;
+            used.next = if number == *RANGE.end() {
+                *RANGE.start()
+            } else {
+                number + 1
+            };
+            if !used.ports.contains(&number) && is_free(number) {
+                used.ports.insert(number);
+                return Some(Port {
+                    number,
+                    ports: self.clone(),
+                });
+            }
+        }
+        None
+    }
+
+    /// The port of an instance that was started before.
+    pub(crate) fn hold(&self, number: u16) -> Port {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .ports
+            .insert(number);
+        Port {
+            number,
+            ports: self.clone(),
+        }
+    }
+}
+
+impl Port {
+    /// Where the instance is to listen.
+    pub(crate) fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.number))
+    }
+}
+
+impl Drop for Port {
+    fn drop(&mut self) {
+        self.ports
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .ports
+            .remove(&self.number);
+    }
+}
+
+/// Without `SO_REUSEADDR`, which would call a port free that an old connection still occupies, or
+/// that somebody has bound and not yet opened.
+fn is_free(number: u16) -> bool {
+    let bound = socket(AddressFamily::INET, SocketType::STREAM, None)
+        .and_then(|fd| bind(&fd, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, number)));
+    bound.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn a_port_is_given_once_while_it_is_held_and_rests_afterwards() {
+        let ports = Ports::new();
+        let mut held: Vec<Port> = (0..300).map(|_| ports.take().unwrap()).collect();
+        let numbers: BTreeSet<u16> = held.iter().map(|port| port.number).collect();
+        assert_eq!(numbers.len(), 300);
+        assert!(numbers.iter().all(|number| RANGE.contains(number)));
+        let given_back = held.pop().unwrap().number;
+        assert_ne!(ports.take().unwrap().number, given_back);
+    }
+
+    #[test]
+    fn a_port_on_which_somebody_listens_is_not_given() {
+        let ports = Ports::new();
+        let next = || ports.0.lock().unwrap().next;
+        let taken: Vec<_> = (0..3)
+            .filter_map(|step| TcpListener::bind(("0.0.0.0", next() + step)).ok())
+            .collect();
+        let port = ports.take().unwrap();
+        assert!(
+            taken
+                .iter()
+                .all(|other| other.local_addr().unwrap().port() != port.number)
+        );
+        TcpListener::bind(port.address()).unwrap();
+    }
+
+    #[test]
+    fn the_port_of_an_adopted_instance_is_not_given() {
+        let ports = Ports::new();
+        let next = ports.0.lock().unwrap().next;
+        let _held = ports.hold(next);
+        assert_ne!(ports.take().unwrap().number, next);
+    }
+}
