@@ -1,1 +1,26 @@
-//! prove
+//! Proves that services stay available: sends load, breaks things on purpose and tells what the
+//! clients saw.
+//!
+//! It counts at the client and nowhere else: it reads no metrics of the gateway, and it steers the
+//! system only by the public API and by signals to processes, as an operator could too. It starts
+//! nothing itself. Start reading at [`prove()`]; [`load`] is the generator, which benches use
+//! alone, [`scenario`] what is broken, [`verdict`] the rules by which it is judged.
+//!
+//! ```text
+//! prove() ── for each scenario: control round ─> load (threads) ──┐
+//!               stage: fault, wait until whole, fault, ...        ├─> verdict
+//!               (faults, kills and their times) ──────────────────┘
+//!   └── Progress ──> the display (bounded; a slow one loses lines, the verdict nothing)
+//! ```
+
+mod cluster;
+pub mod load;
+mod prove;
+mod render;
+pub mod scenario;
+pub mod verdict;
+
+pub use prove::{Error, Options, Progress, prove};
+pub use render::render;
+pub use scenario::Scenario;
+pub use verdict::{Outcome, Verdict};

@@ -1,0 +1,157 @@
+//! What is broken, and how it is told that all is whole again.
+//!
+//! Everything here could be done by an operator at a terminal: signals to processes that the API
+//! or `supervisor.json` names, and changes through the API.
+
+mod replace;
+mod signal;
+mod stage;
+
+use std::fmt;
+use std::str::FromStr;
+
+use mainstay_api::client;
+use mainstay_ids::InstanceId;
+
+pub(crate) use stage::Stage;
+
+/// One way to break or change a running system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scenario {
+    /// SIGKILL of one instance after another.
+    Kill,
+    /// SIGTERM of one instance after another, as an operator would by hand.
+    Stop,
+    /// A new version, and back.
+    Rollout,
+    /// New versions that end at once or never get healthy.
+    RolloutBad,
+    /// Two more instances, and two fewer.
+    Scale,
+    /// SIGKILL of Mainstay's own processes but the gateway.
+    Processes,
+}
+
+/// A text that names no scenario.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is no scenario; expected kill, stop, rollout, rollout-bad, scale or processes")]
+pub struct ScenarioError {
+    text: String,
+}
+
+/// Why a scenario did not come to its end as it should.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Trouble {
+    #[error("{what} within {}: {seen}", mainstay_ids::duration::display(*.deadline))]
+    NotInTime {
+        what: String,
+        deadline: std::time::Duration,
+        seen: String,
+    },
+    #[error("{0}")]
+    Unexpected(String),
+    #[error("{attempt}: {}", chain(.source))]
+    Api {
+        attempt: &'static str,
+        source: client::Error,
+    },
+    #[error("{0}")]
+    CannotBreak(String),
+    #[error("stopped before its end")]
+    Stopped,
+}
+
+/// What was done, for the report. Times count from the load's start.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Fault {
+    /// When.
+    pub at_ms: u64,
+    /// What.
+    pub what: String,
+    /// How long until all that is wanted was ready again; `None`: it never was.
+    pub whole_after_ms: Option<u64>,
+}
+
+/// The death of an instance by our hand, from the signal to the process's end.
+#[derive(Debug, Clone)]
+pub(crate) struct Kill {
+    pub(crate) instance: InstanceId,
+    pub(crate) begin: std::time::Duration,
+    pub(crate) end: std::time::Duration,
+}
+
+impl Scenario {
+    /// All of them, in the order in which they are best run.
+    pub const ALL: [Self; 6] = [
+        Self::Kill,
+        Self::Stop,
+        Self::Rollout,
+        Self::RolloutBad,
+        Self::Scale,
+        Self::Processes,
+    ];
+
+    /// What it does, for people.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Kill => "instances are killed without warning, one after another",
+            Self::Stop => "instances are told to end by SIGTERM, one after another",
+            Self::Rollout => "every instance is replaced by one of a new version, and back",
+            Self::RolloutBad => "versions that cannot run are rolled out",
+            Self::Scale => "two instances are added and taken away again",
+            Self::Processes => "Mainstay's own processes but the gateway are killed",
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "kill",
+            Self::Stop => "stop",
+            Self::Rollout => "rollout",
+            Self::RolloutBad => "rollout-bad",
+            Self::Scale => "scale",
+            Self::Processes => "processes",
+        }
+    }
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Scenario {
+    type Err = ScenarioError;
+
+    fn from_str(text: &str) -> Result<Self, ScenarioError> {
+        let found = Self::ALL
+            .into_iter()
+            .find(|scenario| scenario.name() == text);
+        found.ok_or_else(|| ScenarioError {
+            text: text.to_owned(),
+        })
+    }
+}
+
+impl Trouble {
+    /// Whether it shows a fault of the system, and not that the proof could not be made.
+    pub(crate) fn is_the_systems(&self) -> bool {
+        match self {
+            Self::NotInTime { .. } | Self::Unexpected(_) => true,
+            Self::Api { .. } | Self::CannotBreak(_) | Self::Stopped => false,
+        }
+    }
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,556 @@
+//! What the clients saw, held against what was promised.
+//!
+//! A request that failed counts as failed, with one exception: an unsafe request that had been sent
+//! to an instance before it was killed and for which the gateway answered after. Nobody can know
+//! whether it was done, so nobody may send it again; it is listed.
+
+use std::collections::BTreeMap;
+
+use hdrhistogram::Histogram;
+use mainstay_model::service::Slo;
+
+use crate::load::{Failure, Report};
+use crate::scenario::{Fault, Kill, Scenario, Trouble};
+
+/// Failures that a report lists; the counts hold all of them.
+const FAILURES_LISTED: usize = 20;
+
+/// What all scenarios together show.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Verdict {
+    /// The worst of the scenarios'.
+    pub outcome: Outcome,
+    /// Requests per second that were planned.
+    pub rate: u32,
+    /// What makes the same requests again.
+    pub seed: u64,
+    /// What a reader must know beside the numbers.
+    pub notes: Vec<String>,
+    /// One per scenario, in the order in which they were run.
+    pub scenarios: Vec<ScenarioReport>,
+}
+
+/// Whether the promise was kept; ordered from good to bad.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It was.
+    Holds,
+    /// Nothing failed, but the proof could not be made.
+    CouldNotRun,
+    /// It was not.
+    DoesNotHold,
+}
+
+/// What one scenario shows. `planned` is `unsent` plus `sent`; `sent` is `ok`, `failed` and the
+/// number of `unsafe_in_flight`. The undisturbed round before the faults is part of all counts.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct ScenarioReport {
+    /// Which.
+    pub scenario: Scenario,
+    /// Whether the promise was kept.
+    pub outcome: Outcome,
+    /// Why it was not kept, or why that cannot be told; empty if it holds.
+    pub problems: Vec<String>,
+    /// Requests whose time came.
+    pub planned: u64,
+    /// Requests that were sent.
+    pub sent: u64,
+    /// Requests that this machine was too slow to send in time.
+    pub unsent: u64,
+    /// Requests with a right answer.
+    pub ok: u64,
+    /// Requests that failed.
+    pub failed: u64,
+    /// The failed ones by kind, in words.
+    pub failed_by: BTreeMap<String, u64>,
+    /// The first failures.
+    pub failures: Vec<Failure>,
+    /// Unsafe requests that were in flight on an instance when it was killed.
+    pub unsafe_in_flight: Vec<Failure>,
+    /// Latency while things were broken.
+    pub latency: Latency,
+    /// Latency in the undisturbed round before.
+    pub control: Latency,
+    /// The 99th percentile of the generator's own lateness, in milliseconds.
+    pub generator_late_p99_ms: f64,
+    /// What was done.
+    pub faults: Vec<Fault>,
+    /// The services' objectives.
+    pub objectives: Vec<Objective>,
+}
+
+/// Percentiles in milliseconds, from the planned time to the end of the right answer.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Latency {
+    pub p50_ms: f64,
+    pub p99_ms: f64,
+    pub p999_ms: f64,
+    pub max_ms: f64,
+}
+
+/// A service's objective and what came of it while things were broken.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Objective {
+    /// The service.
+    pub service: String,
+    /// The share of right answers that is promised, in parts per million.
+    pub success_ppm: u32,
+    /// The share of right answers.
+    pub success_ppm_seen: u32,
+    /// The 99th percentile that is promised.
+    pub p99_ms: f64,
+    /// The 99th percentile.
+    pub p99_ms_seen: f64,
+    /// The 99th percentile in the undisturbed round.
+    pub p99_ms_control: f64,
+}
+
+/// Everything that a verdict on a scenario is made of.
+pub(crate) struct Evidence {
+    pub(crate) scenario: Scenario,
+    pub(crate) control: Report,
+    pub(crate) load: Report,
+    pub(crate) faults: Vec<Fault>,
+    pub(crate) kills: Vec<Kill>,
+    pub(crate) trouble: Option<Trouble>,
+    /// By target, in order.
+    pub(crate) slos: Vec<Option<Slo>>,
+}
+
+impl Verdict {
+    /// The one line that counts.
+    pub fn summary(&self) -> String {
+        let sum = |count: fn(&ScenarioReport) -> u64| self.scenarios.iter().map(count).sum::<u64>();
+        let in_flight: usize = self
+            .scenarios
+            .iter()
+            .map(|s| s.unsafe_in_flight.len())
+            .sum();
+        let (failed, sent) = (sum(|s| s.failed), sum(|s| s.sent));
+        let mut line = format!(
+            "{failed} failed of {sent}; {in_flight} unsafe requests were in flight on a killed \
+             instance (listed)"
+        );
+        let unsent = sum(|s| s.unsent);
+        if unsent > 0 {
+            line = format!("{line}; {unsent} more could not be sent in time");
+        }
+        line
+    }
+}
+
+impl Latency {
+    fn of(histogram: &Histogram<u64>) -> Self {
+        Self {
+            p50_ms: ms(histogram.value_at_quantile(0.5)),
+            p99_ms: ms(histogram.value_at_quantile(0.99)),
+            p999_ms: ms(histogram.value_at_quantile(0.999)),
+            max_ms: ms(histogram.max()),
+        }
+    }
+}
+
+/// Makes the verdict on one scenario.
+pub(crate) fn judge(evidence: Evidence) -> ScenarioReport {
+    let Evidence {
+        scenario,
+        control,
+        load,
+        faults,
+        kills,
+        trouble,
+        slos,
+    } = evidence;
+    let (listed, failures) = hear(&load, &kills);
+    let mut failed_by: BTreeMap<String, u64> = BTreeMap::new();
+    for (kind, count) in control.failed().into_iter().chain(load.failed()) {
+        *failed_by.entry(kind.to_string()).or_default() += count;
+    }
+    for pardoned in &listed {
+        let kind = pardoned.kind.to_string();
+        let left = failed_by
+            .get(&kind)
+            .map_or(0, |count| count.saturating_sub(1));
+        if left == 0 {
+            failed_by.remove(&kind)
+        } else {
+            failed_by.insert(kind, left)
+        };
+    }
+    let failed: u64 = failed_by.values().sum();
+    let unsent = control.unsent + load.unsent;
+    let objectives = objectives(&control, &load, &slos);
+    let mut judgement = Judgement {
+        outcome: Outcome::Holds,
+        problems: Vec::new(),
+    };
+    judgement.on_counts(&control, &load, failed, unsent);
+    for objective in &objectives {
+        judgement.on_objective(objective);
+    }
+    if let Some(trouble) = trouble {
+        let of = if trouble.is_the_systems() {
+            Outcome::DoesNotHold
+        } else {
+            Outcome::CouldNotRun
+        };
+        judgement.find(of, trouble.to_string());
+    }
+    let before = control
+        .targets
+        .iter()
+        .flat_map(|target| target.failures.clone());
+    ScenarioReport {
+        scenario,
+        outcome: judgement.outcome,
+        problems: judgement.problems,
+        planned: control.planned + load.planned,
+        sent: control.sent() + load.sent(),
+        unsent,
+        ok: control.ok() + load.ok(),
+        failed,
+        failed_by,
+        failures: before.chain(failures).take(FAILURES_LISTED).collect(),
+        unsafe_in_flight: listed,
+        latency: Latency::of(&load.latency()),
+        control: Latency::of(&control.latency()),
+        generator_late_p99_ms: ms(load.lateness.value_at_quantile(0.99)),
+        faults,
+        objectives,
+    }
+}
+
+/// Parts the failures under load into those that are only listed and those that stay failures.
+fn hear(load: &Report, kills: &[Kill]) -> (Vec<Failure>, Vec<Failure>) {
+    let pardoned = |failure: &Failure| {
+        kills.iter().any(|kill| {
+            failure.instance.as_deref() == Some(kill.instance.to_string().as_str())
+                && failure.overlaps(kill.begin, kill.end)
+        })
+    };
+    let suspects = load
+        .targets
+        .iter()
+        .flat_map(|target| &target.lost_in_flight);
+    let listed: Vec<Failure> = suspects
+        .filter(|failure| pardoned(failure))
+        .cloned()
+        .collect();
+    let all = load.targets.iter().flat_map(|target| &target.failures);
+    let failures = all
+        .filter(|failure| !listed.contains(failure))
+        .cloned()
+        .collect();
+    (listed, failures)
+}
+
+fn objectives(control: &Report, load: &Report, slos: &[Option<Slo>]) -> Vec<Objective> {
+    let mut objectives = Vec::new();
+    for ((before, target), slo) in control.targets.iter().zip(&load.targets).zip(slos) {
+        let Some(slo) = slo else { continue };
+        let seen = (target.ok * 1_000_000)
+            .checked_div(target.sent)
+            .unwrap_or(1_000_000);
+        objectives.push(Objective {
+            service: target.name.clone(),
+            success_ppm: slo.success_ppm,
+            success_ppm_seen: u32::try_from(seen).unwrap_or(1_000_000),
+            p99_ms: slo.p99.as_secs_f64() * 1000.0,
+            p99_ms_seen: ms(target.latency.value_at_quantile(0.99)),
+            p99_ms_control: ms(before.latency.value_at_quantile(0.99)),
+        });
+    }
+    objectives
+}
+
+struct Judgement {
+    outcome: Outcome,
+    problems: Vec<String>,
+}
+
+impl Judgement {
+    fn find(&mut self, outcome: Outcome, problem: String) {
+        self.outcome = self.outcome.max(outcome);
+        self.problems.push(problem);
+    }
+
+    fn on_counts(&mut self, control: &Report, load: &Report, failed: u64, unsent: u64) {
+        if failed > 0 {
+            self.find(Outcome::DoesNotHold, format!("{failed} requests failed"));
+        }
+        let before: u64 = control.failed().values().sum();
+        if before > 0 {
+            let what = format!("{before} of them failed before anything was broken");
+            self.find(Outcome::DoesNotHold, what);
+        }
+        if unsent > 0 {
+            let what = format!(
+                "{unsent} requests could not be sent in time: this machine is too slow for the rate"
+            );
+            self.find(Outcome::CouldNotRun, what);
+        }
+        if load.sent() == 0 {
+            self.find(Outcome::CouldNotRun, "no request was sent".to_owned());
+        }
+    }
+
+    fn on_objective(&mut self, objective: &Objective) {
+        let Objective {
+            service,
+            success_ppm,
+            success_ppm_seen,
+            ..
+        } = objective;
+        if success_ppm_seen < success_ppm {
+            let (seen, wanted) = (percent(*success_ppm_seen), percent(*success_ppm));
+            let what = format!("{service}: {seen} right answers, its objective is {wanted}");
+            self.find(Outcome::DoesNotHold, what);
+        }
+        if objective.p99_ms_seen <= objective.p99_ms {
+            return;
+        }
+        let (seen, wanted) = (objective.p99_ms_seen, objective.p99_ms);
+        let what = format!("{service}: 99 % within {seen:.0} ms, its objective is {wanted:.0} ms");
+        // What is slow without any fault is no effect of the faults.
+        if objective.p99_ms_control > objective.p99_ms {
+            let before = format!("{what}; it was missed before anything was broken, too");
+            self.find(Outcome::CouldNotRun, before);
+        } else {
+            self.find(Outcome::DoesNotHold, what);
+        }
+    }
+}
+
+pub(crate) fn percent(ppm: u32) -> String {
+    let digits = format!("{}.{:04}", ppm / 10_000, ppm % 10_000);
+    format!("{} %", digits.trim_end_matches('0').trim_end_matches('.'))
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "2^52 microseconds are 140 years"
+)]
+fn ms(micros: u64) -> f64 {
+    micros as f64 / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::{Kind, Method};
+    use std::time::{Duration, Instant};
+
+    fn report(ok: u64) -> Report {
+        let mut report = Report::new(Instant::now(), vec!["orders".into()]);
+        report.planned = ok;
+        report.targets[0].sent = ok;
+        report.targets[0].ok = ok;
+        report.targets[0].latency.record_n(2_000, ok).unwrap();
+        report
+    }
+
+    fn lost(method: Method, instance: &str, sent_ms: u64, ended_ms: u64) -> Failure {
+        Failure {
+            planned_ms: sent_ms,
+            sent_us: sent_ms * 1000,
+            ended_us: ended_ms * 1000,
+            method,
+            path: "/orders".into(),
+            nonce: format!("{sent_ms:016x}"),
+            kind: Kind::Status {
+                code: 502,
+                reason: Some("lost-in-flight".into()),
+            },
+            instance: Some(instance.into()),
+        }
+    }
+
+    fn fail(report: &mut Report, failure: Failure) {
+        report.planned += 1;
+        let target = &mut report.targets[0];
+        target.sent += 1;
+        *target.failed.entry(failure.kind.clone()).or_default() += 1;
+        if failure.method.is_unsafe() && failure.kind.is_lost_in_flight() {
+            target.lost_in_flight.push(failure.clone());
+        }
+        target.failures.push(failure);
+    }
+
+    /// Orders-1 is killed at 1.000 s and gone at 1.005 s.
+    fn evidence(load: Report) -> Evidence {
+        let kill = Kill {
+            instance: "orders-1".parse().unwrap(),
+            begin: Duration::from_secs(1),
+            end: Duration::from_millis(1005),
+        };
+        Evidence {
+            scenario: Scenario::Kill,
+            control: report(100),
+            load,
+            faults: Vec::new(),
+            kills: vec![kill],
+            trouble: None,
+            slos: vec![None],
+        }
+    }
+
+    fn with(failures: impl IntoIterator<Item = Failure>) -> ScenarioReport {
+        let mut load = report(1000);
+        for failure in failures {
+            fail(&mut load, failure);
+        }
+        let report = judge(evidence(load));
+        assert_eq!(report.planned, report.sent + report.unsent);
+        let listed = report.unsafe_in_flight.len() as u64;
+        assert_eq!(report.sent, report.ok + report.failed + listed);
+        report
+    }
+
+    #[test]
+    fn no_failure_holds() {
+        let report = with([]);
+        assert_eq!(
+            (report.outcome, report.sent, report.failed),
+            (Outcome::Holds, 1100, 0)
+        );
+        assert!(report.problems.is_empty());
+    }
+
+    #[test]
+    fn an_unsafe_request_in_flight_on_the_killed_instance_is_listed_and_not_failed() {
+        let report = with([lost(Method::Post, "orders-1", 990, 1010)]);
+        assert_eq!((report.outcome, report.failed), (Outcome::Holds, 0));
+        assert_eq!(report.unsafe_in_flight.len(), 1);
+        assert!(report.failed_by.is_empty() && report.failures.is_empty());
+    }
+
+    #[test]
+    fn any_other_lost_request_is_failed() {
+        let not_pardoned = [
+            ("safe", lost(Method::Get, "orders-1", 990, 1010)),
+            (
+                "on another instance",
+                lost(Method::Post, "orders-2", 990, 1010),
+            ),
+            (
+                "sent when it was gone",
+                lost(Method::Post, "orders-1", 1006, 1010),
+            ),
+            (
+                "ended before the kill",
+                lost(Method::Post, "orders-1", 990, 999),
+            ),
+            (
+                "nobody named",
+                Failure {
+                    instance: None,
+                    ..lost(Method::Post, "", 990, 1010)
+                },
+            ),
+            (
+                "reset, so perhaps by the gateway",
+                Failure {
+                    kind: Kind::Reset,
+                    ..lost(Method::Post, "orders-1", 990, 1010)
+                },
+            ),
+        ];
+        for (why, failure) in not_pardoned {
+            let report = with([failure.clone(), lost(Method::Post, "orders-1", 995, 1020)]);
+            assert_eq!(
+                (report.outcome, report.failed),
+                (Outcome::DoesNotHold, 1),
+                "{why}"
+            );
+            assert_eq!(
+                (report.failures, report.unsafe_in_flight.len()),
+                (vec![failure], 1)
+            );
+        }
+    }
+
+    #[test]
+    fn a_rollout_pardons_nothing() {
+        let mut load = report(1000);
+        fail(&mut load, lost(Method::Post, "orders-1", 990, 1010));
+        let report = judge(Evidence {
+            kills: Vec::new(),
+            ..evidence(load)
+        });
+        assert_eq!((report.outcome, report.failed), (Outcome::DoesNotHold, 1));
+    }
+
+    #[test]
+    fn a_failure_before_any_fault_counts() {
+        let mut control = report(100);
+        fail(&mut control, lost(Method::Post, "orders-1", 990, 1010));
+        let report = judge(Evidence {
+            control,
+            ..evidence(report(1000))
+        });
+        assert_eq!((report.outcome, report.failed), (Outcome::DoesNotHold, 1));
+        assert!(
+            report
+                .problems
+                .iter()
+                .any(|problem| problem.contains("before anything"))
+        );
+    }
+
+    #[test]
+    fn less_load_than_planned_is_no_proof_and_hides_no_failure() {
+        let mut load = report(1000);
+        load.planned += 5;
+        load.unsent += 5;
+        let slow = judge(evidence(load));
+        assert_eq!((slow.outcome, slow.unsent), (Outcome::CouldNotRun, 5));
+        let mut load = report(1000);
+        load.unsent += 5;
+        fail(&mut load, lost(Method::Get, "orders-1", 1, 2));
+        assert_eq!(judge(evidence(load)).outcome, Outcome::DoesNotHold);
+    }
+
+    #[test]
+    fn what_does_not_get_whole_again_does_not_hold_and_what_could_not_be_tried_is_no_proof() {
+        let troubles = [
+            (Trouble::Unexpected("no".into()), Outcome::DoesNotHold),
+            (Trouble::CannotBreak("no".into()), Outcome::CouldNotRun),
+            (Trouble::Stopped, Outcome::CouldNotRun),
+        ];
+        for (trouble, outcome) in troubles {
+            let report = judge(Evidence {
+                trouble: Some(trouble),
+                ..evidence(report(1000))
+            });
+            assert_eq!((report.outcome, report.problems.len()), (outcome, 1));
+        }
+    }
+
+    #[test]
+    fn an_objective_is_held_unless_it_was_missed_without_faults_too() {
+        let slo = |ms| Slo {
+            success_ppm: 999_000,
+            p99: Duration::from_millis(ms),
+        };
+        let slow = |count| {
+            let mut report = report(1000);
+            report.targets[0].latency.record_n(80_000, count).unwrap();
+            report
+        };
+        let judged = |control, load, ms| {
+            judge(Evidence {
+                control,
+                slos: vec![Some(slo(ms))],
+                ..evidence(load)
+            })
+            .outcome
+        };
+        assert_eq!(judged(report(100), slow(100), 100), Outcome::Holds);
+        assert_eq!(judged(report(100), slow(100), 50), Outcome::DoesNotHold);
+        assert_eq!(judged(slow(100), slow(100), 50), Outcome::CouldNotRun);
+        assert_eq!(percent(999_500), "99.95 %");
+        assert_eq!(percent(1_000_000), "100 %");
+    }
+}
