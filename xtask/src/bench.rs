@@ -2,19 +2,62 @@
 //!
 //! Without the feature `bench` this only builds and starts itself again, in release and with the feature,
 //! since a load generator in debug measures itself.
+//!
+//! Start reading at `bench/gateway.rs`, the shortest bench; `bench/frame.rs` has what all of them print.
+
+#[cfg(feature = "bench")]
+pub(crate) mod backend;
+#[cfg(feature = "bench")]
+mod dev;
+#[cfg(feature = "bench")]
+mod failure;
+#[cfg(feature = "bench")]
+mod frame;
+#[cfg(feature = "bench")]
+mod gateway;
+#[cfg(feature = "bench")]
+mod haproxy;
+#[cfg(feature = "bench")]
+mod load;
+#[cfg(feature = "bench")]
+mod machine;
+#[cfg(feature = "bench")]
+mod node;
 
 use anyhow::{Result, bail};
+#[cfg(feature = "bench")]
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Which one
-    name: String,
+    name: Name,
     /// Three short rounds instead of five
     #[arg(long)]
     quick: bool,
     /// Print only the last line: one JSON object
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Name {
+    /// What clients see when an instance is killed, and when instances are replaced
+    Failure,
+    /// What a request costs the gateway
+    Gateway,
+    /// What Mainstay itself needs on one machine, and how fast it serves
+    Node,
+}
+
+impl Name {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Failure => "failure",
+            Self::Gateway => "gateway",
+            Self::Node => "node",
+        }
+    }
 }
 
 #[cfg(not(feature = "bench"))]
@@ -29,21 +72,61 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         "--features",
         "bench",
     ]);
-    again.args(["--", "bench", &arguments.name]);
+    again.args(["--", "bench", arguments.name.as_str()]);
     again.args(arguments.quick.then_some("--quick"));
     again.args(arguments.json.then_some("--json"));
     if !again.status()?.success() {
-        bail!("the bench `{}` failed", arguments.name);
+        bail!("the bench `{}` failed", arguments.name.as_str());
     }
     Ok(())
 }
 
 #[cfg(feature = "bench")]
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let Arguments {
-        name,
-        quick: _,
-        json: _,
-    } = arguments;
-    bail!("there is no bench `{name}`: none is in this version yet")
+    use frame::{Extent, Reader, Run};
+    let Arguments { name, quick, json } = *arguments;
+    let extent = if quick { Extent::Quick } else { Extent::Full };
+    let reader = if json {
+        Reader::Program
+    } else {
+        Reader::Person
+    };
+    let mut run = Run::new(name.as_str(), extent, reader);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        // At once, since until then a signal ends this process without its guards.
+        let (interrupt, terminate) = (
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+        );
+        tokio::select! {
+            measured = measure(name, &mut run) => measured,
+            // What was started ends with the guards that hold it.
+            () = stopped(interrupt, terminate) => bail!("interrupted"),
+        }
+    })?;
+    if !run.finish()? {
+        bail!("not all bars hold");
+    }
+    Ok(())
+}
+
+#[cfg(feature = "bench")]
+async fn measure(name: Name, run: &mut frame::Run) -> Result<()> {
+    match name {
+        Name::Failure => failure::run(run).await,
+        Name::Gateway => gateway::run(run).await,
+        Name::Node => node::run(run).await,
+    }
+}
+
+/// Waits for Ctrl-C or SIGTERM.
+#[cfg(feature = "bench")]
+async fn stopped(mut interrupt: Signal, mut terminate: Signal) {
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
 }

@@ -54,6 +54,10 @@ enum Command {
     FuzzBuild,
     /// Measure against a rival, in release
     Bench(bench::Arguments),
+    /// An instance for benches; not for people
+    #[cfg(feature = "bench")]
+    #[command(hide = true)]
+    BenchBackend(bench::backend::Arguments),
     /// Show the shop: real services kept available while they are killed and replaced
     Demo(demo::Arguments),
 }
@@ -78,6 +82,8 @@ fn run(command: &Command) -> anyhow::Result<()> {
         Command::Deny => cargo::deny(),
         Command::FuzzBuild => cargo::fuzz_build(&[]),
         Command::Bench(arguments) => bench::run(arguments),
-        Command::Demo(arguments) => demo::run(arguments),
+        #[cfg(feature = "bench")]
+        Command::BenchBackend(arguments) => bench::backend::run(arguments),
+        Command::Demo(arguments) => demo::run(*arguments),
     }
 }

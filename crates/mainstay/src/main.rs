@@ -1,2 +1,93 @@
-//! mainstay
-fn main() {}
+//! `mainstay`: keeps microservices available on plain Linux machines.
+//!
+//! This crate is wiring: arguments, signals, the supervisor of our own processes and the output of
+//! each command. Every decision about services is in `mainstay-control`; every event loop is in a
+//! driver crate. Start reading at `main`, then `supervisor`.
+
+mod arguments;
+mod clock;
+mod command;
+mod follow;
+mod outcome;
+mod role;
+mod service_file;
+mod supervisor;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{CommandFactory, Parser};
+
+use crate::arguments::{Arguments, Command};
+use crate::outcome::Outcome;
+
+fn main() -> ExitCode {
+    // The shim stays small for the life of its instance: no parser, no runtime, no threads.
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == "internal")
+        && words.next().is_some_and(|word| word == "shim")
+    {
+        return match words.next() {
+            Some(spec) => mainstay_agent::shim_main(Path::new(&spec)),
+            None => Outcome::WrongInput.into(),
+        };
+    }
+    match run(Arguments::parse()) {
+        Ok(outcome) => outcome.into(),
+        Err(error) => outcome::report(&error).into(),
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
+    let Arguments { place, command } = arguments;
+    match command {
+        Command::Internal(internal) => role::run(&place, internal),
+        Command::Schema => command::schema::run(),
+        Command::Validate { file } => command::validate::run(&place, &file),
+        Command::Completions { shell } => {
+            let mut parser = Arguments::command();
+            clap_complete::generate(shell, &mut parser, "mainstay", &mut std::io::stdout());
+            Ok(Outcome::Holds)
+        }
+        other => {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .context("cannot start the runtime")?;
+            runtime.block_on(run_online(&place, other))
+        }
+    }
+}
+
+/// The commands that speak with running processes.
+async fn run_online(place: &arguments::Place, command: Command) -> anyhow::Result<Outcome> {
+    match command {
+        Command::Dev(dev) => supervisor::dev::run(place, dev).await,
+        Command::Up(up) => command::up::run(place, &up).await,
+        Command::Ps { service } => command::ps::run(place, service).await,
+        Command::Status { service } => command::status::run(place, service).await,
+        Command::Logs(logs) => command::logs::run(place, &logs).await,
+        Command::Events(events) => command::events::run(place, &events).await,
+        Command::Scale {
+            service,
+            instances,
+            waiting,
+        } => command::scale::run(place, service, instances, waiting).await,
+        Command::Rollback {
+            service,
+            to,
+            waiting,
+        } => command::rollback::run(place, service, to, waiting).await,
+        Command::Down {
+            services,
+            all: _,
+            waiting,
+        } => command::down::run(place, services, waiting).await,
+        Command::Prove(prove) => command::prove::run(place, prove).await,
+        Command::Internal(_)
+        | Command::Schema
+        | Command::Validate { .. }
+        | Command::Completions { .. } => unreachable!("handled without a runtime"),
+    }
+}

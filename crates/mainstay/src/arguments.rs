@@ -1,0 +1,323 @@
+//! What a user can type.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use mainstay_ids::{InstanceId, NodeName, ServiceName, Version};
+use mainstay_prove::Scenario;
+use mainstay_prove::load::Request;
+
+/// Keeps microservices available on plain Linux machines.
+///
+/// No single failure, rollout or scaling step costs a client a request; `mainstay prove` shows it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "mainstay",
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true
+)]
+#[command(after_help = "\
+Exit codes:
+  0  done, and what was asked holds
+  1  it does not hold: a rollout failed or was rolled back, a claim was not proved
+  2  the arguments or a file are wrong; nothing was changed
+  3  the control centre is not there: is `mainstay dev` running in this directory?
+  4  the control centre refused
+  5  something else failed")]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Where the running Mainstay keeps its state, and how answers are written.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Place {
+    /// The state directory of the running Mainstay.
+    #[arg(
+        long,
+        global = true,
+        env = "MAINSTAY_STATE",
+        default_value = ".mainstay",
+        value_name = "DIR"
+    )]
+    pub(crate) state: PathBuf,
+    /// Write JSON for programs instead of text for people.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run everything on this machine, in the foreground, and keep FILE's services available.
+    Dev(Dev),
+    /// Declare the services of FILE and wait until they are in force.
+    Up(Up),
+    /// List the instances.
+    Ps {
+        /// Only this service's.
+        service: Option<ServiceName>,
+    },
+    /// Show the whole at a glance.
+    Status {
+        /// Only this service.
+        service: Option<ServiceName>,
+    },
+    /// Print what instances wrote.
+    Logs(Logs),
+    /// Print what was decided and why.
+    Events(Events),
+    /// Set how many instances of a service are wanted, and wait until they are ready.
+    Scale {
+        /// Which service.
+        service: ServiceName,
+        /// How many.
+        instances: u32,
+        #[command(flatten)]
+        waiting: Waiting,
+    },
+    /// Go back to an earlier version of a service, and wait until it is in force.
+    Rollback {
+        /// Which service.
+        service: ServiceName,
+        /// To which version, as `v2` or `2`; by default the last one before the current that was
+        /// wholly healthy.
+        #[arg(value_parser = parse_version)]
+        to: Option<Version>,
+        #[command(flatten)]
+        waiting: Waiting,
+    },
+    /// Take services down: drain, stop and forget them.
+    Down {
+        /// Which services; none: every one, if `--all` says so.
+        services: Vec<ServiceName>,
+        /// Every service.
+        #[arg(
+            long,
+            conflicts_with = "services",
+            required_unless_present = "services"
+        )]
+        all: bool,
+        #[command(flatten)]
+        waiting: Waiting,
+    },
+    /// Break the running system on purpose under load, and report what clients saw.
+    Prove(Prove),
+    /// Check a service file, and tell all its problems at once.
+    Validate {
+        /// The service file.
+        file: PathBuf,
+    },
+    /// Print the JSON schema of the service file, for editors.
+    Schema,
+    /// Print the completions for a shell, for instance `mainstay completions bash`.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Mainstay's own processes; not for people.
+    #[command(hide = true, subcommand)]
+    Internal(Internal),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Dev {
+    /// The service file; without one, the services declared earlier are kept.
+    pub(crate) file: Option<PathBuf>,
+    /// Where the gateway listens for clients; port 0 picks a free one.
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "IP:PORT")]
+    pub(crate) entry: SocketAddr,
+    /// Where the API listens beside its unix socket; port 0 picks a free one.
+    #[arg(long, default_value = "127.0.0.1:7770", value_name = "IP:PORT")]
+    pub(crate) api: SocketAddr,
+    /// How many threads the gateway uses; by default one per core.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) workers: Option<u16>,
+    /// Whether the gateway writes a line per request into `logs/access.log`.
+    #[arg(long, value_enum, default_value_t = Switch::On, value_name = "ON|OFF")]
+    pub(crate) access_log: Switch,
+    /// Test seam: stop instances without waiting for anybody's acknowledgement.
+    #[arg(long, hide = true)]
+    pub(crate) unsafe_no_acknowledged_drain: bool,
+}
+
+/// On or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Switch {
+    /// It is done.
+    On,
+    /// It is not done.
+    Off,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// The service file.
+    pub(crate) file: PathBuf,
+    /// Only say what would change.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) waiting: Waiting,
+}
+
+/// Whether and how long to wait for a change to be in force.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Waiting {
+    /// Return at once instead of waiting.
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    /// Give up waiting after this time; the change itself goes on.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) timeout: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// A service or an instance; none: everything.
+    pub(crate) of: Option<LogSource>,
+    /// Go on with what is written from now on.
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// How many lines of the past to print for each instance.
+    #[arg(short = 'n', long, default_value_t = 100, value_name = "N")]
+    pub(crate) lines: usize,
+}
+
+/// Whose output is meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum LogSource {
+    /// Every instance of a service.
+    Service(ServiceName),
+    /// One instance. Its name may also be that of a service: `orders-2`.
+    Instance(InstanceId),
+}
+
+impl std::str::FromStr for LogSource {
+    type Err = mainstay_ids::name::NameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse() {
+            Ok(instance) => Ok(Self::Instance(instance)),
+            Err(_) => ServiceName::parse(text).map(Self::Service),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Events {
+    /// Only this service's.
+    pub(crate) service: Option<ServiceName>,
+    /// Go on with what happens from now on.
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only events after this number.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) after: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Prove {
+    /// What to break: kill, stop, rollout, rollout-bad, scale, processes; several with commas. By
+    /// default everything but `processes`.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) scenario: Vec<Scenario>,
+    /// Load and faults for this service alone; by default load on all that clients outside can
+    /// reach, and faults on every service.
+    #[arg(long)]
+    pub(crate) service: Option<ServiceName>,
+    /// What is asked, for instance `GET /orders/{n}` or `POST /orders {}`; may be given several
+    /// times. By default a GET of each service's path.
+    #[arg(long, value_name = "REQUEST")]
+    pub(crate) request: Vec<Request>,
+    /// Where the clients enter; by default where the gateway says that it listens.
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) entry: Vec<SocketAddr>,
+    /// Requests per second.
+    #[arg(long, default_value = "300", value_name = "N")]
+    pub(crate) rate: NonZeroU32,
+    /// How long each scenario keeps breaking things.
+    #[arg(long = "for", default_value = "10s", value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) duration: Duration,
+    /// What the choice of requests is drawn from.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) seed: u64,
+}
+
+/// Mainstay's own processes.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Internal {
+    /// The control centre.
+    Server(ServerProcess),
+    /// The agent.
+    Agent(Start),
+    /// The gateway.
+    Gateway(GatewayProcess),
+}
+
+/// What the supervisor tells each of its processes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Start {
+    /// Which start of this process it is.
+    #[arg(long)]
+    pub(crate) incarnation: u64,
+    /// The node's name.
+    #[arg(long)]
+    pub(crate) node: NodeName,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServerProcess {
+    #[command(flatten)]
+    pub(crate) start: Start,
+    /// Where the gateway listens, to be shown.
+    #[arg(long)]
+    pub(crate) entry: SocketAddr,
+    #[arg(long)]
+    pub(crate) unsafe_no_acknowledged_drain: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GatewayProcess {
+    #[command(flatten)]
+    pub(crate) start: Start,
+    #[arg(long, value_enum)]
+    pub(crate) access_log: Switch,
+}
+
+fn parse_duration(text: &str) -> Result<Duration, mainstay_ids::duration::DurationError> {
+    mainstay_ids::duration::parse(text)
+}
+
+fn parse_version(text: &str) -> Result<Version, String> {
+    let number = text.strip_prefix('v').unwrap_or(text);
+    number
+        .parse()
+        .map(Version)
+        .map_err(|_| "a version is a number, as in `v2`".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn logs_are_asked_for_by_service_or_by_instance() {
+        let instance = "orders-3".parse().map(LogSource::Instance);
+        assert_eq!("orders-3".parse::<LogSource>().ok(), instance.ok());
+        let service = ServiceName::parse("orders").map(LogSource::Service);
+        assert_eq!("orders".parse::<LogSource>(), service);
+        assert!("Orders".parse::<LogSource>().is_err());
+    }
+}

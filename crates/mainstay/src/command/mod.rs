@@ -1,0 +1,66 @@
+//! One file per command of the command line; each is a caller of the API and decides nothing.
+
+pub(crate) mod down;
+pub(crate) mod events;
+pub(crate) mod logs;
+pub(crate) mod prove;
+pub(crate) mod ps;
+pub(crate) mod rollback;
+pub(crate) mod scale;
+pub(crate) mod schema;
+pub(crate) mod status;
+pub(crate) mod up;
+pub(crate) mod validate;
+
+use std::io::Write;
+
+use anyhow::Context;
+use mainstay_api::client::Client;
+use serde::Serialize;
+
+use crate::arguments::Place;
+
+/// The name of the control centre's socket in the state directory.
+pub(crate) const API_SOCKET: &str = "api.sock";
+
+/// A caller of the control centre of `place`.
+pub(crate) fn client(place: &Place) -> Client {
+    Client::unix(&place.state.join(API_SOCKET))
+}
+
+/// Writes `value` as indented JSON on standard output.
+pub(crate) fn print_json<T: Serialize>(value: &T) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    serde_json::to_writer_pretty(&mut out, value).context("cannot write the answer")?;
+    writeln!(out).context("cannot write the answer")
+}
+
+/// A table without rules, as programs in a pipe expect it: a heading, then a row a line.
+pub(crate) fn table(heading: &[&str]) -> comfy_table::Table {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_content_arrangement(comfy_table::ContentArrangement::Disabled);
+    table.set_header(heading.iter().copied());
+    table
+}
+
+/// Prints a table without blanks at the ends of its lines.
+pub(crate) fn print_table(table: &comfy_table::Table) {
+    for line in table.to_string().lines() {
+        println!("{}", line.strip_prefix(' ').unwrap_or(line).trim_end());
+    }
+}
+
+/// A wire word such as `rolling_out` as people read it: `rolling out`.
+pub(crate) fn word<T: Serialize>(value: &T) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(text)) => text.replace('_', " "),
+        Ok(other) => other.to_string(),
+        Err(_) => "?".to_owned(),
+    }
+}
+
+/// A value or a dash.
+pub(crate) fn or_dash<T: ToString>(value: Option<T>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}

@@ -1,0 +1,128 @@
+//! `mainstay prove`: breaks the running system under load and tells what clients saw.
+
+use std::io::{IsTerminal, Write};
+use std::num::NonZero;
+use std::time::Duration;
+
+use anyhow::Context;
+use mainstay_api::client::Server;
+use mainstay_prove::load::Connections;
+use mainstay_prove::{Options, Progress, Scenario, Verdict};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{API_SOCKET, print_json};
+use crate::arguments::{Place, Prove};
+use crate::outcome::Outcome;
+
+/// Steps that the display may be behind; a slow terminal loses lines of it, never the verdict.
+const PROGRESS_QUEUE: usize = 256;
+
+/// Connections per service: as many as a small web server keeps to a load balancer.
+const CONNECTIONS: NonZero<usize> = NonZero::new(32).expect("not zero");
+
+/// The undisturbed round: enough requests for a 99th percentile at 100 a second.
+const CONTROL: Duration = Duration::from_secs(3);
+
+/// One sending thread is enough for the highest rate that a demonstration asks for, and leaves the
+/// other cores to what is measured.
+const WORKERS: NonZero<usize> = NonZero::new(1).expect("not zero");
+
+pub(crate) async fn run(place: &Place, prove: Prove) -> anyhow::Result<Outcome> {
+    let json = place.json;
+    let options = options(place, prove);
+    let (progress, steps) = mpsc::channel(PROGRESS_QUEUE);
+    let stop = CancellationToken::new();
+    let display = tokio::spawn(show(steps, json));
+    let mut proof = std::pin::pin!(mainstay_prove::prove(options, progress, stop.clone()));
+    let verdict = loop {
+        tokio::select! {
+            verdict = &mut proof => break verdict,
+            _ = tokio::signal::ctrl_c(), if !stop.is_cancelled() => stop.cancel(),
+        }
+    };
+    display.await.context("the display failed")?;
+    let verdict = verdict?;
+    print(&verdict, json)?;
+    Ok(match verdict.outcome {
+        mainstay_prove::Outcome::Holds => Outcome::Holds,
+        mainstay_prove::Outcome::DoesNotHold => Outcome::DoesNotHold,
+        mainstay_prove::Outcome::CouldNotRun => Outcome::Failed,
+    })
+}
+
+fn options(place: &Place, prove: Prove) -> Options {
+    let without_processes = || {
+        let all = Scenario::ALL.into_iter();
+        all.filter(|scenario| *scenario != Scenario::Processes)
+            .collect()
+    };
+    let scenarios = if prove.scenario.is_empty() {
+        without_processes()
+    } else {
+        prove.scenario
+    };
+    Options {
+        api: Server::Unix(place.state.join(API_SOCKET)),
+        state_dir: Some(place.state.clone()),
+        entry: prove.entry,
+        scenarios,
+        service: prove.service,
+        requests: prove.request,
+        rate: prove.rate,
+        control: CONTROL,
+        duration: prove.duration,
+        connections: Connections::Kept(CONNECTIONS),
+        workers: WORKERS,
+        seed: prove.seed,
+    }
+}
+
+fn print(verdict: &Verdict, json: bool) -> anyhow::Result<()> {
+    if json {
+        return print_json(verdict);
+    }
+    println!();
+    print!("{}", mainstay_prove::render(verdict));
+    Ok(())
+}
+
+/// Shows the steps on standard error as they come: lines, and on a terminal one line that counts.
+async fn show(mut steps: mpsc::Receiver<Progress>, json: bool) {
+    let live = std::io::stderr().is_terminal();
+    while let Some(step) = steps.recv().await {
+        if !json {
+            show_step(&step, live);
+        }
+    }
+}
+
+fn show_step(step: &Progress, live: bool) {
+    // Erases the counting line, if there is one.
+    let clear = if live { "\r\x1b[K" } else { "" };
+    match step {
+        Progress::Began(scenario) => {
+            eprintln!("{clear}\n{scenario}: {}", scenario.describe());
+            eprintln!("  first a round without a fault, to compare with");
+        }
+        Progress::Breaking(_) => eprintln!("{clear}  now with faults"),
+        Progress::Fault { at_ms, what } => eprintln!("{clear}  {at_ms:>5} ms  {what}"),
+        Progress::Whole { after_ms } => {
+            eprintln!("{clear}            all that is wanted is ready again after {after_ms} ms");
+        }
+        Progress::Second {
+            second,
+            sent,
+            ok: _,
+            failed,
+            p99_ms,
+        } if live => {
+            eprint!("{clear}  second {second}: {sent} requests, {failed} failed, p99 {p99_ms} ms");
+            std::io::stderr().flush().ok();
+        }
+        Progress::Second { .. } => {}
+        Progress::Ended(report) => {
+            eprintln!("{clear}  {} failed of {}", report.failed, report.sent);
+        }
+    }
+}

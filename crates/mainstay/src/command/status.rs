@@ -1,0 +1,78 @@
+//! `mainstay status`: the whole at a glance. It ends with 1 when something is not as wanted.
+
+use mainstay_api::wire::{ServiceState, ServiceStatus, Status};
+use mainstay_ids::ServiceName;
+
+use super::{client, or_dash, print_json, print_table, table, word};
+use crate::arguments::Place;
+use crate::outcome::{Failure, Outcome};
+
+pub(crate) async fn run(place: &Place, only: Option<ServiceName>) -> anyhow::Result<Outcome> {
+    let mut status: Status = client(place).get("/v1/status").await?;
+    if let Some(only) = only {
+        status.services.retain(|service| service.service == only);
+        if status.services.is_empty() {
+            let failure = Failure::new(Outcome::Refused, format!("there is no service `{only}`"));
+            return Err(failure
+                .remedy("`mainstay status` lists the services")
+                .into());
+        }
+    }
+    if place.json {
+        print_json(&status)?;
+    } else {
+        print(&status);
+    }
+    let steady = |service: &ServiceStatus| service.state == ServiceState::Steady;
+    Ok(if status.services.iter().all(steady) {
+        Outcome::Holds
+    } else {
+        Outcome::DoesNotHold
+    })
+}
+
+fn print(status: &Status) {
+    println!(
+        "mainstay {} since {}, generation {}",
+        status.mainstay, status.since, status.generation
+    );
+    for entry in &status.entry {
+        println!("entry     http://{entry}");
+    }
+    for consumer in &status.consumers {
+        let acknowledged = or_dash(consumer.acknowledged);
+        println!(
+            "follower  {} acknowledged {acknowledged}, heard {} ms ago",
+            consumer.consumer, consumer.silent_ms
+        );
+    }
+    for node in &status.nodes {
+        let heard = node.silent_ms.map_or_else(
+            || "not heard yet".to_owned(),
+            |ms| format!("heard {ms} ms ago"),
+        );
+        println!(
+            "node      {} with {} instances, {heard}",
+            node.node, node.instances
+        );
+    }
+    println!();
+    let mut rows = table(&[
+        "SERVICE", "VERSION", "READY", "STATE", "HTTP", "ADDRESS", "NOTE",
+    ]);
+    for service in &status.services {
+        rows.add_row([
+            service.service.to_string(),
+            service.version.to_string(),
+            format!("{}/{}", service.ready, service.wanted),
+            word(&service.state),
+            or_dash(service.http.clone()),
+            or_dash(service.address),
+            service
+                .unavailable
+                .map(|why| why.to_string())
+                .unwrap_or_default(),
+        ]);
+    }
+    print_table(&rows);
+}

@@ -1,0 +1,60 @@
+//! `mainstay up FILE`: declares services and waits until they are in force.
+
+use mainstay_api::client::Client;
+use mainstay_api::wire::{Applied, Apply};
+
+use super::{client, print_json, word};
+use crate::arguments::{Place, Up, Waiting};
+use crate::follow::{Follow, Goal, Steps};
+use crate::outcome::Outcome;
+use crate::service_file;
+
+pub(crate) async fn run(place: &Place, up: &Up) -> anyhow::Result<Outcome> {
+    let services = service_file::read(&up.file, place)?;
+    let apply = Apply {
+        services,
+        dry_run: up.dry_run,
+    };
+    let client = client(place);
+    let applied: Applied = client.post("/v1/services", &apply).await?;
+    if place.json {
+        print_json(&applied)?;
+    } else {
+        print(&applied);
+    }
+    if up.dry_run || up.waiting.no_wait {
+        return Ok(Outcome::Holds);
+    }
+    follow(client, &applied, up.waiting, place.into()).await
+}
+
+/// Says what a declaration changes.
+pub(crate) fn print(applied: &Applied) {
+    for service in &applied.services {
+        println!(
+            "{} {} {}",
+            service.service,
+            service.version,
+            word(&service.change)
+        );
+    }
+}
+
+/// Waits until what was declared is in force.
+pub(crate) async fn follow(
+    client: Client,
+    applied: &Applied,
+    waiting: Waiting,
+    steps: Steps,
+) -> anyhow::Result<Outcome> {
+    let goals = applied
+        .services
+        .iter()
+        .map(|service| (service.service.clone(), Goal::Ready(service.version)))
+        .collect();
+    Follow::new(client, goals, applied.event)
+        .waiting(waiting)
+        .steps(steps)
+        .run()
+        .await
+}

@@ -1,0 +1,456 @@
+//! Our own processes: adopts those that an earlier supervisor left, starts those that are missing,
+//! starts again those that end, and ends them all at the end.
+//!
+//! Back-off is [`mainstay_control::restart`]'s, the same as for instances.
+
+use std::convert::Infallible;
+use std::fs::{File, OpenOptions};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use mainstay_control::restart::Restart;
+use mainstay_ids::{Incarnation, Instant, NodeName};
+
+use mainstay_kernel::{Identity, Pidfd, Place, Spawn, Watched};
+use rustix::process::Signal;
+use socket2::Socket;
+use tokio::task::JoinSet;
+use tokio::time::{sleep_until, timeout};
+
+use super::record::{ProcessRecord, Record};
+use super::sockets::{self, API_TCP, API_UNIX, ENTRY};
+use crate::arguments::{Dev, Switch};
+use crate::command::API_SOCKET;
+use crate::outcome::{Failure, Outcome};
+
+/// How long one of our processes may take from SIGTERM to its end. The gateway finishes requests
+/// within its own, shorter bound.
+const STOP_DEADLINE: Duration = Duration::from_secs(15);
+
+/// A log of our own processes beyond this size is set aside when its process starts anew.
+const LOG_LEN_MAX: u64 = 10 * 1024 * 1024;
+
+/// One of our processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Server,
+    Agent,
+    Gateway,
+}
+
+/// In the order of their start. At the end the gateway goes first, so that it still hears of the
+/// last instances.
+const KINDS: [Kind; 3] = [Kind::Server, Kind::Agent, Kind::Gateway];
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Agent => "agent",
+            Self::Gateway => "gateway",
+        }
+    }
+}
+
+/// What the processes are told.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    state: PathBuf,
+    node: NodeName,
+    entry: SocketAddr,
+    api: SocketAddr,
+    workers: usize,
+    access_log: Switch,
+    server_flags: Vec<&'static str>,
+}
+
+impl Settings {
+    pub(crate) fn new(state: &Path, dev: &Dev) -> anyhow::Result<Self> {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let without_acknowledgements = dev.unsafe_no_acknowledged_drain;
+        Ok(Self {
+            state: state.to_owned(),
+            node: NodeName::parse("local").context("`local` is a name")?,
+            entry: dev.entry,
+            api: dev.api,
+            workers: dev.workers.map_or(cores, usize::from),
+            access_log: dev.access_log,
+            server_flags: without_acknowledgements
+                .then_some("--unsafe-no-acknowledged-drain")
+                .into_iter()
+                .collect(),
+        })
+    }
+}
+
+/// The listening sockets, made when a process that needs them is started: an adopted process has
+/// its own.
+#[derive(Debug, Default)]
+struct Listening {
+    entry: Vec<Socket>,
+    api: Option<(OwnedFd, Socket)>,
+}
+
+/// One process with what is known of it.
+#[derive(Debug)]
+struct Member {
+    kind: Kind,
+    incarnation: Incarnation,
+    restart: Restart,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// It runs; its end is awaited by a task of `Family::ends`.
+    Running { identity: Identity, since: Instant },
+    /// It ended and is started again then.
+    Waiting { until: Instant },
+}
+
+/// All of them.
+pub(crate) struct Family {
+    settings: Settings,
+    listening: Listening,
+    members: Vec<Member>,
+    /// One task per running process, which ends with it.
+    ends: JoinSet<(Kind, Incarnation)>,
+    clock: tokio::time::Instant,
+}
+
+impl Family {
+    /// Adopts the processes of `record` that still run. The others are started by
+    /// [`Family::start_missing`].
+    pub(crate) fn adopt(mut settings: Settings, record: Option<&Record>) -> anyhow::Result<Self> {
+        let logs = settings.state.join("logs");
+        std::fs::create_dir_all(&logs)
+            .with_context(|| format!("cannot create `{}`", logs.display()))?;
+        let adopted = match record {
+            Some(record) => running(record)?,
+            None => Vec::new(),
+        };
+        if let Some(record) = record.filter(|_| !adopted.is_empty()) {
+            println!("adopting {} processes of an earlier start", adopted.len());
+            settings.entry = record.entry;
+            settings.api = record.api;
+        }
+        let mut family = Self {
+            settings,
+            listening: Listening::default(),
+            members: Vec::new(),
+            ends: JoinSet::new(),
+            clock: tokio::time::Instant::now(),
+        };
+        for kind in KINDS {
+            let known = record.and_then(|record| record.process(kind.name()));
+            let incarnation = known.map_or(Incarnation(0), |process| process.incarnation);
+            let state = State::Waiting {
+                until: family.now(),
+            };
+            family.members.push(Member {
+                kind,
+                incarnation,
+                restart: Restart::new(),
+                state,
+            });
+        }
+        for (kind, identity, handle) in adopted {
+            family.take_in(kind, identity, handle)?;
+        }
+        Ok(family)
+    }
+
+    fn take_in(&mut self, kind: Kind, identity: Identity, handle: Pidfd) -> anyhow::Result<()> {
+        let since = self.now();
+        let member = self.members.iter_mut().find(|member| member.kind == kind);
+        let member = member.context("there is a member of each kind")?;
+        member.state = State::Running { identity, since };
+        let incarnation = member.incarnation;
+        self.await_end(kind, incarnation, handle)
+    }
+
+    /// Starts what does not run. All sockets are made first: a port that is taken must be told
+    /// before anything runs.
+    pub(crate) fn start_missing(&mut self) -> anyhow::Result<()> {
+        let waiting = |member: &Member| matches!(member.state, State::Waiting { .. });
+        let missing: Vec<usize> = (0..self.members.len())
+            .filter(|index| waiting(&self.members[*index]))
+            .collect();
+        for index in &missing {
+            self.listen_for(self.members[*index].kind)?;
+        }
+        for index in missing {
+            self.start(index)?;
+        }
+        self.save()
+    }
+
+    fn now(&self) -> Instant {
+        Instant::from_start(self.clock.elapsed())
+    }
+
+    /// Starts the next incarnation of a process.
+    fn start(&mut self, index: usize) -> anyhow::Result<()> {
+        let kind = self.members[index].kind;
+        let incarnation = Incarnation(self.members[index].incarnation.0 + 1);
+        self.listen_for(kind)?;
+        let log = self.open_log(kind)?;
+        let context = || format!("cannot start the {}", kind.name());
+        let child = self
+            .spawn(kind, incarnation, &log)
+            .start()
+            .with_context(context)?;
+        let identity = Identity::of(child.pid())
+            .with_context(context)?
+            .with_context(context)?;
+        let since = self.now();
+        self.members[index].incarnation = incarnation;
+        self.members[index].state = State::Running { identity, since };
+        self.await_end(kind, incarnation, child.into_handle())
+    }
+
+    fn await_end(
+        &mut self,
+        kind: Kind,
+        incarnation: Incarnation,
+        handle: Pidfd,
+    ) -> anyhow::Result<()> {
+        let process =
+            Watched::new(handle).with_context(|| format!("cannot watch the {}", kind.name()))?;
+        self.ends.spawn(async move {
+            // An error means that the runtime ends, and this task with it.
+            process.ended().await.ok();
+            (kind, incarnation)
+        });
+        Ok(())
+    }
+
+    /// Makes the sockets that a process needs, unless there are some.
+    fn listen_for(&mut self, kind: Kind) -> anyhow::Result<()> {
+        match kind {
+            Kind::Gateway if self.listening.entry.is_empty() => {
+                let entry = sockets::bind_entry(self.settings.entry, self.settings.workers)?;
+                self.settings.entry = sockets::local_address(&entry[0])?;
+                self.listening.entry = entry;
+            }
+            Kind::Server if self.listening.api.is_none() => {
+                // Bound here as well, since the server is told the entry's address.
+                if self.settings.entry.port() == 0 {
+                    self.listen_for(Kind::Gateway)?;
+                }
+                let tcp = sockets::bind_api_tcp(self.settings.api)?;
+                self.settings.api = sockets::local_address(&tcp)?;
+                let unix = sockets::bind_api_unix(&self.settings.state.join(API_SOCKET))?;
+                self.listening.api = Some((unix, tcp));
+            }
+            Kind::Gateway | Kind::Server | Kind::Agent => {}
+        }
+        Ok(())
+    }
+
+    fn spawn<'a>(&'a self, kind: Kind, incarnation: Incarnation, log: &'a File) -> Spawn<'a> {
+        let spawn = Spawn::own_program("mainstay")
+            .arguments(["internal", kind.name(), "--state"])
+            .argument(&self.settings.state)
+            .argument("--incarnation")
+            .argument(incarnation.0.to_string())
+            .arguments(["--node", self.settings.node.as_str()])
+            .own_environment()
+            .output(log.as_fd())
+            .place(Place::OwnSession);
+        match kind {
+            Kind::Agent => spawn,
+            Kind::Server => {
+                let spawn = spawn
+                    .argument("--entry")
+                    .argument(self.settings.entry.to_string())
+                    .arguments(self.settings.server_flags.iter());
+                self.listening.api.iter().fold(spawn, |spawn, (unix, tcp)| {
+                    spawn
+                        .pass(API_UNIX, unix.as_fd())
+                        .pass(API_TCP, tcp.as_fd())
+                })
+            }
+            Kind::Gateway => {
+                let access_log = match self.settings.access_log {
+                    Switch::On => "on",
+                    Switch::Off => "off",
+                };
+                let spawn = spawn.arguments(["--access-log", access_log]);
+                let entry = self.listening.entry.iter();
+                entry.fold(spawn, |spawn, socket| spawn.pass(ENTRY, socket.as_fd()))
+            }
+        }
+    }
+
+    fn open_log(&self, kind: Kind) -> anyhow::Result<File> {
+        let path = self
+            .settings
+            .state
+            .join("logs")
+            .join(format!("{}.log", kind.name()));
+        let context = || format!("cannot open `{}`", path.display());
+        if path.metadata().is_ok_and(|log| log.len() > LOG_LEN_MAX) {
+            std::fs::rename(&path, path.with_extension("log.1")).with_context(context)?;
+        }
+        OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(&path)
+            .with_context(context)
+    }
+
+    fn save(&self) -> anyhow::Result<()> {
+        let processes = self.members.iter().map(|member| ProcessRecord {
+            name: member.kind.name().to_owned(),
+            incarnation: member.incarnation,
+            identity: match &member.state {
+                State::Running { identity, .. } => Some(identity.clone()),
+                State::Waiting { .. } => None,
+            },
+        });
+        Record::new(self.settings.entry, self.settings.api, processes.collect())
+            .save(&self.settings.state)
+    }
+
+    /// Starts again whatever ends, until it is dropped.
+    pub(crate) async fn keep(&mut self) -> anyhow::Result<Infallible> {
+        loop {
+            let due = self.next_start();
+            tokio::select! {
+                Some(ended) = self.ends.join_next() => {
+                    let (kind, incarnation) = ended.context("a watch of a process ended")?;
+                    self.ended(kind, incarnation)?;
+                }
+                () = sleep_until(self.clock + due.since_start()), if due < NEVER => {}
+            }
+            self.start_due();
+            if let Err(error) = self.save() {
+                // The processes go on; only an adoption after our own death would miss this one.
+                eprintln!("warning: {error:#}");
+            }
+        }
+    }
+
+    fn next_start(&self) -> Instant {
+        let due = self.members.iter().filter_map(|member| match member.state {
+            State::Waiting { until } => Some(until),
+            State::Running { .. } => None,
+        });
+        due.min().unwrap_or(NEVER)
+    }
+
+    fn ended(&mut self, kind: Kind, incarnation: Incarnation) -> anyhow::Result<()> {
+        let now = self.now();
+        let member = self.members.iter_mut().find(|member| member.kind == kind);
+        let member = member.context("only members are watched")?;
+        let State::Running { identity, since } = &member.state else {
+            return Ok(());
+        };
+        if member.incarnation != incarnation {
+            return Ok(());
+        }
+        // `None`: it was adopted, so init reaped it.
+        let how = mainstay_kernel::try_reap(identity.pid)
+            .with_context(|| format!("cannot reap the {}", kind.name()))?;
+        member.restart.passing(*since);
+        let retry = member.restart.ended(now);
+        let how = how.map_or_else(String::new, |how| format!(" ({how:?})"));
+        let delay = retry.delay.as_millis();
+        eprintln!(
+            "the {} ended{how}; it is started again in {delay} ms",
+            kind.name()
+        );
+        member.state = State::Waiting { until: retry.until };
+        Ok(())
+    }
+
+    /// Starts what is due. What cannot be started is tried again later: a full disk or a port that
+    /// is taken for a moment must not end the others.
+    fn start_due(&mut self) {
+        let now = self.now();
+        for index in 0..self.members.len() {
+            let State::Waiting { until } = self.members[index].state else {
+                continue;
+            };
+            if until > now {
+                continue;
+            }
+            if let Err(error) = self.start(index) {
+                eprintln!("error: {error:#}");
+                let retry = self.members[index].restart.ended(now);
+                self.members[index].state = State::Waiting { until: retry.until };
+            }
+        }
+    }
+
+    /// Ends all processes, the gateway first.
+    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
+        for kind in KINDS.into_iter().rev() {
+            let running = self.members.iter().find_map(|member| match &member.state {
+                State::Running { identity, .. } if member.kind == kind => Some(identity.clone()),
+                State::Running { .. } | State::Waiting { .. } => None,
+            });
+            let Some(identity) = running else { continue };
+            let context = || format!("cannot end the {}", kind.name());
+            let Some(handle) = identity.open().with_context(context)? else {
+                continue;
+            };
+            handle.signal(Signal::TERM).with_context(context)?;
+            if timeout(STOP_DEADLINE, self.end_of(kind)).await.is_err() {
+                eprintln!("the {} did not end in time and is killed", kind.name());
+                handle.signal(Signal::KILL).with_context(context)?;
+                self.end_of(kind).await;
+            }
+        }
+        // Nobody listens there any more; a leftover would only be a worse message for the next caller.
+        std::fs::remove_file(self.settings.state.join(API_SOCKET)).ok();
+        self.save()
+    }
+
+    /// Waits until this process has ended.
+    async fn end_of(&mut self, kind: Kind) {
+        while let Some(ended) = self.ends.join_next().await {
+            if let Ok((of, _)) = ended {
+                let member = self.members.iter_mut().find(|member| member.kind == of);
+                if let Some(member) = member {
+                    if let State::Running { identity, .. } = &member.state {
+                        mainstay_kernel::try_reap(identity.pid).ok();
+                    }
+                    member.state = State::Waiting { until: NEVER };
+                }
+                if of == kind {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// A time that does not come.
+const NEVER: Instant = Instant::NEVER;
+
+/// The processes of a record that still run.
+fn running(record: &Record) -> anyhow::Result<Vec<(Kind, Identity, Pidfd)>> {
+    let mut running = Vec::new();
+    for process in &record.processes {
+        let Some(identity) = &process.identity else {
+            continue;
+        };
+        let context = || format!("cannot adopt the {}", process.name);
+        let Some(handle) = identity.open().with_context(context)? else {
+            continue;
+        };
+        let kind = KINDS.into_iter().find(|kind| kind.name() == process.name);
+        let Some(kind) = kind else {
+            let message = format!("an earlier mainstay left a process `{}`", process.name);
+            let remedy = format!("it is of another version; end process {}", identity.pid);
+            return Err(Failure::new(Outcome::Failed, message).remedy(remedy).into());
+        };
+        running.push((kind, identity.clone(), handle));
+    }
+    Ok(running)
+}

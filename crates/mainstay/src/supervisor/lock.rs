@@ -1,0 +1,71 @@
+//! One supervisor per state directory.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use anyhow::Context;
+use rustix::fs::{FlockOperation, flock};
+
+use crate::outcome::{Failure, Outcome};
+
+/// The longest path of a unix socket, from `sockaddr_un` (unix(7)), without its final NUL.
+const SOCKET_PATH_LEN_MAX: usize = 107;
+
+/// The exclusive right to a state directory, for as long as it is held.
+#[derive(Debug)]
+pub(crate) struct StateLock {
+    _file: File,
+}
+
+/// Creates the state directory, readable by its owner alone, and takes the right to it.
+pub(crate) fn take(state: &Path) -> anyhow::Result<StateLock> {
+    let socket = state.join(crate::command::API_SOCKET);
+    if socket.as_os_str().len() > SOCKET_PATH_LEN_MAX {
+        let message = format!(
+            "the path `{}` is too long for a unix socket",
+            socket.display()
+        );
+        let failure = Failure::new(Outcome::WrongInput, message);
+        let remedy = format!(
+            "choose a --state directory of at most {} characters",
+            SOCKET_PATH_LEN_MAX - 9
+        );
+        return Err(failure.remedy(remedy).into());
+    }
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(state)
+        .with_context(|| format!("cannot create the state directory `{}`", state.display()))?;
+    let path = state.join("lock");
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .with_context(|| format!("cannot open `{}`", path.display()))?;
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let mut holder = String::new();
+        // The number only helps the reader; without it the message is still right.
+        file.read_to_string(&mut holder).ok();
+        let message = format!(
+            "another `mainstay dev` (process {}) runs on `{}`",
+            holder.trim(),
+            state.display()
+        );
+        let remedy = "use `mainstay up FILE` to change it, stop it with Ctrl-C, or start this one \
+                      with another --state, --entry and --api";
+        return Err(Failure::new(Outcome::WrongInput, message)
+            .remedy(remedy)
+            .into());
+    }
+    file.set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| write!(file, "{}", std::process::id()))
+        .with_context(|| format!("cannot write `{}`", path.display()))?;
+    Ok(StateLock { _file: file })
+}

@@ -1,0 +1,111 @@
+//! `supervisor.json`: what the next supervisor must know to adopt the processes of this one.
+//!
+//! It stays when everything has ended: incarnations must go on growing, since a higher one is the
+//! verdict that a lower one is dead.
+
+use std::fs;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use mainstay_ids::Incarnation;
+use mainstay_kernel::Identity;
+use serde::{Deserialize, Serialize};
+
+use crate::outcome::{Failure, Outcome};
+
+/// The form of the record; a newer one is not touched.
+const FORMAT: u32 = 1;
+
+/// What is written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    format: u32,
+    /// The supervisor's process.
+    pub(crate) supervisor: u32,
+    /// Where the gateway listens.
+    pub(crate) entry: SocketAddr,
+    /// Where the API listens beside its unix socket.
+    pub(crate) api: SocketAddr,
+    /// The processes.
+    pub(crate) processes: Vec<ProcessRecord>,
+}
+
+/// One of our processes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProcessRecord {
+    /// Which: `server`, `agent`, `gateway`.
+    pub(crate) name: String,
+    /// Which start of it.
+    pub(crate) incarnation: Incarnation,
+    /// The process, told apart from a later one of the same number; `None` while it does not run.
+    #[serde(flatten)]
+    pub(crate) identity: Option<Identity>,
+}
+
+impl Record {
+    pub(crate) fn new(entry: SocketAddr, api: SocketAddr, processes: Vec<ProcessRecord>) -> Self {
+        Self {
+            format: FORMAT,
+            supervisor: std::process::id(),
+            entry,
+            api,
+            processes,
+        }
+    }
+
+    /// What is known of one process.
+    pub(crate) fn process(&self, name: &str) -> Option<&ProcessRecord> {
+        self.processes.iter().find(|process| process.name == name)
+    }
+
+    fn path(state: &Path) -> PathBuf {
+        state.join("supervisor.json")
+    }
+
+    /// Reads the record of an earlier supervisor; `None` if there is none.
+    pub(crate) fn load(state: &Path) -> anyhow::Result<Option<Self>> {
+        /// The part that every format has.
+        #[derive(Deserialize)]
+        struct Envelope {
+            format: u32,
+        }
+        let path = Self::path(state);
+        let text = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read.with_context(|| format!("cannot read `{}`", path.display()))?,
+        };
+        let unreadable = || format!("`{}` is damaged", path.display());
+        let Envelope { format } = serde_json::from_slice(&text).with_context(unreadable)?;
+        if format > FORMAT {
+            let message = format!(
+                "`{}` has format {format}; this mainstay knows formats up to {FORMAT}",
+                path.display()
+            );
+            let failure = Failure::new(Outcome::Failed, message);
+            return Err(failure
+                .remedy("use the newer mainstay that wrote it")
+                .into());
+        }
+        serde_json::from_slice(&text)
+            .map(Some)
+            .with_context(unreadable)
+    }
+
+    /// Replaces the record: after a crash the old or the new one is there, whole.
+    pub(crate) fn save(&self, state: &Path) -> anyhow::Result<()> {
+        let path = Self::path(state);
+        let temporary = path.with_extension("json.tmp");
+        let context = || format!("cannot write `{}`", path.display());
+        let text = serde_json::to_vec_pretty(self).with_context(context)?;
+        let mut file = fs::File::create(&temporary).with_context(context)?;
+        file.write_all(&text)
+            .and_then(|()| file.sync_all())
+            .with_context(context)?;
+        fs::rename(&temporary, &path).with_context(context)?;
+        fs::File::open(state)
+            .and_then(|directory| directory.sync_all())
+            .with_context(context)
+    }
+}

@@ -1,0 +1,153 @@
+//! The listening sockets. The supervisor makes them and hands them to its processes, so that a
+//! process can be replaced while connections wait in the queue.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use anyhow::Context;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::outcome::{Failure, Outcome};
+
+/// The name under which the gateway's sockets are handed over.
+pub(crate) const ENTRY: &str = "entry";
+/// The name under which the API's unix socket is handed over.
+pub(crate) const API_UNIX: &str = "api";
+/// The name under which the API's loopback port is handed over.
+pub(crate) const API_TCP: &str = "api-tcp";
+
+/// How many connections may wait to be accepted. The kernel cuts it to `net.core.somaxconn`, which
+/// is 4096 by default; a shorter queue would refuse clients while a gateway is replaced.
+const BACKLOG: i32 = 4096;
+
+/// Listens on `address` with one socket per worker: the kernel spreads the connections.
+pub(crate) fn bind_entry(address: SocketAddr, workers: usize) -> anyhow::Result<Vec<Socket>> {
+    if address.port() != 0 {
+        refuse_if_taken(address, "--entry")?;
+    }
+    let mut address = address;
+    let mut sockets = Vec::with_capacity(workers);
+    for _ in 0..workers {
+        let socket = tcp_socket(address)
+            .and_then(|socket| socket.set_reuse_port(true).map(|()| socket))
+            .and_then(|socket| listen(socket, address))
+            .map_err(|error| explain(address, "--entry", &error))?;
+        address = local_address(&socket)?;
+        sockets.push(socket);
+    }
+    Ok(sockets)
+}
+
+/// Listens on the API's loopback port.
+pub(crate) fn bind_api_tcp(address: SocketAddr) -> anyhow::Result<Socket> {
+    if !address.ip().is_loopback() {
+        let message = format!("the API listens on loopback only, not on {address}");
+        let failure = Failure::new(Outcome::WrongInput, message);
+        return Err(failure.remedy("choose an --api of 127.0.0.1").into());
+    }
+    tcp_socket(address)
+        .and_then(|socket| listen(socket, address))
+        .map_err(|error| explain(address, "--api", &error).into())
+}
+
+/// Listens on the API's unix socket, which only its owner may open.
+pub(crate) fn bind_api_unix(path: &Path) -> anyhow::Result<OwnedFd> {
+    let context = || format!("cannot listen on `{}`", path.display());
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(error).with_context(context);
+        }
+        Ok(()) | Err(_) => {}
+    }
+    let listener = UnixListener::bind(path).with_context(context)?;
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).with_context(context)?;
+    listener.set_nonblocking(true).with_context(context)?;
+    Ok(listener.into())
+}
+
+/// The address on which a socket listens, with the port that the kernel chose.
+pub(crate) fn local_address(socket: &Socket) -> anyhow::Result<SocketAddr> {
+    let address = socket
+        .local_addr()
+        .context("cannot ask a socket for its address")?;
+    address
+        .as_socket()
+        .context("a TCP socket has an IP address")
+}
+
+fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+fn listen(socket: Socket, address: SocketAddr) -> io::Result<Socket> {
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+/// Without this look, `SO_REUSEPORT` would let two of our own gateways share a port, each getting
+/// half of the other's clients.
+fn refuse_if_taken(address: SocketAddr, option: &str) -> anyhow::Result<()> {
+    tcp_socket(address)
+        .and_then(|socket| socket.bind(&address.into()))
+        .map_err(|error| explain(address, option, &error).into())
+}
+
+fn explain(address: SocketAddr, option: &str, error: &io::Error) -> Failure {
+    let remedy = match error.kind() {
+        io::ErrorKind::AddrInUse => format!(
+            "another program listens there (`ss -ltnp 'sport = :{}'` shows which); stop it, or \
+             choose another {option}",
+            address.port()
+        ),
+        io::ErrorKind::AddrNotAvailable => {
+            format!(
+                "this machine has no address {}; choose another {option}",
+                address.ip()
+            )
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("ports below 1024 need root; choose another {option}")
+        }
+        _ => format!("choose another {option}"),
+    };
+    Failure::new(
+        Outcome::Failed,
+        format!("cannot listen on {address}: {error}"),
+    )
+    .remedy(remedy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_gateways_do_not_share_a_port_by_accident() -> anyhow::Result<()> {
+        let first = bind_entry("127.0.0.1:0".parse()?, 2)?;
+        let address = local_address(&first[0])?;
+        assert_eq!(local_address(&first[1])?, address);
+        let second = bind_entry(address, 2).expect_err("the port is taken");
+        let failure = second.downcast_ref::<Failure>().expect("it is explained");
+        assert!(
+            failure
+                .remedy
+                .as_ref()
+                .is_some_and(|text| text.contains("another program"))
+        );
+        drop(first);
+        assert!(bind_entry(address, 1).is_ok());
+        Ok(())
+    }
+}

@@ -1,0 +1,163 @@
+//! Rollouts and changes of scale under new connections, one for each request; half of the requests may not be
+//! sent twice, so nobody can hide a loss by sending again.
+
+use super::SERVICE_TIME;
+use crate::bench::{
+    dev::{self, Dev},
+    frame::{Run, short},
+    haproxy::{Haproxy, Reload, Setup},
+    load::{Seen, Shape},
+    machine,
+};
+use anyhow::{Context as _, Result};
+use mainstay_prove::load::Connections;
+use std::{num::NonZeroUsize, path::Path, time::Duration};
+use tokio::time::sleep;
+
+const CONFIG: &str = "bench/haproxy-failure.cfg";
+const RATE: u32 = 2000;
+/// At most so many connections at once: ten times what the service time needs.
+const CONNECTIONS_MAX: usize = 256;
+const INSTANCES: u32 = 3;
+const INSTANCES_MORE: u32 = 6;
+/// Load before and after what happens.
+const MARGIN: Duration = Duration::from_millis(500);
+
+/// What happened in the rounds of one kind.
+struct Rounds {
+    name: &'static str,
+    seen: Vec<Seen>,
+}
+
+pub(super) async fn run(run: &mut Run, mainstay: &Path) -> Result<()> {
+    let most = NonZeroUsize::new(CONNECTIONS_MAX).context("no connections")?;
+    let shape = Shape::new(&["GET /", "POST / {}"], RATE, Connections::PerRequest(most))?;
+    let [mut rollout, mut scale, mut reload] =
+        ["rollout", "scale", "haproxy reload"].map(|name| Rounds {
+            name,
+            seen: Vec::new(),
+        });
+    let dev = start(mainstay, &[]).await?;
+    let mut haproxy = Haproxy::start(Setup {
+        config: CONFIG,
+        threads: machine::cores(),
+        delay: SERVICE_TIME,
+        reload: Reload::Master,
+    })?;
+    for release in 2..2 + u32::try_from(run.extent.rounds())? {
+        rollout.add(run, roll_out(&dev, &shape, release).await?);
+        scale.add(run, scale_out_and_in(&dev, &shape).await?);
+        reload.add(run, reload_haproxy(&mut haproxy, &shape).await?);
+    }
+    drop((dev, haproxy));
+    let unsafe_dev = start(mainstay, &["--unsafe-no-acknowledged-drain"]).await?;
+    let mut off = Rounds {
+        name: "rollout, acknowledged drain switched off",
+        seen: Vec::new(),
+    };
+    off.add(run, roll_out(&unsafe_dev, &shape, 2).await?);
+    drop(unsafe_dev);
+    conclude(run, &[rollout, scale, reload, off]);
+    Ok(())
+}
+
+async fn start(mainstay: &Path, options: &[&str]) -> Result<Dev> {
+    let dev = Dev::start(
+        mainstay,
+        &dev::service_file(INSTANCES, SERVICE_TIME, 1)?,
+        options,
+    )?;
+    dev.wait_steady().await;
+    Ok(dev)
+}
+
+async fn roll_out(dev: &Dev, shape: &Shape, release: u32) -> Result<Seen> {
+    let sending = shape.start(dev.entry())?;
+    sleep(MARGIN).await;
+    dev.up(&dev::service_file(INSTANCES, SERVICE_TIME, release)?)
+        .await?;
+    dev.wait_steady().await;
+    sleep(MARGIN).await;
+    sending.stop().await
+}
+
+async fn scale_out_and_in(dev: &Dev, shape: &Shape) -> Result<Seen> {
+    let sending = shape.start(dev.entry())?;
+    sleep(MARGIN).await;
+    dev.scale(INSTANCES_MORE).await?;
+    sleep(MARGIN).await;
+    dev.scale(INSTANCES).await?;
+    sleep(MARGIN).await;
+    sending.stop().await
+}
+
+async fn reload_haproxy(haproxy: &mut Haproxy, shape: &Shape) -> Result<Seen> {
+    let sending = shape.start(haproxy.entry())?;
+    sleep(MARGIN).await;
+    haproxy.roll_out()?;
+    sleep(MARGIN).await;
+    sending.stop().await
+}
+
+impl Rounds {
+    fn add(&mut self, run: &Run, seen: Seen) {
+        let Seen {
+            planned,
+            failed,
+            max_ms,
+            ..
+        } = &seen;
+        let (name, kinds) = (self.name, seen.kinds());
+        run.say(format!(
+            "{name}: {failed} failed of {planned}, slowest {max_ms:.0} ms  {kinds}"
+        ));
+        self.seen.push(seen);
+    }
+
+    /// At worst.
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52 requests")]
+    fn failed(&self) -> f64 {
+        self.seen
+            .iter()
+            .map(|seen| seen.failed)
+            .max()
+            .unwrap_or(u64::MAX) as f64
+    }
+
+    fn slowest(&self) -> f64 {
+        self.seen.iter().map(|seen| seen.max_ms).fold(0.0, f64::max)
+    }
+}
+
+fn conclude(run: &mut Run, all: &[Rounds; 4]) {
+    let mut rows = vec![
+        ["at worst", "failed", "slowest ms"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    for rounds in all {
+        let cells = [rounds.failed(), rounds.slowest()].map(short);
+        rows.push(
+            std::iter::once(rounds.name.to_owned())
+                .chain(cells)
+                .collect(),
+        );
+        if !rounds.seen.iter().all(Seen::counts) {
+            run.miss(format!(
+                "the machine was too busy to send the load of `{}`",
+                rounds.name
+            ));
+        }
+        run.raw(rounds.name, rounds.seen.iter().map(Seen::raw).collect());
+    }
+    run.say("");
+    run.table(&rows);
+    let [rollout, scale, reload, off] = all;
+    run.at_most("rollout_failed", rollout.failed(), 0.0);
+    run.at_most("scale_failed", scale.failed(), 0.0);
+    run.value("reload_failed_haproxy", reload.failed());
+    run.value("rollout_failed_without_drain", off.failed());
+    if off.failed() < 1.0 {
+        run.miss("the rollout loses nothing with the acknowledged drain switched off: the check shows nothing");
+    }
+}
