@@ -96,7 +96,7 @@ impl Coordinator {
         tables.send_if_modified(|table| {
             let none_came = table.serial < stored.serial;
             if none_came {
-                tracing::info!(generation = %stored.generation, "beginning with the stored routes");
+                tracing::info!(generation = %stored.generation, "no live routes came; beginning with what is stored");
                 *table = Arc::clone(stored);
             }
             none_came

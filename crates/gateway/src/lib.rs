@@ -81,6 +81,7 @@ use mainstay_api::client::Client;
 use mainstay_ids::ConsumerId;
 use mainstay_model::{Ack, Routing};
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::access_log::{AccessLog, LogBuffer};
@@ -241,15 +242,18 @@ pub fn run(options: Options, sockets: Sockets, stop: CancellationToken) -> Resul
     let client = Client::unix(&options.api);
     let consumer = options.consumer.clone();
     // Joined below: it ends when the coordinator closes the acknowledgements.
-    let link = runtime.spawn(link::run(
+    let mut link = runtime.spawn(link::run(
         client.clone(),
         consumer.clone(),
         to_coordinator,
         from_coordinator,
     ));
     let ended = serve(&runtime, options, sockets, Link { routings, acks }, &stop);
-    if runtime.block_on(link).is_err() {
-        tracing::error!("the link to the control centre panicked");
+    match runtime.block_on(async { timeout(link::PARTING_TIME, &mut link).await }) {
+        Ok(Ok(())) => {}
+        Ok(Err(_)) => tracing::error!("the link to the control centre panicked"),
+        // An acknowledgement is under way to a control centre that does not answer.
+        Err(_) => link.abort(),
     }
     // After a farewell instances are stopped without us: not while a successor might begin with
     // routes to them. Without one, the control centre waits for it, or for the lease.

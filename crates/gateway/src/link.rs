@@ -16,7 +16,7 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
 
 /// The supervisor waits for our end. A control centre that does not hear the farewell sees it by the
 /// supervisor's next incarnation, or by the lease.
-const FAREWELL_TIME: Duration = Duration::from_millis(500);
+pub(crate) const PARTING_TIME: Duration = Duration::from_millis(500);
 
 /// Follows the routes and posts acknowledgements until `acks` is closed.
 pub(crate) async fn run(
@@ -38,7 +38,7 @@ pub(crate) async fn say_farewell(client: &Client, consumer: ConsumerId) {
         reason: "stopped".to_owned(),
     };
     let said = client.post::<_, Accepted>("/v1/consumers/farewell", &farewell);
-    match timeout(FAREWELL_TIME, said).await {
+    match timeout(PARTING_TIME, said).await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => tracing::debug!(%error, "the farewell was not heard"),
         Err(_) => tracing::debug!("the farewell was not heard in time"),
