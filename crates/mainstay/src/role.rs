@@ -3,6 +3,7 @@
 //! Each gets its sockets by inheritance, writes its log to standard error (a file that the
 //! supervisor opened) and ends on SIGTERM or SIGINT.
 
+use std::fs::File;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::arguments::{GatewayProcess, Internal, Place, ServerProcess, Start, Switch};
 use crate::command::API_SOCKET;
 use crate::outcome::Outcome;
+use crate::supervisor::claim::{self, CLAIM};
 use crate::supervisor::sockets::{API_TCP, API_UNIX, ENTRY};
 
 /// The name under which a gateway follows the routes.
@@ -26,13 +28,26 @@ const GATEWAY_CONSUMER: &str = "gateway";
 
 pub(crate) fn run(place: &Place, internal: Internal) -> anyhow::Result<Outcome> {
     start_log();
-    let sockets = Inherited::take()?;
+    let mut sockets = Inherited::take()?;
+    let claim = sockets.named(CLAIM).pop();
+    // Open to the end of this process: by it the next supervisor sees that we run.
+    let claim = File::from(claim.context("the claim was not handed over")?);
+    if let Err(error) = claim::sign(&claim, incarnation(&internal)) {
+        tracing::warn!(%error, "cannot sign the claim; the next supervisor will not know us");
+    }
     match internal {
         Internal::Server(server) => run_server(place, &server, sockets)?,
         Internal::Agent(start) => run_agent(place, start)?,
         Internal::Gateway(gateway) => run_gateway(place, &gateway, sockets)?,
     }
     Ok(Outcome::Holds)
+}
+
+fn incarnation(internal: &Internal) -> Incarnation {
+    let (Internal::Server(ServerProcess { start, .. })
+    | Internal::Agent(start)
+    | Internal::Gateway(GatewayProcess { start, .. })) = internal;
+    Incarnation(start.incarnation)
 }
 
 fn start_log() {

@@ -49,7 +49,7 @@ pub(crate) async fn run(place: &Place, dev: Dev) -> anyhow::Result<Outcome> {
     // Before anything is started: a Ctrl-C from now on ends what was.
     let mut stops = Stops::new()?;
     let settings = Settings::new(&place.state, &dev)?;
-    let mut family = Family::adopt(settings, Record::load(&place.state)?.as_ref())?;
+    let mut family = Family::adopt(settings, Record::load(&place.state)?.as_ref()).await?;
     if let Err(error) = family.start_missing() {
         family.stop().await?;
         return Err(error);

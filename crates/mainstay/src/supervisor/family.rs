@@ -20,6 +20,7 @@ use socket2::Socket;
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
 
+use super::claim::{self, CLAIM, Holder};
 use super::record::{ProcessRecord, Record};
 use super::sockets::{self, API_TCP, API_UNIX, ENTRY};
 use crate::arguments::{Dev, Switch};
@@ -122,18 +123,24 @@ pub(crate) struct Family {
 }
 
 impl Family {
-    /// Adopts the processes of `record` that still run. The others are started by
+    /// Adopts the processes of an earlier supervisor that still run. The others are started by
     /// [`Family::start_missing`].
-    pub(crate) fn adopt(mut settings: Settings, record: Option<&Record>) -> anyhow::Result<Self> {
+    pub(crate) async fn adopt(
+        mut settings: Settings,
+        record: Option<&Record>,
+    ) -> anyhow::Result<Self> {
         let logs = settings.state.join("logs");
         std::fs::create_dir_all(&logs)
             .with_context(|| format!("cannot create `{}`", logs.display()))?;
-        let adopted = match record {
-            Some(record) => running(record)?,
-            None => Vec::new(),
-        };
-        if let Some(record) = record.filter(|_| !adopted.is_empty()) {
-            println!("adopting {} processes of an earlier start", adopted.len());
+        let mut claims = Vec::new();
+        for kind in KINDS {
+            claims.push((kind, claim::holder(&settings.state, kind.name()).await?));
+        }
+        let runs = |(_, holder): &&(Kind, Holder)| matches!(holder, Holder::Runs { .. });
+        let adopted = claims.iter().filter(runs).count();
+        if adopted > 0 {
+            let record = record.ok_or_else(|| lost_record(&settings.state))?;
+            println!("adopting {adopted} processes of an earlier start");
             settings.entry = record.entry;
             settings.api = record.api;
         }
@@ -144,21 +151,29 @@ impl Family {
             ends: JoinSet::new(),
             clock: tokio::time::Instant::now(),
         };
-        for kind in KINDS {
-            let known = record.and_then(|record| record.process(kind.name()));
-            let incarnation = known.map_or(Incarnation(0), |process| process.incarnation);
+        for (kind, holder) in claims {
+            let recorded = record.and_then(|record| record.process(kind.name()));
+            let recorded = recorded.map_or(Incarnation(0), |process| process.incarnation);
+            let (Holder::Nobody { last }
+            | Holder::Runs {
+                incarnation: last, ..
+            }) = holder;
             let state = State::Waiting {
                 until: family.now(),
             };
             family.members.push(Member {
                 kind,
-                incarnation,
+                // The record of one that was started last may be missing.
+                incarnation: recorded.max(last),
                 restart: Restart::new(),
                 state,
             });
-        }
-        for (kind, identity, handle) in adopted {
-            family.take_in(kind, identity, handle)?;
+            if let Holder::Runs {
+                identity, handle, ..
+            } = holder
+            {
+                family.take_in(kind, identity, handle)?;
+            }
         }
         Ok(family)
     }
@@ -182,6 +197,8 @@ impl Family {
         for index in &missing {
             self.listen_for(self.members[*index].kind)?;
         }
+        // Before anything runs: who adopts it must know where it listens.
+        self.save()?;
         for index in missing {
             self.start(index)?;
         }
@@ -199,8 +216,10 @@ impl Family {
         self.listen_for(kind)?;
         let log = self.open_log(kind)?;
         let context = || format!("cannot start the {}", kind.name());
+        let claim = claim::take(&self.settings.state, kind.name()).with_context(context)?;
         let child = self
             .spawn(kind, incarnation, &log)
+            .pass(CLAIM, claim.as_fd())
             .start()
             .with_context(context)?;
         let identity = Identity::of(child.pid())
@@ -286,12 +305,13 @@ impl Family {
         }
     }
 
+    fn log(&self, kind: Kind) -> PathBuf {
+        let logs = self.settings.state.join("logs");
+        logs.join(format!("{}.log", kind.name()))
+    }
+
     fn open_log(&self, kind: Kind) -> anyhow::Result<File> {
-        let path = self
-            .settings
-            .state
-            .join("logs")
-            .join(format!("{}.log", kind.name()));
+        let path = self.log(kind);
         let context = || format!("cannot open `{}`", path.display());
         if path.metadata().is_ok_and(|log| log.len() > LOG_LEN_MAX) {
             std::fs::rename(&path, path.with_extension("log.1")).with_context(context)?;
@@ -433,24 +453,15 @@ impl Family {
 /// A time that does not come.
 const NEVER: Instant = Instant::NEVER;
 
-/// The processes of a record that still run.
-fn running(record: &Record) -> anyhow::Result<Vec<(Kind, Identity, Pidfd)>> {
-    let mut running = Vec::new();
-    for process in &record.processes {
-        let Some(identity) = &process.identity else {
-            continue;
-        };
-        let context = || format!("cannot adopt the {}", process.name);
-        let Some(handle) = identity.open().with_context(context)? else {
-            continue;
-        };
-        let kind = KINDS.into_iter().find(|kind| kind.name() == process.name);
-        let Some(kind) = kind else {
-            let message = format!("an earlier mainstay left a process `{}`", process.name);
-            let remedy = format!("it is of another version; end process {}", identity.pid);
-            return Err(Failure::new(Outcome::Failed, message).remedy(remedy).into());
-        };
-        running.push((kind, identity.clone(), handle));
-    }
-    Ok(running)
+fn lost_record(state: &Path) -> Failure {
+    let path = state.join("supervisor.json");
+    let message = format!(
+        "processes of an earlier start run, and `{}`, which says where they listen, is missing",
+        path.display()
+    );
+    let remedy = format!(
+        "put it back, or end them: `fuser {}/processes/*` shows them",
+        state.display()
+    );
+    Failure::new(Outcome::Failed, message).remedy(remedy)
 }

@@ -1,7 +1,7 @@
 //! The supervisor: holds the listening sockets, starts our own processes and starts them again.
 //!
 //! It keeps no state of the services and decides nothing about them. Its death stops nobody: the
-//! processes go on, and the next supervisor adopts them by `supervisor.json`.
+//! processes go on, and the next supervisor adopts them by their claims and `supervisor.json`.
 //!
 //! ```text
 //!   dev (task)          prints events, declares FILE, waits for Ctrl-C
@@ -12,6 +12,7 @@
 //!     └─ gateway  sockets: entry × workers
 //! ```
 
+pub(crate) mod claim;
 pub(crate) mod dev;
 pub(crate) mod family;
 pub(crate) mod lock;

@@ -226,7 +226,8 @@ impl Drop for Running {
                 }
             }
         }
-        for instance in shims(&self.state) {
+        // Instances end with their shims.
+        for instance in processes(&self.state, "shim") {
             kill(instance, Signal::KILL);
         }
     }
@@ -243,8 +244,9 @@ fn wait_briefly(dev: &Spawned) -> bool {
     false
 }
 
-/// The shims that still run below a state directory. Their instances end with them.
-fn shims(state: &Path) -> Vec<u32> {
+/// The processes of ours that run on a state directory as `role`.
+pub(crate) fn processes(state: &Path, role: &str) -> Vec<u32> {
+    let role = format!("\0internal\0{role}\0");
     let mut found = Vec::new();
     let Ok(processes) = fs::read_dir("/proc") else {
         return found;
@@ -259,7 +261,7 @@ fn shims(state: &Path) -> Vec<u32> {
         };
         let words = fs::read(process.path().join("cmdline")).unwrap_or_default();
         let words = String::from_utf8_lossy(&words);
-        if words.contains("\0shim\0") && words.contains(&*state.to_string_lossy()) {
+        if words.contains(&role) && words.contains(&*state.to_string_lossy()) {
             found.push(pid);
         }
     }

@@ -1,0 +1,113 @@
+//! The supervisor: nothing runs twice whenever it is killed, and it says what its user must know.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends here")]
+
+mod running;
+
+use std::fs;
+use std::process::Command;
+
+use mainstay_testkit::{Ended, Spawned, wait_until};
+use running::{MAINSTAY, PATIENCE, Running, kill, processes, python_server};
+use rustix::fs::{CWD, Mode, mkfifoat};
+use rustix::process::Signal;
+
+const QUICK: &str = r#"
+http = { path = "/" }
+health = { get = "/", every = "100ms" }
+rollout = { hold = "100ms", deadline = "10s" }
+grace = "2s"
+"#;
+
+/// Starts `mainstay dev` on the directory of `running`, beside or after the one that it has.
+fn another_dev(running: &Running, name: &str) -> Spawned {
+    let mut dev = Command::new(MAINSTAY);
+    dev.args(["dev", "--entry", "127.0.0.1:0", "--api", "127.0.0.1:0"]);
+    dev.arg("--state").arg(running.state());
+    Spawned::start(&running.dir, name, &mut dev)
+}
+
+#[track_caller]
+fn wait_for(dev: &Spawned, needle: &str) {
+    wait_until(PATIENCE, needle, || {
+        let log = dev.log();
+        if log.contains(needle) {
+            Ok(())
+        } else {
+            Err(log)
+        }
+    });
+}
+
+/// Kills the supervisor when it has started a process again and has not recorded it yet. The record
+/// is written to a pipe, which holds the supervisor until somebody reads, and then cannot be made
+/// durable.
+fn kill_between_start_and_record(name: &str) {
+    let mut running = Running::prepare(&format!("window-{name}"));
+    let file = running.write_service(&python_server(""), QUICK);
+    running.dev(&[file.to_str().unwrap()]);
+    let status = running.wait_until_steady();
+    let instances = running.instances().unwrap();
+    let [before] = processes(running.state(), name)[..] else {
+        panic!("one {name} runs");
+    };
+
+    let record = running.state().join("supervisor.json.tmp");
+    mkfifoat(CWD, &record, Mode::RUSR | Mode::WUSR).unwrap();
+    kill(before, Signal::KILL);
+    // The end of the process is recorded before its next start.
+    fs::read(&record).unwrap();
+    let started = wait_until(PATIENCE, "it is started again", || {
+        match processes(running.state(), name)[..] {
+            [now] if now != before => Ok(now),
+            ref other => Err(format!("{other:?}")),
+        }
+    });
+    let supervisor = running.spawned().pid().as_raw_nonzero().get();
+    kill(supervisor.unsigned_abs(), Signal::KILL);
+    assert_eq!(running.spawned().wait(PATIENCE), Ended::Signal(9));
+    assert_ne!(
+        running.own_process(name),
+        Some(started),
+        "it is not recorded"
+    );
+    fs::remove_file(&record).unwrap();
+
+    let next = another_dev(&running, "next");
+    wait_for(&next, "adopting 3 processes");
+    wait_for(&next, "ready after");
+    assert_eq!(running.own_process(name), Some(started));
+    for name in ["server", "agent", "gateway"] {
+        assert_eq!(processes(running.state(), name).len(), 1, "{name}");
+    }
+    assert_eq!(Running::get(&status, "/").0, 200);
+    // A control centre that was just started hears of it from the agent.
+    wait_until(PATIENCE, "the same instance goes on", || {
+        let pid = running.instances()?[0].pid;
+        if pid == instances[0].pid {
+            Ok(())
+        } else {
+            Err(format!("{pid:?}"))
+        }
+    });
+    next.signal(Signal::INT);
+    assert_eq!(next.wait(PATIENCE), Ended::Code(0), "{}", next.log());
+    for name in ["server", "agent", "gateway"] {
+        assert_eq!(processes(running.state(), name), [0; 0], "{name}");
+    }
+}
+
+#[test]
+fn system_no_second_control_centre_runs_after_a_kill_between_its_start_and_the_record() {
+    kill_between_start_and_record("server");
+}
+
+#[test]
+fn system_no_second_agent_runs_after_a_kill_between_its_start_and_the_record() {
+    kill_between_start_and_record("agent");
+}
+
+#[test]
+fn system_no_second_gateway_runs_after_a_kill_between_its_start_and_the_record() {
+    kill_between_start_and_record("gateway");
+}
