@@ -111,3 +111,32 @@ fn system_no_second_agent_runs_after_a_kill_between_its_start_and_the_record() {
 fn system_no_second_gateway_runs_after_a_kill_between_its_start_and_the_record() {
     kill_between_start_and_record("gateway");
 }
+
+#[test]
+fn system_why_a_process_does_not_start_is_told_once_where_the_user_looks() {
+    let mut running = Running::prepare("forgotten");
+    let run = running.state().join("run");
+    fs::create_dir_all(run.join("web-1")).unwrap();
+    running.dev(&[]);
+    let ends = |log: &str| log.matches("the server ended").count();
+    wait_until(
+        PATIENCE,
+        "the control centre has failed three times",
+        || {
+            let log = running.spawned().log();
+            if ends(&log) >= 3 { Ok(()) } else { Err(log) }
+        },
+    );
+    let log = running.spawned().log();
+    let state = running.state().join("control").join("state.json");
+    let (state, run) = (state.display(), run.display());
+    let reason =
+        format!("state file `{state}` is missing although `{run}` names instances (web-1)");
+    assert_eq!(log.matches(&reason).count(), 1, "{log}");
+    assert!(log.contains("put the file back"), "{log}");
+    // Nobody answers the wish to stop the instances; a second one does not wait for that.
+    running.spawned().signal(Signal::INT);
+    running.wait_for_output("stopping: ");
+    let (ended, log) = running.stop();
+    assert_eq!(ended, Ended::Code(0), "{log}");
+}

@@ -14,13 +14,14 @@ use anyhow::Context;
 use mainstay_control::restart::Restart;
 use mainstay_ids::{Incarnation, Instant, NodeName};
 
-use mainstay_kernel::{Identity, Pidfd, Place, Spawn, Watched};
+use mainstay_kernel::{Ended, Identity, Pidfd, Place, Spawn, Watched};
 use rustix::process::Signal;
 use socket2::Socket;
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
 
 use super::claim::{self, CLAIM, Holder};
+use super::last_words::last_words;
 use super::record::{ProcessRecord, Record};
 use super::sockets::{self, API_TCP, API_UNIX, ENTRY};
 use crate::arguments::{Dev, Switch};
@@ -30,6 +31,10 @@ use crate::outcome::{Failure, Outcome};
 /// How long one of our processes may take from SIGTERM to its end. The gateway finishes requests
 /// within its own, shorter bound.
 const STOP_DEADLINE: Duration = Duration::from_secs(15);
+
+/// A process that fails so soon after its start has a reason that its next start will meet, too. The
+/// back-off forgets ends after the same time.
+const SOON: Duration = Duration::from_secs(10);
 
 /// A log of our own processes beyond this size is set aside when its process starts anew.
 const LOG_LEN_MAX: u64 = 10 * 1024 * 1024;
@@ -102,6 +107,16 @@ struct Member {
     incarnation: Incarnation,
     restart: Restart,
     state: State,
+    /// Where the log of its last start begins.
+    log_from: u64,
+    told: Told,
+}
+
+/// Whether the user was shown why a process does not stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    LastWords,
 }
 
 #[derive(Debug)]
@@ -167,6 +182,8 @@ impl Family {
                 incarnation: recorded.max(last),
                 restart: Restart::new(),
                 state,
+                log_from: 0,
+                told: Told::Nothing,
             });
             if let Holder::Runs {
                 identity, handle, ..
@@ -215,6 +232,7 @@ impl Family {
         let incarnation = Incarnation(self.members[index].incarnation.0 + 1);
         self.listen_for(kind)?;
         let log = self.open_log(kind)?;
+        self.members[index].log_from = log.metadata().map_or(0, |log| log.len());
         let context = || format!("cannot start the {}", kind.name());
         let claim = claim::take(&self.settings.state, kind.name()).with_context(context)?;
         let child = self
@@ -365,6 +383,7 @@ impl Family {
 
     fn ended(&mut self, kind: Kind, incarnation: Incarnation) -> anyhow::Result<()> {
         let now = self.now();
+        let log = self.log(kind);
         let member = self.members.iter_mut().find(|member| member.kind == kind);
         let member = member.context("only members are watched")?;
         let State::Running { identity, since } = &member.state else {
@@ -376,6 +395,9 @@ impl Family {
         // `None`: it was adopted, so init reaped it.
         let how = mainstay_kernel::try_reap(identity.pid)
             .with_context(|| format!("cannot reap the {}", kind.name()))?;
+        // Who was killed does not know why.
+        let failed = how.is_some_and(|how| !matches!(how, Ended::Code(0) | Ended::Signal(9)));
+        let soon = now.since(*since) < SOON;
         member.restart.passing(*since);
         let retry = member.restart.ended(now);
         let how = how.map_or_else(String::new, |how| format!(" ({how:?})"));
@@ -385,6 +407,14 @@ impl Family {
             kind.name()
         );
         member.state = State::Waiting { until: retry.until };
+        match member.told {
+            Told::Nothing if failed && soon => {
+                member.told = Told::LastWords;
+                show_last_words(&log, member.log_from);
+            }
+            Told::LastWords if !soon => member.told = Told::Nothing,
+            Told::Nothing | Told::LastWords => {}
+        }
         Ok(())
     }
 
@@ -464,4 +494,17 @@ fn lost_record(state: &Path) -> Failure {
         state.display()
     );
     Failure::new(Outcome::Failed, message).remedy(remedy)
+}
+
+/// Shows the user why a process ended, where nobody looks into its log.
+fn show_last_words(log: &Path, from: u64) {
+    match last_words(log, from) {
+        Ok(lines) => {
+            eprintln!("  its last words in `{}`:", log.display());
+            for line in lines {
+                eprintln!("  | {line}");
+            }
+        }
+        Err(error) => eprintln!("  its log `{}` cannot be read: {error}", log.display()),
+    }
 }

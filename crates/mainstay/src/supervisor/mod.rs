@@ -15,6 +15,7 @@
 pub(crate) mod claim;
 pub(crate) mod dev;
 pub(crate) mod family;
+pub(crate) mod last_words;
 pub(crate) mod lock;
 pub(crate) mod record;
 pub(crate) mod sockets;
