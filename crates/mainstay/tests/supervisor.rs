@@ -5,9 +5,11 @@
 mod running;
 
 use std::fs;
+use std::os::unix::fs::chown;
+use std::path::Path;
 use std::process::Command;
 
-use mainstay_testkit::{Ended, Spawned, wait_until};
+use mainstay_testkit::{Ended, Spawned, TempDir, is_root, program, skip, wait_until};
 use running::{MAINSTAY, PATIENCE, Running, kill, processes, python_server};
 use rustix::fs::{CWD, Mode, mkfifoat};
 use rustix::process::Signal;
@@ -18,6 +20,9 @@ health = { get = "/", every = "100ms" }
 rollout = { hold = "100ms", deadline = "10s" }
 grace = "2s"
 "#;
+
+/// The account that owns nothing.
+const NOBODY: u32 = 65_534;
 
 /// Starts `mainstay dev` on the directory of `running`, beside or after the one that it has.
 fn another_dev(running: &Running, name: &str) -> Spawned {
@@ -139,4 +144,66 @@ fn system_why_a_process_does_not_start_is_told_once_where_the_user_looks() {
     running.wait_for_output("stopping: ");
     let (ended, log) = running.stop();
     assert_eq!(ended, Ended::Code(0), "{log}");
+}
+
+/// The program at a path that everyone may execute.
+fn program_for_all(dir: &TempDir) -> std::path::PathBuf {
+    let path = dir.join("mainstay");
+    fs::hard_link(MAINSTAY, &path)
+        .or_else(|_| fs::copy(MAINSTAY, &path).map(drop))
+        .unwrap();
+    path
+}
+
+/// What `dev` prints, without services, from its start to its end.
+fn output_of_dev(dir: &TempDir, mut dev: Command, state: &Path) -> String {
+    dev.args(["dev", "--entry", "127.0.0.1:0", "--api", "127.0.0.1:0"]);
+    dev.arg("--state").arg(state).current_dir(dir.path());
+    let dev = Spawned::start(dir, "dev", &mut dev);
+    wait_for(&dev, "entry  http://");
+    dev.signal(Signal::INT);
+    assert_eq!(dev.wait(PATIENCE), Ended::Code(0), "{}", dev.log());
+    dev.log()
+}
+
+#[test]
+fn system_an_ordinary_user_is_told_once_what_is_switched_off_and_what_happens_instead() {
+    let dir = TempDir::new("ordinary");
+    let home = dir.join("home");
+    fs::create_dir(&home).unwrap();
+    let mainstay = program_for_all(&dir);
+    let mut dev = if is_root() {
+        chown(&home, Some(NOBODY), Some(NOBODY)).unwrap();
+        let mut dev = Command::new(program("setpriv"));
+        let nobody = NOBODY.to_string();
+        dev.args(["--reuid", &nobody, "--regid", &nobody, "--clear-groups"]);
+        dev.arg(mainstay);
+        dev
+    } else {
+        Command::new(mainstay)
+    };
+    dev.env("HOME", &home);
+    let said = output_of_dev(&dir, dev, &home.join("state"));
+    for part in [
+        "not root",
+        "no cgroups",
+        "process group",
+        "environment",
+        "`user`",
+        "yourself",
+    ] {
+        assert_eq!(said.matches(part).count(), 1, "`{part}` in:\n{said}");
+    }
+}
+
+#[test]
+fn system_root_is_not_told_what_only_others_miss() {
+    if !is_root() {
+        return skip("needs root: that is what it is about");
+    }
+    let dir = TempDir::new("root");
+    let said = output_of_dev(&dir, Command::new(MAINSTAY), &dir.join("state"));
+    for part in ["not root", "cgroup", "`user`"] {
+        assert!(!said.contains(part), "`{part}` in:\n{said}");
+    }
 }

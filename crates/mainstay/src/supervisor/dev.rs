@@ -35,6 +35,12 @@ const STOP_POLL: Duration = Duration::from_millis(100);
 /// does not wait.
 const STOP_DEADLINE: Duration = Duration::from_mins(2);
 
+/// What an ordinary user must know; see `mainstay_agent` for what happens instead.
+const NOT_ROOT: &str = "\
+not root, so two things are switched off:
+  no cgroups: what an instance leaves behind is found by its process group and its environment, and killed
+  no other accounts: a service's `user` can only be yourself";
+
 pub(crate) async fn run(place: &Place, dev: Dev) -> anyhow::Result<Outcome> {
     let started = Instant::now();
     let services = match &dev.file {
@@ -59,6 +65,9 @@ pub(crate) async fn run(place: &Place, dev: Dev) -> anyhow::Result<Outcome> {
         env!("CARGO_PKG_VERSION"),
         place.state.display()
     );
+    if !rustix::process::geteuid().is_root() {
+        println!("{NOT_ROOT}");
+    }
     let front = Front {
         client: Client::unix(&place.state.join(API_SOCKET)),
         place,
