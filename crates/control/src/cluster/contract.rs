@@ -32,6 +32,9 @@ pub enum AcknowledgedDrain {
 pub struct Settings {
     /// Whether drains are acknowledged.
     pub acknowledged_drain: AcknowledgedDrain,
+    /// Where the search for `auto` addresses begins: different for two Mainstays on one machine,
+    /// so that they do not want the same ones.
+    pub address_seed: u32,
 }
 
 /// A declaration of services: each is added, or changed if it differs; others are left alone. It is
