@@ -633,6 +633,22 @@ fn a_service_that_is_taken_down_drains_and_its_numbers_are_never_used_again() {
 }
 
 #[test]
+fn while_everything_stops_every_service_without_an_endpoint_says_so() {
+    let mut world = steady();
+    world.apply(spec("empty", 0, "good-100"));
+    world.input(Input::StopAll).expect("legal");
+    for routes in &world.routing.services {
+        assert!(routes.endpoints.is_empty(), "{routes:?}");
+        assert_eq!(routes.unavailable, Some(Unavailable::Stopping));
+    }
+    assert_eq!(world.routing.services.len(), 2);
+    for service in ["orders", "empty"] {
+        let shown = world.service(service).unavailable;
+        assert_eq!(shown, Some(Unavailable::Stopping), "{service}");
+    }
+}
+
+#[test]
 fn a_service_that_goes_can_be_declared_again_before_it_is_gone() {
     let mut world = steady();
     world.consumers[0].frozen = true;

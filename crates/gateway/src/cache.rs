@@ -1,13 +1,21 @@
 //! The file `gateway/routes.json`: the last routing state, to start with when the control centre
 //! is away.
+//!
+//! It outlives a kill of the gateway, not a loss of power: that ends the instances, too, so nothing
+//! is synced. What matters is that it is never older than what was acknowledged.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::future::pending;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use mainstay_model::Routing;
 use serde::{Deserialize, Serialize};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::timeout;
+
+use crate::limits::FORGET_TIME;
+use crate::table::Serial;
 
 /// The form of the file. A reader refuses a newer one.
 const FORMAT: u32 = 1;
@@ -42,9 +50,39 @@ pub(crate) enum LoadError {
 /// The file, and the write that is under way.
 pub(crate) struct RoutesFile {
     path: PathBuf,
-    writing: Option<JoinHandle<()>>,
+    writing: Option<JoinHandle<(State, Outcome)>>,
     /// The newest state that is not being written yet.
-    next: Option<Routing>,
+    next: Option<State>,
+    told: Told,
+}
+
+/// A routing state and the table that was made of it.
+struct State {
+    serial: Serial,
+    routing: Routing,
+}
+
+/// What became of a write.
+enum Outcome {
+    Stored,
+    /// It failed, and the file of an older state was removed.
+    Removed(io::Error),
+    /// It failed, and an older state may be in the file.
+    Stale(io::Error),
+}
+
+/// What a successor will find.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Left {
+    NoRoutes,
+    PerhapsRoutes,
+}
+
+/// Whether the present trouble has been told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    Trouble,
 }
 
 impl RoutesFile {
@@ -56,6 +94,7 @@ impl RoutesFile {
             path: directory.join("routes.json"),
             writing: None,
             next: None,
+            told: Told::Nothing,
         })
     }
 
@@ -75,60 +114,117 @@ impl RoutesFile {
     }
 
     /// Writes `routing` in the background; while one is being written, only the newest waits.
-    pub(crate) fn store(&mut self, routing: Routing) {
-        self.next = Some(routing);
-        self.begin();
+    pub(crate) fn store(&mut self, serial: Serial, routing: Routing) {
+        self.next = Some(State { serial, routing });
+        self.go_on();
     }
 
-    fn begin(&mut self) {
-        if self
-            .writing
-            .as_ref()
-            .is_some_and(|writing| !writing.is_finished())
-        {
+    /// Begins to write what waits, if nothing is being written. Called once a second, too, for what
+    /// failed before.
+    pub(crate) fn go_on(&mut self) {
+        if self.writing.is_some() {
             return;
         }
-        let Some(routing) = self.next.take() else {
+        let Some(state) = self.next.take() else {
             return;
         };
         let path = self.path.clone();
-        // Joined by `finish`; a failure costs only the start without a control centre.
-        self.writing = Some(tokio::task::spawn_blocking(move || {
-            if let Err(error) = write(&path, &routing) {
-                tracing::warn!(path = %path.display(), %error, "cannot store the routes");
-            }
+        // Joined by `settled`, or by `forget`. In a thread of its own: the disk may hang.
+        self.writing = Some(spawn_blocking(move || {
+            let outcome = replace(&path, &state.routing);
+            (state, outcome)
         }));
     }
 
-    /// Begins to write what waits, if nothing is being written. Called once a second.
-    pub(crate) fn go_on(&mut self) {
-        self.begin();
+    /// Waits for the end of the write under way; for ever if there is none. Gives the table than
+    /// which a successor will find nothing older, if that is a new one. May be dropped and called
+    /// again.
+    pub(crate) async fn settled(&mut self) -> Option<Serial> {
+        let Some(writing) = &mut self.writing else {
+            return pending().await;
+        };
+        let written = writing.await;
+        self.writing = None;
+        // A panic has told itself.
+        let (state, outcome) = written.ok()?;
+        let serial = state.serial;
+        let (settled, error) = match outcome {
+            Outcome::Stored => {
+                self.told = Told::Nothing;
+                self.go_on();
+                return Some(serial);
+            }
+            Outcome::Removed(error) => (Some(serial), error),
+            Outcome::Stale(error) => (None, error),
+        };
+        if self.told == Told::Nothing {
+            let path = self.path.display();
+            let held_back = settled.is_none();
+            tracing::warn!(%path, %error, held_back, "cannot store the routes; trying again each second");
+            self.told = Told::Trouble;
+        }
+        match self.next {
+            Some(_) => self.go_on(),
+            None => self.next = Some(state),
+        }
+        settled
     }
 
-    /// Waits until the newest state is written.
-    pub(crate) async fn finish(mut self) {
-        while let Some(writing) = self.writing.take() {
-            // A panic has told itself.
-            writing.await.ok();
-            self.begin();
+    /// Removes the file, after the write that is under way.
+    pub(crate) async fn forget(mut self) -> Left {
+        let path = self.path.clone();
+        let removed = async {
+            if let Some(writing) = self.writing.take() {
+                // Whatever it wrote is removed.
+                writing.await.ok();
+            }
+            spawn_blocking(move || remove(&path)).await
+        };
+        match timeout(FORGET_TIME, removed).await {
+            Ok(Ok(Ok(()))) => return Left::NoRoutes,
+            Ok(Ok(Err(error))) => tracing::warn!(%error, "cannot remove the stored routes"),
+            Ok(Err(_)) => tracing::warn!("the removal of the stored routes panicked"),
+            Err(_) => tracing::warn!("the stored routes could not be removed in time"),
         }
+        Left::PerhapsRoutes
     }
 }
 
+/// Puts `routing` in the place of what is stored, or at least takes that away.
+fn replace(path: &Path, routing: &Routing) -> Outcome {
+    match write(path, routing) {
+        Ok(()) => Outcome::Stored,
+        Err(error) => match remove(path) {
+            Ok(()) => Outcome::Removed(error),
+            Err(_) => Outcome::Stale(error),
+        },
+    }
+}
+
+/// Whole or not at all, whenever this process is killed.
 fn write(path: &Path, routing: &Routing) -> io::Result<()> {
     let stored = Stored {
         format: FORMAT,
         routing,
     };
-    let temporary = path.with_extension("json.tmp");
-    let mut file = File::create(&temporary)?;
-    file.write_all(&serde_json::to_vec(&stored)?)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    match path.parent() {
-        Some(directory) => File::open(directory)?.sync_all(),
-        None => Ok(()),
+    let next = next(path);
+    fs::write(&next, serde_json::to_vec(&stored)?)?;
+    fs::rename(&next, path)
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    // A part of a state that did not fit; nobody reads it.
+    fs::remove_file(next(path)).ok();
+    match fs::remove_file(path) {
+        // A file system that may not be written refuses before it looks.
+        Err(error) if fs::exists(path).unwrap_or(true) => Err(error),
+        Ok(()) | Err(_) => Ok(()),
     }
+}
+
+/// Where the next state is written.
+fn next(path: &Path) -> PathBuf {
+    path.with_extension("json.tmp")
 }
 
 #[cfg(test)]
@@ -137,23 +233,73 @@ mod tests {
     use mainstay_ids::{Epoch, Generation};
     use mainstay_testkit::TempDir;
 
+    fn states() -> impl Iterator<Item = (Serial, Routing)> {
+        let first = (Serial::default(), Generation::first(Epoch(3)));
+        let all = std::iter::successors(Some(first), |(serial, generation)| {
+            Some((serial.next(), generation.next()))
+        });
+        all.map(|(serial, generation)| {
+            let services = Vec::new();
+            (
+                serial,
+                Routing {
+                    generation,
+                    services,
+                },
+            )
+        })
+    }
+
     #[tokio::test]
-    async fn the_newest_routes_are_read_back() {
+    async fn a_state_is_settled_when_it_or_a_newer_one_is_read_back() {
         let dir = TempDir::new("routes-file");
         let mut file = RoutesFile::in_state(dir.path()).unwrap();
         assert!(file.load().unwrap().is_none());
-        let mut generation = Generation::first(Epoch(3));
-        for _ in 0..20 {
-            generation = generation.next();
-            file.store(Routing {
-                generation,
-                services: Vec::new(),
-            });
+        let mut newest = Serial::default();
+        for (serial, routing) in states().take(20) {
+            newest = serial;
+            file.store(serial, routing);
         }
-        file.finish().await;
+        loop {
+            let settled = file.settled().await.expect("it is stored");
+            let stored = file.load().unwrap().unwrap().generation;
+            let of_settled = states().find(|(serial, _)| *serial == settled).unwrap().1;
+            assert!(stored >= of_settled.generation);
+            if settled == newest {
+                break;
+            }
+        }
+        assert_eq!(file.forget().await, Left::NoRoutes);
         let again = RoutesFile::in_state(dir.path()).unwrap();
-        let loaded = again.load().unwrap().unwrap();
-        assert_eq!(loaded.generation, generation);
+        assert!(again.load().unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_stored_takes_the_older_file_away_and_is_settled_only_then() {
+        let dir = TempDir::new("routes-file");
+        let mut file = RoutesFile::in_state(dir.path()).unwrap();
+        let mut states = states();
+        let (serial, routing) = states.next().unwrap();
+        file.store(serial, routing);
+        assert_eq!(file.settled().await, Some(serial));
+
+        // In the way of the next write.
+        fs::create_dir(next(&file.path)).unwrap();
+        let (serial, routing) = states.next().unwrap();
+        file.store(serial, routing);
+        assert_eq!(file.settled().await, Some(serial));
+        assert!(file.load().unwrap().is_none());
+
+        // In the way of the removal, too.
+        fs::create_dir(&file.path).unwrap();
+        file.go_on();
+        assert_eq!(file.settled().await, None);
+
+        fs::remove_dir(&file.path).unwrap();
+        fs::remove_dir(next(&file.path)).unwrap();
+        file.go_on();
+        assert_eq!(file.settled().await, Some(serial));
+        assert!(file.load().unwrap().is_some());
     }
 
     #[test]

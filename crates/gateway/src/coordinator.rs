@@ -3,14 +3,16 @@
 //! It runs in the thread that called [`crate::run`]. What it decides is in [`crate::ledger`]; here
 //! are only its channels.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mainstay_model::{Ack, Routing};
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::addresses::Addresses;
-use crate::cache::RoutesFile;
+use crate::cache::{Left, RoutesFile};
 use crate::ledger::{Accepted, Ledger, Progress};
 use crate::limits::ACK_EVERY;
 use crate::table::Table;
@@ -33,15 +35,22 @@ pub(crate) struct Coordinator {
     pub(crate) addresses: Addresses,
     pub(crate) file: RoutesFile,
     pub(crate) workers: usize,
+    /// How long live routes are waited for at the start.
+    pub(crate) first_routes: Duration,
 }
 
 impl Coordinator {
     /// Runs until every worker has ended: with an error as soon as one ends with an error.
-    pub(crate) async fn run(mut self, mut ports: Ports) -> Result<(), WorkerError> {
+    ///
+    /// The stored routes are older than the live ones, so they are kept back for a moment, while
+    /// connections wait in the queues; those of the service addresses are opened by them at once.
+    pub(crate) async fn run(mut self, mut ports: Ports) -> Result<Left, WorkerError> {
         let mut tick = interval(ACK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut left = self.workers;
         let mut watching = Watching::Yes;
+        let mut beginning = Beginning::AwaitsLive;
+        let mut waited = pin!(sleep(self.first_routes));
         self.listen().await;
         while left > 0 {
             tokio::select! {
@@ -52,6 +61,17 @@ impl Coordinator {
                 },
                 Some(applied) = ports.applied.recv() => {
                     if self.ledger.applied(applied) == Progress::Acknowledged {
+                        self.acknowledge(&ports.acks);
+                    }
+                }
+                () = &mut waited, if beginning == Beginning::AwaitsLive => {
+                    beginning = Beginning::Over;
+                    self.begin_with_stored(&ports.tables);
+                }
+                settled = self.file.settled() => {
+                    if let Some(serial) = settled
+                        && self.ledger.settled(serial) == Progress::Acknowledged
+                    {
                         self.acknowledge(&ports.acks);
                     }
                 }
@@ -67,17 +87,30 @@ impl Coordinator {
                 }
             }
         }
-        self.file.finish().await;
-        Ok(())
+        Ok(self.file.forget().await)
+    }
+
+    /// Gives the workers the stored routes, unless live ones came.
+    fn begin_with_stored(&self, tables: &watch::Sender<Arc<Table>>) {
+        let stored = self.ledger.newest();
+        tables.send_if_modified(|table| {
+            let none_came = table.serial < stored.serial;
+            if none_came {
+                tracing::info!(generation = %stored.generation, "beginning with the stored routes");
+                *table = Arc::clone(stored);
+            }
+            none_came
+        });
     }
 
     async fn accept(&mut self, routing: Routing, ports: &Ports) {
         match self.ledger.accept(&routing) {
             Accepted::Newer(table) => {
                 tracing::debug!(generation = %routing.generation, "new routes");
+                let serial = table.serial;
                 ports.tables.send_replace(table);
+                self.file.store(serial, routing);
                 self.listen().await;
-                self.file.store(routing);
             }
             Accepted::Known => {}
             Accepted::Older => {
@@ -97,6 +130,13 @@ impl Coordinator {
         let table = Arc::clone(self.ledger.newest());
         self.addresses.follow(&table).await;
     }
+}
+
+/// Whether live routes are still waited for before the stored ones are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Beginning {
+    AwaitsLive,
+    Over,
 }
 
 /// Whether published states still come.

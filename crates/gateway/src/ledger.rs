@@ -1,5 +1,5 @@
-//! What the coordinator knows and decides: which generation is newest, which every worker has
-//! applied, what is left to drain. No sockets, no clock, no channels: they are in
+//! What the coordinator knows and decides: which generation is newest, which is stored and applied by
+//! every worker, what is left to drain. No sockets, no clock, no channels: they are in
 //! [`crate::coordinator`].
 
 use std::collections::BTreeMap;
@@ -10,6 +10,7 @@ use mainstay_model::{Ack, InFlight, Routing};
 use tokio::sync::Notify;
 
 use crate::endpoint::Registry;
+use crate::limits::TABLES_PENDING_MAX;
 use crate::table::{Serial, Table};
 use crate::worker::{Applied, WorkerIndex};
 
@@ -44,9 +45,12 @@ pub(crate) struct Ledger {
     origin: Origin,
     /// What each worker said last.
     applied: Vec<Option<Serial>>,
-    /// Live tables that not every worker has applied.
+    /// A successor finds no file that is older than this table.
+    settled: Option<Serial>,
+    /// Live tables that may not be acknowledged yet.
     pending: BTreeMap<Serial, Arc<Table>>,
-    /// The newest live table that every worker has applied, or has passed over for a newer one.
+    /// The newest live table that is settled and that every worker has applied, or has passed over
+    /// for a newer one.
     acknowledged: Option<Arc<Table>>,
 }
 
@@ -54,16 +58,13 @@ impl Ledger {
     /// A ledger for `workers` workers; endpoints that have drained wake `drained`.
     pub(crate) fn new(consumer: ConsumerId, workers: usize, drained: Arc<Notify>) -> Self {
         let mut registry = Registry::new(drained);
-        let nothing = Routing {
-            generation: Generation::default(),
-            services: Vec::new(),
-        };
         Self {
             consumer,
-            newest: Arc::new(Table::build(&nothing, Serial::default(), &mut registry)),
+            newest: Arc::new(Table::build(&nothing(), Serial::default(), &mut registry)),
             registry,
             origin: Origin::Nowhere,
             applied: vec![None; workers],
+            settled: None,
             pending: BTreeMap::new(),
             acknowledged: None,
         }
@@ -74,10 +75,11 @@ impl Ledger {
         &self.newest
     }
 
-    /// Takes over what an earlier gateway stored.
-    pub(crate) fn start_with(&mut self, stored: &Routing) {
+    /// Takes over what an earlier gateway stored, if it stored something.
+    pub(crate) fn start_with(&mut self, stored: Option<Routing>) {
+        let stored = stored.unwrap_or_else(nothing);
         let serial = self.newest.serial.next();
-        self.newest = Arc::new(Table::build(stored, serial, &mut self.registry));
+        self.newest = Arc::new(Table::build(&stored, serial, &mut self.registry));
         self.origin = Origin::Stored;
     }
 
@@ -93,6 +95,10 @@ impl Ledger {
         let serial = self.newest.serial.next();
         let table = Arc::new(Table::build(routing, serial, &mut self.registry));
         self.newest = Arc::clone(&table);
+        if self.pending.len() == TABLES_PENDING_MAX {
+            // Whoever has applied and settled the new one has passed over this one.
+            self.pending.pop_last();
+        }
         self.pending.insert(serial, Arc::clone(&table));
         self.registry.drain_others(|key| table.routes_to(key));
         Accepted::Newer(table)
@@ -102,8 +108,19 @@ impl Ledger {
     pub(crate) fn applied(&mut self, applied: Applied) -> Progress {
         let WorkerIndex(worker) = applied.worker;
         self.applied[worker] = self.applied[worker].max(Some(applied.serial));
+        self.advance()
+    }
+
+    /// This table is stored, or the file of an older one is gone.
+    pub(crate) fn settled(&mut self, serial: Serial) -> Progress {
+        self.settled = self.settled.max(Some(serial));
+        self.advance()
+    }
+
+    fn advance(&mut self) -> Progress {
         // `None` is less than any serial: one worker without a table holds all back.
-        let Some(everywhere) = self.applied.iter().copied().min().flatten() else {
+        let everywhere = self.applied.iter().copied().min().flatten();
+        let Some(everywhere) = everywhere.min(self.settled) else {
             return Progress::None;
         };
         let Some((_, table)) = self.pending.range(..=everywhere).next_back() else {
@@ -144,6 +161,14 @@ impl Ledger {
             generation: acknowledged.map(|table| table.generation),
             in_flight: in_flight.collect(),
         }
+    }
+}
+
+/// The routes before any.
+fn nothing() -> Routing {
+    Routing {
+        generation: Generation::default(),
+        services: Vec::new(),
     }
 }
 
@@ -196,10 +221,50 @@ mod tests {
         }
     }
 
+    /// Accepted and stored.
+    fn settled(ledger: &mut Ledger, revision: u64) -> Serial {
+        let serial = accepted(ledger, revision);
+        assert_eq!(ledger.settled(serial), Progress::None);
+        serial
+    }
+
+    #[test]
+    fn what_every_worker_applied_is_acknowledged_when_it_is_settled_and_not_before() {
+        let mut ledger = ledger();
+        let serials: Vec<Serial> = (1..=3)
+            .map(|revision| accepted(&mut ledger, revision))
+            .collect();
+        for worker in 0..2 {
+            assert_eq!(apply(&mut ledger, worker, serials[2]), Progress::None);
+        }
+        assert_eq!(ledger.ack().generation, None);
+        assert_eq!(ledger.settled(serials[0]), Progress::Acknowledged);
+        assert_eq!(ledger.ack().generation, Some(generation(1)));
+        assert_eq!(ledger.settled(serials[2]), Progress::Acknowledged);
+        assert_eq!(ledger.ack().generation, Some(generation(3)));
+    }
+
+    #[test]
+    fn while_nothing_is_settled_a_bounded_number_of_tables_is_kept_and_the_newest_is_one() {
+        let mut ledger = ledger();
+        let many = 10 * u64::try_from(TABLES_PENDING_MAX).expect("small");
+        let last = (1..=many)
+            .map(|revision| accepted(&mut ledger, revision))
+            .last()
+            .expect("there are many");
+        assert_eq!(ledger.pending.len(), TABLES_PENDING_MAX);
+        for worker in 0..2 {
+            apply(&mut ledger, worker, last);
+        }
+        assert_eq!(ledger.settled(last), Progress::Acknowledged);
+        assert_eq!(ledger.ack().generation, Some(generation(many)));
+        assert!(ledger.pending.is_empty());
+    }
+
     #[test]
     fn the_slowest_worker_holds_the_acknowledgement_back() {
         let mut ledger = ledger();
-        let (first, second) = (accepted(&mut ledger, 1), accepted(&mut ledger, 2));
+        let (first, second) = (settled(&mut ledger, 1), settled(&mut ledger, 2));
         assert_eq!(apply(&mut ledger, 0, second), Progress::None);
         assert_eq!(ledger.ack().generation, None);
         assert_eq!(apply(&mut ledger, 1, first), Progress::Acknowledged);
@@ -211,9 +276,9 @@ mod tests {
     #[test]
     fn a_generation_that_all_workers_passed_over_is_acknowledged_by_the_newer_one() {
         let mut ledger = ledger();
-        accepted(&mut ledger, 1);
+        settled(&mut ledger, 1);
         let last = (2..=5)
-            .map(|revision| accepted(&mut ledger, revision))
+            .map(|revision| settled(&mut ledger, revision))
             .last();
         let last = last.expect("there are four");
         apply(&mut ledger, 0, last);
@@ -224,12 +289,12 @@ mod tests {
     #[test]
     fn a_stored_state_is_neither_acknowledged_nor_in_the_way_of_a_live_one() {
         let mut ledger = ledger();
-        ledger.start_with(&routing(7));
+        ledger.start_with(Some(routing(7)));
         let stored = ledger.newest().serial;
         apply(&mut ledger, 0, stored);
         assert_eq!(apply(&mut ledger, 1, stored), Progress::None);
         assert_eq!(ledger.ack().generation, None);
-        let live = accepted(&mut ledger, 7);
+        let live = settled(&mut ledger, 7);
         apply(&mut ledger, 0, live);
         assert_eq!(
             apply(&mut ledger, 1, stored),

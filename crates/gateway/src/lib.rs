@@ -38,6 +38,10 @@
 //! it began before is in the shared count. When all workers have said so, the generation is
 //! acknowledged together with those counts.
 //!
+//! A successor of this process must not send there either. So the acknowledgement also waits until
+//! the state is stored, or the file of an older one is gone; workers do not. At a farewell the file
+//! is removed: nobody waits for the successor then, and instances may go.
+//!
 //! Reading order: [`run`], `table` and `endpoint` (what is shared), `ledger` and `coordinator`,
 //! `view` and `worker`, then the way of a request: `connection`, `proxy`, `errand`, `upstream`,
 //! `answer`, `tunnel`.
@@ -81,7 +85,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access_log::{AccessLog, LogBuffer};
 use crate::addresses::Addresses;
-use crate::cache::RoutesFile;
+use crate::cache::{Left, RoutesFile};
 use crate::clock::Clock;
 use crate::coordinator::{Coordinator, Ports};
 use crate::ledger::Ledger;
@@ -118,6 +122,8 @@ pub struct Deadlines {
     pub response_head: Duration,
     /// For the requests in flight to end, once the gateway is told to stop.
     pub drain: Duration,
+    /// For the control centre to tell the first routes, before the stored ones are used.
+    pub first_routes: Duration,
 }
 
 impl Default for Deadlines {
@@ -127,6 +133,7 @@ impl Default for Deadlines {
             client_idle: limits::CLIENT_IDLE_TIMEOUT,
             response_head: limits::RESPONSE_HEAD_TIMEOUT,
             drain: limits::DRAIN_TIME,
+            first_routes: limits::FIRST_ROUTES_TIME,
         }
     }
 }
@@ -235,16 +242,23 @@ pub fn run(options: Options, sockets: Sockets, stop: CancellationToken) -> Resul
     let consumer = options.consumer.clone();
     // Joined below: it ends when the coordinator closes the acknowledgements.
     let link = runtime.spawn(link::run(
-        client,
-        consumer,
+        client.clone(),
+        consumer.clone(),
         to_coordinator,
         from_coordinator,
     ));
-    let result = serve(&runtime, options, sockets, Link { routings, acks }, &stop);
+    let ended = serve(&runtime, options, sockets, Link { routings, acks }, &stop);
     if runtime.block_on(link).is_err() {
         tracing::error!("the link to the control centre panicked");
     }
-    result
+    // After a farewell instances are stopped without us: not while a successor might begin with
+    // routes to them. Without one, the control centre waits for it, or for the lease.
+    if matches!(ended, Ok(Left::NoRoutes)) {
+        runtime.block_on(link::say_farewell(&client, consumer));
+    }
+    // Not dropped, which would wait for a disk that hangs.
+    runtime.shutdown_background();
+    ended.map(drop)
 }
 
 /// [`run`] with the control centre's side in the caller's hands.
@@ -258,7 +272,10 @@ pub fn run_linked(
     link: Link,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    serve(&runtime()?, options, sockets, link, &stop)
+    let runtime = runtime()?;
+    let ended = serve(&runtime, options, sockets, link, &stop);
+    runtime.shutdown_background();
+    ended.map(drop)
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Error> {
@@ -275,7 +292,7 @@ fn serve(
     sockets: Sockets,
     link: Link,
     stop: &CancellationToken,
-) -> Result<(), Error> {
+) -> Result<Left, Error> {
     let count = sockets.entry.len();
     if count == 0 {
         return Err(Error::NoSockets);
@@ -288,8 +305,8 @@ fn serve(
     let log = open_log(&options.access_log, &counters)?;
     let drained = Arc::new(Notify::new());
     let mut ledger = Ledger::new(options.consumer, count, Arc::clone(&drained));
-    start_with_stored(&mut ledger, &file);
     let (tables, table) = watch::channel(Arc::clone(ledger.newest()));
+    ledger.start_with(stored(&file));
     let (applied_to, applied) = mpsc::channel(APPLIED_PER_WORKER * count);
     let (ended_to, ended) = mpsc::channel(count);
     let stop_workers = stop.child_token();
@@ -309,6 +326,7 @@ fn serve(
         addresses: Addresses::new(orders),
         file,
         workers: count,
+        first_routes: options.deadlines.first_routes,
     };
     let result = runtime.block_on(coordinator.run(Ports {
         routings: link.routings,
@@ -331,15 +349,12 @@ fn serve(
     result.map_err(|error| Error::Worker(chain(&error)))
 }
 
-fn start_with_stored(ledger: &mut Ledger, file: &RoutesFile) {
-    match file.load() {
-        Ok(Some(stored)) => ledger.start_with(&stored),
-        Ok(None) => {}
-        Err(error) => {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "the stored routes are not used");
-        }
-    }
+fn stored(file: &RoutesFile) -> Option<Routing> {
+    file.load().unwrap_or_else(|error| {
+        let error = &error as &dyn std::error::Error;
+        tracing::warn!(error, "the stored routes are not used");
+        None
+    })
 }
 
 fn open_log(to: &AccessLogTo, counters: &Arc<GatewayCounters>) -> Result<Option<AccessLog>, Error> {

@@ -78,6 +78,20 @@ pub(crate) const ROUTINGS: usize = 4;
 /// dropped; each repeats all that matters.
 pub(crate) const ACKS: usize = 16;
 
+/// Live tables that may not be acknowledged yet: as many changes as a rollout makes while the disk
+/// takes a second. Beyond it the disk hangs, and of those that wait the newest is enough.
+pub(crate) const TABLES_PENDING_MAX: usize = 64;
+
+/// How long a starting gateway waits for live routes before it begins with the stored ones, while
+/// clients wait in the listening queues. A control centre that answers sends its first line within
+/// milliseconds, so this covers a busy machine and two missed tries to reach it; more would turn the
+/// absence of the control centre into timeouts of clients, of which the shortest usual one is 1 s.
+pub(crate) const FIRST_ROUTES_TIME: Duration = Duration::from_millis(500);
+
+/// How long the removal of the stored routes may take at the end. The supervisor waits for us, and
+/// if the disk hangs there is no farewell, so that nothing is stopped early.
+pub(crate) const FORGET_TIME: Duration = Duration::from_secs(1);
+
 /// `Applied` messages of one worker. Full: the worker waits for the coordinator, which never waits
 /// for a worker but for room in its orders.
 pub(crate) const APPLIED_PER_WORKER: usize = 4;

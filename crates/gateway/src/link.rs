@@ -18,7 +18,7 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
 /// supervisor's next incarnation, or by the lease.
 const FAREWELL_TIME: Duration = Duration::from_millis(500);
 
-/// Follows the routes and posts acknowledgements until `acks` is closed; then says farewell.
+/// Follows the routes and posts acknowledgements until `acks` is closed.
 pub(crate) async fn run(
     client: Client,
     consumer: ConsumerId,
@@ -29,6 +29,10 @@ pub(crate) async fn run(
         () = watch(&client, &consumer, routings) => {}
         () = post(&client, acks) => {}
     }
+}
+
+/// Tells that this consumer is no more.
+pub(crate) async fn say_farewell(client: &Client, consumer: ConsumerId) {
     let farewell = Farewell {
         consumer,
         reason: "stopped".to_owned(),

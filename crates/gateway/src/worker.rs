@@ -84,6 +84,8 @@ pub(crate) struct Worker {
 /// Whether new connections are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
+    /// Not before there is a table; until then they wait in the kernel's queue.
+    Opening,
     Serving,
     Draining,
 }
@@ -150,6 +152,10 @@ impl Worker {
         let next = self.view().next(table, self.clock);
         let serial = next.serial();
         self.view.replace(Rc::new(next));
+        match self.stage.get() {
+            Stage::Opening => self.stage.set(Stage::Serving),
+            Stage::Serving | Stage::Draining => {}
+        }
         self.table_changed.notify_waiters();
         serial
     }
@@ -218,7 +224,7 @@ impl Worker {
             log: RefCell::new(setup.log.take()),
             clients: RefCell::new(Vec::new()),
             client_left: Notify::new(),
-            stage: Cell::new(Stage::Serving),
+            stage: Cell::new(Stage::Opening),
             random: RefCell::new(fastrand::Rng::new()),
             budget: RefCell::new(RetryBudget::new(setup.clock.now())),
         }
@@ -230,8 +236,6 @@ async fn serve(mut setup: Setup) -> Result<(), WorkerError> {
     let mut acceptors = Acceptors::new(Rc::clone(&worker));
     acceptors.add(Scope::Entry, setup.entry)?;
     let (mut tables, mut orders) = (setup.tables, setup.orders);
-    // The first table is applied like any other: it may be a live one already.
-    tables.mark_changed();
     let mut sweep = interval(SWEEP_EVERY);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut deadline = None;
@@ -324,6 +328,9 @@ impl Acceptors {
 
 async fn accept(worker: Rc<Worker>, listener: TcpListener, scope: Scope) {
     let mut told = Told::Nothing;
+    while worker.stage.get() == Stage::Opening {
+        worker.table_changed.notified().await;
+    }
     loop {
         if worker.clients.borrow().len() >= CONNECTIONS_MAX {
             worker.client_left.notified().await;

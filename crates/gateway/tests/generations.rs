@@ -6,19 +6,19 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mainstay_gateway::{RetryRoutes, Seams};
+use mainstay_gateway::{Deadlines, RetryRoutes, Seams};
 use mainstay_ids::{Attempt, Generation};
 use mainstay_model::{Ack, Endpoint};
 use mainstay_testkit::{TempDir, wait_until};
 use support::{
     Gateway, Instance, SOON, Setting, Then, answer, connect, consumer, endpoint, generation,
-    header, instance, one_service, read_body, read_reply, send, write_request,
+    header, instance, nobody, one_service, read_body, read_reply, send, write_request,
 };
 
 /// A test lets an instance go on once or twice; more would wait.
@@ -241,20 +241,118 @@ fn the_drain_test_fails_when_retries_choose_by_the_table_of_their_first_try() {
 fn stored_routes_are_used_when_the_control_centre_is_away() {
     let instance = Instance::named("one");
     let gateway = Gateway::with(one_service(7, vec![endpoint(1, instance.address)]));
-    let state = gateway.stop_and_keep_state();
+    let state = gateway.kill_and_keep_state();
     let gateway = Gateway::start_with_api(Setting {
         state: Some(state),
         ..Setting::default()
     });
     assert_eq!(gateway.request("GET", "/").text(), "one");
     // What was stored is not acknowledged, and anything that the control centre says replaces it.
-    let state = gateway.stop_and_keep_state();
+    let state = gateway.kill_and_keep_state();
     let gateway = Gateway::start(Setting {
         state: Some(state),
         ..Setting::default()
     });
     gateway.wait_for_ack("it lives", |ack| ack.generation.is_none());
     gateway.publish_and_wait(one_service(3, vec![endpoint(1, instance.address)]));
+}
+
+/// Longer than any test: what came earlier did not come because the time was over.
+const NEVER: Duration = Duration::from_hours(1);
+
+#[test]
+fn a_starting_gateway_prefers_live_routes_and_lets_connections_wait_for_them() {
+    let (old, new) = (Instance::named("old"), Instance::named("new"));
+    let mut stored = one_service(7, vec![endpoint(1, old.address)]);
+    let address = nobody();
+    stored.services[0].address = Some(address);
+    let gateway = Gateway::with(stored.clone());
+    let state = gateway.kill_and_keep_state();
+    let deadlines = Deadlines {
+        first_routes: NEVER,
+        ..Setting::default().deadlines
+    };
+    let gateway = Gateway::start(Setting {
+        state: Some(state),
+        deadlines,
+        ..Setting::default()
+    });
+    let mut clients = vec![connect(gateway.entry)];
+    clients.push(wait_until(SOON, "the service's address is open", || {
+        TcpStream::connect(address).map_err(|error| error.to_string())
+    }));
+    for client in &mut clients {
+        write_request(client, "GET", "/", &[], b"");
+    }
+    // Two beats later they still wait.
+    let acks = gateway.acks().len();
+    wait_until(SOON, "it goes on", || {
+        let now = gateway.acks().len();
+        (now >= acks + 2)
+            .then_some(())
+            .ok_or_else(|| now.to_string())
+    });
+    assert_eq!(old.count(), 0);
+    let mut live = stored;
+    live.generation = generation(1, 8);
+    live.services[0].endpoints = vec![endpoint(2, new.address)];
+    gateway.publish_and_wait(live);
+    for client in &mut clients {
+        assert_eq!(read_reply(client).text(), "new");
+    }
+    assert_eq!(old.count(), 0);
+}
+
+#[test]
+fn while_the_disk_hangs_new_routes_are_in_force_and_only_their_acknowledgement_waits() {
+    let (old, new) = (Instance::named("old"), Instance::named("new"));
+    let gateway = Gateway::with(one_service(1, vec![endpoint(1, old.address)]));
+    // To open a pipe for writing takes until somebody reads it.
+    let disk = gateway.state.join("gateway/routes.json.tmp");
+    rustix::fs::mkfifoat(
+        rustix::fs::CWD,
+        &disk,
+        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+    )
+    .unwrap();
+    gateway.publish(one_service(2, vec![endpoint(2, new.address)]));
+    wait_until(SOON, "the new routes are in force", || {
+        let text = gateway.request("GET", "/").text();
+        if text == "new" { Ok(()) } else { Err(text) }
+    });
+    let acks = gateway.acks().len();
+    wait_until(SOON, "it goes on", || {
+        let now = gateway.acks().len();
+        (now >= acks + 2)
+            .then_some(())
+            .ok_or_else(|| now.to_string())
+    });
+    for (_, ack) in gateway.acks() {
+        assert!(
+            ack.generation <= Some(generation(1, 1)),
+            "{ack:?} is not stored"
+        );
+    }
+    let written = std::fs::read_to_string(&disk).unwrap();
+    assert!(written.contains("orders-2"), "{written}");
+    gateway.wait_for_ack("it is stored", |ack| {
+        ack.generation == Some(generation(1, 2))
+    });
+}
+
+#[test]
+fn routes_that_cannot_be_stored_are_acknowledged_when_the_older_ones_are_removed() {
+    let instance = Instance::named("one");
+    let gateway = Gateway::with(one_service(1, vec![endpoint(1, instance.address)]));
+    let in_the_way = gateway.state.join("gateway/routes.json.tmp");
+    std::fs::create_dir(&in_the_way).unwrap();
+    gateway.publish_and_wait(one_service(2, vec![endpoint(1, instance.address)]));
+    assert!(!gateway.routes_file().exists());
+    // As soon as it can be, it is stored after all.
+    std::fs::remove_dir(&in_the_way).unwrap();
+    wait_until(SOON, "the routes are stored", || {
+        std::fs::metadata(gateway.routes_file()).map_err(|error| error.to_string())
+    });
 }
 
 #[test]
@@ -368,7 +466,37 @@ fn the_link_follows_the_watch_posts_acknowledgements_and_says_farewell() {
     };
     assert_eq!(generation, routing.generation);
     assert_eq!(gateway.request("GET", "/").text(), "one");
+    assert!(gateway.routes_file().exists());
     gateway.stop();
     let (_, farewell) = next("POST /v1/consumers/farewell");
     assert!(farewell.contains("\"reason\""), "{farewell}");
+    assert!(
+        !gateway.routes_file().exists(),
+        "a successor might begin with routes for which nobody waited"
+    );
+}
+
+#[test]
+fn a_gateway_that_cannot_remove_its_routes_says_no_farewell() {
+    let instance = Instance::named("one");
+    let dir = TempDir::new("no-farewell");
+    let routing = one_service(1, vec![endpoint(1, instance.address)]);
+    let (api, posted) = control_centre(&dir, serde_json::to_string(&routing).unwrap());
+    let gateway = Gateway::start_with_api(Setting {
+        api,
+        ..Setting::default()
+    });
+    let routes = gateway.routes_file();
+    wait_until(SOON, "the routes are stored", || {
+        std::fs::metadata(&routes).map_err(|error| error.to_string())
+    });
+    std::fs::remove_file(&routes).unwrap();
+    std::fs::create_dir(&routes).unwrap();
+    drop(gateway);
+    let posted: Vec<_> = posted.try_iter().map(|(first, _)| first).collect();
+    assert!(!posted.is_empty());
+    assert!(
+        !posted.iter().any(|first| first.contains("farewell")),
+        "{posted:?}"
+    );
 }

@@ -697,7 +697,7 @@ fn the_access_log_has_a_line_for_every_request() {
         let reply = send(gateway.entry, "GET", "/\"x", &[("x-request-id", &id)], b"");
         assert_eq!(reply.status, 200);
     }
-    let state = gateway.stop_and_keep_state();
+    let state = gateway.kill_and_keep_state();
     let text = std::fs::read_to_string(state.join("access.log")).unwrap();
     let lines: Vec<serde_json::Value> = text
         .lines()

@@ -18,8 +18,9 @@
 
 use std::future::pending;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -27,8 +28,8 @@ use mainstay_api::wire::{Problem, ProblemCode};
 use mainstay_control::{
     Clock, Control, Input, Refusal, RefusalKind, Reply, RestoreError, Settings,
 };
-use mainstay_ids::{self as ids, NodeName, ServiceName, Timestamp};
-use mainstay_store::{OpenError, SaveError};
+use mainstay_ids::{self as ids, InstanceId, NodeName, ServiceName, Timestamp};
+use mainstay_store::{OpenError, STATE_FILE, SaveError};
 use tokio::sync::mpsc;
 use tokio::task::JoinError;
 use tokio::time::Instant;
@@ -81,6 +82,30 @@ pub enum StartError {
     /// The state cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// There is no state, and yet there are instances: somebody took the file away. A new beginning
+    /// would stop them as unknown, and gateways would refuse its routes as older than theirs.
+    #[error(
+        "state file `{path}` is missing although `{run}` names instances ({instances}): put the \
+         file back, or, to begin with no services, stop those instances (SIGTERM to the shim that \
+         each `shim.json` there names) and empty that directory"
+    )]
+    Forgotten {
+        /// The file that should be there.
+        path: PathBuf,
+        /// Where the agent keeps its instances.
+        run: PathBuf,
+        /// Their names.
+        instances: String,
+    },
+    /// Nobody can tell whether there are instances.
+    #[error("cannot look for instances in `{path}`")]
+    Instances {
+        /// Where.
+        path: PathBuf,
+        /// The operating system's reason.
+        #[source]
+        source: io::Error,
+    },
     /// What was opened makes no sense.
     #[error("cannot continue from the stored state")]
     Restore(#[source] RestoreError),
@@ -121,10 +146,14 @@ impl Centre {
             acknowledged_drain: options.acknowledged_drain,
             address_seed: address_seed(&options.state),
         };
-        let (mut archive, snapshot, past) = Archive::open(&options.state.join("control"))?;
+        let directory = options.state.join("control");
+        let (mut archive, snapshot, past) = Archive::open(&directory)?;
         let clock = read_clock(start);
         let control = match snapshot {
-            None => Control::new(options.node.clone(), settings),
+            None => {
+                refuse_if_forgotten(&directory.join(STATE_FILE), &options.state.join("run"))?;
+                Control::new(options.node.clone(), settings)
+            }
             Some(snapshot) => {
                 Control::restore(snapshot, settings, clock).map_err(StartError::Restore)?
             }
@@ -350,6 +379,36 @@ impl Centre {
         self.archive = Some(archive);
         Ok(outcome)
     }
+}
+
+/// Refuses to begin with nothing where instances are on record.
+fn refuse_if_forgotten(state: &Path, run: &Path) -> Result<(), StartError> {
+    let failed = |source| StartError::Instances {
+        path: run.to_owned(),
+        source,
+    };
+    let entries = match run.read_dir() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(failed)?,
+    };
+    let mut instances = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(failed)?.file_name();
+        let id = name
+            .to_str()
+            .and_then(|name| name.parse::<InstanceId>().ok());
+        instances.extend(id);
+    }
+    if instances.is_empty() {
+        return Ok(());
+    }
+    instances.sort();
+    let instances: Vec<String> = instances.iter().map(ToString::to_string).collect();
+    Err(StartError::Forgotten {
+        path: state.to_owned(),
+        run: run.to_owned(),
+        instances: instances.join(", "),
+    })
 }
 
 /// Whether somebody wants a change, which then must be durable or refused; all else has happened

@@ -88,7 +88,7 @@ pub enum OpenError {
     /// It is not as it was written.
     #[error(
         "state file `{path}` is damaged: {damage}; it was left as it is. Put a good copy in its \
-         place, or move it away to begin with no services (instances that run are then stopped)"
+         place, or, once no instance of it runs, move it away to begin with no services"
     )]
     Damaged {
         /// The file.

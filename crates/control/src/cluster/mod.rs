@@ -222,7 +222,11 @@ impl Control {
                 let (services, _, mut step) = self.step(clock);
                 services.remove_all(&mut step);
             }
-            Input::StopAll => self.purpose = Purpose::StopAll,
+            Input::StopAll => {
+                self.purpose = Purpose::StopAll;
+                // The reason in the routes changes even where there is nothing to stop.
+                self.journal.mark_changed();
+            }
         }
         Ok(reply)
     }
@@ -270,7 +274,8 @@ impl Control {
             return;
         }
         let upcoming = self.upcoming();
-        self.services.publish_routing(&mut self.routing, upcoming);
+        self.services
+            .publish_routing(self.purpose, &mut self.routing, upcoming);
         self.services
             .publish_plan(&self.strangers, &mut self.plan, upcoming);
     }

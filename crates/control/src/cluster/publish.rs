@@ -13,6 +13,7 @@ use mainstay_model::routing::ServiceRoutes;
 use mainstay_model::service::{Check, HealthSpec, LogSpec, OnFailure, RolloutSpec, Step};
 use mainstay_model::{NodePlan, Routing, ServiceSpec};
 
+use super::Purpose;
 use super::declare::Services;
 use super::instance::{Exposure, Instance, Life};
 use super::report::Strangers;
@@ -20,12 +21,19 @@ use super::service::{Service, instance_id};
 
 impl Services {
     /// Brings the routing up to date. A changed content has the generation `upcoming`.
-    pub(super) fn publish_routing(&mut self, routing: &mut Routing, upcoming: Generation) {
+    pub(super) fn publish_routing(
+        &mut self,
+        purpose: Purpose,
+        routing: &mut Routing,
+        upcoming: Generation,
+    ) {
         let routed = self.by_name.iter().filter(|(_, service)| {
             let spec = service.spec();
             spec.http.is_some() || spec.address.is_some()
         });
-        let services: Vec<ServiceRoutes> = routed.map(routes).collect();
+        let services: Vec<ServiceRoutes> = routed
+            .map(|(name, service)| routes(name, service, purpose))
+            .collect();
         if services != routing.services {
             routing.services = services;
             routing.generation = upcoming;
@@ -108,7 +116,7 @@ impl Services {
     }
 }
 
-fn routes((name, service): (&ServiceName, &Service)) -> ServiceRoutes {
+fn routes(name: &ServiceName, service: &Service, purpose: Purpose) -> ServiceRoutes {
     let instances = service.instances.iter();
     let endpoints: Vec<_> = instances
         .filter_map(|(number, instance)| instance.endpoint(instance_id(name, *number)))
@@ -117,7 +125,7 @@ fn routes((name, service): (&ServiceName, &Service)) -> ServiceRoutes {
         service: name.clone(),
         http: service.spec().http.clone(),
         address: service.address(),
-        unavailable: endpoints.is_empty().then(|| service.unavailable()),
+        unavailable: endpoints.is_empty().then(|| service.unavailable(purpose)),
         endpoints,
     }
 }

@@ -12,6 +12,7 @@ use mainstay_model::routing::Unavailable;
 use mainstay_model::service::AddressSpec;
 use mainstay_model::{EventKind, ServiceSpec};
 
+use super::Purpose;
 use super::instance::{Instance, Life, Standing, Trial};
 use super::step::Step;
 
@@ -208,7 +209,11 @@ impl Service {
     }
 
     /// Why there is no endpoint, when there is none.
-    pub(super) fn unavailable(&self) -> Unavailable {
+    pub(super) fn unavailable(&self, purpose: Purpose) -> Unavailable {
+        match purpose {
+            Purpose::StopAll => return Unavailable::Stopping,
+            Purpose::KeepUp => {}
+        }
         let loops = |instance: &Instance| instance.crash_looping == CrashLooping::Yes;
         let all_loop = self.kept().next().is_some() && self.kept().all(|(_, one)| loops(one));
         match self.course {

@@ -12,10 +12,10 @@ use mainstay_model::report::CrashLooping;
 use mainstay_model::routing::Unavailable;
 use mainstay_model::{Exit, Phase, ServiceSpec};
 
-use super::Control;
 use super::consumers::Presence;
 use super::instance::{Instance, Life, Standing};
 use super::service::{Course, Service, instance_id};
+use super::{Control, Purpose};
 
 /// What is going on with a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,13 +133,13 @@ impl Control {
     /// The services by name.
     pub fn services(&self) -> impl Iterator<Item = ServiceView<'_>> {
         let services = self.services.by_name.iter();
-        services.map(|(name, service)| service.view(name))
+        services.map(|(name, service)| service.view(name, self.purpose))
     }
 
     /// One service.
     pub fn service(&self, name: &ServiceName) -> Option<ServiceView<'_>> {
         let (name, service) = self.services.by_name.get_key_value(name)?;
-        Some(service.view(name))
+        Some(service.view(name, self.purpose))
     }
 
     /// The instances by id.
@@ -174,7 +174,7 @@ impl Control {
 }
 
 impl Service {
-    fn view<'a>(&'a self, name: &'a ServiceName) -> ServiceView<'a> {
+    fn view<'a>(&'a self, name: &'a ServiceName, purpose: Purpose) -> ServiceView<'a> {
         let serves = |(number, instance): (&u64, &Instance)| {
             instance.endpoint(instance_id(name, *number)).is_some()
         };
@@ -188,7 +188,7 @@ impl Service {
             ready: u32::try_from(self.ready()).unwrap_or(u32::MAX),
             state: self.state(),
             address: self.address(),
-            unavailable: (!available).then(|| self.unavailable()),
+            unavailable: (!available).then(|| self.unavailable(purpose)),
             versions: self.versions.keys().copied().collect(),
         }
     }

@@ -250,9 +250,18 @@ impl Gateway {
         self.stop.cancel();
     }
 
-    /// Stops it and gives its directory on.
-    pub fn stop_and_keep_state(mut self) -> TempDir {
+    /// Where it stores routes.
+    pub fn routes_file(&self) -> std::path::PathBuf {
+        self.state.join("gateway/routes.json")
+    }
+
+    /// Stops it and gives its directory on, as a kill would have left it.
+    pub fn kill_and_keep_state(mut self) -> TempDir {
+        let (path, stored) = (self.routes_file(), std::fs::read(self.routes_file()));
         self.end();
+        if let Ok(stored) = stored {
+            std::fs::write(path, stored).unwrap();
+        }
         std::mem::replace(&mut self.state, TempDir::new("gateway-after"))
     }
 

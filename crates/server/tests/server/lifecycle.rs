@@ -1,9 +1,11 @@
 //! What a user, an agent and a gateway see from a declaration to its end.
 
+use std::error::Error as _;
+
 use mainstay_api::wire::{Accepted, InstanceStatus, Scale, Status};
 use mainstay_control::AcknowledgedDrain;
 use mainstay_model::{Event, EventKind, PlannedAction};
-use mainstay_testkit::wait_until_async;
+use mainstay_testkit::{TempDir, wait_until_async};
 
 use crate::centre::{DEADLINE, Place, apply, service, spec};
 use crate::pretenders::{Agent, Gateway};
@@ -217,4 +219,27 @@ async fn after_a_shutdown_nothing_runs_and_the_next_start_brings_it_back() {
         "{after:?} are new ones"
     );
     assert_eq!(agent.seen().wrong, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_missing_state_is_not_begun_anew_while_there_are_instances() {
+    let dir = TempDir::new("forgotten");
+    let state = dir.join("state");
+    let instance = state.join("run").join("orders-7");
+    std::fs::create_dir_all(&instance).expect("is made");
+    let mut place = Place::with_state(dir, &state);
+    let refused = place.start().ended().await.expect_err("cannot start");
+    let reason = refused.source().expect("has a reason").to_string();
+    let file = state.join("control").join("state.json");
+    for part in [&file, &state.join("run")] {
+        assert!(reason.contains(&part.display().to_string()), "{reason}");
+    }
+    assert!(reason.contains("orders-7"), "{reason}");
+    assert!(reason.contains("put the file back"), "{reason}");
+    assert!(!file.exists(), "the next start must find it missing, too");
+
+    std::fs::remove_dir(&instance).expect("is removed");
+    let _running = place.start();
+    let status = place.client().get::<Status>("/v1/status").await;
+    status.expect("it begins with nothing");
 }
