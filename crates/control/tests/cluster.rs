@@ -411,6 +411,7 @@ fn ack(consumer: &ConsumerId, generation: Generation, busy: &[&InstanceId]) -> I
         requests: 1,
     };
     Input::Ack(Ack {
+        unbound: Vec::new(),
         consumer: consumer.clone(),
         generation: Some(generation),
         in_flight: busy.iter().map(in_flight).collect(),

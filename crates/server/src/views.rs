@@ -30,6 +30,7 @@ pub(crate) fn status(view: &View<'_>) -> Status {
         consumer: consumer.consumer,
         acknowledged: consumer.acknowledged,
         silent_ms: millis(consumer.silent),
+        unbound: consumer.unbound,
     };
     let node = view.control.node(view.clock.now);
     Status {
