@@ -41,6 +41,7 @@ pub(crate) fn status(view: &View<'_>) -> Status {
         consumers: view
             .control
             .consumers(view.clock.now)
+            .filter(|consumer| consumer.presence != control::Presence::Gone)
             .map(consumer)
             .collect(),
         nodes: vec![NodeStatus {
