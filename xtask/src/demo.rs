@@ -27,6 +27,9 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
+    // The terminal sends Ctrl-C to `mainstay dev` and to `mainstay prove` as well, which then come
+    // to their ends; we wait for them and tell how it was.
+    ctrlc::set_handler(|| {}).context("cannot take Ctrl-C over")?;
     headline("building mainstay and the shop (a few minutes the first time)");
     build()?;
     headline("starting the shop: orders calls payments and inventory, each in several instances");
@@ -75,6 +78,8 @@ fn build() -> anyhow::Result<()> {
 struct Shop {
     mainstay: PathBuf,
     state: PathBuf,
+    /// Where clients enter.
+    entry: String,
     dev: Child,
     output: Option<JoinHandle<()>>,
 }
@@ -110,6 +115,7 @@ impl Shop {
         Ok(Self {
             mainstay,
             state,
+            entry: entry.to_owned(),
             dev,
             output,
         })
@@ -121,26 +127,34 @@ impl Shop {
         command
     }
 
-    /// `mainstay status` ends with 0 when everything is as wanted.
     fn wait_until_ready(&mut self) -> anyhow::Result<()> {
         let began = Instant::now();
         loop {
-            let mut status = self.command("status");
-            let status = status.stdout(Stdio::null()).stderr(Stdio::null()).status();
-            if status.context("cannot ask for the status")?.success() {
+            if let Some(entry) = self.entry_when_ready()? {
+                println!("clients enter at http://{entry}");
+                self.entry = entry;
                 return Ok(());
             }
             if let Some(ended) = self.dev.try_wait().context("cannot ask after mainstay")? {
                 bail!("mainstay ended before the shop was ready: {ended}");
             }
             if began.elapsed() > READY_DEADLINE {
-                bail!(
-                    "the shop was not ready within {} s",
-                    READY_DEADLINE.as_secs()
-                );
+                bail!("the shop was not ready within {READY_DEADLINE:?}");
             }
             std::thread::park_timeout(Duration::from_millis(100));
         }
+    }
+
+    /// Where clients enter, once there are services and all is as wanted: then `mainstay status`
+    /// ends with 0.
+    fn entry_when_ready(&self) -> anyhow::Result<Option<String>> {
+        let mut status = self.command("status");
+        let asked = status.arg("--json").stderr(Stdio::null()).output();
+        let asked = asked.context("cannot ask for the status")?;
+        let seen: serde_json::Value = serde_json::from_slice(&asked.stdout).unwrap_or_default();
+        let services = seen["services"].as_array().map_or(0, Vec::len);
+        let entry = seen["entry"][0].as_str().filter(|_| services > 0);
+        Ok(entry.filter(|_| asked.status.success()).map(str::to_owned))
     }
 
     fn prove(&self) -> anyhow::Result<ExitStatus> {
@@ -164,11 +178,11 @@ impl Shop {
             "did NOT hold"
         };
         println!("\nThe claim {held}. The shop keeps running; Ctrl-C stops it. To try:");
-        println!("  {mainstay} status --state {state}      # the address of the entry is in it");
+        println!("  {mainstay} status --state {state}");
         println!("  {mainstay} ps --state {state}          # kill a PID of it: kill -9 PID");
         println!("  {mainstay} events -f --state {state}   # what is decided, and why");
         println!("  {mainstay} scale orders 5 --state {state}");
-        println!("  curl -i http://{ENTRY}/orders/1");
+        println!("  curl -i http://{}/orders/1", self.entry);
     }
 
     /// Until Ctrl-C, which the terminal sends to `mainstay dev` as well as to us, or its own end.

@@ -1,5 +1,6 @@
 //! Rules on how our code looks that the compiler does not know. Each finding says what to do instead.
 
+mod codes;
 mod names;
 mod rules;
 
@@ -20,6 +21,7 @@ pub(crate) fn check() -> Result<()> {
         .map(|program| program.name)
         .collect();
     let mut findings: Vec<Finding> = files.iter().flat_map(white_space).collect();
+    findings.extend(codes::check(&files));
     for source in tree::sources(&files) {
         findings.extend(check_source(&source, &listed));
     }

@@ -135,6 +135,9 @@ pub struct ConsumerStatus {
     pub acknowledged: Option<Generation>,
     /// Milliseconds since it last renewed its watch.
     pub silent_ms: u64,
+    /// The service addresses on which it cannot listen, most often because another program does.
+    #[serde(default)]
+    pub unbound: Vec<SocketAddr>,
 }
 
 /// One node.

@@ -411,6 +411,7 @@ fn ack(consumer: &ConsumerId, generation: Generation, busy: &[&InstanceId]) -> I
         requests: 1,
     };
     Input::Ack(Ack {
+        unbound: Vec::new(),
         consumer: consumer.clone(),
         generation: Some(generation),
         in_flight: busy.iter().map(in_flight).collect(),
@@ -590,6 +591,7 @@ fn what_nobody_can_reach_is_stopped_at_once() {
 #[test]
 fn with_the_acknowledged_drain_off_an_instance_is_stopped_in_the_moment_it_leaves_the_routes() {
     let mut world = World::new(Settings {
+        address_seed: 0,
         acknowledged_drain: AcknowledgedDrain::Off,
     });
     world.join(Consumer::new("gateway"));

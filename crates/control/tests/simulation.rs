@@ -487,6 +487,7 @@ fn no_promise_is_broken_whatever_goes_wrong() {
 #[test]
 fn without_the_acknowledged_drain_instances_are_stopped_under_requests() {
     let settings = Settings {
+        address_seed: 0,
         acknowledged_drain: AcknowledgedDrain::Off,
     };
     let red = (0..20).filter(|seed| {

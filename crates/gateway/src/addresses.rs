@@ -29,6 +29,13 @@ impl Addresses {
         }
     }
 
+    /// Those that could not be bound.
+    pub(crate) fn failing(&self) -> Vec<SocketAddr> {
+        let mut failing: Vec<SocketAddr> = self.failing.keys().copied().collect();
+        failing.sort_unstable();
+        failing
+    }
+
     /// Binds what is missing and gives up what is no longer wanted. Called on each new table and
     /// once a second, so that an address that was in use is tried again.
     pub(crate) async fn follow(&mut self, table: &Table) {

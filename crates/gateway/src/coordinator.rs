@@ -122,7 +122,11 @@ impl Coordinator {
 
     /// Level-triggered, so that a lost one does no harm: the next comes within a second.
     fn acknowledge(&mut self, acks: &mpsc::Sender<Ack>) {
-        acks.try_send(self.ledger.ack()).ok();
+        let ack = Ack {
+            unbound: self.addresses.failing(),
+            ..self.ledger.ack()
+        };
+        acks.try_send(ack).ok();
         self.ledger.forget_drained();
     }
 

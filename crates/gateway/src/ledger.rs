@@ -160,6 +160,7 @@ impl Ledger {
             consumer: self.consumer.clone(),
             generation: acknowledged.map(|table| table.generation),
             in_flight: in_flight.collect(),
+            unbound: Vec::new(),
         }
     }
 }

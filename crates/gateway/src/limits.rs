@@ -29,8 +29,8 @@ pub(crate) const UPSTREAM_IDLE_COUNT_MAX: usize = 128;
 /// Clients' connections per worker. Full: no more are accepted, they wait in the kernel's queue.
 pub(crate) const CONNECTIONS_MAX: usize = 20_000;
 
-/// Read buffer of one connection: larger heads than this are refused (431), bodies pass in chunks
-/// of up to this. The same as the largest head that common servers accept.
+/// Read buffer of one connection: heads that do not fit are refused (431), bodies pass in chunks of
+/// up to this. hyper fills a buffer before it looks, so that up to twice as long a head may pass.
 pub(crate) const HTTP_BUFFER_LEN_MAX: usize = 64 * 1024;
 
 /// After accept failed for want of descriptors or memory: time for a few connections to end. Until

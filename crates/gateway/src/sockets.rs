@@ -8,17 +8,23 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use crate::limits::{BACKLOG, TCP_KEEPALIVE_AFTER, TCP_KEEPALIVE_EVERY};
 
 /// Opens one listening socket on `address` for each of `count` workers.
+///
+/// `SO_REUSEPORT` would also let the gateway of another Mainstay share the address, each getting
+/// half of the other's requests. So it is tried alone first, which fails while anybody listens.
 pub(crate) fn listen(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
+    tcp_socket(address)?.bind(&address.into())?;
     (0..count).map(|_| listen_shared(address)).collect()
 }
 
-fn listen_shared(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
+fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
+    Ok(socket)
+}
+
+fn listen_shared(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = tcp_socket(address)?;
     socket.set_reuse_port(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
@@ -36,4 +42,23 @@ pub(crate) fn prepare(listener: &TcpListener) -> io::Result<()> {
         .with_interval(TCP_KEEPALIVE_EVERY)
         .with_retries(3);
     socket.set_tcp_keepalive(&keepalive)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_share_an_address_and_two_gateways_do_not() {
+        let address = (1..=254)
+            .map(|host| SocketAddr::from(([127, 77, 0, host], 18_080)))
+            .find(|address| TcpListener::bind(address).is_ok())
+            .expect("one of them is free");
+        let first = listen(address, 2).expect("it is free");
+        assert_eq!(first.len(), 2);
+        let error = listen(address, 2).expect_err("another listens there");
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        drop(first);
+        assert!(listen(address, 1).is_ok());
+    }
 }

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
+use std::time::Duration;
 
 use anyhow::Context;
 use mainstay_agent::ShimProgram;
@@ -25,6 +26,10 @@ use crate::supervisor::sockets::{API_TCP, API_UNIX, ENTRY};
 
 /// The name under which a gateway follows the routes.
 const GATEWAY_CONSUMER: &str = "gateway";
+
+/// How long the gateway of `dev` may finish requests at its end: below what the supervisor grants
+/// it, and long after its instances were drained.
+const GATEWAY_DRAIN: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(place: &Place, internal: Internal) -> anyhow::Result<Outcome> {
     start_log();
@@ -148,7 +153,10 @@ fn run_gateway(
             Switch::On => AccessLogTo::File(place.state.join("logs").join("access.log")),
             Switch::Off => AccessLogTo::Off,
         },
-        deadlines: Deadlines::default(),
+        deadlines: Deadlines {
+            drain: GATEWAY_DRAIN,
+            ..Deadlines::default()
+        },
         seams: Seams::default(),
     };
     raise_descriptor_limit();

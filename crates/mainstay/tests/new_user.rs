@@ -77,6 +77,26 @@ fn system_a_port_in_use_is_told_with_what_to_do() {
 }
 
 #[test]
+fn system_a_service_address_in_use_is_told_and_taken_once_it_is_free() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut running = Running::prepare("address");
+    let address = format!("address = \"{}\"\n{QUICK}", taken.local_addr().unwrap());
+    let file = running.write_service(&python_server(""), &address);
+    running.dev(&[file.to_str().unwrap()]);
+    running.wait_for_output("another program listens there");
+    let status = running.run(&["status"]);
+    assert_eq!(status.status.code(), Some(1), "{}", text(&status));
+    assert!(
+        text(&status).contains("in use by another program"),
+        "{}",
+        text(&status)
+    );
+    drop(taken);
+    running.wait_until_steady();
+    running.wait_for_output("all as wanted");
+}
+
+#[test]
 fn system_a_program_that_does_not_exist_fails_the_rollout_with_that_reason() {
     let mut running = Running::prepare("no-program");
     running.dev(&[]);

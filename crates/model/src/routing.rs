@@ -96,6 +96,9 @@ pub struct Ack {
     /// The requests in flight to instances that are *not* in that generation; an instance that is
     /// missing here has none.
     pub in_flight: Vec<InFlight>,
+    /// The service addresses on which it cannot listen, most often because another program does.
+    #[serde(default)]
+    pub unbound: Vec<SocketAddr>,
 }
 
 /// Requests that an instance has not yet answered.

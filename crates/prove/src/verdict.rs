@@ -181,7 +181,7 @@ pub(crate) fn judge(evidence: Evidence) -> ScenarioReport {
     }
     let failed: u64 = failed_by.values().sum();
     let unsent = control.unsent + load.unsent;
-    let objectives = objectives(&control, &load, &slos);
+    let objectives = objectives(&control, &load, &listed, &slos);
     let mut judgement = Judgement {
         outcome: Outcome::Holds,
         problems: Vec::new(),
@@ -246,12 +246,22 @@ fn hear(load: &Report, kills: &[Kill]) -> (Vec<Failure>, Vec<Failure>) {
     (listed, failures)
 }
 
-fn objectives(control: &Report, load: &Report, slos: &[Option<Slo>]) -> Vec<Objective> {
+/// The share of right answers is that of the requests that anybody could have answered: what is
+/// listed is told apart, and a kill each second is no measure of an ordinary month.
+fn objectives(
+    control: &Report,
+    load: &Report,
+    listed: &[Failure],
+    slos: &[Option<Slo>],
+) -> Vec<Objective> {
     let mut objectives = Vec::new();
     for ((before, target), slo) in control.targets.iter().zip(&load.targets).zip(slos) {
         let Some(slo) = slo else { continue };
+        let lost = target.lost_in_flight.iter();
+        let lost = lost.filter(|failure| listed.contains(failure)).count();
+        let answerable = target.sent.saturating_sub(lost as u64);
         let seen = (target.ok * 1_000_000)
-            .checked_div(target.sent)
+            .checked_div(answerable)
             .unwrap_or(1_000_000);
         objectives.push(Objective {
             service: target.name.clone(),
@@ -424,6 +434,25 @@ mod tests {
         assert_eq!((report.outcome, report.failed), (Outcome::Holds, 0));
         assert_eq!(report.unsafe_in_flight.len(), 1);
         assert!(report.failed_by.is_empty() && report.failures.is_empty());
+    }
+
+    #[test]
+    fn a_listed_request_does_not_count_against_the_objective() {
+        let mut load = report(1000);
+        for _ in 0..5 {
+            fail(&mut load, lost(Method::Post, "orders-1", 990, 1010));
+        }
+        let slo = Slo {
+            success_ppm: 1_000_000,
+            p99: Duration::from_secs(1),
+        };
+        let report = judge(Evidence {
+            slos: vec![Some(slo)],
+            ..evidence(load)
+        });
+        assert_eq!(report.unsafe_in_flight.len(), 5);
+        assert_eq!(report.outcome, Outcome::Holds, "{:?}", report.problems);
+        assert_eq!(report.objectives[0].success_ppm_seen, 1_000_000);
     }
 
     #[test]

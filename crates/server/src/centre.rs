@@ -17,6 +17,7 @@
 //! one whose drain nobody would remember.
 
 use std::future::pending;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -128,12 +129,22 @@ struct Batch {
     looks: Vec<Look>,
 }
 
+/// Different for two state directories of one machine. It need not be the same for ever: an
+/// address that was picked is kept with its service.
+fn address_seed(state: &Path) -> u32 {
+    let mut hasher = DefaultHasher::new();
+    state.hash(&mut hasher);
+    let [a, b, c, d, ..] = hasher.finish().to_be_bytes();
+    u32::from_be_bytes([a, b, c, d])
+}
+
 impl Centre {
     /// Opens the state, and makes the new epoch durable before anybody can see it.
     pub(crate) fn open(options: &Options) -> Result<(Self, Handle), StartError> {
         let start = Instant::now();
         let settings = Settings {
             acknowledged_drain: options.acknowledged_drain,
+            address_seed: address_seed(&options.state),
         };
         let directory = options.state.join("control");
         let (mut archive, snapshot, past) = Archive::open(&directory)?;

@@ -30,6 +30,7 @@ pub(crate) fn status(view: &View<'_>) -> Status {
         consumer: consumer.consumer,
         acknowledged: consumer.acknowledged,
         silent_ms: millis(consumer.silent),
+        unbound: consumer.unbound,
     };
     let node = view.control.node(view.clock.now);
     Status {
@@ -40,6 +41,7 @@ pub(crate) fn status(view: &View<'_>) -> Status {
         consumers: view
             .control
             .consumers(view.clock.now)
+            .filter(|consumer| consumer.presence != control::Presence::Gone)
             .map(consumer)
             .collect(),
         nodes: vec![NodeStatus {

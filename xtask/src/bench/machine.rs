@@ -4,13 +4,14 @@ use anyhow::{Context as _, Result};
 use mainstay_ids::Timestamp;
 use rustix::{
     process::Pid,
-    thread::{CpuSet, sched_setaffinity},
+    thread::{CpuSet, sched_getaffinity, sched_setaffinity},
 };
 use serde_json::{Value, json};
 use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::OnceLock,
     time::{Duration, SystemTime},
 };
 
@@ -25,11 +26,14 @@ pub(crate) enum Cpus {
 
 /// Confines a process with all the threads that it has now, and those that they will start.
 pub(crate) fn pin(pid: Pid, cpus: Cpus) -> Result<()> {
-    let count = cores();
     let mut set = CpuSet::new();
-    match cpus {
-        Cpus::Others if count > 1 => (1..count).for_each(|cpu| set.set(cpu)),
-        Cpus::First | Cpus::Others => set.set(0),
+    match (cpus, all_cpus()) {
+        (Cpus::Others, [_, others @ ..]) if !others.is_empty() => {
+            for cpu in others {
+                set.set(*cpu);
+            }
+        }
+        (Cpus::First | Cpus::Others, all) => set.set(all[0]),
     }
     for thread in threads(pid)? {
         let id = thread
@@ -46,7 +50,19 @@ pub(crate) fn pin(pid: Pid, cpus: Cpus) -> Result<()> {
 }
 
 pub(crate) fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+    all_cpus().len()
+}
+
+/// The processors that this process might use when this was first asked, before it was confined itself; at least one.
+fn all_cpus() -> &'static [usize] {
+    static ALL: OnceLock<Vec<usize>> = OnceLock::new();
+    ALL.get_or_init(|| {
+        let set = sched_getaffinity(None).unwrap_or_default();
+        let all: Vec<usize> = (0..CpuSet::MAX_CPU)
+            .filter(|cpu| set.is_set(*cpu))
+            .collect();
+        if all.is_empty() { vec![0] } else { all }
+    })
 }
 
 /// The processor time of all threads that a process has now, in nanoseconds and not in ticks.

@@ -63,10 +63,13 @@ impl<'a> Claims<'a> {
     }
 }
 
-/// Picks an address for `auto`: the same name gets the same one, wherever and whenever, unless it
-/// is taken.
-pub(super) fn pick(service: &ServiceName, taken: &BTreeSet<SocketAddr>) -> Option<SocketAddr> {
-    let start = fnv1a(service.as_str()) % AUTO_COUNT;
+/// Picks an address for `auto`: under one `seed` the same name gets the same one, unless it is taken.
+pub(super) fn pick(
+    service: &ServiceName,
+    seed: u32,
+    taken: &BTreeSet<SocketAddr>,
+) -> Option<SocketAddr> {
+    let start = fnv1a(seed, service.as_str()) % AUTO_COUNT;
     (0..AUTO_COUNT)
         .map(|step| auto_address((start + step) % AUTO_COUNT))
         .find(|address| !taken.contains(address))
@@ -78,8 +81,8 @@ fn auto_address(index: u32) -> SocketAddr {
 }
 
 /// FNV-1a, 32 bits: short, and the same on every machine and in every version.
-fn fnv1a(text: &str) -> u32 {
-    text.bytes().fold(0x811C_9DC5, |hash, byte| {
+fn fnv1a(seed: u32, text: &str) -> u32 {
+    text.bytes().fold(0x811C_9DC5 ^ seed, |hash, byte| {
         (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
     })
 }
@@ -103,11 +106,16 @@ mod tests {
     #[test]
     fn a_name_keeps_its_address_unless_that_is_taken() {
         let orders = ServiceName::parse("orders").expect("a name");
-        let first = pick(&orders, &BTreeSet::new()).expect("one is free");
-        assert_eq!(pick(&orders, &BTreeSet::new()), Some(first));
-        let second = pick(&orders, &BTreeSet::from([first])).expect("one is free");
+        let first = pick(&orders, 0, &BTreeSet::new()).expect("one is free");
+        assert_eq!(pick(&orders, 0, &BTreeSet::new()), Some(first));
+        let second = pick(&orders, 0, &BTreeSet::from([first])).expect("one is free");
         assert_ne!(first, second);
+        assert_ne!(
+            pick(&orders, 1, &BTreeSet::new()),
+            Some(first),
+            "another Mainstay's"
+        );
         let all = (0..AUTO_COUNT).map(auto_address).collect();
-        assert_eq!(pick(&orders, &all), None);
+        assert_eq!(pick(&orders, 0, &all), None);
     }
 }

@@ -3,6 +3,7 @@
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::net::SocketAddr;
 use core::time::Duration;
 
 use mainstay_ids::{ConsumerId, Generation, Incarnation, InstanceId, Instant};
@@ -18,6 +19,10 @@ pub const CONSUMER_LEASE: Duration = Duration::from_secs(3);
 /// How many names may follow the routes. A node has one gateway; the rest is room for tools. Full
 /// means that a newcomer is refused, since each known one may hold up every stop.
 const CONSUMERS_MAX: usize = 64;
+
+/// How many addresses one consumer can be unable to listen on before the rest is not shown: enough
+/// to see that something is wrong.
+const UNBOUND_MAX: usize = 100;
 
 /// Whether a consumer is there. Only `Gone` is a verdict: a mute one may still send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -40,6 +45,8 @@ struct Consumer {
     acknowledged: Option<Generation>,
     /// Requests to instances that are not in the acknowledged generation.
     in_flight: BTreeMap<InstanceId, u64>,
+    /// Service addresses on which it cannot listen.
+    unbound: Vec<SocketAddr>,
 }
 
 impl Consumer {
@@ -50,6 +57,7 @@ impl Consumer {
             heard: now,
             acknowledged: None,
             in_flight: BTreeMap::new(),
+            unbound: Vec::new(),
         }
     }
 }
@@ -64,6 +72,7 @@ pub(super) struct Shown {
     pub(super) presence: Presence,
     pub(super) acknowledged: Option<Generation>,
     pub(super) heard: Instant,
+    pub(super) unbound: Vec<SocketAddr>,
 }
 
 impl Consumers {
@@ -149,6 +158,8 @@ impl Consumers {
         };
         if ack.generation >= consumer.acknowledged {
             consumer.acknowledged = ack.generation;
+            consumer.unbound = ack.unbound;
+            consumer.unbound.truncate(UNBOUND_MAX);
             consumer.in_flight.clear();
             for busy in ack.in_flight.into_iter().filter(|busy| busy.requests > 0) {
                 consumer.in_flight.insert(busy.instance, busy.requests);
@@ -213,6 +224,7 @@ impl Consumers {
             presence: consumer.presence,
             acknowledged: consumer.acknowledged,
             heard: consumer.heard,
+            unbound: consumer.unbound.clone(),
         })
     }
 

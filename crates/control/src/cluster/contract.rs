@@ -32,6 +32,9 @@ pub enum AcknowledgedDrain {
 pub struct Settings {
     /// Whether drains are acknowledged.
     pub acknowledged_drain: AcknowledgedDrain,
+    /// Where the search for `auto` addresses begins: different for two Mainstays on one machine,
+    /// so that they do not want the same ones.
+    pub address_seed: u32,
 }
 
 /// A declaration of services: each is added, or changed if it differs; others are left alone. It is
@@ -286,7 +289,9 @@ impl Refusal {
             Self::AddressedUnknown { .. } => Some("declare both in one file"),
             Self::AddressedWithout { .. } => Some("give it `address = \"auto\"`"),
             Self::StoppingAll => Some("start Mainstay again first"),
-            Self::NothingToGoBackTo { .. } => Some("name the version, as in `--to 2`"),
+            Self::NothingToGoBackTo { .. } => {
+                Some("name the version, as in `mainstay rollback orders v2`")
+            }
             Self::UnknownService { .. }
             | Self::UnknownVersion { .. }
             | Self::UnknownNode { .. }

@@ -20,6 +20,8 @@ pub(super) struct Services {
     pub(super) by_name: BTreeMap<ServiceName, Service>,
     /// The number of the next instance of services that are gone: an id means one copy for ever.
     pub(super) retired: BTreeMap<ServiceName, u64>,
+    /// [`Settings::address_seed`](super::contract::Settings::address_seed).
+    pub(super) address_seed: u32,
 }
 
 /// Names of services that are gone, of which the next instance's number is kept. More than anybody
@@ -107,7 +109,7 @@ impl Services {
             let kept = self.auto_address(&spec.name);
             if spec.address == Some(AddressSpec::Auto) {
                 let service = &spec.name;
-                let address = kept.or_else(|| pick(service, &taken));
+                let address = kept.or_else(|| pick(service, self.address_seed, &taken));
                 let Some(address) = address else {
                     let service = service.clone();
                     return Err(Refusal::NoAddressFree { service });

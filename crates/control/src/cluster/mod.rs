@@ -93,7 +93,10 @@ impl Control {
             epoch,
             knowledge: Knowledge::Sufficient,
             purpose: Purpose::KeepUp,
-            services: Services::default(),
+            services: Services {
+                address_seed: settings.address_seed,
+                ..Services::default()
+            },
             strangers: Strangers::default(),
             consumers: Consumers::default(),
             agent: Agent::default(),

@@ -116,6 +116,8 @@ pub struct ConsumerView {
     pub acknowledged: Option<Generation>,
     /// How long ago it was last heard.
     pub silent: Duration,
+    /// The service addresses on which it cannot listen.
+    pub unbound: Vec<SocketAddr>,
 }
 
 /// The node.
@@ -158,6 +160,7 @@ impl Control {
             presence: shown.presence,
             acknowledged: shown.acknowledged,
             silent: now.since(shown.heard),
+            unbound: shown.unbound,
         })
     }
 

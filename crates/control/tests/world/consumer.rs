@@ -107,6 +107,7 @@ impl Consumer {
             .iter()
             .filter(|((id, _), count)| **count > 0 && !listed(id));
         Ack {
+            unbound: Vec::new(),
             consumer: self.id.clone(),
             generation: self.applied(),
             in_flight: busy

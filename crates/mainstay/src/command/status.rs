@@ -23,8 +23,10 @@ pub(crate) async fn run(place: &Place, only: Option<ServiceName>) -> anyhow::Res
     } else {
         print(&status);
     }
-    let steady = |service: &ServiceStatus| service.state == ServiceState::Steady;
-    Ok(if status.services.iter().all(steady) {
+    let as_wanted = |service: &ServiceStatus| {
+        service.state == ServiceState::Steady && !has_deaf_address(&status, service)
+    };
+    Ok(if status.services.iter().all(as_wanted) {
         Outcome::Holds
     } else {
         Outcome::DoesNotHold
@@ -68,11 +70,27 @@ fn print(status: &Status) {
             word(&service.state),
             or_dash(service.http.clone()),
             or_dash(service.address),
-            service
-                .unavailable
-                .map(|why| why.to_string())
-                .unwrap_or_default(),
+            note(status, service),
         ]);
     }
     print_table(&rows);
+}
+
+/// Whether a gateway cannot listen on the service's address.
+pub(crate) fn has_deaf_address(status: &Status, service: &ServiceStatus) -> bool {
+    let unbound = |address| {
+        status
+            .consumers
+            .iter()
+            .any(|of| of.unbound.contains(&address))
+    };
+    service.address.is_some_and(unbound)
+}
+
+fn note(status: &Status, service: &ServiceStatus) -> String {
+    if has_deaf_address(status, service) {
+        return "its address is in use by another program (see logs/gateway.log)".to_owned();
+    }
+    let why = service.unavailable.map(|why| why.to_string());
+    why.unwrap_or_default()
 }

@@ -1,13 +1,12 @@
 //! `mainstay dev [FILE]`: everything on one machine, in the foreground.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use mainstay_api::client::{Client, Error};
-use mainstay_api::wire::{
-    Accepted, Applied, Apply, InstanceStatus, ServiceState, ServiceStatus, Status,
-};
+use mainstay_api::wire::{Accepted, Applied, Apply, InstanceStatus, ServiceState, Status};
 use mainstay_model::{Event, EventKind, ServiceSpec};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
@@ -17,7 +16,8 @@ use super::lock;
 use super::record::Record;
 use crate::arguments::{Dev, Place};
 use crate::command::events::line;
-use crate::command::{API_SOCKET, up};
+use crate::command::status::has_deaf_address;
+use crate::command::{API_SOCKET, or_dash, up};
 use crate::outcome::{Failure, Outcome};
 use crate::service_file;
 
@@ -185,20 +185,29 @@ impl Front {
         Ok(())
     }
 
-    /// Says once that everything is ready, with what to open.
+    /// Says once that everything is ready, or what is in the way.
     async fn tell_when_ready(&self) {
+        let mut warned = BTreeSet::new();
         loop {
             sleep(STOP_POLL).await;
-            let Ok(services) = self.client.get::<Vec<ServiceStatus>>("/v1/services").await else {
+            let Ok(status) = self.client.get::<Status>("/v1/status").await else {
                 continue;
             };
-            let steady = |service: &ServiceStatus| service.state == ServiceState::Steady;
-            if !services.is_empty() && services.iter().all(steady) {
-                let took = self.started.elapsed().as_millis();
-                println!(
-                    "ready after {took} ms: {} services, all as wanted",
-                    services.len()
-                );
+            let mut all = !status.services.is_empty();
+            for service in &status.services {
+                let deaf = has_deaf_address(&status, service);
+                all &= service.state == ServiceState::Steady && !deaf;
+                if deaf && warned.insert(service.service.clone()) {
+                    let address = or_dash(service.address);
+                    println!(
+                        "warning: {} cannot be reached at {address}: another program listens there",
+                        service.service
+                    );
+                }
+            }
+            if all {
+                let (took, count) = (self.started.elapsed().as_millis(), status.services.len());
+                println!("ready after {took} ms: {count} services, all as wanted");
                 return;
             }
         }

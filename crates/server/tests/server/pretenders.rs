@@ -223,6 +223,7 @@ impl GatewayState {
             requests: *requests,
         });
         Ack {
+            unbound: Vec::new(),
             consumer: consumer.clone(),
             generation: match self.hold {
                 Some(hold) => newest.min(Some(hold)),
