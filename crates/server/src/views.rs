@@ -121,6 +121,7 @@ fn instance_status(instance: control::InstanceView, node: &NodeName) -> Instance
         address,
         since,
         last_exit,
+        probe_failure,
         log_dropped: _, // told by the log itself
     } = instance;
     InstanceStatus {
@@ -144,6 +145,7 @@ fn instance_status(instance: control::InstanceView, node: &NodeName) -> Instance
         address,
         since,
         last_exit,
+        probe_failure,
     }
 }
 

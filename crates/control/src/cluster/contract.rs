@@ -286,7 +286,9 @@ impl Refusal {
             Self::AddressedUnknown { .. } => Some("declare both in one file"),
             Self::AddressedWithout { .. } => Some("give it `address = \"auto\"`"),
             Self::StoppingAll => Some("start Mainstay again first"),
-            Self::NothingToGoBackTo { .. } => Some("name the version, as in `--to 2`"),
+            Self::NothingToGoBackTo { .. } => {
+                Some("name the version, as in `mainstay rollback SERVICE v2`")
+            }
             Self::UnknownService { .. }
             | Self::UnknownVersion { .. }
             | Self::UnknownNode { .. }
