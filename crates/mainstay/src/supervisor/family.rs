@@ -4,9 +4,10 @@
 //! Back-off is [`mainstay_control::restart`]'s, the same as for instances.
 
 use std::convert::Infallible;
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use anyhow::Context;
 use mainstay_control::restart::Restart;
 use mainstay_ids::{Incarnation, Instant, NodeName};
 
-use mainstay_kernel::{Identity, Pidfd, Place, Spawn, Watched};
+use mainstay_kernel::{Ended, Identity, Pidfd, Place, Spawn, Watched};
 use rustix::process::Signal;
 use socket2::Socket;
 use tokio::task::JoinSet;
@@ -25,6 +26,7 @@ use super::sockets::{self, API_TCP, API_UNIX, ENTRY};
 use crate::arguments::{Dev, Switch};
 use crate::command::API_SOCKET;
 use crate::outcome::{Failure, Outcome};
+use crate::output;
 
 /// How long one of our processes may take from SIGTERM to its end. The gateway finishes requests
 /// within its own, shorter bound.
@@ -126,14 +128,21 @@ impl Family {
     /// [`Family::start_missing`].
     pub(crate) fn adopt(mut settings: Settings, record: Option<&Record>) -> anyhow::Result<Self> {
         let logs = settings.state.join("logs");
-        std::fs::create_dir_all(&logs)
+        // Output may hold secrets, wherever the state directory is.
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&logs)
             .with_context(|| format!("cannot create `{}`", logs.display()))?;
         let adopted = match record {
             Some(record) => running(record)?,
             None => Vec::new(),
         };
         if let Some(record) = record.filter(|_| !adopted.is_empty()) {
-            println!("adopting {} processes of an earlier start", adopted.len());
+            let count = adopted.len();
+            output::warn(format_args!(
+                "adopting {count} processes of an earlier start"
+            ));
             settings.entry = record.entry;
             settings.api = record.api;
         }
@@ -330,7 +339,7 @@ impl Family {
             self.start_due();
             if let Err(error) = self.save() {
                 // The processes go on; only an adoption after our own death would miss this one.
-                eprintln!("warning: {error:#}");
+                output::warn(format_args!("warning: {error:#}"));
             }
         }
     }
@@ -358,12 +367,15 @@ impl Family {
             .with_context(|| format!("cannot reap the {}", kind.name()))?;
         member.restart.passing(*since);
         let retry = member.restart.ended(now);
-        let how = how.map_or_else(String::new, |how| format!(" ({how:?})"));
-        let delay = retry.delay.as_millis();
-        eprintln!(
-            "the {} ended{how}; it is started again in {delay} ms",
-            kind.name()
-        );
+        let how = match how {
+            Some(Ended::Code(code)) => format!(" with code {code}"),
+            Some(Ended::Signal(number)) => format!(" by signal {number}"),
+            None => String::new(),
+        };
+        let (name, delay) = (kind.name(), retry.delay.as_millis());
+        output::warn(format_args!(
+            "the {name} ended{how}; it is started again in {delay} ms"
+        ));
         member.state = State::Waiting { until: retry.until };
         Ok(())
     }
@@ -380,7 +392,7 @@ impl Family {
                 continue;
             }
             if let Err(error) = self.start(index) {
-                eprintln!("error: {error:#}");
+                output::warn(format_args!("error: {error:#}"));
                 let retry = self.members[index].restart.ended(now);
                 self.members[index].state = State::Waiting { until: retry.until };
             }
@@ -401,7 +413,8 @@ impl Family {
             };
             handle.signal(Signal::TERM).with_context(context)?;
             if timeout(STOP_DEADLINE, self.end_of(kind)).await.is_err() {
-                eprintln!("the {} did not end in time and is killed", kind.name());
+                let name = kind.name();
+                output::warn(format_args!("the {name} did not end in time and is killed"));
                 handle.signal(Signal::KILL).with_context(context)?;
                 self.end_of(kind).await;
             }
