@@ -281,7 +281,7 @@ impl Refusal {
             Self::Removing { .. } => Some("declare it again with `mainstay up`"),
             Self::AddressTaken { .. } => Some("choose another address, or `auto`"),
             Self::RouteTaken { .. } => {
-                Some("change the other service first and let its rollout finish")
+                Some("take the other service down, or change it first and let its rollout finish")
             }
             Self::AddressedUnknown { .. } => Some("declare both in one file"),
             Self::AddressedWithout { .. } => Some("give it `address = \"auto\"`"),

@@ -163,7 +163,11 @@ impl Front {
                 services,
                 dry_run: false,
             };
-            let applied: Applied = self.client.post("/v1/services", &apply).await?;
+            let applied: Result<Applied, Error> = self.client.post("/v1/services", &apply).await;
+            if let Err(Error::Refused(_)) = applied {
+                output::warn("`mainstay dev` without a file keeps what was declared before");
+            }
+            let applied = applied?;
             up::changes(&applied).for_each(|change| self.say(change));
             after = applied.event;
         }
