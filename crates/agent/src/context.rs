@@ -64,16 +64,7 @@ impl Context {
     /// What tells this state directory from others: in the environment of its instances, and in the
     /// names of its cgroups.
     pub(crate) fn mark(&self) -> String {
-        // FNV-1a with 64 bits: stable over versions of the standard library, whose hasher is not.
-        let mix =
-            |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        let hash = self
-            .state
-            .as_os_str()
-            .as_encoded_bytes()
-            .iter()
-            .fold(0xcbf2_9ce4_8422_2325, mix);
-        format!("{hash:016x}")
+        mark(&self.state)
     }
 
     /// The cgroup for an instance; `None` if there are none. A failure is told and done without.
@@ -90,6 +81,15 @@ impl Context {
     pub(crate) fn log(&self, instance: &str) -> PathBuf {
         self.state.join("logs").join(format!("{instance}.log"))
     }
+}
+
+/// What tells this state directory, an absolute path, from others.
+pub(crate) fn mark(state: &Path) -> String {
+    // FNV-1a with 64 bits: stable over versions of the standard library, whose hasher is not.
+    let mix = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    let bytes = state.as_os_str().as_encoded_bytes();
+    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325, mix);
+    format!("{hash:016x}")
 }
 
 /// Gives decisions their time.

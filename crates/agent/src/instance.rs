@@ -70,6 +70,8 @@ pub(crate) struct Instance {
     restart: Restart,
     /// How the attempt before the current one ended.
     last_exit: Option<Exit>,
+    /// Why the last probe of the current attempt failed, if it did.
+    probe_failure: Option<String>,
     /// Of the newest attempt, also after its end: nobody else gets it soon.
     port: Option<Port>,
     told: Option<InstanceReport>,
@@ -124,6 +126,7 @@ impl Instance {
             changes,
             restart: Restart::new(),
             last_exit: None,
+            probe_failure: None,
             port: None,
             told: None,
             settled: Settled::Not,
@@ -249,6 +252,7 @@ impl Instance {
 
     /// Decides what the end of an attempt leads to.
     fn ended(&mut self, spec: Box<AttemptSpec>, exit: Exit, cause: Cause) -> State {
+        self.probe_failure = None;
         let stopped = match (self.order(), cause) {
             // Without a plan: an agent before us was told to stop it.
             (Order::Stop | Order::Forget, Cause::Own | Cause::Ordered)
@@ -351,6 +355,7 @@ impl Instance {
             attempt,
             phase,
             last_exit: self.last_exit,
+            probe_failure: self.probe_failure.clone(),
             log_dropped: self.run.dropped(),
         };
         if self.told.as_ref() != Some(&report) {

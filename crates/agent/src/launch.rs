@@ -21,7 +21,10 @@ const OWN_VARIABLES: [&str; 3] = ["PATH", "HOME", "LANG"];
 const INSTANCE: &str = "MAINSTAY_INSTANCE";
 
 /// The variable that tells agents of different state directories apart.
-const STATE: &str = "MAINSTAY_STATE";
+pub(crate) const MARK: &str = "MAINSTAY_MARK";
+
+/// The same for shims, which instances do not inherit.
+pub(crate) const SHIM_MARK: &str = "MAINSTAY_SHIM_MARK";
 
 /// Why the account of an instance cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +79,7 @@ pub(crate) fn instance(
     // Last: by these two an instance's processes are found and killed; no service may name another's.
     let marks = [
         (INSTANCE, planned.instance.to_string()),
-        (STATE, state.to_owned()),
+        (MARK, state.to_owned()),
     ];
     environment.extend(marks.map(|(name, value)| (name.to_owned(), value)));
     let directory = PathBuf::from(&spec.dir);
@@ -113,10 +116,7 @@ pub(crate) fn marks(launch: &Launch) -> Vec<String> {
             .get(name)
             .map(|value| format!("{name}={value}"))
     };
-    ["MAINSTAY_INSTANCE", "MAINSTAY_STATE"]
-        .into_iter()
-        .filter_map(mark)
-        .collect()
+    [INSTANCE, MARK].into_iter().filter_map(mark).collect()
 }
 
 /// The account that `launch` names.

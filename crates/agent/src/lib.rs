@@ -30,6 +30,7 @@ mod context;
 mod found;
 mod instance;
 mod launch;
+mod leftovers;
 mod link;
 mod logs;
 mod node;
@@ -51,6 +52,7 @@ use context::Context;
 use node::Node;
 
 pub use context::ShimProgram;
+pub use leftovers::Leftovers;
 pub use node::Error;
 pub use shim::shim_main;
 

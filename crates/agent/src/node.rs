@@ -1,7 +1,9 @@
 //! The task of the node: plans in, orders to the instances' tasks, their changes in, reports out.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::DirBuilder;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -77,7 +79,11 @@ impl Node {
     ) -> Result<Self, Error> {
         let state = context.state.clone();
         let survey = tokio::task::spawn_blocking(move || {
-            std::fs::create_dir_all(state.join("run"))?;
+            // A specification holds the service's environment, and that may hold secrets.
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(state.join("run"))?;
             found::survey(&state)
         });
         let found = survey

@@ -63,6 +63,18 @@ pub(crate) enum Failure {
     Watch(#[source] io::Error),
 }
 
+/// How much of a failure is told to people; a program's own words may be long.
+const TOLD_LEN_MAX: usize = 300;
+
+impl Failure {
+    /// With its causes, as one line.
+    pub(crate) fn for_people(&self) -> String {
+        let text = crate::chain(self);
+        let words: Vec<&str> = text.split_whitespace().collect();
+        words.join(" ").chars().take(TOLD_LEN_MAX).collect()
+    }
+}
+
 /// Probes once. Dropping the future ends the probe, and a program with everything in its group.
 pub(crate) async fn probe(spec: &AttemptSpec) -> Result<(), Failure> {
     let health = &spec.planned.spec.health;

@@ -3,8 +3,8 @@
 //!
 //! It is the parent of the program and the new parent of whatever the program leaves behind; it owns
 //! the pipe of its output; it records how it ended. One thread waits in `poll` for: a signal (SIGTERM
-//! = stop the program, SIGCHLD), output, the end of the grace, the next try to write the log. It
-//! decides nothing about restarts and speaks to nobody: what it has to say stands in files
+//! = stop the program, SIGQUIT = kill it now, SIGCHLD), output, the end of the grace, the next try to
+//! write the log. It decides nothing about restarts and speaks to nobody: what it has to say stands in files
 //! ([`crate::record`]), so that it does not matter which agent reads them.
 
 mod end;
@@ -252,13 +252,20 @@ impl Shim {
             self.log.retry(now);
             self.tell_dropped();
             while let Some(signal) = signals.next()? {
-                if signal == Signal::TERM.as_raw() && matches!(phase, Phase::Running) {
-                    child.signal_group(Signal::TERM)?;
-                    cause = Cause::Ordered;
-                    phase = Phase::Stopping {
-                        kill_at: now + self.spec.planned.spec.grace,
-                    };
-                }
+                let kill_at = match &phase {
+                    Phase::Running if signal == Signal::TERM.as_raw() => {
+                        child.signal_group(Signal::TERM)?;
+                        now + self.spec.planned.spec.grace
+                    }
+                    Phase::Running | Phase::Stopping { .. } if signal == Signal::QUIT.as_raw() => {
+                        now
+                    }
+                    Phase::Running | Phase::Stopping { .. } | Phase::Killed | Phase::Ending(_) => {
+                        continue;
+                    }
+                };
+                cause = Cause::Ordered;
+                phase = Phase::Stopping { kill_at };
             }
             phase = match phase {
                 Phase::Stopping { kill_at } if kill_at <= now => {

@@ -123,7 +123,7 @@ impl State {
 
     /// The numbers of the processes of its instances that run.
     pub(super) fn processes(&self) -> Vec<u32> {
-        let mark = vec![format!("MAINSTAY_STATE={}", self.context().mark())];
+        let mark = vec![format!("MAINSTAY_MARK={}", self.context().mark())];
         let all = procfs::all().unwrap();
         all.iter()
             .map(|stat| stat.pid)
@@ -135,7 +135,7 @@ impl State {
 impl Drop for State {
     fn drop(&mut self) {
         let context = self.context();
-        sweep(&format!("MAINSTAY_STATE={}", context.mark()));
+        sweep(&format!("MAINSTAY_MARK={}", context.mark()));
         // Their shims end by themselves and are waited for, since they write into the directory.
         let run = self.path.join("run");
         let ids = fs::read_dir(run)

@@ -219,6 +219,9 @@ pub struct InstanceStatus {
     pub since: Option<Timestamp>,
     /// How the attempt before this one ended.
     pub last_exit: Option<Exit>,
+    /// Why its last probe failed; `None` if it passed, or none has ended yet.
+    #[serde(default)]
+    pub probe_failure: Option<String>,
 }
 
 /// What an instance is doing, in one word for a table.

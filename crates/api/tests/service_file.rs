@@ -466,6 +466,23 @@ fn a_program_built_anew_makes_another_version_and_one_that_is_missing_only_a_war
 }
 
 #[test]
+fn a_changed_script_of_an_interpreter_is_a_change_of_the_service() {
+    let directory = Directory::new();
+    let interpreter = directory.write("python9", "#!/bin/sh\n");
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(&interpreter, executable).expect("ours");
+    let found = |name: &str| (name == "PATH").then(|| directory.0.display().to_string());
+    let script = directory.write("server.py", "print(1)\n");
+    let exec = r#"exec = ["python9", "-u", "server.py", "{port}"]"#;
+    let path = directory.write("shop.toml", format!("[service.a]\n{exec}"));
+    let read = || file::read(&path, &found).expect("it is right").services;
+    let first = read();
+    assert_eq!(first, read());
+    fs::write(&script, "print(12)\n").expect("ours");
+    assert_ne!(first, read());
+}
+
+#[test]
 fn relative_paths_begin_at_the_directory_of_the_file() {
     let directory = Directory::new();
     let path = directory.write("shop.toml", with("dir = \"./sub/./deep\""));

@@ -58,6 +58,18 @@ impl SignalFd {
     }
 }
 
+/// Whether this process was started with `signal` ignored, as `nohup` does with SIGHUP.
+pub fn is_ignored(signal: Signal) -> io::Result<bool> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+    let bit = u32::try_from(signal.as_raw() - 1).map_err(io::Error::other)?;
+    Ok(mask >> bit & 1 == 1)
+}
+
 impl AsFd for SignalFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()

@@ -231,8 +231,8 @@ pub(crate) struct Prove {
     /// reach, and faults on every service.
     #[arg(long)]
     pub(crate) service: Option<ServiceName>,
-    /// What is asked, for instance `GET /orders/{n}` or `POST /orders {}`; may be given several
-    /// times. By default a GET of each service's path.
+    /// What is asked, for instance `GET /orders/7` or `POST /orders {}`; may be given several times.
+    /// An n in braces becomes a number. By default a GET of each service's path.
     #[arg(long, value_name = "REQUEST")]
     pub(crate) request: Vec<Request>,
     /// Where the clients enter; by default where the gateway says that it listens.
@@ -310,6 +310,18 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn no_help_holds_what_clap_takes_for_a_place_of_its_own() {
+        // clap fills these places in when it prints.
+        for command in Arguments::command().get_subcommands() {
+            for argument in command.get_arguments() {
+                let help = argument.get_long_help().or(argument.get_help());
+                let text = help.map(ToString::to_string).unwrap_or_default();
+                assert!(!text.contains("{n}"), "{}: {text}", argument.get_id());
+            }
+        }
     }
 
     #[test]

@@ -10,8 +10,8 @@ use mainstay_model::{Event, EventKind};
 
 use crate::arguments::{Place, Waiting};
 use crate::command::events::line;
-use crate::command::print_json;
 use crate::outcome::{Failure, Outcome};
+use crate::output;
 
 /// How often the services' state is asked for: often enough that `up` ends when the rollout does,
 /// rarely enough to cost nothing.
@@ -149,7 +149,7 @@ impl Follow {
                 self.causes.push(event.kind.to_string());
             }
             if self.steps == Steps::Print {
-                println!("{}", line(&event));
+                output::tell(line(&event));
             }
         }
         Ok(())
@@ -175,7 +175,7 @@ pub(crate) async fn after_change(
     waiting: Waiting,
 ) -> anyhow::Result<Outcome> {
     if place.json {
-        print_json(&accepted)?;
+        output::json(&accepted)?;
     }
     if waiting.no_wait {
         return Ok(Outcome::Holds);

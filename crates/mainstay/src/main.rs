@@ -3,16 +3,20 @@
 //! This crate is wiring: arguments, signals, the supervisor of our own processes and the output of
 //! each command. Every decision about services is in `mainstay-control`; every event loop is in a
 //! driver crate. Start reading at `main`, then `supervisor`.
+// `println!` and its kin panic when nobody reads any more: see `output`.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod arguments;
 mod clock;
 mod command;
 mod follow;
 mod outcome;
+mod output;
 mod role;
 mod service_file;
 mod supervisor;
 
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -47,7 +51,10 @@ fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         Command::Validate { file } => command::validate::run(&place, &file),
         Command::Completions { shell } => {
             let mut parser = Arguments::command();
-            clap_complete::generate(shell, &mut parser, "mainstay", &mut std::io::stdout());
+            // Into memory first: it panics where it cannot write.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut parser, "mainstay", &mut script);
+            output::written(std::io::stdout().write_all(&script))?;
             Ok(Outcome::Holds)
         }
         other => {

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use mainstay_api::client;
 
+use crate::output::{self, ReaderGone};
+
 /// The meaning of the exit codes; `mainstay --help` lists them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -66,9 +68,12 @@ impl Failure {
 /// Says on standard error why a command failed, and with which code it ends.
 pub(crate) fn report(error: &anyhow::Error) -> Outcome {
     let (outcome, remedy) = classify(error);
-    eprintln!("error: {error:#}");
+    if error.is::<ReaderGone>() {
+        return outcome;
+    }
+    output::warn(format_args!("error: {error:#}"));
     if let Some(remedy) = remedy {
-        eprintln!("  help: {remedy}");
+        output::warn(format_args!("  help: {remedy}"));
     }
     outcome
 }

@@ -6,8 +6,8 @@ use mainstay_api::file::{self, FileProblems, Look};
 use mainstay_model::ServiceSpec;
 
 use crate::arguments::Place;
-use crate::command::print_json;
 use crate::outcome::{Failure, Outcome};
+use crate::output;
 
 /// Reads the services of `path`; shows all its problems and fails if it has any.
 pub(crate) fn read(path: &Path, place: &Place) -> anyhow::Result<Vec<ServiceSpec>> {
@@ -18,7 +18,7 @@ pub(crate) fn read(path: &Path, place: &Place) -> anyhow::Result<Vec<ServiceSpec
         }
         Err(problems) => {
             if place.json {
-                print_json(&problems)?;
+                output::json(&problems)?;
             } else {
                 show(&problems);
             }
@@ -30,6 +30,6 @@ pub(crate) fn read(path: &Path, place: &Place) -> anyhow::Result<Vec<ServiceSpec
 
 fn show(problems: &FileProblems) {
     if !problems.is_empty() {
-        eprint!("{}", problems.render(Look::of(&std::io::stderr())));
+        output::warn_part(problems.render(Look::of(&std::io::stderr())));
     }
 }

@@ -51,10 +51,7 @@ fn system_a_service_is_reached_through_the_gateway_and_stopped_by_ctrl_c() {
     let pid = running.instances().unwrap()[0].pid.unwrap();
     let (ended, log) = running.stop();
     assert_eq!(ended, Ended::Code(0), "{log}");
-    assert!(
-        !std::path::Path::new(&format!("/proc/{pid}")).exists(),
-        "{log}"
-    );
+    assert!(!is_there(pid), "{log}");
     assert!(!running.state().join("api.sock").exists());
 }
 
@@ -93,7 +90,7 @@ fn system_a_service_address_in_use_is_told_and_taken_once_it_is_free() {
     );
     drop(taken);
     running.wait_until_steady();
-    running.wait_for_output("all as wanted");
+    running.wait_for_output("as wanted");
 }
 
 #[test]
@@ -144,6 +141,7 @@ fn system_a_program_that_never_gets_healthy_fails_at_its_deadline() {
     assert_eq!(output.status.code(), Some(1));
     let text = text(&output);
     assert!(text.contains("was not ready within 1500 ms"), "{text}");
+    assert!(text.contains("answered with status 404"), "{text}");
 }
 
 #[test]
@@ -165,6 +163,138 @@ fn system_a_program_that_ignores_sigterm_is_killed_after_its_grace() {
         "{}",
         text(&output)
     );
+}
+
+#[test]
+fn system_a_second_ctrl_c_leaves_nothing_behind_though_an_instance_ignores_sigterm() {
+    let mut running = Running::prepare("impatient");
+    let server = python_server("signal.signal(signal.SIGTERM, signal.SIG_IGN)");
+    let file = running.write_service(&server, &QUICK.replace("2s", "10m"));
+    running.dev(&[file.to_str().unwrap()]);
+    running.wait_until_steady();
+    let pid = running.instances().unwrap()[0].pid.unwrap();
+    running.spawned().signal(Signal::INT);
+    running.wait_for_output("instances left");
+    let (ended, log) = running.stop();
+    assert_eq!(ended, Ended::Code(0), "{log}");
+    assert!(!is_there(pid), "{log}");
+    // What was declared comes back with the next start.
+    running.dev(&[]);
+    running.wait_until_steady();
+}
+
+#[test]
+fn system_ctrl_c_leaves_nothing_behind_when_the_state_directory_is_gone() {
+    let mut running = Running::prepare("no-state");
+    let file = running.write_service(&python_server(""), QUICK);
+    running.dev(&[file.to_str().unwrap()]);
+    running.wait_until_steady();
+    let pid = running.instances().unwrap()[0].pid.unwrap();
+    std::fs::remove_dir_all(running.state()).unwrap();
+    let (ended, log) = running.stop();
+    assert_eq!(ended, Ended::Code(5), "{log}");
+    // Killed with its shim, it is init's to reap.
+    wait_until(PATIENCE, "the instance is gone", || {
+        if is_there(pid) {
+            Err(log.clone())
+        } else {
+            Ok(())
+        }
+    });
+}
+
+#[test]
+fn system_the_end_of_its_terminal_ends_dev_as_ctrl_c_does() {
+    let mut running = Running::prepare("hangup");
+    let file = running.write_service(&python_server(""), QUICK);
+    running.dev(&[file.to_str().unwrap()]);
+    running.wait_until_steady();
+    let pid = running.instances().unwrap()[0].pid.unwrap();
+    running.spawned().signal(Signal::HUP);
+    let ended = running.spawned().wait(PATIENCE);
+    assert_eq!(ended, Ended::Code(0), "{}", running.spawned().log());
+    assert!(!is_there(pid));
+}
+
+#[test]
+fn system_a_reader_that_goes_away_ends_a_command_quietly() {
+    let running = Running::prepare("head");
+    for arguments in [
+        &["schema"][..],
+        &["completions", "fish"],
+        &["completions", "bash"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = Command::new(MAINSTAY)
+            .args(arguments)
+            .stdout(writer)
+            .stderr(std::process::Stdio::piped())
+            .output()
+            .unwrap();
+        let said = text(&output);
+        assert_eq!((output.status.code(), said.as_str()), (Some(5), ""));
+    }
+    drop(running);
+}
+
+#[test]
+fn system_dev_goes_on_and_ends_well_when_nobody_reads_what_it_prints() {
+    let running = Running::prepare("no-reader");
+    let file = running.write_service(&python_server(""), QUICK);
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut command = Command::new(MAINSTAY);
+    command
+        .args(["dev", "--entry", "127.0.0.1:0", "--api", "127.0.0.1:0"])
+        .args([&file, std::path::Path::new("--state"), running.state()])
+        .stdout(writer.try_clone().unwrap())
+        .stderr(writer);
+    drop(reader);
+    let mut dev = EndedAtTheEnd(command.spawn().unwrap());
+    drop(command);
+    running.wait_until_steady();
+    let pid = running.instances().unwrap()[0].pid.unwrap();
+    kill(dev.0.id(), Signal::INT);
+    let ended = wait_until(PATIENCE, "dev ends", || {
+        dev.0
+            .try_wait()
+            .unwrap()
+            .ok_or_else(|| "it runs".to_owned())
+    });
+    assert_eq!(ended.code(), Some(0));
+    assert!(!is_there(pid));
+}
+
+/// A `dev` that must not outlive a failed test.
+struct EndedAtTheEnd(std::process::Child);
+
+impl Drop for EndedAtTheEnd {
+    fn drop(&mut self) {
+        if let Ok(None) = self.0.try_wait() {
+            // The second one does not wait for instances.
+            kill(self.0.id(), Signal::TERM);
+            kill(self.0.id(), Signal::TERM);
+            self.0.wait().ok();
+        }
+    }
+}
+
+fn is_there(pid: u32) -> bool {
+    std::path::Path::new(&format!("/proc/{pid}")).exists()
+}
+
+#[test]
+fn system_a_service_that_is_not_there_is_told_by_every_command_that_names_one() {
+    let mut running = Running::prepare("unknown");
+    let file = running.write_service(&python_server(""), QUICK);
+    running.dev(&[file.to_str().unwrap()]);
+    running.wait_until_steady();
+    for command in ["ps", "status", "events"] {
+        let output = running.run(&[command, "wbe"]);
+        let said = text(&output);
+        assert_eq!(output.status.code(), Some(4), "{command}: {said}");
+        assert!(said.contains("there is no service `wbe`"), "{said}");
+    }
 }
 
 #[test]

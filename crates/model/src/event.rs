@@ -80,6 +80,9 @@ pub enum EventKind {
     InstanceFailing {
         instance: InstanceId,
         generation: Generation,
+        /// Why its last probe failed.
+        #[serde(default)]
+        probe_failure: Option<String>,
     },
     /// An instance ended without being told to.
     InstanceExited {
@@ -134,6 +137,9 @@ pub enum RolloutFailure {
     NotReady {
         instance: InstanceId,
         deadline_ms: u64,
+        /// Why its last probe failed, if it did.
+        #[serde(default)]
+        probe_failure: Option<String>,
     },
     /// An instance of the new version passed its probes and then failed them within the minimum
     /// healthy time, more than once.
@@ -195,8 +201,13 @@ impl fmt::Display for RolloutFailure {
             Self::NotReady {
                 instance,
                 deadline_ms,
+                probe_failure,
             } => {
-                write!(f, "{instance} was not ready within {deadline_ms} ms")
+                write!(f, "{instance} was not ready within {deadline_ms} ms")?;
+                match probe_failure {
+                    Some(failure) => write!(f, ", its probe fails: {failure}"),
+                    None => Ok(()),
+                }
             }
             Self::Flapping { instance } => {
                 write!(f, "{instance} passed and failed its probes in turn")
@@ -226,11 +237,9 @@ impl fmt::Display for DrainReason {
     }
 }
 
-fn optional(version: Option<Version>) -> String {
-    version.map_or_else(
-        || String::from("nothing"),
-        |version| alloc::format!("{version}"),
-    )
+fn counted(count: u32, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    alloc::format!("{count} {noun}{plural}")
 }
 
 impl fmt::Display for EventKind {
@@ -243,11 +252,15 @@ impl fmt::Display for EventKind {
                 step,
                 wanted,
             } => {
-                let from = optional(*from);
-                write!(
-                    f,
-                    "rollout from {from} to {to}: {wanted} instances, {step} at a time"
-                )
+                let instances = counted(*wanted, "instance");
+                match from {
+                    // All at once: there is nothing that it could disturb.
+                    None => write!(f, "first rollout, of {to}: {instances}"),
+                    Some(from) => write!(
+                        f,
+                        "rollout from {from} to {to}: {instances}, {step} at a time"
+                    ),
+                }
             }
             Self::RolloutFinished { version, took_ms } => {
                 write!(f, "{version} is in force after {took_ms} ms")
@@ -282,10 +295,9 @@ impl fmt::Display for EventKind {
                 services,
                 instances,
             } => {
-                write!(
-                    f,
-                    "control centre started with {services} services, {instances} instances"
-                )
+                let services = counted(*services, "service");
+                let instances = counted(*instances, "instance");
+                write!(f, "control centre started with {services}, {instances}")
             }
             Self::InstancePlanned { .. }
             | Self::InstanceStarted { .. }
@@ -330,8 +342,13 @@ impl EventKind {
             Self::InstanceFailing {
                 instance,
                 generation,
+                probe_failure,
             } => {
-                write!(f, "{instance} fails its probes, ejected from {generation}")
+                write!(f, "{instance} fails its probes, ejected from {generation}")?;
+                match probe_failure {
+                    Some(failure) => write!(f, ": {failure}"),
+                    None => Ok(()),
+                }
             }
             Self::InstanceExited { instance, exit, .. } => write!(f, "{instance} {exit}"),
             Self::InstanceCrashLooping { instance, attempts } => {

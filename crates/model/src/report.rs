@@ -1,5 +1,6 @@
 //! What an agent saw, whole: sent on each change and once a second.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use core::net::SocketAddr;
@@ -33,6 +34,9 @@ pub struct InstanceReport {
     pub phase: Phase,
     /// How the attempt before this one ended, if there was one.
     pub last_exit: Option<Exit>,
+    /// Why this attempt's last probe failed; `None` if it passed, or none has ended yet.
+    #[serde(default)]
+    pub probe_failure: Option<String>,
     /// Bytes of output that were dropped because they could not be written.
     pub log_dropped: u64,
 }

@@ -250,6 +250,7 @@ impl Paper {
             address: None,
             since: None,
             last_exit: None,
+            probe_failure: None,
         };
         self.copies.iter().map(status).collect()
     }

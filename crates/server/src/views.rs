@@ -123,6 +123,7 @@ fn instance_status(instance: control::InstanceView, node: &NodeName) -> Instance
         address,
         since,
         last_exit,
+        probe_failure,
         log_dropped: _, // told by the log itself
     } = instance;
     InstanceStatus {
@@ -146,6 +147,7 @@ fn instance_status(instance: control::InstanceView, node: &NodeName) -> Instance
         address,
         since,
         last_exit,
+        probe_failure,
     }
 }
 

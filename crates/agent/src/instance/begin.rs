@@ -103,6 +103,7 @@ fn begin(context: &Context, run: &RunDir, mut spec: AttemptSpec) -> Result<Optio
         .shim
         .spawn(&run.spec_path())
         .own_environment()
+        .variable(launch::SHIM_MARK, context.mark())
         .place(Place::OwnSession)
         .pass(shim::LOCK, lock.as_fd())
         .pass(shim::STARTED, started_end.as_fd())

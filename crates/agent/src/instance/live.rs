@@ -257,6 +257,7 @@ impl Instance {
             Probe::Failed
         };
         let changed = health.handle(now, outcome);
+        self.probe_failure = result.as_ref().err().map(Failure::for_people);
         match health.verdict() {
             ProbedHealth::Passing => self.restart.passing(now),
             ProbedHealth::Failing => self.restart.failing(now),

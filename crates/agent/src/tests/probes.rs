@@ -74,21 +74,23 @@ async fn system_health_follows_the_program_by_http_and_by_tcp() {
     agent.plan(vec![planned.clone()]);
     let pid = agent.passing().await;
     fs::write(&sick, "").unwrap();
-    agent
+    let why = agent
         .until("it fails", |report| match report.phase {
             Phase::Running {
                 health: ProbedHealth::Failing,
                 ..
-            } => Some(()),
+            } => report.probe_failure.clone(),
             _ => None,
         })
         .await;
+    assert!(why.ends_with("answered with status 503"), "{why}");
     fs::remove_file(&sick).unwrap();
     assert_eq!(
         agent.passing().await,
         pid,
         "a failing instance is not restarted"
     );
+    assert_eq!(agent.instance().unwrap().probe_failure, None);
     agent.end().await;
 
     let state = State::new(Cgroups::IfPossible);

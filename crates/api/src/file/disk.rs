@@ -6,9 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use mainstay_model::Template;
 use mainstay_model::service::Artifact;
 use mainstay_model::template::Piece;
+use mainstay_model::{ServiceSpec, Template};
 
 use super::Environment;
 use super::limits::FILE_LEN_MAX;
@@ -108,7 +108,10 @@ pub(super) fn examine(drafts: &mut [Draft], env: Environment<'_>) -> Vec<Problem
             continue;
         };
         match find(&program, &search) {
-            Found::Program(artifact) => spec.artifact = Some(artifact),
+            Found::Program(artifact) => {
+                let script = script(spec);
+                spec.artifact = Some(script.map_or(artifact, |script| together(artifact, script)));
+            }
             Found::NotExecutable => {
                 let message = format!("{} is no executable file", quoted(&program));
                 let help = "instances cannot start until it is: `chmod +x`";
@@ -151,6 +154,30 @@ fn literal(template: &Template) -> Option<String> {
     Some(text)
 }
 
+/// The file that a program of the machine, such as `python3`, runs: the first argument that is one.
+/// What is changed between two versions of the service is that file, not the program.
+fn script(spec: &ServiceSpec) -> Option<Artifact> {
+    let (program, arguments) = spec.exec.split_first()?;
+    if literal(program)?.contains('/') {
+        return None;
+    }
+    let files = arguments.iter().filter_map(literal);
+    files
+        .map(|name| Path::new(&spec.dir).join(name))
+        .find_map(|path| {
+            let metadata = fs::metadata(path).ok()?;
+            metadata.is_file().then(|| artifact(&metadata))
+        })
+}
+
+/// What changes when one of the two does.
+fn together(one: Artifact, other: Artifact) -> Artifact {
+    Artifact {
+        len: one.len.wrapping_add(other.len),
+        modified_ns: one.modified_ns.wrapping_add(other.modified_ns),
+    }
+}
+
 enum Found {
     Program(Artifact),
     NotExecutable,
@@ -178,10 +205,14 @@ fn look(path: &Path) -> Found {
     if !metadata.is_file() || metadata.permissions().mode() & 0o111 == 0 {
         return Found::NotExecutable;
     }
+    Found::Program(artifact(&metadata))
+}
+
+fn artifact(metadata: &fs::Metadata) -> Artifact {
     let modified = metadata.modified().ok();
     let since_1970 = modified.and_then(|modified| modified.duration_since(UNIX_EPOCH).ok());
-    Found::Program(Artifact {
+    Artifact {
         len: metadata.len(),
         modified_ns: since_1970.map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(0)),
-    })
+    }
 }

@@ -284,13 +284,13 @@ impl Refusal {
             Self::Removing { .. } => Some("declare it again with `mainstay up`"),
             Self::AddressTaken { .. } => Some("choose another address, or `auto`"),
             Self::RouteTaken { .. } => {
-                Some("change the other service first and let its rollout finish")
+                Some("take the other service down, or change it first and let its rollout finish")
             }
             Self::AddressedUnknown { .. } => Some("declare both in one file"),
             Self::AddressedWithout { .. } => Some("give it `address = \"auto\"`"),
             Self::StoppingAll => Some("start Mainstay again first"),
             Self::NothingToGoBackTo { .. } => {
-                Some("name the version, as in `mainstay rollback orders v2`")
+                Some("name the version, as in `mainstay rollback SERVICE v2`")
             }
             Self::UnknownService { .. }
             | Self::UnknownVersion { .. }

@@ -396,6 +396,7 @@ impl Instance {
                     let failing = EventKind::InstanceFailing {
                         instance,
                         generation,
+                        probe_failure: report.probe_failure.clone(),
                     };
                     step.record(&report.instance.service, failing);
                 }

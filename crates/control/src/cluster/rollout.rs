@@ -158,8 +158,12 @@ impl Service {
                 && instance.trial.ready_by <= step.clock.now
         };
         let late = self.kept().find(|(_, instance)| late(instance));
-        let late = late.map(|(number, _)| RolloutFailure::NotReady {
+        let late = late.map(|(number, instance)| RolloutFailure::NotReady {
             instance: instance_id(name, number),
+            probe_failure: instance
+                .seen
+                .as_ref()
+                .and_then(|seen| seen.probe_failure.clone()),
             deadline_ms: u64::try_from(self.spec().rollout.deadline.as_millis())
                 .unwrap_or(u64::MAX),
         });

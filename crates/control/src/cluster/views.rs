@@ -1,5 +1,6 @@
 //! Read models: what others may know of the machine's state, for the API to show.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -101,6 +102,8 @@ pub struct InstanceView {
     pub since: Option<Timestamp>,
     /// How the attempt before this one ended.
     pub last_exit: Option<Exit>,
+    /// Why its last probe failed, if it did.
+    pub probe_failure: Option<String>,
     /// Bytes of output that were dropped because they could not be written.
     pub log_dropped: u64,
 }
@@ -234,6 +237,7 @@ impl Instance {
             address,
             since,
             last_exit: ended.or(seen.and_then(|seen| seen.last_exit)),
+            probe_failure: seen.and_then(|seen| seen.probe_failure.clone()),
             log_dropped: seen.map_or(0, |seen| seen.log_dropped),
         }
     }

@@ -339,6 +339,7 @@ impl ModelProcess {
                 State::Stopped { exit } => Phase::Stopped { exit },
             },
             last_exit: self.last_exit,
+            probe_failure: None,
             log_dropped: 0,
         }
     }

@@ -3,10 +3,11 @@
 use mainstay_api::wire::{Accepted, ServiceStatus};
 use mainstay_ids::ServiceName;
 
-use super::{client, print_json};
+use super::client;
 use crate::arguments::{Place, Waiting};
 use crate::follow::{Follow, Goal};
 use crate::outcome::Outcome;
+use crate::output;
 
 /// Takes `services` down; an empty list means every one.
 pub(crate) async fn run(
@@ -27,7 +28,7 @@ pub(crate) async fn run(
         accepted_all.push(accepted);
     }
     if place.json {
-        print_json(&accepted_all)?;
+        output::json(&accepted_all)?;
     }
     let Some(after) = first_event.filter(|_| !waiting.no_wait) else {
         return Ok(Outcome::Holds);

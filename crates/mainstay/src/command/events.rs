@@ -1,13 +1,12 @@
 //! `mainstay events`: what was decided and why.
 
-use std::io::Write;
-
 use anyhow::Context;
 use mainstay_model::Event;
 
-use super::client;
+use super::{client, must_exist};
 use crate::arguments::{Events, Place};
 use crate::outcome::Outcome;
+use crate::output;
 
 pub(crate) async fn run(place: &Place, events: &Events) -> anyhow::Result<Outcome> {
     let service = events
@@ -20,15 +19,21 @@ pub(crate) async fn run(place: &Place, events: &Events) -> anyhow::Result<Outcom
         events.follow,
         service.unwrap_or_default()
     );
-    let mut watch = client(place).watch::<Event>(&path).await?;
-    let mut out = std::io::stdout();
+    let client = client(place);
+    let mut watch = client.watch::<Event>(&path).await?;
+    let mut printed: u64 = 0;
     while let Some(event) = watch.next().await? {
+        printed += 1;
         let line = if place.json {
             serde_json::to_string(&event).context("cannot write an event")?
         } else {
             line(&event)
         };
-        writeln!(out, "{line}").context("cannot write an event")?;
+        output::line(line)?;
+    }
+    // One that was taken down still has events.
+    if let Some(service) = events.service.as_ref().filter(|_| printed == 0) {
+        must_exist(&client, service).await?;
     }
     Ok(Outcome::Holds)
 }

@@ -13,6 +13,7 @@ use mainstay_ids::InstanceId;
 
 use crate::arguments::{LogSource, Logs, Place};
 use crate::outcome::{Failure, Outcome};
+use crate::output;
 
 /// How often followed files are looked at. A person does not notice a fifth of a second.
 const POLL: Duration = Duration::from_millis(200);
@@ -206,7 +207,7 @@ impl Tail {
             } else {
                 writeln!(out, "{instance:<14} {text}")
             };
-            written.context("cannot write")?;
+            output::written(written)?;
         }
         self.partial.drain(..end);
         Ok(read)

@@ -12,13 +12,14 @@ pub(crate) mod status;
 pub(crate) mod up;
 pub(crate) mod validate;
 
-use std::io::Write;
-
-use anyhow::Context;
 use mainstay_api::client::Client;
+use mainstay_api::wire::ServiceStatus;
+use mainstay_ids::ServiceName;
 use serde::Serialize;
 
 use crate::arguments::Place;
+use crate::outcome::{Failure, Outcome};
+use crate::output;
 
 /// The name of the control centre's socket in the state directory.
 pub(crate) const API_SOCKET: &str = "api.sock";
@@ -26,13 +27,6 @@ pub(crate) const API_SOCKET: &str = "api.sock";
 /// A caller of the control centre of `place`.
 pub(crate) fn client(place: &Place) -> Client {
     Client::unix(&place.state.join(API_SOCKET))
-}
-
-/// Writes `value` as indented JSON on standard output.
-pub(crate) fn print_json<T: Serialize>(value: &T) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    serde_json::to_writer_pretty(&mut out, value).context("cannot write the answer")?;
-    writeln!(out).context("cannot write the answer")
 }
 
 /// A table without rules, as programs in a pipe expect it: a heading, then a row a line.
@@ -45,10 +39,11 @@ pub(crate) fn table(heading: &[&str]) -> comfy_table::Table {
 }
 
 /// Prints a table without blanks at the ends of its lines.
-pub(crate) fn print_table(table: &comfy_table::Table) {
+pub(crate) fn print_table(table: &comfy_table::Table) -> anyhow::Result<()> {
     for line in table.to_string().lines() {
-        println!("{}", line.strip_prefix(' ').unwrap_or(line).trim_end());
+        output::line(line.strip_prefix(' ').unwrap_or(line).trim_end())?;
     }
+    Ok(())
 }
 
 /// A wire word such as `rolling_out` as people read it: `rolling out`.
@@ -58,6 +53,18 @@ pub(crate) fn word<T: Serialize>(value: &T) -> String {
         Ok(other) => other.to_string(),
         Err(_) => "?".to_owned(),
     }
+}
+
+/// Fails if there is no such service.
+pub(crate) async fn must_exist(client: &Client, service: &ServiceName) -> anyhow::Result<()> {
+    let services: Vec<ServiceStatus> = client.get("/v1/services").await?;
+    if services.iter().any(|known| known.service == *service) {
+        return Ok(());
+    }
+    let failure = Failure::new(Outcome::Refused, format!("there is no service `{service}`"));
+    Err(failure
+        .remedy("`mainstay status` lists the services")
+        .into())
 }
 
 /// A value or a dash.

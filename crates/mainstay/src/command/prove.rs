@@ -1,6 +1,6 @@
 //! `mainstay prove`: breaks the running system under load and tells what clients saw.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::num::NonZero;
 use std::time::Duration;
 
@@ -11,9 +11,10 @@ use mainstay_prove::{Options, Progress, Scenario, Verdict};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{API_SOCKET, print_json};
+use super::API_SOCKET;
 use crate::arguments::{Place, Prove};
 use crate::outcome::Outcome;
+use crate::output;
 
 /// Steps that the display may be behind; a slow terminal loses lines of it, never the verdict.
 const PROGRESS_QUEUE: usize = 256;
@@ -80,11 +81,12 @@ fn options(place: &Place, prove: Prove) -> Options {
 
 fn print(verdict: &Verdict, json: bool) -> anyhow::Result<()> {
     if json {
-        return print_json(verdict);
+        return output::json(verdict);
     }
-    println!();
-    print!("{}", mainstay_prove::render(verdict));
-    Ok(())
+    output::line(format_args!(
+        "\n{}",
+        mainstay_prove::render(verdict).trim_end()
+    ))
 }
 
 /// Shows the steps on standard error as they come: lines, and on a terminal one line that counts.
@@ -102,27 +104,32 @@ fn show_step(step: &Progress, live: bool) {
     let clear = if live { "\r\x1b[K" } else { "" };
     match step {
         Progress::Began(scenario) => {
-            eprintln!("{clear}\n{scenario}: {}", scenario.describe());
-            eprintln!("  first a round without a fault, to compare with");
+            let what = scenario.describe();
+            output::warn(format_args!("{clear}\n{scenario}: {what}"));
+            output::warn("  first a round without a fault, to compare with");
         }
-        Progress::Breaking(_) => eprintln!("{clear}  now with faults"),
-        Progress::Fault { at_ms, what } => eprintln!("{clear}  {at_ms:>5} ms  {what}"),
-        Progress::Whole { after_ms } => {
-            eprintln!("{clear}            all that is wanted is ready again after {after_ms} ms");
+        Progress::Breaking(_) => output::warn(format_args!("{clear}  now with faults")),
+        Progress::Fault { at_ms, what } => {
+            output::warn(format_args!("{clear}  {at_ms:>5} ms  {what}"));
         }
+        Progress::Whole { after_ms } => output::warn(format_args!(
+            "{clear}            all that is wanted is ready again after {after_ms} ms"
+        )),
         Progress::Second {
             second,
             sent,
             ok: _,
             failed,
             p99_ms,
-        } if live => {
-            eprint!("{clear}  second {second}: {sent} requests, {failed} failed, p99 {p99_ms} ms");
-            std::io::stderr().flush().ok();
-        }
+        } if live => output::warn_part(format_args!(
+            "{clear}  second {second}: {sent} requests, {failed} failed, p99 {p99_ms} ms"
+        )),
         Progress::Second { .. } => {}
         Progress::Ended(report) => {
-            eprintln!("{clear}  {} failed of {}", report.failed, report.sent);
+            output::warn(format_args!(
+                "{clear}  {} failed of {}",
+                report.failed, report.sent
+            ));
         }
     }
 }

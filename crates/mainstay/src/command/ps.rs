@@ -3,18 +3,23 @@
 use mainstay_api::wire::InstanceStatus;
 use mainstay_ids::{ServiceName, Timestamp};
 
-use super::{client, or_dash, print_json, print_table, table, word};
+use super::{client, must_exist, or_dash, print_table, table, word};
 use crate::arguments::Place;
 use crate::clock;
 use crate::outcome::Outcome;
+use crate::output;
 
 pub(crate) async fn run(place: &Place, service: Option<ServiceName>) -> anyhow::Result<Outcome> {
-    let mut instances: Vec<InstanceStatus> = client(place).get("/v1/instances").await?;
+    let client = client(place);
+    if let Some(service) = &service {
+        must_exist(&client, service).await?;
+    }
+    let mut instances: Vec<InstanceStatus> = client.get("/v1/instances").await?;
     if let Some(service) = service {
         instances.retain(|instance| instance.service == service);
     }
     if place.json {
-        print_json(&instances)?;
+        output::json(&instances)?;
         return Ok(Outcome::Holds);
     }
     let heading = [
@@ -25,7 +30,7 @@ pub(crate) async fn run(place: &Place, service: Option<ServiceName>) -> anyhow::
         "PID",
         "ADDRESS",
         "UP",
-        "LAST EXIT",
+        "LAST TROUBLE",
     ];
     let mut rows = table(&heading);
     let now = clock::now();
@@ -38,11 +43,20 @@ pub(crate) async fn run(place: &Place, service: Option<ServiceName>) -> anyhow::
             or_dash(instance.pid),
             or_dash(instance.address),
             or_dash(instance.since.map(|since| age(since, now))),
-            or_dash(instance.last_exit),
+            or_dash(last_trouble(instance)),
         ]);
     }
-    print_table(&rows);
+    print_table(&rows)?;
     Ok(Outcome::Holds)
+}
+
+/// How it ended before, and why its probe fails now.
+fn last_trouble(instance: &InstanceStatus) -> Option<String> {
+    let exit = instance.last_exit.map(|exit| exit.to_string());
+    let probe = instance.probe_failure.as_ref();
+    let probe = probe.map(|failure| format!("its probe fails: {failure}"));
+    let troubles: Vec<String> = exit.into_iter().chain(probe).collect();
+    (!troubles.is_empty()).then(|| troubles.join("; "))
 }
 
 /// How long ago `since` was, in whole seconds.

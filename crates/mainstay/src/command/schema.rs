@@ -1,9 +1,9 @@
 //! `mainstay schema`: the JSON schema of the service file.
 
-use super::print_json;
 use crate::outcome::Outcome;
+use crate::output;
 
 pub(crate) fn run() -> anyhow::Result<Outcome> {
-    print_json(&mainstay_api::file::schema())?;
+    output::json(&mainstay_api::file::schema())?;
     Ok(Outcome::Holds)
 }

@@ -3,25 +3,24 @@
 use mainstay_api::wire::{ServiceState, ServiceStatus, Status};
 use mainstay_ids::ServiceName;
 
-use super::{client, or_dash, print_json, print_table, table, word};
+use super::{client, must_exist, or_dash, print_table, table, word};
 use crate::arguments::Place;
-use crate::outcome::{Failure, Outcome};
+use crate::outcome::Outcome;
+use crate::output;
 
 pub(crate) async fn run(place: &Place, only: Option<ServiceName>) -> anyhow::Result<Outcome> {
-    let mut status: Status = client(place).get("/v1/status").await?;
+    let client = client(place);
+    if let Some(only) = &only {
+        must_exist(&client, only).await?;
+    }
+    let mut status: Status = client.get("/v1/status").await?;
     if let Some(only) = only {
         status.services.retain(|service| service.service == only);
-        if status.services.is_empty() {
-            let failure = Failure::new(Outcome::Refused, format!("there is no service `{only}`"));
-            return Err(failure
-                .remedy("`mainstay status` lists the services")
-                .into());
-        }
     }
     if place.json {
-        print_json(&status)?;
+        output::json(&status)?;
     } else {
-        print(&status);
+        print(&status)?;
     }
     let as_wanted = |service: &ServiceStatus| {
         service.state == ServiceState::Steady && !has_deaf_address(&status, service)
@@ -33,32 +32,32 @@ pub(crate) async fn run(place: &Place, only: Option<ServiceName>) -> anyhow::Res
     })
 }
 
-fn print(status: &Status) {
-    println!(
+fn print(status: &Status) -> anyhow::Result<()> {
+    output::line(format_args!(
         "mainstay {} since {}, generation {}",
         status.mainstay, status.since, status.generation
-    );
+    ))?;
     for entry in &status.entry {
-        println!("entry     http://{entry}");
+        output::line(format_args!("entry     http://{entry}"))?;
     }
     for consumer in &status.consumers {
         let acknowledged = or_dash(consumer.acknowledged);
-        println!(
+        output::line(format_args!(
             "follower  {} acknowledged {acknowledged}, heard {} ms ago",
             consumer.consumer, consumer.silent_ms
-        );
+        ))?;
     }
     for node in &status.nodes {
         let heard = node.silent_ms.map_or_else(
             || "not heard yet".to_owned(),
             |ms| format!("heard {ms} ms ago"),
         );
-        println!(
+        output::line(format_args!(
             "node      {} with {} instances, {heard}",
             node.node, node.instances
-        );
+        ))?;
     }
-    println!();
+    output::line("")?;
     let mut rows = table(&[
         "SERVICE", "VERSION", "READY", "STATE", "HTTP", "ADDRESS", "NOTE",
     ]);
@@ -73,7 +72,7 @@ fn print(status: &Status) {
             note(status, service),
         ]);
     }
-    print_table(&rows);
+    print_table(&rows)
 }
 
 /// Whether a gateway cannot listen on the service's address.

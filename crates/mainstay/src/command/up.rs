@@ -3,10 +3,11 @@
 use mainstay_api::client::Client;
 use mainstay_api::wire::{Applied, Apply};
 
-use super::{client, print_json, word};
+use super::{client, word};
 use crate::arguments::{Place, Up, Waiting};
 use crate::follow::{Follow, Goal, Steps};
 use crate::outcome::Outcome;
+use crate::output;
 use crate::service_file;
 
 pub(crate) async fn run(place: &Place, up: &Up) -> anyhow::Result<Outcome> {
@@ -18,9 +19,9 @@ pub(crate) async fn run(place: &Place, up: &Up) -> anyhow::Result<Outcome> {
     let client = client(place);
     let applied: Applied = client.post("/v1/services", &apply).await?;
     if place.json {
-        print_json(&applied)?;
+        output::json(&applied)?;
     } else {
-        print(&applied);
+        changes(&applied).for_each(output::tell);
     }
     if up.dry_run || up.waiting.no_wait {
         return Ok(Outcome::Holds);
@@ -28,16 +29,12 @@ pub(crate) async fn run(place: &Place, up: &Up) -> anyhow::Result<Outcome> {
     follow(client, &applied, up.waiting, place.into()).await
 }
 
-/// Says what a declaration changes.
-pub(crate) fn print(applied: &Applied) {
-    for service in &applied.services {
-        println!(
-            "{} {} {}",
-            service.service,
-            service.version,
-            word(&service.change)
-        );
-    }
+/// What a declaration changes, a line a service.
+pub(crate) fn changes(applied: &Applied) -> impl Iterator<Item = String> {
+    applied.services.iter().map(|service| {
+        let change = word(&service.change);
+        format!("{} {} {change}", service.service, service.version)
+    })
 }
 
 /// Waits until what was declared is in force.

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use mainstay_agent::Leftovers;
 use mainstay_api::client::{Client, Error};
 use mainstay_api::wire::{Accepted, Applied, Apply, InstanceStatus, ServiceState, Status};
+use mainstay_kernel::signals::{self, Signal as Number};
 use mainstay_model::{Event, EventKind, ServiceSpec};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
@@ -19,6 +21,7 @@ use crate::command::events::line;
 use crate::command::status::has_deaf_address;
 use crate::command::{API_SOCKET, or_dash, up};
 use crate::outcome::{Failure, Outcome};
+use crate::output;
 use crate::service_file;
 
 /// How long the control centre may take from its start to its first answer: reading a state of a
@@ -40,6 +43,9 @@ const NOT_ROOT: &str = "\
 not root, so two things are switched off:
   no cgroups: what an instance leaves behind is found by its process group and its environment, and killed
   no other accounts: a service's `user` can only be yourself";
+/// How long instances may take to end when they are killed. It takes some milliseconds; who takes
+/// longer sleeps in the kernel.
+const KILL_DEADLINE: Duration = Duration::from_secs(5);
 
 pub(crate) async fn run(place: &Place, dev: Dev) -> anyhow::Result<Outcome> {
     let started = Instant::now();
@@ -52,6 +58,8 @@ pub(crate) async fn run(place: &Place, dev: Dev) -> anyhow::Result<Outcome> {
         json: place.json,
     };
     let lock = lock::take(&place.state)?;
+    // Known from now on, whatever becomes of the directory.
+    let leftovers = Leftovers::of(&place.state).context("cannot use the state directory")?;
     // Before anything is started: a Ctrl-C from now on ends what was.
     let mut stops = Stops::new()?;
     let settings = Settings::new(&place.state, &dev)?;
@@ -60,26 +68,53 @@ pub(crate) async fn run(place: &Place, dev: Dev) -> anyhow::Result<Outcome> {
         family.stop().await?;
         return Err(error);
     }
-    println!(
-        "mainstay {} keeps {}",
-        env!("CARGO_PKG_VERSION"),
-        place.state.display()
-    );
-    if !rustix::process::geteuid().is_root() {
-        println!("{NOT_ROOT}");
-    }
     let front = Front {
         client: Client::unix(&place.state.join(API_SOCKET)),
         place,
         started,
     };
-    let ended = tokio::select! {
+    front.say(format_args!(
+        "mainstay {} keeps {}",
+        env!("CARGO_PKG_VERSION"),
+        front.place.state.display()
+    ));
+    if !rustix::process::geteuid().is_root() {
+        front.say(NOT_ROOT);
+    }
+    let (ended, rest) = tokio::select! {
         ended = front.run(services, &mut stops) => ended,
-        kept = family.keep() => kept.map(|never| match never {}),
+        kept = family.keep() => (kept.map(|never| match never {}), Rest::GoesOn),
     };
-    family.stop().await?;
+    // Nobody starts instances after this.
+    let stopped = family.stop().await;
+    if rest == Rest::Ends {
+        end_leftovers(leftovers).await?;
+        front.say("stopped");
+    } else {
+        output::warn("instances that run go on; the next `mainstay dev` here adopts them");
+    }
     drop(lock);
-    ended
+    stopped.and(ended)
+}
+
+/// What becomes of instances that still run when the supervisor ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    /// Somebody asked for the end: nothing may be left behind.
+    Ends,
+    /// We failed: that is no reason to end what others may still use.
+    GoesOn,
+}
+
+/// Ends what did not stop: instances that were not waited for, or could not be asked.
+async fn end_leftovers(leftovers: Leftovers) -> anyhow::Result<()> {
+    let ended = tokio::task::spawn_blocking(move || leftovers.end(KILL_DEADLINE)).await;
+    let ended = ended.context("the end of the instances failed")?;
+    let count = ended.context("cannot end the instances that are left")?;
+    if count > 0 {
+        output::warn("what was left of the instances was killed");
+    }
+    Ok(())
 }
 
 /// The state directory as a path that does not depend on where a process runs.
@@ -100,17 +135,31 @@ impl Front {
         &self,
         services: Option<Vec<ServiceSpec>>,
         stops: &mut Stops,
-    ) -> anyhow::Result<Outcome> {
-        tokio::select! {
-            ended = self.show(services) => return ended,
-            () = stops.next() => {}
+    ) -> (anyhow::Result<Outcome>, Rest) {
+        let ended = tokio::select! {
+            ended = self.show(services) => ended,
+            () = stops.next() => Ok(Outcome::Holds),
+        };
+        if let Err(error) = &ended
+            && !is_refused(error)
+        {
+            return (ended, Rest::GoesOn);
         }
-        println!("stopping: instances finish their requests first; Ctrl-C again ends them at once");
+        self.say("stopping: instances finish their requests first; Ctrl-C again ends them at once");
         tokio::select! {
-            ended = self.stop_instances() => ended?,
-            () = stops.next() => println!("not waiting any longer"),
+            () = self.stop_instances() => {}
+            () = stops.next() => self.say("not waiting any longer"),
         }
-        Ok(Outcome::Holds)
+        (ended, Rest::Ends)
+    }
+
+    /// A line for people; with `--json` standard output is for programs.
+    fn say(&self, text: impl std::fmt::Display) {
+        if self.place.json {
+            output::warn(text);
+        } else {
+            output::tell(text);
+        }
     }
 
     /// Declares the services and prints what happens, for ever.
@@ -122,12 +171,16 @@ impl Front {
                 services,
                 dry_run: false,
             };
-            let applied: Applied = self.client.post("/v1/services", &apply).await?;
-            up::print(&applied);
+            let applied: Result<Applied, Error> = self.client.post("/v1/services", &apply).await;
+            if let Err(Error::Refused(_)) = applied {
+                output::warn("`mainstay dev` without a file keeps what was declared before");
+            }
+            let applied = applied?;
+            up::changes(&applied).for_each(|change| self.say(change));
             after = applied.event;
         }
         for entry in &status.entry {
-            println!("entry  http://{entry}");
+            self.say(format_args!("entry  http://{entry}"));
         }
         let told = self.tell_when_ready();
         tokio::select! {
@@ -172,12 +225,12 @@ impl Front {
         while let Some(event) = events.next().await? {
             *after = event.number;
             if self.place.json {
-                println!("{}", serde_json::json!(event));
+                output::tell(serde_json::json!(event));
             } else {
-                println!("{}", line(&event));
+                output::tell(line(&event));
                 if let EventKind::RolloutPaused { .. } = event.kind {
-                    println!(
-                        "  help: `mainstay logs` tells what it wrote; it is tried again meanwhile"
+                    output::tell(
+                        "  help: `mainstay logs` tells what it wrote; it is tried again meanwhile",
                     );
                 }
             }
@@ -198,26 +251,33 @@ impl Front {
                 let deaf = has_deaf_address(&status, service);
                 all &= service.state == ServiceState::Steady && !deaf;
                 if deaf && warned.insert(service.service.clone()) {
-                    let address = or_dash(service.address);
-                    println!(
-                        "warning: {} cannot be reached at {address}: another program listens there",
-                        service.service
-                    );
+                    let (name, address) = (&service.service, or_dash(service.address));
+                    output::warn(format_args!(
+                        "warning: {name} cannot be reached at {address}: another program listens there"
+                    ));
                 }
             }
             if all {
-                let (took, count) = (self.started.elapsed().as_millis(), status.services.len());
-                println!("ready after {took} ms: {count} services, all as wanted");
+                let took = self.started.elapsed().as_millis();
+                self.say(format_args!(
+                    "ready after {took} ms: all services are as wanted"
+                ));
                 return;
             }
         }
     }
 
     /// Drains and stops every instance; what was declared is kept for the next start.
-    async fn stop_instances(&self) -> anyhow::Result<()> {
+    async fn stop_instances(&self) {
         let began = Instant::now();
         let asked: Result<Accepted, Error> = self.client.post("/v1/shutdown", &()).await;
-        asked.context("cannot ask for the stop")?;
+        if let Err(error) = asked {
+            let error = anyhow::Error::from(error);
+            output::warn(format_args!(
+                "warning: the instances cannot be drained: {error:#}"
+            ));
+            return;
+        }
         let mut left_before = usize::MAX;
         while began.elapsed() < STOP_DEADLINE {
             match self
@@ -225,39 +285,48 @@ impl Front {
                 .get::<Vec<InstanceStatus>>("/v1/instances")
                 .await
             {
-                Ok(left) if left.is_empty() => return Ok(()),
+                Ok(left) if left.is_empty() => return,
                 Ok(left) => {
                     if left.len() < left_before {
                         left_before = left.len();
-                        println!("{left_before} instances left");
+                        self.say(format_args!("instances left: {left_before}"));
                     }
                 }
                 Err(error) if error.is_transient() => {}
-                Err(error) => return Err(error.into()),
+                Err(_) => break,
             }
             sleep(STOP_POLL).await;
         }
-        println!(
-            "some instances did not stop within {} s",
-            STOP_DEADLINE.as_secs()
-        );
-        Ok(())
+        output::warn("some instances did not stop in time");
     }
 }
 
-/// The wishes to stop: Ctrl-C and SIGTERM.
+/// Whether the control centre is there and said no.
+fn is_refused(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(Error::Refused(_)))
+}
+
+/// The wishes to stop: Ctrl-C, SIGTERM, and the end of the terminal.
 struct Stops {
     interrupt: Signal,
     terminate: Signal,
+    /// `None` under `nohup`, which means: go on without the terminal.
+    hangup: Option<Signal>,
 }
 
 impl Stops {
     fn new() -> anyhow::Result<Self> {
         let interrupt = signal(SignalKind::interrupt()).context("cannot await Ctrl-C")?;
         let terminate = signal(SignalKind::terminate()).context("cannot await SIGTERM")?;
+        let hangup = if signals::is_ignored(Number::HUP).context("cannot look at SIGHUP")? {
+            None
+        } else {
+            Some(signal(SignalKind::hangup()).context("cannot await SIGHUP")?)
+        };
         Ok(Self {
             interrupt,
             terminate,
+            hangup,
         })
     }
 
@@ -265,6 +334,7 @@ impl Stops {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            Some(()) = async { self.hangup.as_mut()?.recv().await } => {}
         }
     }
 }

@@ -4,9 +4,10 @@
 //! Back-off is [`mainstay_control::restart`]'s, the same as for instances.
 
 use std::convert::Infallible;
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use super::sockets::{self, API_TCP, API_UNIX, ENTRY};
 use crate::arguments::{Dev, Switch};
 use crate::command::API_SOCKET;
 use crate::outcome::{Failure, Outcome};
+use crate::output;
 
 /// How long one of our processes may take from SIGTERM to its end. The gateway finishes requests
 /// within its own, shorter bound.
@@ -145,7 +147,11 @@ impl Family {
         record: Option<&Record>,
     ) -> anyhow::Result<Self> {
         let logs = settings.state.join("logs");
-        std::fs::create_dir_all(&logs)
+        // Output may hold secrets, wherever the state directory is.
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&logs)
             .with_context(|| format!("cannot create `{}`", logs.display()))?;
         let mut claims = Vec::new();
         for kind in KINDS {
@@ -155,7 +161,9 @@ impl Family {
         let adopted = claims.iter().filter(runs).count();
         if adopted > 0 {
             let record = record.ok_or_else(|| lost_record(&settings.state))?;
-            println!("adopting {adopted} processes of an earlier start");
+            output::warn(format_args!(
+                "adopting {adopted} processes of an earlier start"
+            ));
             settings.entry = record.entry;
             settings.api = record.api;
         }
@@ -368,7 +376,7 @@ impl Family {
             self.start_due();
             if let Err(error) = self.save() {
                 // The processes go on; only an adoption after our own death would miss this one.
-                eprintln!("warning: {error:#}");
+                output::warn(format_args!("warning: {error:#}"));
             }
         }
     }
@@ -400,12 +408,15 @@ impl Family {
         let soon = now.since(*since) < SOON;
         member.restart.passing(*since);
         let retry = member.restart.ended(now);
-        let how = how.map_or_else(String::new, |how| format!(" ({how:?})"));
-        let delay = retry.delay.as_millis();
-        eprintln!(
-            "the {} ended{how}; it is started again in {delay} ms",
-            kind.name()
-        );
+        let how = match how {
+            Some(Ended::Code(code)) => format!(" with code {code}"),
+            Some(Ended::Signal(number)) => format!(" by signal {number}"),
+            None => String::new(),
+        };
+        let (name, delay) = (kind.name(), retry.delay.as_millis());
+        output::warn(format_args!(
+            "the {name} ended{how}; it is started again in {delay} ms"
+        ));
         member.state = State::Waiting { until: retry.until };
         match member.told {
             Told::Nothing if failed && soon => {
@@ -430,7 +441,7 @@ impl Family {
                 continue;
             }
             if let Err(error) = self.start(index) {
-                eprintln!("error: {error:#}");
+                output::warn(format_args!("error: {error:#}"));
                 let retry = self.members[index].restart.ended(now);
                 self.members[index].state = State::Waiting { until: retry.until };
             }
@@ -451,7 +462,8 @@ impl Family {
             };
             handle.signal(Signal::TERM).with_context(context)?;
             if timeout(STOP_DEADLINE, self.end_of(kind)).await.is_err() {
-                eprintln!("the {} did not end in time and is killed", kind.name());
+                let name = kind.name();
+                output::warn(format_args!("the {name} did not end in time and is killed"));
                 handle.signal(Signal::KILL).with_context(context)?;
                 self.end_of(kind).await;
             }
@@ -500,11 +512,14 @@ fn lost_record(state: &Path) -> Failure {
 fn show_last_words(log: &Path, from: u64) {
     match last_words(log, from) {
         Ok(lines) => {
-            eprintln!("  its last words in `{}`:", log.display());
+            output::warn(format_args!("  its last words in `{}`:", log.display()));
             for line in lines {
-                eprintln!("  | {line}");
+                output::warn(format_args!("  | {line}"));
             }
         }
-        Err(error) => eprintln!("  its log `{}` cannot be read: {error}", log.display()),
+        Err(error) => output::warn(format_args!(
+            "  its log `{}` cannot be read: {error}",
+            log.display()
+        )),
     }
 }

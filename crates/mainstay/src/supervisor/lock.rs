@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use anyhow::Context;
@@ -39,6 +39,7 @@ pub(crate) fn take(state: &Path) -> anyhow::Result<StateLock> {
         .mode(0o700)
         .create(state)
         .with_context(|| format!("cannot create the state directory `{}`", state.display()))?;
+    refuse_foreign(state)?;
     let path = state.join("lock");
     let mut file = OpenOptions::new()
         .read(true)
@@ -68,4 +69,65 @@ pub(crate) fn take(state: &Path) -> anyhow::Result<StateLock> {
         .and_then(|()| write!(file, "{}", std::process::id()))
         .with_context(|| format!("cannot write `{}`", path.display()))?;
     Ok(StateLock { _file: file })
+}
+
+/// Whoever may write into the directory may put a link there, and have us write and run what he
+/// likes.
+fn refuse_foreign(state: &Path) -> anyhow::Result<()> {
+    const OTHERS_WRITE: u32 = 0o002;
+    let found = std::fs::metadata(state)
+        .with_context(|| format!("cannot use the state directory `{}`", state.display()))?;
+    let own = rustix::process::geteuid().as_raw();
+    let (wrong, remedy) = if found.uid() != own {
+        let wrong = format!(
+            "belongs to account {}, and this is account {own}",
+            found.uid()
+        );
+        (
+            wrong,
+            "run as the account to which it belongs, or choose another --state",
+        )
+    } else if found.mode() & OTHERS_WRITE != 0 {
+        (
+            "may be written by everybody".to_owned(),
+            "`chmod 700` it, or choose another --state",
+        )
+    } else {
+        return Ok(());
+    };
+    let message = format!("the state directory `{}` {wrong}", state.display());
+    Err(Failure::new(Outcome::WrongInput, message)
+        .remedy(remedy)
+        .into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mainstay_testkit::{TempDir, is_root, skip};
+    use std::os::unix::fs::{PermissionsExt, chown};
+
+    #[test]
+    fn a_state_directory_that_everybody_may_write_is_refused() -> anyhow::Result<()> {
+        let dir = TempDir::new("lock");
+        std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o777))?;
+        let refused = take(dir.path()).expect_err("others may write there");
+        assert!(refused.to_string().contains("everybody"), "{refused}");
+        assert!(!dir.join("lock").exists());
+        std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755))?;
+        take(dir.path()).map(drop)
+    }
+
+    #[test]
+    fn system_a_state_directory_of_another_account_is_refused() -> anyhow::Result<()> {
+        if !is_root() {
+            skip("needs root: gives a directory away");
+            return Ok(());
+        }
+        let dir = TempDir::new("lock");
+        chown(dir.path(), Some(1234), None)?;
+        let refused = take(dir.path()).expect_err("it is another's");
+        assert!(refused.to_string().contains("account 1234"), "{refused}");
+        Ok(())
+    }
 }

@@ -138,6 +138,7 @@ fn report(plan: &NodePlan, health: ProbedHealth) -> NodeReport {
             since: Timestamp(0),
         },
         last_exit: None,
+        probe_failure: None,
         log_dropped: 0,
     });
     NodeReport {

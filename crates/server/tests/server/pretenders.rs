@@ -111,6 +111,7 @@ impl Seen {
                 attempt: Attempt::FIRST,
                 phase,
                 last_exit: None,
+                probe_failure: None,
                 log_dropped: 0,
             })
             .collect();
