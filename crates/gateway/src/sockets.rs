@@ -1,7 +1,8 @@
 //! Listening sockets: how they are made, and what connections inherit from them.
 
+use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, SocketAddrV4, TcpListener};
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
@@ -10,10 +11,27 @@ use crate::limits::{BACKLOG, TCP_KEEPALIVE_AFTER, TCP_KEEPALIVE_EVERY};
 /// Opens one listening socket on `address` for each of `count` workers.
 ///
 /// `SO_REUSEPORT` would also let the gateway of another Mainstay share the address, each getting
-/// half of the other's requests. So it is tried alone first, which fails while anybody listens.
+/// half of the other's requests. So it is looked first whether anybody listens there. Whoever listens
+/// on all addresses, as our own entry may, is not in the way: the more exact address wins.
 pub(crate) fn listen(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
-    tcp_socket(address)?.bind(&address.into())?;
+    if let SocketAddr::V4(address) = address
+        && is_listened_on(address, &fs::read_to_string("/proc/net/tcp")?)
+    {
+        return Err(io::ErrorKind::AddrInUse.into());
+    }
     (0..count).map(|_| listen_shared(address)).collect()
+}
+
+/// Whether somebody listens on exactly this address, by the kernel's table (`proc_net_tcp(5)`).
+fn is_listened_on(address: SocketAddrV4, table: &str) -> bool {
+    const LISTEN: &str = "0A";
+    // The kernel prints the four bytes as one number of the machine.
+    let ip = u32::from_ne_bytes(address.ip().octets());
+    let wanted = format!("{ip:08X}:{:04X}", address.port());
+    table.lines().skip(1).any(|line| {
+        let mut fields = line.split_ascii_whitespace().skip(1);
+        fields.next() == Some(wanted.as_str()) && fields.nth(1) == Some(LISTEN)
+    })
 }
 
 fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
@@ -60,5 +78,12 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         drop(first);
         assert!(listen(address, 1).is_ok());
+    }
+
+    #[test]
+    fn who_listens_on_all_addresses_is_not_in_the_way() {
+        let everywhere = listen(([0, 0, 0, 0], 0).into(), 1).expect("a port is free");
+        let port = everywhere[0].local_addr().expect("it listens").port();
+        assert!(listen(([127, 77, 1, 1], port).into(), 1).is_ok());
     }
 }
