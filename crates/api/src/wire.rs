@@ -30,6 +30,7 @@ use mainstay_ids::{
 };
 use mainstay_model::routing::Unavailable;
 use mainstay_model::{Exit, ServiceSpec};
+pub use mainstay_model::{InstanceState, ServiceState};
 use serde::{Deserialize, Serialize};
 
 /// The largest request body that the API takes: a file with a few hundred services is below 1 MiB.
@@ -178,24 +179,6 @@ pub struct ServiceStatus {
     pub versions: Vec<Version>,
 }
 
-/// What is going on with a service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ServiceState {
-    /// All that is wanted is ready.
-    Steady,
-    /// A version is being rolled out.
-    RollingOut,
-    /// A version is being rolled back.
-    RollingBack,
-    /// A rollout failed and stays as it is.
-    Failed,
-    /// No rollout is under way, and fewer instances are ready than wanted.
-    Degraded,
-    /// It is being taken down.
-    Removing,
-}
-
 /// One instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceStatus {
@@ -222,30 +205,6 @@ pub struct InstanceStatus {
     /// Why its last probe failed; `None` if it passed, or none has ended yet.
     #[serde(default)]
     pub probe_failure: Option<String>,
-}
-
-/// What an instance is doing, in one word for a table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum InstanceState {
-    /// Its agent has not started it yet.
-    Planned,
-    /// Its process runs and has not passed a probe.
-    Starting,
-    /// It passes, for less than the minimum healthy time.
-    Healthy,
-    /// It has passed for the minimum healthy time.
-    Ready,
-    /// It fails its probes.
-    Failing,
-    /// It has ended and will be started again.
-    BackingOff,
-    /// It ends again and again soon after its start.
-    CrashLooping,
-    /// It takes no new requests and finishes the old.
-    Draining,
-    /// It was told to stop.
-    Stopping,
 }
 
 /// A refusal, as the body of a 4xx or 5xx answer.

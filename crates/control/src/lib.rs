@@ -25,6 +25,4 @@ pub use cluster::contract::{
     ServiceChange, Settings,
 };
 pub use cluster::snapshot::{RestoreError, SNAPSHOT_FORMAT, Snapshot};
-pub use cluster::views::{
-    ConsumerView, InstanceState, InstanceView, NodeView, ServiceState, ServiceView,
-};
+pub use cluster::views::{ConsumerView, InstanceView, NodeView, ServiceView};

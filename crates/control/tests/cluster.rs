@@ -12,8 +12,8 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use mainstay_control::{
-    AcknowledgedDrain, Apply, CONSUMER_LEASE, Change, Control, Input, InstanceState, Note,
-    Presence, Refusal, RestoreError, ServiceState, Settings, Snapshot,
+    AcknowledgedDrain, Apply, CONSUMER_LEASE, Change, Control, Input, Note, Presence, Refusal,
+    RestoreError, Settings, Snapshot,
 };
 use mainstay_ids::{ConsumerId, Generation, Incarnation, InstanceId, Version};
 use mainstay_model::event::{
@@ -22,7 +22,7 @@ use mainstay_model::event::{
 use mainstay_model::plan::PlannedAction;
 use mainstay_model::routing::{EndpointHealth, Unavailable};
 use mainstay_model::service::{AddressSpec, OnFailure, Step};
-use mainstay_model::{Ack, EventKind, Template};
+use mainstay_model::{Ack, EventKind, InstanceState, ServiceState, Template};
 use world::{Consumer, DEADLINE, DRAIN, HOLD, World, name, spec};
 
 const SECOND: Duration = Duration::from_secs(1);

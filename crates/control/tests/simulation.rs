@@ -12,11 +12,11 @@ mod world;
 
 use std::time::Duration;
 
-use mainstay_control::{AcknowledgedDrain, Apply, Input, ServiceState, Settings};
+use mainstay_control::{AcknowledgedDrain, Apply, Input, Settings};
 use mainstay_ids::{InstanceId, Version};
 use mainstay_model::event::{DrainOutcome, RollbackAsked};
 use mainstay_model::service::{OnFailure, Step};
-use mainstay_model::{Ack, EventKind, NodeReport, ServiceSpec};
+use mainstay_model::{Ack, EventKind, NodeReport, ServiceSpec, ServiceState};
 use world::{Consumer, Cut, World, name, spec};
 
 const SEEDS: u64 = 300;
@@ -350,7 +350,7 @@ impl Simulation {
                 }
             })
             && control.instances().all(|instance| {
-                use mainstay_control::InstanceState as State;
+                use mainstay_model::InstanceState as State;
                 !matches!(instance.state, State::Draining | State::Stopping)
             })
             && self.world.agent.plan_generation() == Some(self.world.plan.generation)

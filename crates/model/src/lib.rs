@@ -15,6 +15,7 @@ pub mod report;
 pub mod route;
 pub mod routing;
 pub mod service;
+pub mod status;
 pub mod template;
 
 pub use event::{Event, EventKind};
@@ -23,4 +24,5 @@ pub use report::{Exit, InstanceReport, NodeReport, Phase, ProbedHealth, StartFai
 pub use route::{HostName, HttpMatch, PathPrefix};
 pub use routing::{Ack, Endpoint, InFlight, Routing, ServiceRoutes};
 pub use service::ServiceSpec;
+pub use status::{InstanceState, ServiceState};
 pub use template::Template;

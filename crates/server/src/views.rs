@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use mainstay_api::wire::{
-    Applied, AppliedService, Change, ConsumerStatus, InstanceState, InstanceStatus, NodeStatus,
-    ServiceState, ServiceStatus, Status,
+    Applied, AppliedService, Change, ConsumerStatus, InstanceStatus, NodeStatus, ServiceStatus,
+    Status,
 };
 use mainstay_control::{self as control, Clock, Control, Reply};
 use mainstay_ids::{NodeName, ServiceName, Timestamp};
@@ -85,14 +85,7 @@ fn service_status(service: control::ServiceView<'_>) -> ServiceStatus {
         stable,
         wanted,
         ready,
-        state: match state {
-            control::ServiceState::Steady => ServiceState::Steady,
-            control::ServiceState::RollingOut => ServiceState::RollingOut,
-            control::ServiceState::RollingBack => ServiceState::RollingBack,
-            control::ServiceState::Failed => ServiceState::Failed,
-            control::ServiceState::Degraded => ServiceState::Degraded,
-            control::ServiceState::Removing => ServiceState::Removing,
-        },
+        state,
         address,
         http: spec.http.as_ref().map(|http| {
             let HttpMatch { host, path } = http;
@@ -132,17 +125,7 @@ fn instance_status(instance: control::InstanceView, node: &NodeName) -> Instance
         version,
         node: node.clone(),
         attempt,
-        state: match state {
-            control::InstanceState::Planned => InstanceState::Planned,
-            control::InstanceState::Starting => InstanceState::Starting,
-            control::InstanceState::Healthy => InstanceState::Healthy,
-            control::InstanceState::Ready => InstanceState::Ready,
-            control::InstanceState::Failing => InstanceState::Failing,
-            control::InstanceState::BackingOff => InstanceState::BackingOff,
-            control::InstanceState::CrashLooping => InstanceState::CrashLooping,
-            control::InstanceState::Draining => InstanceState::Draining,
-            control::InstanceState::Stopping => InstanceState::Stopping,
-        },
+        state,
         pid,
         address,
         since,

@@ -11,29 +11,12 @@ use mainstay_ids::{
 use mainstay_model::event::RollbackAsked;
 use mainstay_model::report::CrashLooping;
 use mainstay_model::routing::Unavailable;
-use mainstay_model::{Exit, Phase, ServiceSpec};
+use mainstay_model::{Exit, InstanceState, Phase, ServiceSpec, ServiceState};
 
 use super::consumers::Presence;
 use super::instance::{Instance, Life, Standing};
 use super::service::{Course, Service, instance_id};
 use super::{Control, Purpose};
-
-/// What is going on with a service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ServiceState {
-    /// All that is wanted is ready.
-    Steady,
-    /// A version is being rolled out.
-    RollingOut,
-    /// A version is being rolled back.
-    RollingBack,
-    /// A rollout failed and stays as it is.
-    Failed,
-    /// No rollout is under way, and fewer instances are ready than wanted.
-    Degraded,
-    /// It is being taken down.
-    Removing,
-}
 
 /// One service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,29 +41,6 @@ pub struct ServiceView<'a> {
     pub unavailable: Option<Unavailable>,
     /// Its versions that can be gone back to, the oldest first.
     pub versions: Vec<Version>,
-}
-
-/// What an instance is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum InstanceState {
-    /// Its agent has not started it yet.
-    Planned,
-    /// Its process runs and has not passed a probe.
-    Starting,
-    /// It passes, for less than the minimum healthy time.
-    Healthy,
-    /// It has passed for the minimum healthy time.
-    Ready,
-    /// It fails its probes.
-    Failing,
-    /// It has ended and will be started again.
-    BackingOff,
-    /// It ends again and again soon after its start.
-    CrashLooping,
-    /// It takes no new requests and finishes the old.
-    Draining,
-    /// It was told to stop.
-    Stopping,
 }
 
 /// One instance.

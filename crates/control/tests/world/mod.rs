@@ -12,15 +12,16 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use mainstay_control::{
-    Apply, Clock, Control, Input, InstanceState, Refusal, Reply, ServiceState, ServiceView,
-    Settings, Snapshot,
+    Apply, Clock, Control, Input, Refusal, Reply, ServiceView, Settings, Snapshot,
 };
 use mainstay_ids::{Generation, InstanceId, Instant, NodeName, ServiceName, Timestamp};
 use mainstay_model::event::DrainOutcome;
 use mainstay_model::plan::PlannedAction;
 use mainstay_model::route::{HttpMatch, PathPrefix};
 use mainstay_model::service::{Check, HealthSpec, LogSpec, OnFailure, RolloutSpec, Step};
-use mainstay_model::{Event, EventKind, NodePlan, Routing, ServiceSpec, Template};
+use mainstay_model::{
+    Event, EventKind, InstanceState, NodePlan, Routing, ServiceSpec, ServiceState, Template,
+};
 
 pub(crate) use agent::Agent;
 pub(crate) use consumer::Consumer;
