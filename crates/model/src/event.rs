@@ -226,6 +226,16 @@ impl fmt::Display for PauseReason {
     }
 }
 
+impl fmt::Display for DrainOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Acknowledged => "acknowledged by everyone, nothing in flight",
+            Self::TimeOver => "the drain time was over",
+            Self::Unreachable => "nothing could reach it",
+        })
+    }
+}
+
 impl fmt::Display for DrainReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -369,12 +379,10 @@ impl EventKind {
                 waited_ms,
                 outcome,
             } => {
-                let how = match outcome {
-                    DrainOutcome::Acknowledged => "acknowledged by everyone, nothing in flight",
-                    DrainOutcome::TimeOver => "the drain time was over",
-                    DrainOutcome::Unreachable => "nothing could reach it",
-                };
-                write!(f, "{instance} is told to stop after {waited_ms} ms: {how}")
+                write!(
+                    f,
+                    "{instance} is told to stop after {waited_ms} ms: {outcome}"
+                )
             }
             Self::InstanceStopped {
                 instance,
