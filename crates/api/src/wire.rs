@@ -58,6 +58,9 @@ pub struct Applied {
     pub services: Vec<AppliedService>,
     /// The number of the last event before it: follow the events behind it to see the rollout.
     pub event: u64,
+    /// What the user should know, each a sentence.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// What became of one service's declaration.
@@ -102,10 +105,13 @@ pub struct Rollback {
 }
 
 /// A change was taken over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accepted {
     /// The number of the last event before it.
     pub event: u64,
+    /// What the user should know, each a sentence.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// The whole at a glance.

@@ -273,7 +273,7 @@ impl Drop for EndedAtTheEnd {
         if let Ok(None) = self.0.try_wait() {
             // The second one does not wait for instances.
             kill(self.0.id(), Signal::TERM);
-            kill(self.0.id(), Signal::TERM);
+            kill(self.0.id(), Signal::INT);
             self.0.wait().ok();
         }
     }
@@ -295,6 +295,22 @@ fn system_a_service_that_is_not_there_is_told_by_every_command_that_names_one() 
         assert_eq!(output.status.code(), Some(4), "{command}: {said}");
         assert!(said.contains("there is no service `wbe`"), "{said}");
     }
+}
+
+#[test]
+fn system_services_that_a_file_no_longer_names_are_told_as_left_alone() {
+    let mut running = Running::prepare("left-alone");
+    let file = running.write_service(&python_server(""), QUICK);
+    running.dev(&[file.to_str().unwrap()]);
+    running.wait_until_steady();
+    let text_of = std::fs::read_to_string(&file).unwrap();
+    let renamed = text_of.replace("[service.web]", "[service.site]");
+    let renamed = renamed.replace("path = \"/\"", "path = \"/site\"");
+    std::fs::write(&file, renamed).unwrap();
+    let output = running.run(&["up", "--dry-run", file.to_str().unwrap()]);
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("left as they are: web"), "{said}");
 }
 
 #[test]

@@ -214,6 +214,7 @@ impl Paper {
         Applied {
             services,
             event: before,
+            notes: Vec::new(),
         }
     }
 
@@ -281,7 +282,10 @@ impl Paper {
             ("POST", "/v1/services/orders/scale") => {
                 let scale: Scale = serde_json::from_slice(body).unwrap();
                 self.fill(usize::try_from(scale.instances).unwrap());
-                json(&Accepted { event: 0 })
+                json(&Accepted {
+                    event: 0,
+                    notes: Vec::new(),
+                })
             }
             ("GET", "/v1/events") => {
                 let lines = self

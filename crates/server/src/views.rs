@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use mainstay_api::wire::{
-    Applied, AppliedService, Change, ConsumerStatus, InstanceStatus, NodeStatus, ServiceStatus,
-    Status,
+    Accepted, Applied, AppliedService, Change, ConsumerStatus, InstanceStatus, NodeStatus,
+    ServiceStatus, Status,
 };
 use mainstay_control::{self as control, Clock, Control, Reply};
 use mainstay_ids::{NodeName, ServiceName, Timestamp};
@@ -134,6 +134,14 @@ fn instance_status(instance: control::InstanceView, node: &NodeName) -> Instance
     }
 }
 
+/// A change was taken over.
+pub(crate) fn accepted(reply: &Reply) -> Accepted {
+    Accepted {
+        event: reply.event,
+        notes: reply.notes.iter().map(ToString::to_string).collect(),
+    }
+}
+
 /// What became of a declaration.
 pub(crate) fn applied(reply: Reply) -> Applied {
     let applied = |service: control::ServiceChange| AppliedService {
@@ -146,8 +154,10 @@ pub(crate) fn applied(reply: Reply) -> Applied {
             control::Change::Unchanged => Change::Unchanged,
         },
     };
+    let Accepted { event, notes } = accepted(&reply);
     Applied {
         services: reply.services.into_iter().map(applied).collect(),
-        event: reply.event,
+        event,
+        notes,
     }
 }

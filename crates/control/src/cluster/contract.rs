@@ -1,6 +1,7 @@
 //! What goes into the machine and what comes back at once.
 
 use alloc::vec::Vec;
+use core::fmt;
 use core::net::SocketAddr;
 
 use mainstay_ids::{ConsumerId, Instant, NodeName, ServiceName, Timestamp, Version};
@@ -122,6 +123,29 @@ pub enum Note {
         /// The service that addresses it.
         by: ServiceName,
     },
+    /// These services are there and were not declared.
+    LeftAlone {
+        /// Which.
+        services: Vec<ServiceName>,
+    },
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::StillAddressed { service, by } => write!(
+                f,
+                "`{by}` addresses `{service}`, whose address changes or goes: declare `{by}` anew"
+            ),
+            Self::LeftAlone { services } => {
+                f.write_str("not in this file, and left as they are:")?;
+                for service in services {
+                    write!(f, " {service}")?;
+                }
+                Ok(())
+            }
+        }
+    }
 }
 
 /// An input was taken over.

@@ -74,6 +74,14 @@ impl Services {
                 self.note_addressed(&spec.name, &names, &mut notes);
             }
         }
+        let is_left = |(name, service): &(&ServiceName, &Service)| {
+            service.course != Course::Removing && !names.contains(*name)
+        };
+        let left = self.by_name.iter().filter(is_left);
+        let services: Vec<ServiceName> = left.map(|(name, _)| name.clone()).collect();
+        if !services.is_empty() {
+            notes.push(Note::LeftAlone { services });
+        }
         let checked = |spec: ServiceSpec| CheckedService {
             auto_address: autos.get(&spec.name).copied(),
             change: self.change(&spec),

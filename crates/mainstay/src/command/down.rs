@@ -3,7 +3,7 @@
 use mainstay_api::wire::{Accepted, ServiceStatus};
 use mainstay_ids::ServiceName;
 
-use super::client;
+use super::{client, tell_notes};
 use crate::arguments::{Place, Waiting};
 use crate::follow::{Follow, Goal};
 use crate::outcome::Outcome;
@@ -25,6 +25,7 @@ pub(crate) async fn run(
     for service in &services {
         let accepted: Accepted = client.delete(&format!("/v1/services/{service}")).await?;
         first_event.get_or_insert(accepted.event);
+        tell_notes(&accepted.notes);
         accepted_all.push(accepted);
     }
     if place.json {

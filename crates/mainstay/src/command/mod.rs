@@ -67,6 +67,13 @@ pub(crate) async fn must_exist(client: &Client, service: &ServiceName) -> anyhow
         .into())
 }
 
+/// Tells what the user should know about an accepted change.
+pub(crate) fn tell_notes(notes: &[String]) {
+    for note in notes {
+        output::warn(format_args!("note: {note}"));
+    }
+}
+
 /// A value or a dash.
 pub(crate) fn or_dash<T: ToString>(value: Option<T>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())

@@ -3,7 +3,7 @@
 use mainstay_api::client::Client;
 use mainstay_api::wire::{Applied, Apply};
 
-use super::{client, word};
+use super::{client, tell_notes, word};
 use crate::arguments::{Place, Up, Waiting};
 use crate::follow::{Follow, Goal, Steps};
 use crate::outcome::Outcome;
@@ -23,6 +23,7 @@ pub(crate) async fn run(place: &Place, up: &Up) -> anyhow::Result<Outcome> {
     } else {
         changes(&applied).for_each(output::tell);
     }
+    tell_notes(&applied.notes);
     if up.dry_run || up.waiting.no_wait {
         return Ok(Outcome::Holds);
     }

@@ -19,7 +19,7 @@ use super::record::Record;
 use crate::arguments::{Dev, Place};
 use crate::command::events::line;
 use crate::command::status::has_deaf_address;
-use crate::command::{API_SOCKET, or_dash, up};
+use crate::command::{API_SOCKET, or_dash, tell_notes, up};
 use crate::outcome::{Failure, Outcome};
 use crate::output;
 use crate::service_file;
@@ -177,6 +177,7 @@ impl Front {
             }
             let applied = applied?;
             up::changes(&applied).for_each(|change| self.say(change));
+            tell_notes(&applied.notes);
             after = applied.event;
         }
         for entry in &status.entry {

@@ -214,8 +214,9 @@ impl Drop for Running {
     fn drop(&mut self) {
         if let Some(dev) = self.dev.take() {
             dev.signal(Signal::TERM);
-            // A second one does not wait for instances; the guard kills what is left after that.
-            dev.signal(Signal::TERM);
+            // A second one does not wait for instances; the guard kills what is left after that. It
+            // is of another kind, since two of one kind may count as one.
+            dev.signal(Signal::INT);
             let ended = wait_briefly(&dev);
             drop(dev);
             if !ended {

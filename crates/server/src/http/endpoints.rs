@@ -93,8 +93,7 @@ impl Api {
     /// Hands in an input of which only the acceptance counts.
     async fn hand_in(&self, input: Input) -> Answered<Accepted> {
         let reply = self.handle.hand_in(input).await?;
-        let event = reply.event;
-        Ok(Answer(Accepted { event }))
+        Ok(Answer(views::accepted(&reply)))
     }
 }
 
