@@ -52,6 +52,7 @@ const CRATES: &[Crate] = &[
     Crate { name: "mainstay-prove", tier: Tier::Driver, uses: &["mainstay-ids", "mainstay-model", "mainstay-api"] },
     Crate { name: "mainstay", tier: Tier::Binary, uses: &["mainstay-ids", "mainstay-model", "mainstay-control", "mainstay-api", "mainstay-kernel", "mainstay-gateway", "mainstay-agent", "mainstay-server", "mainstay-prove"] },
     Crate { name: "mainstay-testkit", tier: Tier::Dev, uses: &["mainstay-ids", "mainstay-model", "mainstay-api"] },
+    Crate { name: "mainstay-sim", tier: Tier::Dev, uses: &["mainstay-ids", "mainstay-model", "mainstay-control"] },
     Crate { name: "shop", tier: Tier::Dev, uses: &[] },
     Crate { name: "xtask", tier: Tier::Dev, uses: &["mainstay-testkit", "mainstay-prove", "mainstay-ids", "mainstay-model", "mainstay-api"] },
 ];

@@ -313,6 +313,26 @@ impl Control {
         }
     }
 
+    /// Whether the input must be durable before it is answered, or be refused. So a wish of
+    /// somebody, and the word of a consumer for which no drain would wait if it were forgotten: it
+    /// may get the routes once it is remembered. All else has happened already, or changes nothing.
+    pub fn must_be_durable(&self, input: &Input) -> bool {
+        match input {
+            Input::Apply(_)
+            | Input::Scale { .. }
+            | Input::Rollback { .. }
+            | Input::Remove { .. }
+            | Input::RemoveAll
+            | Input::StopAll => true,
+            Input::ConsumerJoined(consumer) => !self.consumers.waits_for(consumer),
+            Input::DryRun(_)
+            | Input::Report(_)
+            | Input::Ack(_)
+            | Input::Farewell(_)
+            | Input::Tick => false,
+        }
+    }
+
     /// The events since the last call, in order.
     pub fn take_events(&mut self) -> Vec<Event> {
         self.journal.take()

@@ -6,6 +6,8 @@
 //! - no ready instance is drained unless as many as wanted stay ready,
 //! - a rollout waits for nothing without a deadline, so that it ends.
 
+use alloc::vec::Vec;
+
 use mainstay_ids::{ServiceName, Version};
 use mainstay_model::EventKind;
 use mainstay_model::event::{DrainReason, PauseReason, RollbackAsked, RolloutFailure};
@@ -19,6 +21,7 @@ impl Service {
     /// Decides everything that is to be decided now.
     pub(super) fn advance(&mut self, name: &ServiceName, step: &mut Step<'_>) {
         for (number, instance) in &mut self.instances {
+            instance.trust(name, *number, step);
             instance.promote(name, *number, step);
         }
         if let Some(failure) = self.failure_by_now(name, step) {
@@ -69,9 +72,12 @@ impl Service {
         let replaced = old.split_off(stays.min(old.len()));
         self.drain(name, &replaced, reason, step);
 
-        // A smaller number or step may leave more unready ones than there is room for.
-        let room = (wanted + self.step()).saturating_sub(old.len());
-        let surplus = new.split_off(room.max(ready).min(new.len()));
+        // A smaller number or step, or a way back, may leave more unready ones than there is room
+        // for. Whoever is of least use goes, of whatever version; among equals the older version.
+        let room = wanted + self.step();
+        let surplus = self.least_useful(&old, &new, (old.len() + new.len()).saturating_sub(room));
+        old.retain(|number| !surplus.contains(number));
+        new.retain(|number| !surplus.contains(number));
         self.drain(name, &surplus, DrainReason::ScaledIn, step);
 
         let starts = if old.is_empty() {
@@ -79,12 +85,25 @@ impl Service {
         } else {
             let unready = new.len() - ready;
             let missing = wanted - new.len();
-            let room = room.saturating_sub(new.len());
+            let room = room.saturating_sub(old.len() + new.len());
             missing.min(room).min(self.step().saturating_sub(unready))
         };
         for _ in 0..starts {
             self.plan_instance(name, current, step);
         }
+    }
+
+    /// So many of the least useful of both, each of which is ranked by usefulness.
+    fn least_useful(&self, old: &[u64], new: &[u64], many: usize) -> Vec<u64> {
+        let useful = |number: &u64| {
+            let instance = self.instances.get(number);
+            instance.map_or(0, |instance| instance.standing.usefulness())
+        };
+        let mut all: Vec<u64> = old.iter().rev().chain(new.iter().rev()).copied().collect();
+        // Stable: equals stay in this order.
+        all.sort_by_key(useful);
+        all.truncate(many);
+        all
     }
 
     fn any_serves(&self, numbers: &[u64]) -> bool {

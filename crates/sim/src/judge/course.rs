@@ -1,0 +1,144 @@
+//! The courses of services, as the durable events tell them.
+
+use std::collections::BTreeSet;
+
+use mainstay_ids::{InstanceId, ServiceName, Version};
+use mainstay_model::event::{DrainOutcome, RollbackAsked};
+use mainstay_model::{Event, EventKind, ServiceSpec};
+
+use super::Judge;
+use crate::broken::Promise;
+use crate::world::World;
+
+/// Whoever is of least use makes room, even of the version that is wanted, and another of it is
+/// started once there is room: that is one turn.
+const TURNS_FORGIVEN: u32 = 1;
+
+/// What is remembered of a service's course.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Course {
+    /// Versions of which instances were drained since the course last changed.
+    drained: BTreeSet<Version>,
+    /// How often one of a version was planned after another of it was drained.
+    turns: u32,
+    /// Whether the rollout under way goes back.
+    goes_back: bool,
+    /// Instances that were planned.
+    planned: BTreeSet<u64>,
+}
+
+impl Course {
+    fn begin(&mut self) {
+        self.drained.clear();
+        self.turns = 0;
+    }
+}
+
+impl Judge {
+    /// What was stopped for now is started again.
+    pub(crate) fn begin_courses(&mut self) {
+        self.courses.values_mut().for_each(Course::begin);
+    }
+}
+
+impl World {
+    pub(crate) fn judge_course(&mut self, event: &Event) {
+        self.tally_event(&event.kind);
+        let Some(service) = event.service.clone() else {
+            return;
+        };
+        let mut course = self.judge.courses.remove(&service).unwrap_or_default();
+        match &event.kind {
+            EventKind::RolloutStarted { .. } => {
+                course.begin();
+                course.goes_back = false;
+            }
+            EventKind::RollbackStarted { from, to, asked } => {
+                course.begin();
+                if *asked == RollbackAsked::ByFailure {
+                    self.judge_way_back(&service, &course, *from, *to);
+                }
+                course.goes_back = true;
+            }
+            EventKind::Scaled { .. }
+            | EventKind::RolloutFinished { .. }
+            | EventKind::RolloutPaused { .. }
+            | EventKind::RemovalStarted => course.begin(),
+            EventKind::InstancePlanned { instance, version } => {
+                course.turns += u32::from(course.drained.remove(version));
+                if course.turns > TURNS_FORGIVEN {
+                    let what = format!("{instance} of {version}, of which one was just drained");
+                    self.breaks(Promise::NoTurns, what);
+                }
+                if !course.planned.insert(instance.number) {
+                    let what = format!("{instance} is planned twice");
+                    self.breaks(Promise::NothingTwice, what);
+                }
+            }
+            EventKind::DrainStarted { instance, .. } => {
+                course.drained.extend(self.version_of(instance));
+            }
+            _ => {}
+        }
+        self.judge.courses.insert(service, course);
+    }
+
+    fn version_of(&self, id: &InstanceId) -> Option<Version> {
+        self.judge.last.instances.get(id).map(|shown| shown.version)
+    }
+
+    fn judge_way_back(
+        &mut self,
+        service: &ServiceName,
+        course: &Course,
+        from: Version,
+        to: Version,
+    ) {
+        if course.goes_back {
+            let what = format!("{service} goes back to {to} from a way back to {from}");
+            self.breaks(Promise::OneWayBack, what);
+        }
+        let content = |version| self.judge.content(service, version);
+        if let (Some(one), Some(other)) = (content(from), content(to))
+            && same_content(one, other)
+        {
+            let what = format!("{service} goes back from {from} to the same content, {to}");
+            self.breaks(Promise::OneWayBack, what);
+        }
+    }
+
+    fn tally_event(&mut self, kind: &EventKind) {
+        let what = match kind {
+            EventKind::DrainFinished { outcome, .. } => match outcome {
+                DrainOutcome::Acknowledged => "drain acknowledged",
+                DrainOutcome::TimeOver => {
+                    self.drains_over.push(self.now_ms);
+                    "drain time over"
+                }
+                DrainOutcome::Unreachable => "drain unreachable",
+            },
+            EventKind::RolloutFinished { .. } => "rollout finished",
+            EventKind::RolloutFailed { .. } => "rollout failed",
+            EventKind::RollbackStarted { asked, .. } => match asked {
+                RollbackAsked::ByFailure => "rollback by failure",
+                RollbackAsked::ByUser => "rollback by user",
+            },
+            EventKind::RolloutPaused { .. } => "rollout paused",
+            EventKind::Removed => "removed",
+            EventKind::InstanceCrashLooping { .. } => "crash loop",
+            EventKind::ConsumerMute { .. } => "consumer mute",
+            EventKind::ConsumerGone { .. } => "consumer gone",
+            EventKind::InstanceReady { .. } => "instance ready",
+            _ => return,
+        };
+        self.tally.count(what);
+    }
+}
+
+fn same_content(one: &ServiceSpec, other: &ServiceSpec) -> bool {
+    let alike = ServiceSpec {
+        instances: other.instances,
+        ..one.clone()
+    };
+    alike == *other
+}
