@@ -20,7 +20,7 @@ pub mod template;
 
 pub use event::{Event, EventKind};
 pub use plan::{NodePlan, PlannedAction, PlannedInstance};
-pub use report::{Exit, InstanceReport, NodeReport, Phase, ProbedHealth, StartFailure};
+pub use report::{Capacity, Exit, InstanceReport, NodeReport, Phase, ProbedHealth, StartFailure};
 pub use route::{HostName, HttpMatch, PathPrefix};
 pub use routing::{Ack, Endpoint, InFlight, Routing, ServiceRoutes};
 pub use service::ServiceSpec;

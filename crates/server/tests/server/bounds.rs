@@ -146,6 +146,7 @@ fn report(plan: &NodePlan, health: ProbedHealth) -> NodeReport {
         incarnation: Incarnation(1),
         plan: Some(plan.generation),
         instances: instances.collect(),
+        capacity: None,
     }
 }
 

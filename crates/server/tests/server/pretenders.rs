@@ -121,6 +121,7 @@ impl Seen {
             incarnation,
             plan: self.plan.as_ref().map(|plan| plan.generation),
             instances,
+            capacity: None,
         }
     }
 }
