@@ -358,6 +358,8 @@ async fn system_an_instance_is_started_probed_stopped_and_forgotten() {
         (report.version, report.attempt, report.last_exit),
         (Version(4), Attempt::FIRST, None)
     );
+    let capacity = agent.report().unwrap().capacity.unwrap();
+    assert!(capacity.cpu_thousandths >= 1 && capacity.memory_bytes > 1 << 20);
     let environ = fs::read(format!("/proc/{pid}/environ")).unwrap();
     let environ = String::from_utf8(environ).unwrap();
     for part in [

@@ -22,7 +22,9 @@ pub mod template;
 pub use cron::Cron;
 pub use event::{Event, EventKind};
 pub use plan::{NodePlan, PlannedAction, PlannedInstance};
-pub use report::{BootId, Exit, InstanceReport, NodeReport, Phase, ProbedHealth, StartFailure};
+pub use report::{
+    BootId, Capacity, Exit, InstanceReport, NodeReport, Phase, ProbedHealth, StartFailure,
+};
 pub use route::{HostName, HttpMatch, PathPrefix};
 pub use routing::{Ack, Endpoint, InFlight, Routing, ServiceRoutes};
 pub use service::ServiceSpec;

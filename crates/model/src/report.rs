@@ -22,6 +22,18 @@ pub struct NodeReport {
     pub boot: Option<BootId>,
     /// Its instances by id.
     pub instances: Vec<InstanceReport>,
+    /// What it has for its instances; `None` where the agent could not tell.
+    #[serde(default)]
+    pub capacity: Option<Capacity>,
+}
+
+/// What a node has for its instances, whether it is used or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Capacity {
+    /// Processors, in thousandths of one.
+    pub cpu_thousandths: u32,
+    /// Memory, in bytes.
+    pub memory_bytes: u64,
 }
 
 /// One start of a machine, by the name that its kernel gave it.

@@ -215,6 +215,7 @@ impl Agent {
             instances: processes
                 .map(|(id, process)| process.report(id, self.now))
                 .collect(),
+            capacity: None,
         }
     }
 

@@ -147,6 +147,7 @@ fn report(plan: &NodePlan, health: ProbedHealth) -> NodeReport {
         plan: Some(plan.generation),
         boot: None,
         instances: instances.collect(),
+        capacity: None,
     }
 }
 

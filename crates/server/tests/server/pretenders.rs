@@ -122,6 +122,7 @@ impl Seen {
             plan: self.plan.as_ref().map(|plan| plan.generation),
             boot: None,
             instances,
+            capacity: None,
         }
     }
 }
