@@ -113,8 +113,13 @@ pub(crate) enum Command {
         /// The service file.
         file: PathBuf,
     },
-    /// Print the JSON schema of the service file, for editors.
-    Schema,
+    /// Print the JSON schema of the service file, for editors; or, with `--api`, the API's OpenAPI
+    /// document.
+    Schema {
+        /// The HTTP API instead of the service file.
+        #[arg(long)]
+        api: bool,
+    },
     /// Print the completions for a shell, for instance `mainstay completions bash`.
     Completions {
         /// Which shell.

@@ -9,6 +9,7 @@ use crate::report::Exit;
 
 /// One recorded decision or observation.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Event {
     /// Its number, growing; a reader resumes behind the last that it saw.
     pub number: u64,
@@ -22,6 +23,7 @@ pub struct Event {
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "what")]
 #[expect(
     missing_docs,
@@ -125,6 +127,7 @@ pub enum EventKind {
 
 /// Why a rollout failed.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "cause")]
 #[expect(
     missing_docs,
@@ -148,6 +151,7 @@ pub enum RolloutFailure {
 
 /// Why a service goes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum RollbackAsked {
     /// A rollout failed.
@@ -158,6 +162,7 @@ pub enum RollbackAsked {
 
 /// Why a failed rollout stays as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PauseReason {
     /// The service's file says so.
@@ -170,6 +175,7 @@ pub enum PauseReason {
 
 /// Why an instance is drained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum DrainReason {
     /// A ready instance of another version takes its place.
@@ -184,6 +190,7 @@ pub enum DrainReason {
 
 /// How a drain ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum DrainOutcome {
     /// Every live consumer acknowledged the removal and nothing was in flight.

@@ -11,6 +11,7 @@ extern crate alloc;
 
 pub mod event;
 pub mod plan;
+pub mod problem;
 pub mod report;
 pub mod route;
 pub mod routing;
@@ -20,6 +21,7 @@ pub mod template;
 
 pub use event::{Event, EventKind};
 pub use plan::{NodePlan, PlannedAction, PlannedInstance};
+pub use problem::ProblemCode;
 pub use report::{Exit, InstanceReport, NodeReport, Phase, ProbedHealth, StartFailure};
 pub use route::{HostName, HttpMatch, PathPrefix};
 pub use routing::{Ack, Endpoint, InFlight, Routing, ServiceRoutes};

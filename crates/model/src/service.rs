@@ -18,6 +18,7 @@ pub const INSTANCES_MAX: u32 = 500;
 
 /// Everything about one service, checked. Two equal specifications are the same version.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ServiceSpec {
     /// The service's name.
@@ -43,9 +44,11 @@ pub struct ServiceSpec {
     pub rollout: RolloutSpec,
     /// How long an instance may finish its requests before it is told to stop all the same.
     #[serde(with = "mainstay_ids::duration::text")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub drain: Duration,
     /// How long an instance may take from SIGTERM to its end before SIGKILL.
     #[serde(with = "mainstay_ids::duration::text")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub grace: Duration,
     /// How much output is kept.
     pub log: LogSpec,
@@ -58,6 +61,7 @@ pub struct ServiceSpec {
 
 /// Where a service is reached by other services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum AddressSpec {
     /// The control centre picks one and keeps it for the life of the service.
@@ -68,15 +72,18 @@ pub enum AddressSpec {
 
 /// How health is probed.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct HealthSpec {
     /// What is tried.
     pub check: Check,
     /// The time between two probes.
     #[serde(with = "mainstay_ids::duration::text")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub every: Duration,
     /// How long a probe may take before it counts as failed.
     #[serde(with = "mainstay_ids::duration::text")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub timeout: Duration,
     /// How many failures in a row turn a passing instance into a failing one.
     pub fall: NonZeroU32,
@@ -86,6 +93,7 @@ pub struct HealthSpec {
 
 /// One kind of probe.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Check {
     /// GET of this path on the instance's port answers 200 to 399.
@@ -98,6 +106,7 @@ pub enum Check {
 
 /// How one version replaces another: start first, never fewer ready instances than wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RolloutSpec {
     /// How many instances are replaced at a time.
@@ -105,9 +114,11 @@ pub struct RolloutSpec {
     /// Minimum healthy time: how long an instance must pass its probes without interruption before
     /// it counts as ready.
     #[serde(with = "mainstay_ids::duration::text")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub hold: Duration,
     /// Healthy deadline: an instance that is not ready this long after its start fails the rollout.
     #[serde(with = "mainstay_ids::duration::text")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub deadline: Duration,
     /// What a failed rollout leads to.
     pub on_failure: OnFailure,
@@ -115,6 +126,7 @@ pub struct RolloutSpec {
 
 /// How many instances a rollout replaces at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Step {
     /// So many.
@@ -140,6 +152,7 @@ impl Step {
 
 /// What a failed rollout leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OnFailure {
     /// Back to the last version that was wholly healthy.
@@ -150,6 +163,7 @@ pub enum OnFailure {
 
 /// How much of an instance's output is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LogSpec {
     /// The size in bytes at which a file is rotated.
@@ -160,17 +174,20 @@ pub struct LogSpec {
 
 /// A service level objective.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Slo {
     /// The share of requests that must succeed, in parts per million.
     pub success_ppm: u32,
     /// The 99th percentile of latency must stay at or below this.
     #[serde(with = "mainstay_ids::duration::text")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub p99: Duration,
 }
 
 /// What a program's file looked like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Artifact {
     /// Its length in bytes.

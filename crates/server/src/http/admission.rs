@@ -4,9 +4,10 @@
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, header};
+use mainstay_api::wire::ProblemCode;
 
 use super::refusal::Refused;
-use crate::token::{TOKEN_FILE, Token};
+use crate::token::Token;
 
 /// From where a connection came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,11 +37,13 @@ impl Admission {
     pub(super) fn admit(&self, caller: Caller, request: &Parts) -> Result<(), Refused> {
         match caller {
             Caller::Account(account) if account == self.own_account || account == 0 => Ok(()),
-            Caller::Account(account) => Err(Refused::unauthorized(format!(
-                "account {account} may not use the control centre of account {}",
-                self.own_account
-            ))
-            .with_remedy("run the command as that account or as root")),
+            Caller::Account(account) => Err(Refused::new(
+                ProblemCode::AccountRefused,
+                format!(
+                    "account {account} may not use the control centre of account {}",
+                    self.own_account
+                ),
+            )),
             Caller::Loopback => {
                 let host = admit_host(request)?;
                 admit_origin(&request.headers, host)?;
@@ -54,15 +57,12 @@ impl Admission {
             .get(header::AUTHORIZATION)
             .and_then(|value| value.to_str().ok())
             .and_then(|value| value.strip_prefix("Bearer "));
-        let wrong = match given {
+        let (code, wrong) = match given {
             Some(given) if self.token.is(given) => return Ok(()),
-            Some(_) => "the token is wrong",
-            None => "the token is missing",
+            Some(_) => (ProblemCode::TokenWrong, "the token is wrong"),
+            None => (ProblemCode::TokenMissing, "the token is missing"),
         };
-        Err(Refused::unauthorized(wrong).with_remedy(format!(
-            "send `Authorization: Bearer TOKEN` with the content of the file `{TOKEN_FILE}` in the \
-             state directory"
-        )))
+        Err(Refused::new(code, wrong))
     }
 }
 
@@ -82,11 +82,14 @@ fn admit_host(request: &Parts) -> Result<&str, Refused> {
         {
             Ok(host)
         }
-        (Some(host), _) => Err(
-            Refused::unauthorized(format!("host `{host}` is not this machine"))
-                .with_remedy("call it as 127.0.0.1, localhost or [::1]"),
-        ),
-        (None, _) => Err(Refused::bad_request("the header `Host` is missing")),
+        (Some(host), _) => Err(Refused::new(
+            ProblemCode::HostRefused,
+            format!("host `{host}` is not this machine"),
+        )),
+        (None, _) => Err(Refused::new(
+            ProblemCode::HostMissing,
+            "the header `Host` is missing",
+        )),
     }
 }
 
@@ -102,14 +105,16 @@ fn admit_origin(headers: &HeaderMap, host: &str) -> Result<(), Refused> {
         return Ok(());
     }
     let origin = String::from_utf8_lossy(origin.as_bytes());
-    Err(Refused::unauthorized(format!(
-        "origin `{origin}` may not call the control centre"
-    )))
+    Err(Refused::new(
+        ProblemCode::OriginRefused,
+        format!("origin `{origin}` may not call the control centre"),
+    ))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::token::TOKEN_FILE;
     use http::Request;
     use mainstay_testkit::TempDir;
 

@@ -4,6 +4,7 @@
 mod api;
 mod bounds;
 mod centre;
+mod contract;
 mod disk;
 mod kill;
 mod lifecycle;
