@@ -10,6 +10,7 @@
 pub mod account;
 pub mod cgroup;
 pub mod inherit;
+pub mod peer;
 pub mod procfs;
 pub mod signals;
 pub mod strays;

@@ -4,13 +4,13 @@ use std::sync::{Arc, LazyLock};
 
 use axum::Json as Answer;
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{Extension, Request, State};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use bytes::Bytes;
 use http::{Uri, header};
-use mainstay_api::calls::{Access, CALLS, Call, Method, Name};
+use mainstay_api::calls::{Access, CALLS, Call, Effect, Method, Name};
 use mainstay_api::wire::{
     Accepted, Applied, Apply, EventsQuery, InstanceStatus, PlanQuery, ProblemCode, Rollback,
     RoutesQuery, Scale, ServiceStatus, Status,
@@ -22,7 +22,7 @@ use mainstay_model::{Ack, NodeReport, ServiceSpec};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::admission::Caller;
+use super::admission::{Caller, Standing};
 use super::refusal::Refused;
 use super::request::{Asked, Json, Named};
 use super::stream::{self, Beat, Follow, Wanted};
@@ -67,7 +67,10 @@ impl Api {
         for call in CALLS {
             let mut endpoint = endpoint(call);
             if call.access == Access::UnixSocket {
-                endpoint = endpoint.layer(from_fn(admit_on_socket_only));
+                endpoint = endpoint.layer(from_fn(admit_own_processes));
+            }
+            if call.effect == Effect::Changes {
+                endpoint = endpoint.layer(from_fn(record));
             }
             router = router.route(call.path, endpoint);
         }
@@ -120,18 +123,35 @@ fn endpoint(call: &Call) -> MethodRouter<Api> {
     }
 }
 
-/// What only Mainstay's own processes may call, which use the unix socket.
-async fn admit_on_socket_only(request: Request, next: Next) -> Result<Response, Refused> {
-    match request.extensions().get::<Caller>() {
-        Some(Caller::Account(_)) => Ok(next.run(request).await),
-        Some(Caller::Loopback) | None => Err(Refused::new(
+/// What only Mainstay's own processes may call, which use the unix socket and run as its account.
+async fn admit_own_processes(
+    Extension(caller): Extension<Caller>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Refused> {
+    let path = request.uri().path();
+    match caller {
+        Caller::Account {
+            standing: Standing::Owner,
+            ..
+        } => Ok(next.run(request).await),
+        Caller::Account { uid, .. } => Err(Refused::new(
+            ProblemCode::AccountRefused,
+            format!("`{path}` is for Mainstay's own processes, not for account {uid}"),
+        )),
+        Caller::Loopback { .. } => Err(Refused::new(
             ProblemCode::SocketOnly,
-            format!(
-                "`{}` is answered on the unix socket alone",
-                request.uri().path()
-            ),
+            format!("`{path}` is answered on the unix socket alone"),
         )),
     }
+}
+
+/// Writes down who asked for a change, and what became of it.
+async fn record(Extension(caller): Extension<Caller>, request: Request, next: Next) -> Response {
+    let call = format!("{} {}", request.method(), request.uri().path());
+    let answer = next.run(request).await;
+    tracing::info!(by = %caller, status = answer.status().as_u16(), "{call}");
+    answer
 }
 
 async fn openapi() -> impl IntoResponse {

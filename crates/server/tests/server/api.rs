@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use http_body_util::{BodyExt as _, Empty};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use mainstay_api::client::{Client, Server};
 use mainstay_api::wire::ProblemCode::{
     BodyNotJson, FieldInvalid, MethodNotAllowed, NameInvalid, NodeUnknown, PathUnknown,
@@ -156,31 +154,4 @@ async fn the_loopback_port_wants_the_token_the_own_name_and_no_other_page() {
         let (status, _) = exchange(stream, &request).await;
         assert_eq!(status, expected, "{headers}");
     }
-}
-
-#[tokio::test]
-async fn http_2_is_answered_on_the_same_socket() {
-    let mut place = Place::new("http2");
-    let _running = place.start();
-    let stream = UnixStream::connect(place.socket()).await.expect("connects");
-    let io = TokioIo::new(stream);
-    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
-        .await
-        .expect("connects");
-    let connection = tokio::spawn(connection);
-    let request =
-        http::Request::get("http://localhost/v1/status").body(Empty::<bytes::Bytes>::new());
-    let response = sender
-        .send_request(request.expect("legal"))
-        .await
-        .expect("answers");
-    let body = response
-        .into_body()
-        .collect()
-        .await
-        .expect("is whole")
-        .to_bytes();
-    serde_json::from_slice::<Status>(&body).expect("a status");
-    drop(sender);
-    connection.await.expect("no panic").expect("ends in order");
 }

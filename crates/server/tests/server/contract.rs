@@ -125,7 +125,7 @@ fn hold(document: &Value, call: &Call, seen: &Seen) {
 }
 
 /// A path and a body with which the call succeeds while there is one service `orders`.
-fn example(name: Name) -> (&'static str, Value) {
+pub(crate) fn example(name: Name) -> (&'static str, Value) {
     let consumer = json!({ "name": "gateway", "incarnation": 1 });
     match name {
         Name::Status => ("/v1/status", Value::Null),
