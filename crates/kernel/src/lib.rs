@@ -11,6 +11,7 @@ pub mod account;
 pub mod capacity;
 pub mod cgroup;
 pub mod inherit;
+pub mod peer;
 pub mod procfs;
 pub mod signals;
 pub mod strays;

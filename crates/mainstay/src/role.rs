@@ -101,6 +101,7 @@ fn run_server(place: &Place, server: &ServerProcess, mut sockets: Inherited) -> 
         node: server.start.node.clone(),
         incarnation: Incarnation(server.start.incarnation),
         entry: vec![server.entry],
+        api_group: server.api_group,
         acknowledged_drain,
     };
     let sockets = mainstay_server::Sockets {

@@ -30,6 +30,7 @@ pub(crate) struct Place {
     tcp: TcpListener,
     incarnation: Incarnation,
     acknowledged_drain: AcknowledgedDrain,
+    api_group: Option<u32>,
 }
 
 /// One incarnation; killed when it is dropped.
@@ -57,7 +58,12 @@ impl Place {
             tcp,
             incarnation: Incarnation(0),
             acknowledged_drain: AcknowledgedDrain::On,
+            api_group: None,
         }
+    }
+
+    pub(crate) fn set_api_group(&mut self, group: u32) {
+        self.api_group = Some(group);
     }
 
     pub(crate) fn set_acknowledged_drain(&mut self, drain: AcknowledgedDrain) {
@@ -72,6 +78,7 @@ impl Place {
             node: node(),
             incarnation: self.incarnation,
             entry: vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
+            api_group: self.api_group,
             acknowledged_drain: self.acknowledged_drain,
         };
         let sockets = Sockets {
