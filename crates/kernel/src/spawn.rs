@@ -36,7 +36,7 @@ pub struct Spawn<'a> {
     account: Option<Account>,
     standard: [Option<BorrowedFd<'a>>; 3],
     passed: Vec<(String, BorrowedFd<'a>)>,
-    cgroup: Option<BorrowedFd<'a>>,
+    cgroups: Vec<BorrowedFd<'a>>,
     place: Place,
     life: Life,
 }
@@ -137,7 +137,7 @@ impl<'a> Spawn<'a> {
             account: None,
             standard: [None; 3],
             passed: Vec::new(),
-            cgroup: None,
+            cgroups: Vec::new(),
             place: Place::Parents,
             life: Life::OfItsOwn,
         }
@@ -216,10 +216,10 @@ impl<'a> Spawn<'a> {
         self
     }
 
-    /// The `cgroup.procs` of the group that it enters before its program runs.
+    /// The `cgroup.procs` of a group that it enters before its program runs; one for each tree.
     #[must_use]
     pub fn cgroup(mut self, procs: BorrowedFd<'a>) -> Self {
-        self.cgroup = Some(procs);
+        self.cgroups.push(procs);
         self
     }
 
@@ -317,7 +317,11 @@ impl<'a> Spawn<'a> {
         Ok(Plan {
             place: self.place,
             life: self.life,
-            cgroup: self.cgroup.map_or(Ok(None), |fd| raise(fd).map(Some))?,
+            cgroups: self
+                .cgroups
+                .iter()
+                .map(|fd| raise(*fd))
+                .collect::<Result<_, _>>()?,
             account: self.account.clone().filter(|account| !account.is_own()),
             directory: self
                 .directory
@@ -397,7 +401,7 @@ impl Child {
 struct Plan {
     place: Place,
     life: Life,
-    cgroup: Option<OwnedFd>,
+    cgroups: Vec<OwnedFd>,
     account: Option<Account>,
     directory: Option<CString>,
     descriptors: Vec<(OwnedFd, RawFd)>,
@@ -456,7 +460,7 @@ impl Plan {
                 Place::OwnSession => libc::setsid(),
             };
             done(placed >= 0, Step::Place)?;
-            if let Some(procs) = &self.cgroup {
+            for procs in &self.cgroups {
                 // `cgroup.procs`: 0 is the writer.
                 done(
                     libc::write(procs.as_raw_fd(), c"0".as_ptr().cast(), 1) == 1,
