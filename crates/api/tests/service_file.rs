@@ -188,8 +188,8 @@ fn the_schema_and_the_parser_know_the_same_keys() {
     }
     assert_eq!(
         tables.len(),
-        7,
-        "file, service, http, health, rollout, log, slo"
+        8,
+        "file, service, http, health, rollout, log, slo, limits"
     );
     for (path, table) in tables {
         let keys: Vec<_> = table["properties"]

@@ -1,6 +1,5 @@
 //! The keys of a service file: which there are, what each takes, what it becomes.
 
-use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -8,13 +7,16 @@ use mainstay_ids::{ServiceName, duration};
 use mainstay_model::ServiceSpec;
 use mainstay_model::route::{HttpMatch, PathPrefix};
 use mainstay_model::service::{
-    AddressSpec, Check, HealthSpec, INSTANCES_MAX, LogSpec, OnFailure, RolloutSpec, Slo, Step,
+    AddressSpec, Check, HealthSpec, INSTANCES_MAX, LimitsSpec, LogSpec, OnFailure, RolloutSpec,
+    Slo, Step,
 };
 use toml::de::DeValue;
 
 use super::problem::Code;
 use super::program::{EXEC_HELP, argv, directory, environment};
 use super::refusal::{At, Refused, quoted};
+use super::resources::limits_of;
+use super::secret::Variables;
 use super::suggest::closest;
 use super::units::{
     display_size, parse_address, parse_duration, parse_host, parse_path, parse_share, parse_size,
@@ -130,7 +132,7 @@ fn keys(s: &mut Section<'_, '_>, base: &str, draft: &mut Draft) -> Option<Servic
     let user = s.optional("user", |e| {
         e.text("an account's name", "`user = \"shop\"`", parse_user)
     });
-    let env = s.or("env", BTreeMap::new(), environment);
+    let variables = s.or("env", Variables::default(), environment);
 
     let address = s.take("address");
     draft.address = address.map(|e| (e.at(), self::address(&e)));
@@ -150,13 +152,15 @@ fn keys(s: &mut Section<'_, '_>, base: &str, draft: &mut Draft) -> Option<Servic
     let grace = s.or("grace", defaults::GRACE, |e| span(e, Duration::ZERO));
     let log = s.or("log", default_log(), self::log);
     let slo = s.optional("slo", self::slo);
+    let limits = s.or("limits", LimitsSpec::default(), limits_of);
+    let variables = variables?;
 
     Some(ServiceSpec {
         name: draft.name.clone()?,
         exec: exec?,
         dir: dir?,
         user: user?,
-        env: env?,
+        env: variables.texts,
         address: given(draft.address.as_ref())?,
         http: given(draft.http.as_ref())?,
         health: health?,
@@ -166,6 +170,8 @@ fn keys(s: &mut Section<'_, '_>, base: &str, draft: &mut Draft) -> Option<Servic
         grace: grace?,
         log: log?,
         slo: slo?,
+        limits: limits?,
+        secrets: variables.secrets,
         artifact: None,
     })
 }

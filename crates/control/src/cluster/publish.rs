@@ -10,7 +10,9 @@ use core::time::Duration;
 use mainstay_ids::{Generation, InstanceId, ServiceName, Version};
 use mainstay_model::plan::{PlannedAction, PlannedInstance};
 use mainstay_model::routing::ServiceRoutes;
-use mainstay_model::service::{Check, HealthSpec, LogSpec, OnFailure, RolloutSpec, Step};
+use mainstay_model::service::{
+    Check, HealthSpec, LimitsSpec, LogSpec, OnFailure, RolloutSpec, Step,
+};
 use mainstay_model::{NodePlan, Routing, ServiceSpec};
 
 use super::Purpose;
@@ -161,6 +163,8 @@ fn unknown_spec(name: ServiceName) -> ServiceSpec {
         grace: GRACE,
         log: LogSpec { size: 0, keep: 0 },
         slo: None,
+        limits: LimitsSpec::default(),
+        secrets: BTreeMap::new(),
         artifact: None,
     }
 }
