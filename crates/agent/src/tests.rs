@@ -3,6 +3,7 @@
 mod adoption;
 mod disk;
 mod ends;
+mod limits;
 mod link;
 mod probes;
 
@@ -14,7 +15,9 @@ use std::time::Duration;
 
 use mainstay_ids::{Attempt, Generation, Incarnation, InstanceId, ServiceName, Version};
 use mainstay_kernel::procfs::{self, Liveness, Stat};
-use mainstay_model::service::{Check, HealthSpec, LogSpec, OnFailure, RolloutSpec, Step};
+use mainstay_model::service::{
+    Check, HealthSpec, LimitsSpec, LogSpec, OnFailure, RolloutSpec, Step,
+};
 use mainstay_model::{
     Exit, InstanceReport, NodePlan, NodeReport, PathPrefix, Phase, PlannedAction, PlannedInstance,
     ProbedHealth, ServiceSpec, Template,
@@ -78,7 +81,7 @@ impl State {
             CancellationToken::new(),
         );
         if self.cgroups == Cgroups::None {
-            context.cgroups = None;
+            context.cgroups = Err(mainstay_kernel::cgroup::Unusable::NotRoot);
         }
         context
     }
@@ -149,8 +152,8 @@ impl Drop for State {
                 Ok(None) => Err(format!("{id}'s shim lives")),
                 Ok(Some(_)) | Err(_) => Ok(()),
             });
-            if let Some(tree) = &context.cgroups {
-                super::instance::remove_cgroup(tree, &context.mark(), &id.to_string());
+            if let Ok(tree) = &context.cgroups {
+                super::groups::remove(tree, &context.mark(), &id);
             }
         }
     }
@@ -291,6 +294,8 @@ pub(super) fn web(exec: &[&str], check: Check) -> PlannedInstance {
             keep: 2,
         },
         slo: None,
+        limits: LimitsSpec::default(),
+        secrets: BTreeMap::new(),
         artifact: None,
     };
     PlannedInstance {
