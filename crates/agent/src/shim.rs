@@ -191,8 +191,15 @@ impl Shim {
         let child = spawn_of(&self.spec, account, &procs)
             .output(output.as_fd())
             .start();
-        child
-            .map_err(|error| self.refuse(launch::failure(&self.spec.launch.program, &error), error))
+        child.map_err(|error| {
+            let failure = launch::failure(&self.spec.launch.program, &error);
+            let Some(barrier) = launch::shut_out(&self.spec, failure) else {
+                return self.refuse(failure, error);
+            };
+            let account = self.spec.launch.user.as_deref().unwrap_or_default();
+            let what = format!("account `{account}` may not enter `{}`", barrier.display());
+            self.refuse(StartFailure::ShutOut, what)
+        })
     }
 
     fn shim_record(&self, child: &Child) -> io::Result<ShimRecord> {

@@ -1,5 +1,6 @@
 //! A whole agent with real shims and programs, without the HTTP in between.
 
+mod accounts;
 mod adoption;
 mod disk;
 mod ends;
@@ -10,6 +11,7 @@ mod probes;
 use std::collections::BTreeMap;
 use std::fs;
 use std::num::NonZeroU32;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -322,6 +324,12 @@ pub(super) fn python(code: &str) -> PlannedInstance {
 pub(super) fn to_stop(mut planned: PlannedInstance) -> PlannedInstance {
     planned.action = PlannedAction::Stop;
     planned
+}
+
+/// Makes an empty file into which every account may write.
+pub(super) fn for_all(path: &Path) {
+    fs::write(path, "").unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o666)).unwrap();
 }
 
 pub(super) fn is_alive(pid: u32) -> bool {

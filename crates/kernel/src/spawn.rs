@@ -39,6 +39,17 @@ pub struct Spawn<'a> {
     cgroups: Vec<BorrowedFd<'a>>,
     place: Place,
     life: Life,
+    rights: Rights,
+    umask: Option<u32>,
+}
+
+/// Whether a process, and what it starts, may gain rights by executing a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rights {
+    /// A set-user-ID program such as `sudo` works.
+    MayGrow,
+    /// Such a program runs with the rights that the process has already (`PR_SET_NO_NEW_PRIVS`).
+    NeverGrow,
 }
 
 /// Where a process stands among sessions and groups.
@@ -140,6 +151,8 @@ impl<'a> Spawn<'a> {
             cgroups: Vec::new(),
             place: Place::Parents,
             life: Life::OfItsOwn,
+            rights: Rights::MayGrow,
+            umask: None,
         }
     }
 
@@ -237,6 +250,20 @@ impl<'a> Spawn<'a> {
         self
     }
 
+    /// Whether it may gain rights.
+    #[must_use]
+    pub fn rights(mut self, rights: Rights) -> Self {
+        self.rights = rights;
+        self
+    }
+
+    /// The permissions that files lack which it makes; otherwise this process's own.
+    #[must_use]
+    pub fn umask(mut self, mask: u32) -> Self {
+        self.umask = Some(mask);
+        self
+    }
+
     /// Starts it. Returns when its program runs, or with the step that failed; then nothing is left.
     pub fn start(mut self) -> Result<Child, SpawnError> {
         if !self.passed.is_empty() {
@@ -317,12 +344,14 @@ impl<'a> Spawn<'a> {
         Ok(Plan {
             place: self.place,
             life: self.life,
+            rights: self.rights,
+            umask: self.umask,
             cgroups: self
                 .cgroups
                 .iter()
                 .map(|fd| raise(*fd))
                 .collect::<Result<_, _>>()?,
-            account: self.account.clone().filter(|account| !account.is_own()),
+            account: self.account.clone().filter(Account::is_to_be_taken),
             directory: self
                 .directory
                 .as_deref()
@@ -401,6 +430,8 @@ impl Child {
 struct Plan {
     place: Place,
     life: Life,
+    rights: Rights,
+    umask: Option<u32>,
     cgroups: Vec<OwnedFd>,
     account: Option<Account>,
     directory: Option<CString>,
@@ -484,6 +515,15 @@ impl Plan {
             }
             if let Some(directory) = &self.directory {
                 done(libc::chdir(directory.as_ptr()) == 0, Step::Directory)?;
+            }
+            if let Some(mask) = self.umask {
+                libc::umask(mask);
+            }
+            if self.rights == Rights::NeverGrow {
+                done(
+                    libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0,
+                    Step::User,
+                )?;
             }
             // After the change of account, which takes the setting back.
             if self.life == Life::EndsWithParent {

@@ -88,8 +88,8 @@ struct Service {
     /// The directory in which instances run, relative to that of the file, which is the default.
     dir: Option<String>,
     /// The account under which instances run. By default, when Mainstay runs as root, the account
-    /// `mainstay` if there is one, else `nobody`; otherwise the account that runs Mainstay. Another
-    /// one takes root.
+    /// `mainstay-services` if there is one, else `nobody`, never root; otherwise the account that
+    /// runs Mainstay. Another one takes root.
     user: Option<String>,
     /// Environment variables of the instances. They also get PATH, HOME and LANG of the agent, and
     /// HOST and PORT, where they are to listen. HOST, PORT and names that start with MAINSTAY_
