@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::context::Context;
 use crate::found::{self, Found};
+use crate::groups;
 use crate::instance::{Change, Instance, Order};
 
 /// One change of each of the 500 instances that a node is sized for. Full: an instance's task waits
@@ -82,12 +83,14 @@ impl Node {
         context: Context,
     ) -> Result<Self, Error> {
         let state = context.state.clone();
+        let swept = context.clone();
         let survey = tokio::task::spawn_blocking(move || {
             // A specification holds the service's environment, and that may hold secrets.
             DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
                 .create(state.join("run"))?;
+            sweep(&swept);
             found::survey(&state)
         });
         let found = survey
@@ -196,7 +199,10 @@ impl Node {
         while let Some(ended) = self.tasks.join_next().await {
             ended.map_err(Error::Task)?;
         }
-        Ok(())
+        let context = self.context;
+        tokio::task::spawn_blocking(move || sweep(&context))
+            .await
+            .map_err(Error::Task)
     }
 
     /// Hands a plan's orders on. What it does not name is left alone, unless it is stopped: then the
@@ -319,5 +325,12 @@ fn capacity() -> Option<Capacity> {
             tracing::warn!(%error, "cannot tell how many processors and how much memory there are");
             None
         }
+    }
+}
+
+/// Removes the empty groups of what ended with nobody there to remove them.
+fn sweep(context: &Context) {
+    if let Ok(tree) = &context.cgroups {
+        groups::sweep(tree, &context.state, &context.mark());
     }
 }

@@ -45,6 +45,9 @@ pub(crate) struct AttemptSpec {
     pub(crate) log: PathBuf,
     /// Its cgroup, if it has one.
     pub(crate) cgroup: Option<PathBuf>,
+    /// The groups of version 1 that limit it.
+    #[serde(default)]
+    pub(crate) limiting: Vec<PathBuf>,
 }
 
 /// A program as it is started: every place in its texts is filled in.

@@ -24,5 +24,5 @@ mod watched;
 pub use account::Account;
 pub use identity::{Identity, Pidfd};
 pub use reap::{Ended, Reaped, become_subreaper, reap_any, try_reap};
-pub use spawn::{Child, Life, Place, Spawn, SpawnError, Step};
+pub use spawn::{Child, Life, Place, Rights, Spawn, SpawnError, Step};
 pub use watched::Watched;

@@ -1,5 +1,6 @@
 //! A running control centre that a test may kill.
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroU32;
 use std::os::unix::net::UnixListener;
@@ -12,7 +13,7 @@ use mainstay_api::wire::{Applied, Apply, Problem};
 use mainstay_control::AcknowledgedDrain;
 use mainstay_ids::{Incarnation, NodeName, ServiceName};
 use mainstay_model::service::{
-    Check, HealthSpec, LogSpec, OnFailure, RolloutSpec, ServiceSpec, Step,
+    Check, HealthSpec, LimitsSpec, LogSpec, OnFailure, RolloutSpec, ServiceSpec, Step,
 };
 use mainstay_model::{HostName, HttpMatch, PathPrefix, Template};
 use mainstay_server::{Error, Options, Sockets, TOKEN_FILE};
@@ -221,6 +222,8 @@ pub(crate) fn spec(name: &str, instances: u32) -> ServiceSpec {
         needs: std::collections::BTreeSet::new(),
         before: Vec::new(),
         schedule: None,
+        limits: LimitsSpec::default(),
+        secrets: BTreeMap::new(),
         artifact: None,
     }
 }
