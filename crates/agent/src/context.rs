@@ -8,6 +8,7 @@ use mainstay_kernel::Spawn;
 use mainstay_kernel::cgroup::{Cgroup, Mounted, Tree};
 use tokio_util::sync::CancellationToken;
 
+use crate::Adoption;
 use crate::ports::Ports;
 
 /// How a shim is started: a program with the arguments that stand before the path of `spec.json`.
@@ -37,6 +38,7 @@ pub(crate) struct Context {
     pub(crate) cgroups: Option<Tree>,
     pub(crate) ports: Ports,
     pub(crate) shim: ShimProgram,
+    pub(crate) adoption: Adoption,
     pub(crate) clock: Clock,
     /// The end of the agent, which leaves the instances running.
     pub(crate) stop: CancellationToken,
@@ -56,6 +58,7 @@ impl Context {
             cgroups,
             ports: Ports::new(),
             shim,
+            adoption: Adoption::On,
             clock: Clock::start(),
             stop,
         }

@@ -88,3 +88,11 @@ pub(crate) fn survey(state: &Path) -> io::Result<Vec<Looked>> {
     }
     Ok(all)
 }
+
+/// Forgets what is written down of all instances; those that run go on, known to nobody.
+pub(crate) fn forget(state: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(state.join("run"))? {
+        fs::remove_dir_all(entry?.path())?;
+    }
+    Ok(())
+}

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::Adoption;
 use crate::context::Context;
 use crate::found::{self, Found};
 use crate::instance::{Change, Instance, Order};
@@ -77,14 +78,17 @@ impl Node {
         incarnation: Incarnation,
         context: Context,
     ) -> Result<Self, Error> {
-        let state = context.state.clone();
+        let (state, adoption) = (context.state.clone(), context.adoption);
         let survey = tokio::task::spawn_blocking(move || {
             // A specification holds the service's environment, and that may hold secrets.
             DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
                 .create(state.join("run"))?;
-            found::survey(&state)
+            match adoption {
+                Adoption::On => found::survey(&state),
+                Adoption::Off => found::forget(&state).map(|()| Vec::new()),
+            }
         });
         let found = survey
             .await
