@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use mainstay_ids::{Generation, Incarnation, InstanceId, NodeName};
-use mainstay_model::{InstanceReport, NodePlan, NodeReport, Phase, PlannedAction, PlannedInstance};
+use mainstay_model::{
+    Capacity, InstanceReport, NodePlan, NodeReport, Phase, PlannedAction, PlannedInstance,
+};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -53,6 +55,8 @@ pub(crate) struct Node {
     changes: mpsc::Receiver<Change>,
     changes_end: mpsc::Sender<Change>,
     plan: Option<Generation>,
+    /// Read once: it changes with the machine, which starts a new agent.
+    capacity: Option<Capacity>,
     first_report: FirstReport,
 }
 
@@ -111,6 +115,7 @@ impl Node {
             changes,
             changes_end,
             plan: None,
+            capacity: capacity(),
             first_report,
         };
         for (id, found) in found {
@@ -212,7 +217,7 @@ impl Node {
             .collect();
         for planned in plan.instances {
             let order = match planned.action {
-                PlannedAction::Run => Order::Run,
+                PlannedAction::Run | PlannedAction::Hold | PlannedAction::RunOnce => Order::Run,
                 PlannedAction::Stop => Order::Stop,
             };
             self.order(planned, order);
@@ -291,16 +296,32 @@ impl Node {
             node: self.name.clone(),
             incarnation: self.incarnation,
             plan: self.plan,
+            boot: None,
             instances: self
                 .copies
                 .values()
                 .filter_map(|copy| copy.report.clone())
                 .collect(),
+            capacity: self.capacity,
         };
         reports.send_if_modified(|current| {
             let changed = current.as_ref() != Some(&report);
             *current = Some(report);
             changed
         });
+    }
+}
+
+/// What this node has; without it the control centre admits what is asked for.
+fn capacity() -> Option<Capacity> {
+    match mainstay_kernel::capacity::read() {
+        Ok(found) => Some(Capacity {
+            cpu_thousandths: found.cpu_thousandths,
+            memory_bytes: found.memory_bytes,
+        }),
+        Err(error) => {
+            tracing::warn!(%error, "cannot tell how many processors and how much memory there are");
+            None
+        }
     }
 }

@@ -6,7 +6,7 @@ mod ends;
 mod link;
 mod probes;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -276,12 +276,16 @@ pub(super) fn web(exec: &[&str], check: Check) -> PlannedInstance {
             timeout: Duration::from_secs(2),
             fall: one,
             rise: one,
+            start: None,
+            restart: None,
         },
         instances: 1,
         rollout: RolloutSpec {
             step: Step::Count(one),
             hold: Duration::ZERO,
             deadline: Duration::from_secs(10),
+            progress: mainstay_model::service::PROGRESS,
+            canary: None,
             on_failure: OnFailure::Rollback,
         },
         drain: Duration::from_secs(1),
@@ -291,6 +295,9 @@ pub(super) fn web(exec: &[&str], check: Check) -> PlannedInstance {
             keep: 2,
         },
         slo: None,
+        needs: BTreeSet::new(),
+        before: Vec::new(),
+        schedule: None,
         artifact: None,
     };
     PlannedInstance {
@@ -351,6 +358,8 @@ async fn system_an_instance_is_started_probed_stopped_and_forgotten() {
         (report.version, report.attempt, report.last_exit),
         (Version(4), Attempt::FIRST, None)
     );
+    let capacity = agent.report().unwrap().capacity.unwrap();
+    assert!(capacity.cpu_thousandths >= 1 && capacity.memory_bytes > 1 << 20);
     let environ = fs::read(format!("/proc/{pid}/environ")).unwrap();
     let environ = String::from_utf8(environ).unwrap();
     for part in [

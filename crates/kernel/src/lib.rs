@@ -8,6 +8,7 @@
 #![deny(clippy::undocumented_unsafe_blocks)]
 
 pub mod account;
+pub mod capacity;
 pub mod cgroup;
 pub mod inherit;
 pub mod procfs;

@@ -17,9 +17,29 @@ pub struct NodeReport {
     pub incarnation: Incarnation,
     /// The newest plan that it has taken over.
     pub plan: Option<Generation>,
+    /// Which start of the machine; `None`: the agent cannot tell.
+    #[serde(default)]
+    pub boot: Option<BootId>,
     /// Its instances by id.
     pub instances: Vec<InstanceReport>,
+    /// What it has for its instances; `None` where the agent could not tell.
+    #[serde(default)]
+    pub capacity: Option<Capacity>,
 }
+
+/// What a node has for its instances, whether it is used or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Capacity {
+    /// Processors, in thousandths of one.
+    pub cpu_thousandths: u32,
+    /// Memory, in bytes.
+    pub memory_bytes: u64,
+}
+
+/// One start of a machine, by the name that its kernel gave it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct BootId(pub String);
 
 /// One instance, as its agent sees it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -111,6 +131,11 @@ pub enum Exit {
     NotStarted(StartFailure),
     /// Its shim was lost, and with it the knowledge how it ended.
     Lost,
+    /// Mainstay ended it, because its probes did not pass for so many milliseconds.
+    Unhealthy {
+        /// For how long they had not.
+        for_ms: u64,
+    },
 }
 
 /// Why an instance could not be started.
@@ -142,6 +167,9 @@ impl fmt::Display for Exit {
             Self::Signal(number) => write!(f, "ended by signal {number}"),
             Self::NotStarted(failure) => write!(f, "not started: {failure}"),
             Self::Lost => f.write_str("ended together with its shim"),
+            Self::Unhealthy { for_ms } => {
+                write!(f, "was ended: its probes did not pass for {for_ms} ms")
+            }
         }
     }
 }

@@ -7,7 +7,7 @@
     reason = "the control centre on paper belongs to the tests"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::fs;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -89,18 +89,25 @@ fn spec() -> ServiceSpec {
             timeout: second,
             fall: NonZeroU32::MIN,
             rise: NonZeroU32::MIN,
+            start: None,
+            restart: None,
         },
         instances: 2,
         rollout: RolloutSpec {
             step: Step::Count(NonZeroU32::MIN),
             hold: second,
             deadline: second,
+            progress: mainstay_model::service::PROGRESS,
+            canary: None,
             on_failure: OnFailure::Pause,
         },
         drain: second,
         grace: second,
         log: LogSpec { size: 1, keep: 1 },
         slo: None,
+        needs: BTreeSet::new(),
+        before: Vec::new(),
+        schedule: None,
         artifact: None,
     }
 }

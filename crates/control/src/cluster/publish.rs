@@ -1,6 +1,6 @@
 //! From the state to what others are told: the routes and the plan, each change a generation.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -149,18 +149,25 @@ fn unknown_spec(name: ServiceName) -> ServiceSpec {
             timeout: Duration::from_secs(1),
             fall: ONE,
             rise: ONE,
+            start: None,
+            restart: None,
         },
         instances: 0,
         rollout: RolloutSpec {
             step: Step::Count(ONE),
             hold: Duration::ZERO,
             deadline: Duration::ZERO,
+            progress: mainstay_model::service::PROGRESS,
+            canary: None,
             on_failure: OnFailure::Pause,
         },
         drain: Duration::ZERO,
         grace: GRACE,
         log: LogSpec { size: 0, keep: 0 },
         slo: None,
+        needs: BTreeSet::new(),
+        before: Vec::new(),
+        schedule: None,
         artifact: None,
     }
 }

@@ -8,7 +8,7 @@
 
 use mainstay_ids::{ServiceName, Version};
 use mainstay_model::EventKind;
-use mainstay_model::event::{DrainReason, PauseReason, RollbackAsked, RolloutFailure};
+use mainstay_model::event::{DrainReason, PauseReason, PlanReason, RollbackAsked, RolloutFailure};
 use mainstay_model::service::OnFailure;
 
 use super::instance::{Instance, Setback, Weight};
@@ -82,8 +82,13 @@ impl Service {
             let room = room.saturating_sub(new.len());
             missing.min(room).min(self.step().saturating_sub(unready))
         };
+        let reason = if old.is_empty() {
+            PlanReason::Wanted
+        } else {
+            PlanReason::Replaces
+        };
         for _ in 0..starts {
-            self.plan_instance(name, current, step);
+            self.plan_instance(name, current, reason, step);
         }
     }
 
@@ -110,7 +115,7 @@ impl Service {
         self.drain(name, &excess, DrainReason::ScaledIn, step);
         let base = self.stable.unwrap_or(self.current);
         for _ in self.kept().count()..wanted {
-            self.plan_instance(name, base, step);
+            self.plan_instance(name, base, PlanReason::Wanted, step);
         }
     }
 

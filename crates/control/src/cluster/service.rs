@@ -6,7 +6,7 @@ use core::cmp::Reverse;
 use core::net::SocketAddr;
 
 use mainstay_ids::{InstanceId, Instant, ServiceName, Timestamp, Version};
-use mainstay_model::event::{RollbackAsked, RolloutFailure};
+use mainstay_model::event::{PlanReason, RollbackAsked, RolloutFailure};
 use mainstay_model::report::CrashLooping;
 use mainstay_model::routing::Unavailable;
 use mainstay_model::service::AddressSpec;
@@ -177,6 +177,7 @@ impl Service {
         &mut self,
         name: &ServiceName,
         version: Version,
+        reason: PlanReason,
         step: &mut Step<'_>,
     ) {
         let number = self.next_instance;
@@ -184,7 +185,12 @@ impl Service {
         let instance = Instance::planned(version, step.clock.now, self.spec_of(version));
         self.instances.insert(number, instance);
         let instance = instance_id(name, number);
-        step.record(name, EventKind::InstancePlanned { instance, version });
+        let planned = EventKind::InstancePlanned {
+            instance,
+            version,
+            reason,
+        };
+        step.record(name, planned);
     }
 
     /// Drops the oldest versions that nobody needs. Gives how many.

@@ -24,6 +24,8 @@ pub(crate) enum Behaviour {
     Flap { every: u64 },
     /// Passes at once and ends after so long.
     Late { after: u64 },
+    /// Ends well after so long, as a migration.
+    Done { after: u64 },
 }
 
 impl Behaviour {
@@ -36,6 +38,7 @@ impl Behaviour {
             "never" => Self::Never,
             "flap" => Self::Flap { every: ms },
             "late" => Self::Late { after: ms },
+            "done" => Self::Done { after: ms },
             other => panic!("no behaviour {other}"),
         }
     }
@@ -46,16 +49,29 @@ impl Behaviour {
             Self::Late { .. } => ProbedHealth::Passing,
             Self::Flap { every } if age / every % 2 == 1 => ProbedHealth::Passing,
             Self::Flap { every } if age >= every => ProbedHealth::Failing,
-            Self::Good { .. } | Self::Crash { .. } | Self::Never | Self::Flap { .. } => {
-                ProbedHealth::Starting
-            }
+            Self::Good { .. }
+            | Self::Crash { .. }
+            | Self::Never
+            | Self::Flap { .. }
+            | Self::Done { .. } => ProbedHealth::Starting,
         }
     }
 
     fn ends(self, age: u64) -> bool {
         match self {
-            Self::Crash { after } | Self::Late { after } => age >= after,
+            Self::Crash { after } | Self::Late { after } | Self::Done { after } => age >= after,
             Self::Good { .. } | Self::Never | Self::Flap { .. } => false,
+        }
+    }
+
+    fn exit(self) -> Exit {
+        match self {
+            Self::Done { .. } => Exit::Code(0),
+            Self::Good { .. }
+            | Self::Crash { .. }
+            | Self::Never
+            | Self::Flap { .. }
+            | Self::Late { .. } => Exit::Code(1),
         }
     }
 }
@@ -68,6 +84,14 @@ enum State {
     Stopped { exit: Option<Exit> },
 }
 
+/// What the newest plan wants of a process that is not to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Run,
+    Hold,
+    RunOnce,
+}
+
 #[derive(Debug, Clone)]
 struct ModelProcess {
     version: Version,
@@ -75,6 +99,7 @@ struct ModelProcess {
     attempt: Attempt,
     state: State,
     restart: Restart,
+    order: Order,
     last_exit: Option<Exit>,
     /// A probe of a stopped world: said instead of the truth until then.
     failing_until: u64,
@@ -120,20 +145,28 @@ impl Agent {
         for planned in &plan.instances {
             let id = &planned.instance;
             let known = processes.get_mut(id);
+            let order = match planned.action {
+                PlannedAction::Run | PlannedAction::Stop => Order::Run,
+                PlannedAction::Hold => Order::Hold,
+                PlannedAction::RunOnce => Order::RunOnce,
+            };
             match (planned.action, known) {
-                (PlannedAction::Run, None) => {
+                (PlannedAction::Hold, None) => {}
+                (PlannedAction::Run | PlannedAction::RunOnce, None) => {
                     if self.forgotten.contains(id) {
                         self.broken
                             .push(format!("{id} is started again after its end"));
                     }
                     let program = planned.spec.exec[0].to_string();
                     let state = State::Running { since: self.now };
-                    processes.insert(
-                        id.clone(),
-                        ModelProcess::new(planned.version, &program, state),
-                    );
+                    let mut process = ModelProcess::new(planned.version, &program, state);
+                    process.order = order;
+                    processes.insert(id.clone(), process);
                 }
-                (PlannedAction::Run, Some(process)) => {
+                // Whoever ran to its end has: the plan will drop it.
+                (PlannedAction::RunOnce, Some(process)) => process.order = order,
+                (PlannedAction::Run | PlannedAction::Hold, Some(process)) => {
+                    process.order = order;
                     if matches!(
                         process.state,
                         State::Stopping { .. } | State::Stopped { .. }
@@ -178,9 +211,11 @@ impl Agent {
             node: NodeName::parse("local").expect("a legal name"),
             incarnation: Incarnation(self.incarnation),
             plan: self.plan.as_ref().map(|plan| plan.generation),
+            boot: None,
             instances: processes
                 .map(|(id, process)| process.report(id, self.now))
                 .collect(),
+            capacity: None,
         }
     }
 
@@ -259,6 +294,7 @@ impl ModelProcess {
             attempt: Attempt::FIRST,
             state,
             restart: Restart::new(),
+            order: Order::Run,
             last_exit: None,
             failing_until: 0,
         }
@@ -273,6 +309,13 @@ impl ModelProcess {
     }
 
     fn end(&mut self, now: u64, exit: Exit) {
+        match self.order {
+            Order::Run | Order::Hold => {}
+            Order::RunOnce => {
+                self.state = State::Stopped { exit: Some(exit) };
+                return;
+            }
+        }
         let retry = self.restart.ended(instant(now));
         self.state = State::BackingOff {
             exit,
@@ -285,7 +328,7 @@ impl ModelProcess {
         match self.state {
             State::Running { since } => {
                 if self.behaviour.ends(now - since) {
-                    self.end(now, Exit::Code(1));
+                    self.end(now, self.behaviour.exit());
                 } else {
                     match self.health(now, since) {
                         ProbedHealth::Passing => self.restart.passing(instant(now)),
@@ -295,7 +338,9 @@ impl ModelProcess {
                     }
                 }
             }
-            State::BackingOff { until, .. } if agent_lives && now >= until => {
+            State::BackingOff { until, .. }
+                if agent_lives && now >= until && self.order != Order::Hold =>
+            {
                 self.attempt = self.attempt.next();
                 self.state = State::Running { since: now };
                 self.failing_until = 0;

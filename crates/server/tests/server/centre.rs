@@ -192,12 +192,16 @@ pub(crate) fn spec(name: &str, instances: u32) -> ServiceSpec {
             timeout: Duration::from_secs(1),
             fall: one,
             rise: one,
+            start: None,
+            restart: None,
         },
         instances,
         rollout: RolloutSpec {
             step: Step::Count(one),
             hold: Duration::ZERO,
             deadline: Duration::from_mins(1),
+            progress: mainstay_model::service::PROGRESS,
+            canary: None,
             on_failure: OnFailure::Rollback,
         },
         drain: Duration::from_mins(1),
@@ -207,6 +211,9 @@ pub(crate) fn spec(name: &str, instances: u32) -> ServiceSpec {
             keep: 1,
         },
         slo: None,
+        needs: std::collections::BTreeSet::new(),
+        before: Vec::new(),
+        schedule: None,
         artifact: None,
     }
 }
