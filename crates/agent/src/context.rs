@@ -6,6 +6,7 @@ use std::time::Duration;
 use mainstay_ids::Instant;
 use mainstay_kernel::Spawn;
 use mainstay_kernel::cgroup::{Cgroup, Mounted, Tree};
+use mainstay_model::BootId;
 use tokio_util::sync::CancellationToken;
 
 use crate::Adoption;
@@ -39,6 +40,8 @@ pub(crate) struct Context {
     pub(crate) ports: Ports,
     pub(crate) shim: ShimProgram,
     pub(crate) adoption: Adoption,
+    /// Which start of the machine this is; `None` if that cannot be told.
+    pub(crate) boot: Option<BootId>,
     pub(crate) clock: Clock,
     /// The end of the agent, which leaves the instances running.
     pub(crate) stop: CancellationToken,
@@ -59,6 +62,7 @@ impl Context {
             ports: Ports::new(),
             shim,
             adoption: Adoption::On,
+            boot: boot(),
             clock: Clock::start(),
             stop,
         }
@@ -83,6 +87,16 @@ impl Context {
     /// Where an instance's output goes.
     pub(crate) fn log(&self, instance: &str) -> PathBuf {
         self.state.join("logs").join(format!("{instance}.log"))
+    }
+}
+
+fn boot() -> Option<BootId> {
+    match mainstay_kernel::boot_id() {
+        Ok(boot) => Some(BootId(boot)),
+        Err(error) => {
+            tracing::error!(%error, "cannot tell one start of the machine from another; after a reboot, what each needs is not waited for");
+            None
+        }
     }
 }
 

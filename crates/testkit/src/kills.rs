@@ -11,7 +11,7 @@ use std::time::Duration;
 const PAUSE_MAX: Duration = Duration::from_millis(1500);
 
 /// The longest time without a supervisor before the next one is started.
-const ABSENCE_MAX: Duration = Duration::from_millis(1000);
+const ABSENCE_MAX: Duration = Duration::from_secs(1);
 
 /// A process that just started is killed within this: it takes about as long until it works.
 const YOUTH: Duration = Duration::from_millis(60);
