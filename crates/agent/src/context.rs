@@ -6,8 +6,10 @@ use std::time::Duration;
 use mainstay_ids::Instant;
 use mainstay_kernel::Spawn;
 use mainstay_kernel::cgroup::{Mounted, Tree, Unusable};
+use mainstay_model::BootId;
 use tokio_util::sync::CancellationToken;
 
+use crate::Adoption;
 use crate::ports::Ports;
 
 /// How a shim is started: a program with the arguments that stand before the path of `spec.json`.
@@ -38,6 +40,9 @@ pub(crate) struct Context {
     pub(crate) cgroups: Result<Tree, Unusable>,
     pub(crate) ports: Ports,
     pub(crate) shim: ShimProgram,
+    pub(crate) adoption: Adoption,
+    /// Which start of the machine this is; `None` if that cannot be told.
+    pub(crate) boot: Option<BootId>,
     pub(crate) clock: Clock,
     /// The end of the agent, which leaves the instances running.
     pub(crate) stop: CancellationToken,
@@ -54,6 +59,8 @@ impl Context {
             cgroups,
             ports: Ports::new(),
             shim,
+            adoption: Adoption::On,
+            boot: boot(),
             clock: Clock::start(),
             stop,
         }
@@ -68,6 +75,16 @@ impl Context {
     /// Where an instance's output goes.
     pub(crate) fn log(&self, instance: &str) -> PathBuf {
         self.state.join("logs").join(format!("{instance}.log"))
+    }
+}
+
+fn boot() -> Option<BootId> {
+    match mainstay_kernel::boot_id() {
+        Ok(boot) => Some(BootId(boot)),
+        Err(error) => {
+            tracing::error!(%error, "cannot tell one start of the machine from another; after a reboot, what each needs is not waited for");
+            None
+        }
     }
 }
 

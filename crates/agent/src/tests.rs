@@ -7,12 +7,14 @@ mod ends;
 mod limits;
 mod link;
 mod probes;
+mod reboot;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::num::NonZeroU32;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use mainstay_ids::{Attempt, Generation, Incarnation, InstanceId, ServiceName, Version};
@@ -24,7 +26,7 @@ use mainstay_model::{
     Exit, InstanceReport, NodePlan, NodeReport, PathPrefix, Phase, PlannedAction, PlannedInstance,
     ProbedHealth, ServiceSpec, Template,
 };
-use mainstay_testkit::{TempDir, program, sweep, wait_until, wait_until_async};
+use mainstay_testkit::{Spawned, TempDir, program, sweep, wait_until, wait_until_async};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -51,7 +53,7 @@ pub(super) enum Cgroups {
 /// A state directory; what its instances started is killed at the end.
 pub(super) struct State {
     path: PathBuf,
-    _dir: Option<TempDir>,
+    dir: Option<TempDir>,
     cgroups: Cgroups,
     shim: ShimProgram,
 }
@@ -61,7 +63,7 @@ impl State {
         let dir = TempDir::new("agent");
         Self {
             path: dir.path().canonicalize().unwrap(),
-            _dir: Some(dir),
+            dir: Some(dir),
             cgroups,
             shim: plain_shim(),
         }
@@ -70,7 +72,7 @@ impl State {
     pub(super) fn at(path: &Path) -> Self {
         Self {
             path: path.canonicalize().unwrap(),
-            _dir: None,
+            dir: None,
             cgroups: Cgroups::IfPossible,
             shim: plain_shim(),
         }
@@ -105,6 +107,11 @@ impl State {
             task,
             generation: Generation::default(),
         }
+    }
+
+    /// The directory of the test.
+    pub(super) fn dir(&self) -> &TempDir {
+        self.dir.as_ref().expect("it was made by `new`")
     }
 
     pub(super) fn run(&self) -> PathBuf {

@@ -153,6 +153,9 @@ pub(crate) struct Dev {
     /// Test seam: stop instances without waiting for anybody's acknowledgement.
     #[arg(long, hide = true)]
     pub(crate) unsafe_no_acknowledged_drain: bool,
+    /// Test seam: an agent that starts ignores the instances that run.
+    #[arg(long, hide = true)]
+    pub(crate) unsafe_no_adoption: bool,
 }
 
 /// On or off.
@@ -264,7 +267,7 @@ pub(crate) enum Internal {
     /// The control centre.
     Server(ServerProcess),
     /// The agent.
-    Agent(Start),
+    Agent(AgentProcess),
     /// The gateway.
     Gateway(GatewayProcess),
 }
@@ -292,6 +295,14 @@ pub(crate) struct ServerProcess {
     pub(crate) api_group: Option<u32>,
     #[arg(long)]
     pub(crate) unsafe_no_acknowledged_drain: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentProcess {
+    #[command(flatten)]
+    pub(crate) start: Start,
+    #[arg(long)]
+    pub(crate) unsafe_no_adoption: bool,
 }
 
 #[derive(Debug, Args)]

@@ -144,6 +144,8 @@ pub enum Exit {
     NotStarted(StartFailure),
     /// Its shim was lost, and with it the knowledge how it ended.
     Lost,
+    /// The machine ended, and everything on it.
+    Rebooted,
     /// Mainstay ended it, because its probes did not pass for so many milliseconds.
     Unhealthy {
         /// For how long they had not.
@@ -269,6 +271,7 @@ impl fmt::Display for Exit {
             }
             Self::NotStarted(failure) => write!(f, "not started: {failure}"),
             Self::Lost => f.write_str("ended together with its shim"),
+            Self::Rebooted => f.write_str("ended with the machine"),
             Self::Unhealthy { for_ms } => {
                 write!(f, "was ended: its probes did not pass for {for_ms} ms")
             }

@@ -75,12 +75,13 @@ pub(crate) struct Settings {
     workers: usize,
     access_log: Switch,
     server_flags: Vec<&'static str>,
+    agent_flags: Vec<&'static str>,
 }
 
 impl Settings {
     pub(crate) fn new(state: &Path, dev: &Dev) -> anyhow::Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let without_acknowledgements = dev.unsafe_no_acknowledged_drain;
+        let flag = |set: bool, name| set.then_some(name).into_iter().collect();
         Ok(Self {
             state: state.to_owned(),
             node: NodeName::parse("local").context("`local` is a name")?,
@@ -89,10 +90,11 @@ impl Settings {
             api_group: dev.api_group.as_deref().map(sockets::group).transpose()?,
             workers: dev.workers.map_or(cores, usize::from),
             access_log: dev.access_log,
-            server_flags: without_acknowledgements
-                .then_some("--unsafe-no-acknowledged-drain")
-                .into_iter()
-                .collect(),
+            server_flags: flag(
+                dev.unsafe_no_acknowledged_drain,
+                "--unsafe-no-acknowledged-drain",
+            ),
+            agent_flags: flag(dev.unsafe_no_adoption, "--unsafe-no-adoption"),
         })
     }
 }
@@ -311,7 +313,7 @@ impl Family {
             .output(log.as_fd())
             .place(Place::OwnSession);
         match kind {
-            Kind::Agent => spawn,
+            Kind::Agent => spawn.arguments(self.settings.agent_flags.iter()),
             Kind::Server => {
                 let spawn = spawn
                     .argument("--entry")
