@@ -7,12 +7,14 @@
 //! # When the disk refuses
 //!
 //! A wish of a user (declare, scale, roll back, remove, shut down) is refused: the machine goes
-//! back to its clone from before the batch, so that nothing of the wish is left. What agents and
-//! gateways tell cannot be refused, since it has happened: the machine goes on with it in memory,
-//! and the save is tried again each second.
+//! back to its clone from before the batch, so that nothing of the wish is left. So is the first
+//! word of a consumer for which no drain would wait if the next control centre did not know it.
+//! What agents and gateways tell otherwise cannot be refused, since it has happened: the machine
+//! goes on with it in memory, and the save is tried again each second.
 //!
 //! Until it succeeds the routes are published and the plan is not. Routes that run ahead of the
-//! disk are harmless: they leave out who died, and the next epoch supersedes them. A plan is not:
+//! disk are harmless: they leave out who died, and the next epoch supersedes them, and doubts until
+//! everybody has its own routes whom they may have listed. A plan is not:
 //! it could start an instance whose number the next control centre would give away again, or stop
 //! one whose drain nobody would remember.
 
@@ -25,9 +27,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use mainstay_api::wire::{Problem, ProblemCode};
-use mainstay_control::{
-    Clock, Control, Input, Refusal, RefusalKind, Reply, RestoreError, Settings,
-};
+use mainstay_control::{Clock, Control, Input, Refusal, Reply, RestoreError, Settings};
 use mainstay_ids::{self as ids, InstanceId, NodeName, ServiceName, Timestamp};
 use mainstay_store::{OpenError, STATE_FILE, SaveError};
 use tokio::sync::mpsc;
@@ -246,7 +246,11 @@ impl Centre {
             // A tick cannot be refused.
             let _ = self.control.handle(clock, Input::Tick);
         }
-        let wished = inputs.iter().any(|asked| is_wish(&asked.input));
+        let wish: Vec<bool> = inputs
+            .iter()
+            .map(|asked| self.control.must_be_durable(&asked.input))
+            .collect();
+        let wished = wish.contains(&true);
         let before = wished.then(|| self.control.clone());
         let mut outcomes = Vec::with_capacity(inputs.len());
         for asked in &inputs {
@@ -256,8 +260,8 @@ impl Centre {
             && let Some(before) = before
         {
             self.control = before;
-            for (asked, outcome) in inputs.iter().zip(&mut outcomes) {
-                if !is_wish(&asked.input) {
+            for ((asked, wish), outcome) in inputs.iter().zip(wish).zip(&mut outcomes) {
+                if !wish {
                     *outcome = decide(&mut self.control, clock, asked.input.clone());
                 } else if outcome.is_ok() {
                     *outcome = Err(refused_by_disk(&error));
@@ -411,25 +415,6 @@ fn refuse_if_forgotten(state: &Path, run: &Path) -> Result<(), StartError> {
     })
 }
 
-/// Whether somebody wants a change, which then must be durable or refused; all else has happened
-/// already, or changes nothing.
-fn is_wish(input: &Input) -> bool {
-    match input {
-        Input::Apply(_)
-        | Input::Scale { .. }
-        | Input::Rollback { .. }
-        | Input::Remove { .. }
-        | Input::RemoveAll
-        | Input::StopAll => true,
-        Input::DryRun(_)
-        | Input::Report(_)
-        | Input::ConsumerJoined(_)
-        | Input::Ack(_)
-        | Input::Farewell(_)
-        | Input::Tick => false,
-    }
-}
-
 fn decide(control: &mut Control, clock: Clock, input: Input) -> Result<Reply, Problem> {
     control
         .handle(clock, input)
@@ -437,25 +422,24 @@ fn decide(control: &mut Control, clock: Clock, input: Input) -> Result<Reply, Pr
 }
 
 fn problem(refusal: &Refusal) -> Problem {
-    Problem {
-        code: match refusal.kind() {
-            RefusalKind::NotFound => ProblemCode::NotFound,
-            RefusalKind::Conflict => ProblemCode::Conflict,
-            RefusalKind::Invalid => ProblemCode::Invalid,
-        },
-        message: refusal.to_string(),
-        remedy: refusal.remedy().map(str::to_owned),
-    }
+    Problem::new(refusal.code(), refusal.to_string())
 }
 
 fn refused_by_disk(error: &SaveError) -> Problem {
     use std::error::Error as _;
+    let code = match error {
+        SaveError::Disk { source, .. } => match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ProblemCode::StorageFull,
+            io::ErrorKind::ReadOnlyFilesystem => ProblemCode::StorageReadOnly,
+            _ => ProblemCode::StorageFailed,
+        },
+        SaveError::Encode(_) => ProblemCode::StorageFailed,
+    };
     let cause = error.source().map(|cause| format!(": {cause}"));
-    Problem {
-        code: ProblemCode::Storage,
-        message: format!("nothing was changed: {error}{}", cause.unwrap_or_default()),
-        remedy: Some("make room on that disk; what runs goes on meanwhile".to_owned()),
-    }
+    Problem::new(
+        code,
+        format!("nothing was changed: {error}{}", cause.unwrap_or_default()),
+    )
 }
 
 fn read_clock(start: Instant) -> Clock {

@@ -4,16 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mainstay_ids::{Attempt, Generation, Incarnation, InstanceId, NodeName};
 use mainstay_model::plan::{PlannedAction, PlannedInstance};
-use mainstay_model::{Exit, NodePlan, NodeReport};
+use mainstay_model::{BootId, Exit, NodePlan, NodeReport};
 
 use crate::broken::Promise;
-use crate::program::{Behaviour, Program, State};
+use crate::program::{Behaviour, Order, Program, State};
 
 /// The agent of the one node.
 #[derive(Debug, Clone)]
 pub struct Agent {
     /// Which start of it.
     pub incarnation: u64,
+    boot: u32,
     /// Whether it runs; its programs go on without it.
     pub alive: bool,
     plan: Option<NodePlan>,
@@ -39,12 +40,14 @@ impl Agent {
     pub fn new() -> Self {
         Self {
             incarnation: 1,
+            boot: 1,
             alive: true,
             plan: None,
             programs: BTreeMap::new(),
             forgotten: BTreeSet::new(),
             lost: BTreeMap::new(),
-            now: 0,
+            // As the world's.
+            now: 1000,
             stop_takes: 100,
             broken: Vec::new(),
         }
@@ -58,7 +61,9 @@ impl Agent {
         }
         for planned in &plan.instances {
             match planned.action {
-                PlannedAction::Run => self.run(planned),
+                PlannedAction::Run => self.run(planned, Order::Run),
+                PlannedAction::RunOnce => self.run(planned, Order::RunOnce),
+                PlannedAction::Hold => self.hold(planned),
                 PlannedAction::Stop => self.stop(planned),
             }
         }
@@ -74,21 +79,34 @@ impl Agent {
         self.plan = Some(plan.clone());
     }
 
-    fn run(&mut self, planned: &PlannedInstance) {
+    fn hold(&mut self, planned: &PlannedInstance) {
+        if let Some(program) = self.programs.get_mut(&planned.instance) {
+            program.order = Order::Hold;
+        }
+    }
+
+    fn run(&mut self, planned: &PlannedInstance, order: Order) {
         let id = &planned.instance;
-        match self.programs.get(id) {
+        if order == Order::RunOnce && !self.programs.contains_key(id) {
+            self.judge_once(id);
+        }
+        match self.programs.get_mut(id) {
             None => {
                 if self.forgotten.contains(id) {
                     let text = format!("{id} is started again after its end");
                     self.broken.push((Promise::NothingTwice, text));
                 }
                 let mut program = Program::started(planned.version, &planned.spec, self.now);
+                program.order = order;
                 if let Some(last) = self.lost.remove(id) {
                     program.attempt = last.next();
                 }
                 self.programs.insert(id.clone(), program);
             }
+            // Whoever ran to its end has: the plan will drop it.
+            Some(program) if order == Order::RunOnce => program.order = order,
             Some(program) => {
+                program.order = order;
                 if matches!(
                     program.state,
                     State::Stopping { .. } | State::Stopped { .. }
@@ -101,6 +119,18 @@ impl Agent {
                     self.broken.push((Promise::NothingTwice, text));
                 }
             }
+        }
+    }
+
+    /// What runs to its end is alone among those of its service.
+    fn judge_once(&mut self, id: &InstanceId) {
+        let other = self.programs.iter().find(|(other, program)| {
+            let runs = matches!(program.state, State::Running { .. } | State::Stopping { .. });
+            other.service == id.service && program.order == Order::RunOnce && runs
+        });
+        if let Some((other, _)) = other {
+            let text = format!("{id} is started while {other} runs");
+            self.broken.push((Promise::OneAtATime, text));
         }
     }
 
@@ -128,9 +158,11 @@ impl Agent {
             node: NodeName::parse("local").expect("a legal name"),
             incarnation: Incarnation(self.incarnation),
             plan: self.plan.as_ref().map(|plan| plan.generation),
+            boot: Some(BootId(format!("boot-{}", self.boot))),
             instances: programs
                 .map(|(id, program)| program.report(id, self.now))
                 .collect(),
+            capacity: None,
         }
     }
 
@@ -152,6 +184,27 @@ impl Agent {
         self.plan = None;
         for program in self.programs.values_mut() {
             program.unprobed_until = self.now + unprobed_ms;
+        }
+    }
+
+    /// The machine is started anew: every program has ended, and none is started again before a
+    /// plan says so.
+    pub fn reboot(&mut self) {
+        self.boot += 1;
+        self.come_back(0);
+        for program in self.programs.values_mut() {
+            program.order = match program.order {
+                Order::Run | Order::Hold => Order::Hold,
+                Order::RunOnce => Order::RunOnce,
+            };
+            match program.state {
+                State::Running { .. } => program.end(self.now, Exit::Lost),
+                State::Stopping { .. } => {
+                    let exit = Some(Exit::Lost);
+                    program.state = State::Stopped { exit };
+                }
+                State::BackingOff { .. } | State::Stopped { .. } => {}
+            }
         }
     }
 

@@ -47,8 +47,12 @@ pub enum Promise {
     StaysAtRest,
     /// In a calm world a good version gets there.
     Arrives,
-    /// A wish that the disk refused leaves no trace, one that was accepted is followed.
-    WishesKept,
+    /// Who needs others is started when one of each is ready.
+    NeedsFirst,
+    /// What runs to its end runs alone, and once: before a rollout, and per time of a schedule.
+    OneAtATime,
+    /// Nothing of a paused rollout is decided.
+    PausedRests,
     /// The machine's own check of its state, in debug builds; or any other panic.
     OwnInvariant,
 }
@@ -78,7 +82,9 @@ impl Promise {
             Self::RestsAsWanted => "rests-as-wanted",
             Self::StaysAtRest => "stays-at-rest",
             Self::Arrives => "arrives",
-            Self::WishesKept => "wishes-kept",
+            Self::NeedsFirst => "needs-first",
+            Self::OneAtATime => "one-at-a-time",
+            Self::PausedRests => "paused-rests",
             Self::OwnInvariant => "own-invariant",
         }
     }

@@ -65,7 +65,9 @@ impl Simulation {
         self.world.pass(ROUND_MS);
         let world = &mut self.world;
         world.agent.step(world.now_ms);
-        world.agent.fetch(&world.plan);
+        if world.publishes() {
+            world.agent.fetch(&world.plan);
+        }
         let report = world.agent.report();
         world.hand_in(Input::Report(report), Cut::Never);
         for at in 0..self.world.consumers.len() {
@@ -77,8 +79,9 @@ impl Simulation {
                 let id = consumer.id.clone();
                 self.join(&id);
             }
-            let routing = self.world.routing.clone();
-            self.world.consumers[at].apply_everywhere(&routing);
+            if self.world.publishes() {
+                self.world.consumers[at].apply_everywhere(&self.world.routing);
+            }
             self.world.acknowledge(at);
         }
     }
@@ -94,7 +97,7 @@ impl Simulation {
         }
         let rests = self.world.at_rest();
         if !rests {
-            let what = format!("no rest after all time: {:#?}", self.world.judge.last);
+            let what = format!("no rest after all time: {}", self.world.judge.last);
             self.world.breaks(Promise::Ends, what);
         }
         rests
@@ -123,6 +126,13 @@ impl Simulation {
         // Where a program goes on ending or flapping, what follows from that may be decided.
         let mut restless = BTreeSet::new();
         for event in &events {
+            let scheduled = event.service.as_ref().is_some_and(|service| {
+                let view = self.world.control.service(service);
+                view.is_some_and(|view| view.spec.schedule.is_some())
+            });
+            if scheduled {
+                continue;
+            }
             let quiet = !restless.contains(&event.service);
             if (steady && event.service.is_some()) || (decided(&event.kind) && quiet) {
                 let what = format!("at rest: {}", event.kind);
@@ -187,17 +197,36 @@ impl World {
     pub(crate) fn at_rest(&self) -> bool {
         let control = &self.control;
         let settled = control.services().all(|service| match service.state {
-            ServiceState::Steady | ServiceState::Failed => true,
-            ServiceState::Degraded => !Behaviour::of(service.spec).is_good(),
+            ServiceState::Steady
+            | ServiceState::Failed
+            | ServiceState::Paused
+            | ServiceState::AwaitsPromotion => true,
+            ServiceState::Degraded => {
+                let mut kept = self.judge.last.kept(service.service);
+                let held = kept.any(|(_, one)| one.state == InstanceState::Held);
+                held || !Behaviour::of(service.spec).is_good()
+            }
             ServiceState::RollingOut | ServiceState::RollingBack | ServiceState::Removing => false,
         });
         let shown = &self.judge.last.instances;
         control.may_publish()
             && self.is_durable()
             && settled
-            && shown.values().all(|one| one.is_kept())
+            && shown.values().all(crate::glance::Shown::is_kept)
             && self.agent.plan_generation() == Some(self.plan.generation)
-            && self.agent.all() == shown.keys().cloned().collect()
+            && self.agent_has_them()
+    }
+
+    /// Whether the agent has the instances that the machine has. Of one that is held it may know.
+    fn agent_has_them(&self) -> bool {
+        let shown = &self.judge.last.instances;
+        let held = |id: &InstanceId| {
+            let state = shown.get(id).map(|one| one.state);
+            state == Some(InstanceState::Held)
+        };
+        let all = self.agent.all();
+        let has = all.iter().filter(|id| !held(id));
+        has.eq(shown.keys().filter(|id| !held(id)))
     }
 
     /// Whether all are steady, with programs that stay as they are.
@@ -228,8 +257,7 @@ impl World {
                 }
             }
         }
-        let known: BTreeSet<InstanceId> = self.judge.last.instances.keys().cloned().collect();
-        if known != self.agent.all() {
+        if !self.agent_has_them() {
             broken.push("the agent has others than the control centre".into());
         }
         for view in self.control.services() {

@@ -37,6 +37,8 @@ pub struct Mishaps {
     pub wall_set: Chance,
     /// The agent is killed.
     pub agent_dies: Chance,
+    /// The machine is started anew.
+    pub reboot: Chance,
     /// An instance is killed.
     pub instance_ends: Chance,
     /// An instance fails its probes for up to 1.5 s.
@@ -71,6 +73,7 @@ impl Mishaps {
         disk_refuses: Chance::one_in(90),
         wall_set: Chance::one_in(60),
         agent_dies: Chance::one_in(60),
+        reboot: Chance::one_in(400),
         instance_ends: Chance::one_in(40),
         instance_upset: Chance::one_in(40),
         instance_freezes: Chance::one_in(60),
@@ -93,6 +96,7 @@ impl Mishaps {
             &mut self.disk_refuses,
             &mut self.wall_set,
             &mut self.agent_dies,
+            &mut self.reboot,
             &mut self.instance_ends,
             &mut self.instance_upset,
             &mut self.instance_freezes,

@@ -1,12 +1,14 @@
 //! Specifications of services whose programs are a [`Behaviour`](crate::Behaviour).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use mainstay_ids::ServiceName;
 use mainstay_model::route::{HttpMatch, PathPrefix};
-use mainstay_model::service::{Check, HealthSpec, LogSpec, OnFailure, RolloutSpec, Step};
+use mainstay_model::service::{
+    Check, HealthSpec, LimitsSpec, LogSpec, OnFailure, RolloutSpec, Step,
+};
 use mainstay_model::{ServiceSpec, Template};
 
 /// The minimum healthy time of [`spec`].
@@ -43,18 +45,27 @@ pub fn spec(service: &str, instances: u32, behaviour: &str) -> ServiceSpec {
             timeout: Duration::from_secs(1),
             fall: one,
             rise: one,
+            start: None,
+            restart: None,
         },
         instances,
         rollout: RolloutSpec {
             step: Step::Count(one),
             hold: HOLD,
             deadline: DEADLINE,
+            progress: mainstay_model::service::PROGRESS,
+            canary: None,
             on_failure: OnFailure::Rollback,
         },
         drain: DRAIN,
         grace: GRACE,
         log: LogSpec { size: 1, keep: 1 },
         slo: None,
+        needs: BTreeSet::new(),
+        before: Vec::new(),
+        schedule: None,
+        limits: LimitsSpec::default(),
+        secrets: BTreeMap::new(),
         artifact: None,
     }
 }

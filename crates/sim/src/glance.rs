@@ -1,6 +1,7 @@
 //! What the machine shows of itself at one moment, to be compared with the moment before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use mainstay_control::Control;
 use mainstay_ids::{Attempt, InstanceId, ServiceName, Version};
@@ -12,11 +13,26 @@ pub(crate) struct Shown {
     pub(crate) state: InstanceState,
     pub(crate) version: Version,
     pub(crate) attempt: Option<Attempt>,
+    pub(crate) duty: Duty,
+}
+
+/// Whether an instance is kept running, or runs to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Duty {
+    Serve,
+    Once,
 }
 
 impl Shown {
     pub(crate) fn is_kept(&self) -> bool {
-        !matches!(self.state, InstanceState::Draining | InstanceState::Stopping)
+        self.duty == Duty::Serve && !self.is_going()
+    }
+
+    pub(crate) fn is_going(&self) -> bool {
+        matches!(
+            self.state,
+            InstanceState::Draining | InstanceState::Stopping
+        )
     }
 
     pub(crate) fn is_ready(&self) -> bool {
@@ -35,6 +51,7 @@ pub(crate) struct ShownService {
     pub(crate) version: Version,
     pub(crate) wanted: u32,
     pub(crate) step: u32,
+    pub(crate) canaries: u32,
 }
 
 /// Everything at one moment.
@@ -45,12 +62,17 @@ pub(crate) struct Glance {
 }
 
 impl Glance {
-    pub(crate) fn at(control: &Control) -> Self {
+    pub(crate) fn at(control: &Control, once: &BTreeSet<InstanceId>) -> Self {
         let instances = control.instances().map(|one| {
             let shown = Shown {
                 state: one.state,
                 version: one.version,
                 attempt: one.attempt,
+                duty: if once.contains(&one.instance) {
+                    Duty::Once
+                } else {
+                    Duty::Serve
+                },
             };
             (one.instance, shown)
         });
@@ -60,6 +82,7 @@ impl Glance {
                 version: one.version,
                 wanted: one.wanted,
                 step: one.spec.rollout.step.of(one.wanted),
+                canaries: one.spec.rollout.canary.map_or(0, |step| step.of(one.wanted)),
             };
             (one.service.clone(), shown)
         });
@@ -76,5 +99,18 @@ impl Glance {
     ) -> impl Iterator<Item = (&'a InstanceId, &'a Shown)> {
         let of = self.instances.iter();
         of.filter(move |(id, shown)| id.service == *service && shown.is_kept())
+    }
+}
+
+impl fmt::Display for Glance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (service, shown) in &self.services {
+            let (state, version, wanted) = (shown.state, shown.version, shown.wanted);
+            write!(f, "[{service} {version} {state:?}, wants {wanted}] ")?;
+        }
+        for (id, shown) in &self.instances {
+            write!(f, "{id}({}) {:?} ", shown.version, shown.state)?;
+        }
+        Ok(())
     }
 }

@@ -2,17 +2,19 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use mainstay_control::{Apply, Input};
 use mainstay_ids::{ServiceName, Version};
-use mainstay_model::service::{AddressSpec, OnFailure, Step};
-use mainstay_model::{ServiceSpec, Template};
+use mainstay_model::service::{AddressSpec, OnFailure, Schedule, Step};
+use mainstay_model::{Cron, ServiceSpec, Template};
 
 use crate::fixtures::{name, spec};
 use crate::random::Random;
 
 /// `orders` is reached by path, `pay` by an address picked for it, and `web` addresses `pay`.
-const SERVICES: [&str; 3] = ["orders", "pay", "web"];
+/// `web` needs it, too. `report` runs each minute.
+const SERVICES: [&str; 4] = ["orders", "pay", "web", "report"];
 
 /// A service that people think of.
 pub(crate) fn service(random: &mut Random) -> ServiceName {
@@ -22,7 +24,10 @@ pub(crate) fn service(random: &mut Random) -> ServiceName {
 /// What somebody does now.
 pub(crate) fn wish(random: &mut Random) -> Option<Input> {
     let service = service(random);
-    Some(match random.below(12) {
+    Some(match random.below(16) {
+        12 => Input::Pause { service },
+        13 => Input::Resume { service },
+        14 | 15 => Input::Promote { service },
         0..=4 => Input::Apply(Apply {
             services: vec![declared(&service, random)],
         }),
@@ -98,6 +103,13 @@ fn declared(service: &ServiceName, random: &mut Random) -> ServiceSpec {
     if random.one_in(6) {
         spec.rollout.on_failure = OnFailure::Pause;
     }
+    if random.one_in(5) {
+        spec.rollout.canary = Some(Step::Count(NonZeroU32::MIN));
+    }
+    if random.one_in(5) && spec.schedule.is_none() {
+        let before = ["done-300", "done-300", "crash-200"][random.place(3)];
+        spec.before = vec![Template::parse(before).expect("legal")];
+    }
     if random.one_in(10) && spec.address.is_some() {
         let address = SocketAddr::from(([127, 0, 9, random.below(3) as u8 + 1], 80));
         spec.address = Some(AddressSpec::Fixed(address));
@@ -108,6 +120,7 @@ fn declared(service: &ServiceName, random: &mut Random) -> ServiceSpec {
 /// A service with the addresses that its name stands for.
 pub(crate) fn good(service: &ServiceName, instances: u32, behaviour: &str) -> ServiceSpec {
     let mut spec = spec(service.as_str(), instances, behaviour);
+    spec.rollout.progress = Duration::from_secs(15);
     match service.as_str() {
         "pay" => {
             spec.http = None;
@@ -116,6 +129,20 @@ pub(crate) fn good(service: &ServiceName, instances: u32, behaviour: &str) -> Se
         "web" => {
             let peer = Template::parse("{address:pay}").expect("legal");
             spec.env.insert("PEER".into(), peer);
+            spec.needs.insert(name("pay"));
+        }
+        "report" => {
+            let cron = Cron::parse("* * * * *").expect("legal");
+            let deadline = Duration::from_secs(3);
+            spec.schedule = Some(Schedule { cron, deadline });
+            let program = if behaviour.starts_with("good") {
+                "done-400"
+            } else {
+                behaviour
+            };
+            spec.exec = vec![Template::parse(program).expect("legal")];
+            spec.http = None;
+            spec.instances = 0;
         }
         _ => {}
     }

@@ -37,6 +37,11 @@ pub enum Behaviour {
         /// Milliseconds.
         after: u64,
     },
+    /// `done-N`: ends well after so long, as a migration.
+    Done {
+        /// Milliseconds.
+        after: u64,
+    },
 }
 
 impl Behaviour {
@@ -52,6 +57,7 @@ impl Behaviour {
             "never" => Self::Never,
             "flap" => Self::Flap { every: ms },
             "late" => Self::Late { after: ms },
+            "done" => Self::Done { after: ms },
             other => panic!("no behaviour {other}"),
         }
     }
@@ -60,7 +66,23 @@ impl Behaviour {
     pub fn is_good(self) -> bool {
         match self {
             Self::Good { .. } | Self::Stubborn { .. } => true,
-            Self::Crash { .. } | Self::Never | Self::Flap { .. } | Self::Late { .. } => false,
+            Self::Crash { .. }
+            | Self::Never
+            | Self::Flap { .. }
+            | Self::Late { .. }
+            | Self::Done { .. } => false,
+        }
+    }
+
+    fn exit(self) -> Exit {
+        match self {
+            Self::Done { .. } => Exit::Code(0),
+            Self::Good { .. }
+            | Self::Stubborn { .. }
+            | Self::Crash { .. }
+            | Self::Never
+            | Self::Flap { .. }
+            | Self::Late { .. } => Exit::Code(1),
         }
     }
 
@@ -76,13 +98,14 @@ impl Behaviour {
             | Self::Stubborn { .. }
             | Self::Crash { .. }
             | Self::Never
+            | Self::Done { .. }
             | Self::Flap { .. } => ProbedHealth::Starting,
         }
     }
 
     fn ends(self, age: u64) -> bool {
         match self {
-            Self::Crash { after } | Self::Late { after } => age >= after,
+            Self::Crash { after } | Self::Late { after } | Self::Done { after } => age >= after,
             Self::Good { .. } | Self::Stubborn { .. } | Self::Never | Self::Flap { .. } => false,
         }
     }
@@ -97,6 +120,14 @@ pub(crate) enum State {
     Stopped { exit: Option<Exit> },
 }
 
+/// What the newest plan wants of a program that is not to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    Run,
+    Hold,
+    RunOnce,
+}
+
 /// One instance at the agent.
 #[derive(Debug, Clone)]
 pub(crate) struct Program {
@@ -104,6 +135,7 @@ pub(crate) struct Program {
     pub(crate) behaviour: Behaviour,
     pub(crate) attempt: Attempt,
     pub(crate) state: State,
+    pub(crate) order: Order,
     grace: u64,
     restart: Restart,
     last_exit: Option<Exit>,
@@ -121,6 +153,7 @@ impl Program {
             behaviour: Behaviour::of(spec),
             attempt: Attempt::FIRST,
             state: State::Running { since: now },
+            order: Order::Run,
             grace: spec.grace.as_millis() as u64,
             restart: Restart::new(),
             last_exit: None,
@@ -148,7 +181,8 @@ impl Program {
                     | Behaviour::Crash { .. }
                     | Behaviour::Never
                     | Behaviour::Flap { .. }
-                    | Behaviour::Late { .. } => takes.min(self.grace),
+                    | Behaviour::Late { .. }
+                    | Behaviour::Done { .. } => takes.min(self.grace),
                 };
                 // A frozen one does not hear SIGTERM.
                 let until = (now + takes).max(self.frozen_until.min(now + self.grace));
@@ -160,6 +194,13 @@ impl Program {
     }
 
     pub(crate) fn end(&mut self, now: u64, exit: Exit) {
+        match self.order {
+            Order::Run | Order::Hold => {}
+            Order::RunOnce => {
+                self.state = State::Stopped { exit: Some(exit) };
+                return;
+            }
+        }
         let retry = self.restart.ended(instant(now));
         self.state = State::BackingOff {
             exit,
@@ -172,7 +213,7 @@ impl Program {
         match self.state {
             State::Running { since } => {
                 if self.frozen_until <= now && self.behaviour.ends(now - since) {
-                    self.end(now, Exit::Code(1));
+                    self.end(now, self.behaviour.exit());
                 } else {
                     match self.health(now, since) {
                         ProbedHealth::Passing => {
@@ -185,7 +226,9 @@ impl Program {
                     }
                 }
             }
-            State::BackingOff { until, .. } if agent_lives && now >= until => {
+            State::BackingOff { until, .. }
+                if agent_lives && now >= until && self.order != Order::Hold =>
+            {
                 self.attempt = self.attempt.next();
                 self.state = State::Running { since: now };
                 self.failing_until = 0;

@@ -130,6 +130,7 @@ impl Simulation {
             disk_refuses,
             wall_set,
             stop_all,
+            reboot,
             ..
         } = self.mishaps;
         let random = &mut self.random;
@@ -147,12 +148,26 @@ impl Simulation {
             self.world.note(|| format!("the clock on the wall is off by {to} ms"));
             self.world.tally.count("wall set");
         }
+        if reboot.comes(random) {
+            self.reboot();
+        }
+        let random = &mut self.random;
         if stop_all.comes(random) {
             self.hand_in(Input::StopAll);
         }
         if self.world.stops_all && self.random.one_in(40) {
             self.world.restart_control();
         }
+    }
+
+    /// The machine is started anew: nothing that ran runs, and what was under way is lost.
+    fn reboot(&mut self) {
+        self.world.note(|| "the machine is started anew".into());
+        self.reports.clear();
+        self.words.clear();
+        self.world.agent.reboot();
+        self.world.consumers.iter_mut().for_each(Consumer::die);
+        self.world.restart_control();
     }
 
     pub(crate) fn hand_in(&mut self, input: Input) -> Answer {
@@ -201,7 +216,7 @@ impl Simulation {
         if random.one_in(20) {
             self.world.agent.stop_takes = random.below(1200);
         }
-        if !random.one_in(3) && !self.world.down {
+        if !random.one_in(3) && self.world.publishes() {
             let plan = self.world.plan.clone();
             self.world.agent.fetch(&plan);
         }
@@ -312,6 +327,7 @@ impl Simulation {
     fn consumer_works(&mut self, at: usize) {
         self.requests(at);
         let joined = self.world.consumers[at].joined && !self.world.down;
+        let publishes = self.world.publishes();
         if !joined {
             let id = self.world.consumers[at].id.clone();
             if self.random.one_in(3) && self.words.len() < WORDS_MAX {
@@ -320,7 +336,7 @@ impl Simulation {
             return;
         }
         let dice = self.random.draw();
-        if !dice.is_multiple_of(3) {
+        if !dice.is_multiple_of(3) && publishes {
             self.world.consumers[at].apply((dice >> 8) as usize, &self.world.routing);
         }
         self.requests(at);

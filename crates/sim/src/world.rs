@@ -170,6 +170,11 @@ impl World {
         &self.broken
     }
 
+    /// Sets the time of day forward or back.
+    pub fn set_clock(&mut self, by_ms: i64) {
+        self.wall_offset_ms += by_ms;
+    }
+
     /// The time of an input.
     pub fn clock(&self) -> Clock {
         let wall = 1_800_000_000_000_u64 + self.now_ms;
@@ -269,13 +274,12 @@ impl World {
             self.durability = Durability::Kept;
             self.disk.snapshot = self.control.snapshot();
             self.disk.told = self.judge.told.clone();
-        } else if self.durability == Durability::Kept {
-            // What reports say and no decision follows from is no part of the snapshot.
-            self.disk.told = self.judge.told.clone();
-            if self.saves.is_multiple_of(8) && self.disk.snapshot != self.control.snapshot() {
-                let what = "the snapshot changed and does not say so".into();
-                self.breaks(Promise::Durable, what);
-            }
+        } else if self.durability == Durability::Kept
+            && self.saves.is_multiple_of(8)
+            && self.disk.snapshot != self.control.snapshot()
+        {
+            let what = "the snapshot changed and does not say so".into();
+            self.breaks(Promise::Durable, what);
         }
         Ok(())
     }
@@ -372,6 +376,11 @@ impl World {
             self.judge_plan(&plan);
             self.plan = plan;
         }
+    }
+
+    /// Whether routes and plan are given out.
+    pub(crate) fn publishes(&self) -> bool {
+        !self.down && self.control.may_publish()
     }
 
     /// The disk refuses all saves for so long.
@@ -536,6 +545,9 @@ fn describe(input: &Input) -> String {
         Input::Scale { service, instances } => format!("scale {service} to {instances}"),
         Input::Rollback { service, to } => format!("rollback {service} to {to:?}"),
         Input::Remove { service } => format!("remove {service}"),
+        Input::Pause { service } => format!("pause {service}"),
+        Input::Resume { service } => format!("resume {service}"),
+        Input::Promote { service } => format!("promote {service}"),
         Input::RemoveAll => "remove all".into(),
         Input::StopAll => "stop all".into(),
         Input::Report(report) => {

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use mainstay_ids::{InstanceId, ServiceName, Version};
-use mainstay_model::event::{DrainOutcome, RollbackAsked};
-use mainstay_model::{Event, EventKind, ServiceSpec};
+use mainstay_ids::{InstanceId, ServiceName, Timestamp, Version};
+use mainstay_model::event::{DrainOutcome, PlanReason, RollbackAsked};
+use mainstay_model::{Event, EventKind, Exit, ServiceSpec};
 
 use super::Judge;
 use crate::broken::Promise;
@@ -23,6 +23,10 @@ pub(crate) struct Course {
     turns: u32,
     /// Whether the rollout under way goes back.
     goes_back: bool,
+    /// Versions before which what runs before them has come to a good end.
+    prepared: BTreeSet<Version>,
+    /// The latest time of day at which a run of the schedule was planned.
+    ran_at: Option<Timestamp>,
     /// Instances that were planned.
     planned: BTreeSet<u64>,
 }
@@ -51,6 +55,7 @@ impl World {
         match &event.kind {
             EventKind::RolloutStarted { .. } => {
                 course.begin();
+                course.ran_at = None;
                 course.goes_back = false;
             }
             EventKind::RollbackStarted { from, to, asked } => {
@@ -64,8 +69,13 @@ impl World {
             | EventKind::RolloutFinished { .. }
             | EventKind::RolloutPaused { .. }
             | EventKind::RemovalStarted => course.begin(),
-            EventKind::InstancePlanned { instance, version } => {
-                course.turns += u32::from(course.drained.remove(version));
+            EventKind::InstancePlanned {
+                instance,
+                version,
+                reason,
+            } => {
+                let serves = self.judge_once(&service, &mut course, event, *version, *reason);
+                course.turns += u32::from(serves && course.drained.remove(version));
                 if course.turns > TURNS_FORGIVEN {
                     let what = format!("{instance} of {version}, of which one was just drained");
                     self.breaks(Promise::NoTurns, what);
@@ -75,12 +85,66 @@ impl World {
                     self.breaks(Promise::NothingTwice, what);
                 }
             }
+            EventKind::BeforeFinished { version, exit, .. } => {
+                if *exit == Some(Exit::Code(0)) {
+                    course.prepared.insert(*version);
+                }
+            }
+            EventKind::Removed => {
+                course.prepared.clear();
+                course.ran_at = None;
+            }
             EventKind::DrainStarted { instance, .. } => {
                 course.drained.extend(self.version_of(instance));
             }
             _ => {}
         }
         self.judge.courses.insert(service, course);
+    }
+
+    /// What runs to its end: once before a version, once per time of the schedule. Whether it is an
+    /// instance that serves.
+    fn judge_once(
+        &mut self,
+        service: &ServiceName,
+        course: &mut Course,
+        event: &Event,
+        version: Version,
+        reason: PlanReason,
+    ) -> bool {
+        let content = self.judge.content(service, version).cloned();
+        let Some(content) = content else {
+            return true;
+        };
+        let prepared = course.prepared.contains(&version);
+        match reason {
+            PlanReason::Before => {
+                self.tally.count("before planned");
+                if prepared {
+                    let what = format!("what runs before {version} of {service} runs again");
+                    self.breaks(Promise::OneAtATime, what);
+                }
+            }
+            PlanReason::Scheduled => {
+                self.tally.count("run planned");
+                let cron = content.schedule.as_ref().map(|schedule| &schedule.cron);
+                let since = course.ran_at.zip(cron);
+                let next = since.and_then(|(ran, cron)| cron.next_after(ran));
+                if course.ran_at.is_some() && next.is_none_or(|next| next > event.at) {
+                    let what = format!("{service} runs at {} for a time it ran for", event.at);
+                    self.breaks(Promise::OneAtATime, what);
+                }
+                course.ran_at = course.ran_at.max(Some(event.at));
+            }
+            PlanReason::Wanted | PlanReason::Replaces => {
+                if !content.before.is_empty() && !prepared && !course.goes_back {
+                    let what = format!("{version} of {service} starts unprepared");
+                    self.breaks(Promise::OneAtATime, what);
+                }
+                return true;
+            }
+        }
+        false
     }
 
     fn version_of(&self, id: &InstanceId) -> Option<Version> {
@@ -124,6 +188,10 @@ impl World {
                 RollbackAsked::ByUser => "rollback by user",
             },
             EventKind::RolloutPaused { .. } => "rollout paused",
+            EventKind::RolloutHeld { .. } => "rollout held",
+            EventKind::Promoted { .. } => "promoted",
+            EventKind::InstanceHeld { .. } => "instance held",
+            EventKind::NodeRebooted { .. } => "reboot",
             EventKind::Removed => "removed",
             EventKind::InstanceCrashLooping { .. } => "crash loop",
             EventKind::ConsumerMute { .. } => "consumer mute",

@@ -5,6 +5,7 @@
 //! published, `time` at deadlines, `course` at rollouts. What they remember is here.
 
 mod course;
+mod gate;
 mod order;
 mod reach;
 mod serving;
@@ -15,7 +16,8 @@ use std::rc::Rc;
 
 use mainstay_control::{Change, Control, Input, Reply};
 use mainstay_ids::{ConsumerId, Epoch, Generation, InstanceId, ServiceName, Version};
-use mainstay_model::{Ack, Event, ServiceSpec};
+use mainstay_model::event::PlanReason;
+use mainstay_model::{Ack, Event, EventKind, ServiceSpec};
 
 use crate::glance::Glance;
 use crate::told::{Told, Wish};
@@ -37,6 +39,10 @@ pub(crate) struct Record {
 pub(crate) struct Judge {
     pub(crate) told: Told,
     pub(crate) last: Glance,
+    /// Instances that run to their end.
+    once: BTreeSet<InstanceId>,
+    /// Instances that were ordered to run.
+    ordered: BTreeSet<InstanceId>,
     pub(crate) records: BTreeMap<InstanceId, Record>,
     contents: BTreeMap<(ServiceName, Version), Rc<ServiceSpec>>,
     pub(crate) epoch: Epoch,
@@ -108,6 +114,9 @@ impl Judge {
             }
             Input::RemoveAll => wishes.values_mut().for_each(|wish| *wish = Wish::Gone),
             Input::StopAll
+            | Input::Pause { .. }
+            | Input::Resume { .. }
+            | Input::Promote { .. }
             | Input::DryRun(_)
             | Input::Report(_)
             | Input::ConsumerJoined(_)
@@ -121,7 +130,7 @@ impl Judge {
     pub(crate) fn begin_anew(&mut self, control: &Control, epoch: Epoch, now: u64) {
         self.epoch = epoch;
         self.restored_ms = now;
-        self.last = Glance::at(control);
+        self.last = Glance::at(control, &self.once);
         self.awaits_report = !self.last.instances.is_empty();
         self.remember(now);
         for record in self.records.values_mut() {
@@ -138,7 +147,7 @@ impl Judge {
                 planned_ms: now,
                 ..Record::default()
             });
-            if shown.is_kept() {
+            if !shown.is_going() {
                 record.drained_ms = None;
                 record.timed_ms = None;
             } else {
@@ -156,7 +165,22 @@ impl Judge {
 impl World {
     /// Looks at what one input changed, in memory.
     pub(crate) fn judge_turn(&mut self, events: &[Event]) {
-        let after = Glance::at(&self.control);
+        for event in events {
+            if let EventKind::InstancePlanned {
+                instance, reason, ..
+            } = &event.kind
+            {
+                match reason {
+                    PlanReason::Before | PlanReason::Scheduled => {
+                        self.judge.once.insert(instance.clone());
+                    }
+                    PlanReason::Wanted | PlanReason::Replaces => {
+                        self.judge.once.remove(instance);
+                    }
+                }
+            }
+        }
+        let after = Glance::at(&self.control, &self.judge.once);
         let before = std::mem::replace(&mut self.judge.last, after);
         self.judge.remember(self.now_ms);
         self.judge_serving(&before, events);
@@ -164,5 +188,7 @@ impl World {
         self.judge_step(&before);
         self.judge_failures(events);
         self.judge_words();
+        self.judge_needs();
+        self.judge_paused(&before, events);
     }
 }

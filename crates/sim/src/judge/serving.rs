@@ -94,7 +94,7 @@ impl World {
             if shown.state == ServiceState::Removing || self.stops_all {
                 continue;
             }
-            let room = shown.wanted + shown.step;
+            let room = shown.wanted + shown.step.max(shown.canaries);
             let kept = after.kept(service).count() as u32;
             if kept > room && self.control.may_publish() {
                 broken.push(format!("{service} keeps {kept}, {room} is the most"));
@@ -110,7 +110,7 @@ impl World {
                 shown.state,
                 ServiceState::RollingOut | ServiceState::RollingBack
             );
-            if started && older && rolls && unready > shown.step {
+            if started && older && rolls && unready > shown.step.max(shown.canaries) {
                 let step = shown.step;
                 broken.push(format!("{service} starts {unready} at a time, {step} is the most"));
             }

@@ -39,6 +39,8 @@ impl World {
                 }
                 (
                     InstanceState::Planned
+                    | InstanceState::Held
+                    | InstanceState::Running
                     | InstanceState::Starting
                     | InstanceState::Healthy
                     | InstanceState::Ready
@@ -86,7 +88,8 @@ impl World {
             let rollout = &view.spec.rollout;
             let step = u64::from(rollout.step.of(view.wanted).max(1));
             let batches = u64::from(view.wanted).div_ceil(step) + 1;
-            let one = (rollout.deadline * 2 + rollout.hold).as_millis() as u64 + WORD_MS;
+            let deadline = rollout.progress.max(rollout.deadline * 2);
+            let one = (deadline + rollout.hold).as_millis() as u64 + WORD_MS;
             longest = longest.max(2 * batches * one);
         }
         for (id, shown) in &self.judge.last.instances {
