@@ -29,7 +29,7 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use mainstay_ids::{Epoch, Generation, Instant, NodeName, ServiceName};
-use mainstay_model::{BootId, Event, EventKind, NodePlan, NodeReport, Routing};
+use mainstay_model::{Ack, BootId, Event, EventKind, NodePlan, NodeReport, Routing};
 
 use consumers::Consumers;
 use contract::{Apply, Clock, Input, Refusal, Reply, Settings};
@@ -373,10 +373,11 @@ impl Control {
             | Input::Resume { .. }
             | Input::Promote { .. }
             | Input::StopAll => true,
-            Input::ConsumerJoined(consumer) => !self.consumers.waits_for(consumer),
+            Input::ConsumerJoined(consumer) | Input::Ack(Ack { consumer, .. }) => {
+                !self.consumers.waits_for(consumer)
+            }
             Input::DryRun(_)
             | Input::Report(_)
-            | Input::Ack(_)
             | Input::Farewell(_)
             | Input::Tick => false,
         }

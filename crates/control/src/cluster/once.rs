@@ -40,7 +40,8 @@ impl Service {
     /// Plans what runs before the rollout under way, unless it or that of an earlier version runs:
     /// two at a time could harm one another.
     pub(super) fn prepare(&mut self, name: &ServiceName, step: &mut Step<'_>) {
-        if self.stage() == Some(Stage::Before) && self.runs_before().next().is_none() {
+        let alone = self.instances.values().all(Instance::serves);
+        if self.stage() == Some(Stage::Before) && alone {
             self.plan_instance(name, self.current, PlanReason::Before, step);
         }
     }
@@ -98,9 +99,9 @@ impl Service {
             let count = due.missed;
             step.record(name, EventKind::RunsMissed { count });
         }
-        let is_run = |instance: &Instance| matches!(instance.duty, Duty::Run { .. });
+        // One that was given up may run until its agent has stopped it.
         let mut runs = self.instances.iter();
-        let running = runs.find(|(_, instance)| is_run(instance));
+        let running = runs.find(|(_, instance)| !instance.serves());
         match running {
             Some((number, _)) => {
                 let running = instance_id(name, *number);
