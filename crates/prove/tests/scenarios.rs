@@ -243,6 +243,7 @@ impl Paper {
             unavailable: None,
             slo: None,
             versions: Vec::new(),
+            wait: None,
         }]
     }
 
