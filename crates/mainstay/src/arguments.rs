@@ -281,6 +281,9 @@ pub(crate) struct ServerProcess {
     /// Where the gateway listens, to be shown.
     #[arg(long)]
     pub(crate) entry: SocketAddr,
+    /// Whoever stopped everything has got it: keep up again what is declared.
+    #[arg(long)]
+    pub(crate) earlier_stop_is_over: bool,
     #[arg(long)]
     pub(crate) unsafe_no_acknowledged_drain: bool,
 }

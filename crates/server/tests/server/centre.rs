@@ -15,7 +15,7 @@ use mainstay_model::service::{
     Check, HealthSpec, LogSpec, OnFailure, RolloutSpec, ServiceSpec, Step,
 };
 use mainstay_model::{HostName, HttpMatch, PathPrefix, Template};
-use mainstay_server::{Error, Options, Sockets, TOKEN_FILE};
+use mainstay_server::{EarlierStop, Error, Options, Sockets, TOKEN_FILE};
 use mainstay_testkit::{TempDir, wait_until};
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +30,7 @@ pub(crate) struct Place {
     tcp: TcpListener,
     incarnation: Incarnation,
     acknowledged_drain: AcknowledgedDrain,
+    pub(crate) earlier_stop: EarlierStop,
 }
 
 /// One incarnation; killed when it is dropped.
@@ -57,6 +58,7 @@ impl Place {
             tcp,
             incarnation: Incarnation(0),
             acknowledged_drain: AcknowledgedDrain::On,
+            earlier_stop: EarlierStop::GoesOn,
         }
     }
 
@@ -72,6 +74,7 @@ impl Place {
             node: node(),
             incarnation: self.incarnation,
             entry: vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
+            earlier_stop: self.earlier_stop,
             acknowledged_drain: self.acknowledged_drain,
         };
         let sockets = Sockets {
@@ -96,6 +99,10 @@ impl Place {
             stop,
             thread: Some(thread),
         }
+    }
+
+    pub(crate) fn state(&self) -> &Path {
+        &self.state
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
