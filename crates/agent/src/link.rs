@@ -16,6 +16,10 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// Between two tries to reach a control centre that is away.
 const RETRY: Duration = Duration::from_millis(200);
 
+/// How long the end of the agent waits for a report that is under way: for a control centre that
+/// does not answer it would be as long as a call may take.
+const PARTING_TIME: Duration = Duration::from_millis(500);
+
 /// What is said of the control centre in the log: only when it changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Contact {
@@ -71,6 +75,11 @@ async fn follow_once(
     );
 }
 
+async fn parting(stop: &CancellationToken) {
+    stop.cancelled().await;
+    sleep(PARTING_TIME).await;
+}
+
 /// Sends each report, and the newest one each second, until `stop` and then once more.
 pub(crate) async fn report(
     client: Client,
@@ -81,7 +90,10 @@ pub(crate) async fn report(
     loop {
         let report = reports.borrow_and_update().clone();
         if let Some(report) = report {
-            let sent: Result<Accepted, _> = client.post("/v1/nodes/report", &report).await;
+            let sent = tokio::select! {
+                sent = client.post::<_, Accepted>("/v1/nodes/report", &report) => sent,
+                () = parting(&stop) => return,
+            };
             match sent {
                 Ok(_) => note(&mut contact, Contact::There, "reporting", None),
                 Err(error) => note(
