@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mainstay_ids::Instant;
 use mainstay_kernel::Spawn;
-use mainstay_kernel::cgroup::{Cgroup, Mounted, Tree};
+use mainstay_kernel::cgroup::{Mounted, Tree, Unusable};
 use mainstay_model::BootId;
 use tokio_util::sync::CancellationToken;
 
@@ -36,7 +36,8 @@ impl ShimProgram {
 pub(crate) struct Context {
     /// The state directory, absolute.
     pub(crate) state: PathBuf,
-    pub(crate) cgroups: Option<Tree>,
+    /// Where instances get groups, or why they get none.
+    pub(crate) cgroups: Result<Tree, Unusable>,
     pub(crate) ports: Ports,
     pub(crate) shim: ShimProgram,
     pub(crate) adoption: Adoption,
@@ -49,13 +50,10 @@ pub(crate) struct Context {
 
 impl Context {
     pub(crate) fn new(state: PathBuf, shim: ShimProgram, stop: CancellationToken) -> Self {
-        let cgroups = match Mounted::detect().usable() {
-            Ok(tree) => Some(tree),
-            Err(reason) => {
-                tracing::info!(%reason, "no cgroups: what an instance leaves behind is found by its parent and its environment");
-                None
-            }
-        };
+        let cgroups = Mounted::detect().usable();
+        if let Err(reason) = &cgroups {
+            tracing::info!(%reason, "no cgroups: what an instance leaves behind is found by its parent and its environment, and no service with `limits` can be started");
+        }
         Self {
             state,
             cgroups,
@@ -72,16 +70,6 @@ impl Context {
     /// names of its cgroups.
     pub(crate) fn mark(&self) -> String {
         mark(&self.state)
-    }
-
-    /// The cgroup for an instance; `None` if there are none. A failure is told and done without.
-    pub(crate) fn cgroup(&self, instance: &str) -> Option<Cgroup> {
-        let tree = self.cgroups.as_ref()?;
-        let made = tree.make(&format!("mainstay/{}/{instance}", self.mark()));
-        made.inspect_err(
-            |error| tracing::warn!(instance, %error, "cannot make a cgroup; going on without"),
-        )
-        .ok()
     }
 
     /// Where an instance's output goes.

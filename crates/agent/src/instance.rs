@@ -29,10 +29,10 @@ use tokio::sync::{mpsc, watch};
 
 use crate::context::Context;
 use crate::found::{self, Boot, Found};
+use crate::groups;
 use crate::logs;
 use crate::ports::Port;
 use crate::record::{AttemptSpec, Cause, RunDir};
-pub(crate) use conclude::remove_cgroup;
 use live::{Live, Shim};
 
 /// How often a shim that has not told yet whether its program runs is looked at again. It takes a
@@ -445,8 +445,8 @@ impl Instance {
         let instance = self.planned.instance.clone();
         let removed = self
             .blocking(move |run| {
-                if let Some(cgroup) = context.cgroups.as_ref() {
-                    remove_cgroup(cgroup, &context.mark(), &instance.to_string());
+                if let Ok(tree) = &context.cgroups {
+                    groups::remove(tree, &context.mark(), &instance);
                 }
                 if run.exists() {
                     // What cannot be read is not ours to remove, nor what a living shim needs.
@@ -518,6 +518,8 @@ impl Instance {
 enum Refused {
     #[error("no port is free")]
     NoFreePort,
+    #[error(transparent)]
+    Limit(#[from] groups::LimitRefused),
     #[error("its specification cannot be filled in")]
     Address(#[from] crate::launch::AddressUnknown),
     #[error("the files of an earlier attempt cannot be used")]
@@ -538,6 +540,7 @@ impl Refused {
     fn failure(&self) -> StartFailure {
         match self {
             Self::NoFreePort => StartFailure::NoFreePort,
+            Self::Limit(refused) => refused.failure(),
             Self::Earlier(_) | Self::Write { .. } => StartFailure::StateDirectory,
             Self::Address(_) => StartFailure::System(rustix::io::Errno::DESTADDRREQ.raw_os_error()),
             Self::Shim(error) => {

@@ -28,6 +28,7 @@
 
 mod context;
 mod found;
+mod groups;
 mod instance;
 mod launch;
 mod leftovers;

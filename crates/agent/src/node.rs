@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use crate::Adoption;
 use crate::context::Context;
 use crate::found::{self, Found};
+use crate::groups;
 use crate::instance::{Change, Instance, Order};
 
 /// One change of each of the 500 instances that a node is sized for. Full: an instance's task waits
@@ -84,12 +85,14 @@ impl Node {
         context: Context,
     ) -> Result<Self, Error> {
         let (state, adoption) = (context.state.clone(), context.adoption);
+        let swept = context.clone();
         let survey = tokio::task::spawn_blocking(move || {
             // A specification holds the service's environment, and that may hold secrets.
             DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
                 .create(state.join("run"))?;
+            sweep(&swept);
             match adoption {
                 Adoption::On => found::survey(&state),
                 Adoption::Off => found::forget(&state).map(|()| Vec::new()),
@@ -215,7 +218,10 @@ impl Node {
         while let Some(ended) = self.tasks.join_next().await {
             ended.map_err(Error::Task)?;
         }
-        Ok(())
+        let context = self.context;
+        tokio::task::spawn_blocking(move || sweep(&context))
+            .await
+            .map_err(Error::Task)
     }
 
     /// Hands a plan's orders on. What it does not name is left alone, unless it is stopped: then the
@@ -339,5 +345,12 @@ fn capacity() -> Option<Capacity> {
             tracing::warn!(%error, "cannot tell how many processors and how much memory there are");
             None
         }
+    }
+}
+
+/// Removes the empty groups of what ended with nobody there to remove them.
+fn sweep(context: &Context) {
+    if let Ok(tree) = &context.cgroups {
+        groups::sweep(tree, &context.state, &context.mark());
     }
 }

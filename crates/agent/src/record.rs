@@ -47,6 +47,9 @@ pub(crate) struct AttemptSpec {
     pub(crate) log: PathBuf,
     /// Its cgroup, if it has one.
     pub(crate) cgroup: Option<PathBuf>,
+    /// The groups of version 1 that limit it.
+    #[serde(default)]
+    pub(crate) limiting: Vec<PathBuf>,
     /// Which start of the machine it belongs to, if that was known.
     #[serde(default)]
     pub(crate) boot: Option<String>,

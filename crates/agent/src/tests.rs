@@ -1,8 +1,10 @@
 //! A whole agent with real shims and programs, without the HTTP in between.
 
+mod accounts;
 mod adoption;
 mod disk;
 mod ends;
+mod limits;
 mod link;
 mod probes;
 mod reboot;
@@ -10,13 +12,16 @@ mod reboot;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::num::NonZeroU32;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use mainstay_ids::{Attempt, Generation, Incarnation, InstanceId, ServiceName, Version};
 use mainstay_kernel::procfs::{self, Liveness, Stat};
-use mainstay_model::service::{Check, HealthSpec, LogSpec, OnFailure, RolloutSpec, Step};
+use mainstay_model::service::{
+    Check, HealthSpec, LimitsSpec, LogSpec, OnFailure, RolloutSpec, Step,
+};
 use mainstay_model::{
     Exit, InstanceReport, NodePlan, NodeReport, PathPrefix, Phase, PlannedAction, PlannedInstance,
     ProbedHealth, ServiceSpec, Template,
@@ -80,7 +85,7 @@ impl State {
             CancellationToken::new(),
         );
         if self.cgroups == Cgroups::None {
-            context.cgroups = None;
+            context.cgroups = Err(mainstay_kernel::cgroup::Unusable::NotRoot);
         }
         context
     }
@@ -156,8 +161,8 @@ impl Drop for State {
                 Ok(None) => Err(format!("{id}'s shim lives")),
                 Ok(Some(_)) | Err(_) => Ok(()),
             });
-            if let Some(tree) = &context.cgroups {
-                super::instance::remove_cgroup(tree, &context.mark(), &id.to_string());
+            if let Ok(tree) = &context.cgroups {
+                super::groups::remove(tree, &context.mark(), &id);
             }
         }
     }
@@ -305,6 +310,8 @@ pub(super) fn web(exec: &[&str], check: Check) -> PlannedInstance {
         needs: BTreeSet::new(),
         before: Vec::new(),
         schedule: None,
+        limits: LimitsSpec::default(),
+        secrets: BTreeMap::new(),
         artifact: None,
     };
     PlannedInstance {
@@ -331,6 +338,12 @@ pub(super) fn python(code: &str) -> PlannedInstance {
 pub(super) fn to_stop(mut planned: PlannedInstance) -> PlannedInstance {
     planned.action = PlannedAction::Stop;
     planned
+}
+
+/// Makes an empty file into which every account may write.
+pub(super) fn for_all(path: &Path) {
+    fs::write(path, "").unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o666)).unwrap();
 }
 
 pub(super) fn is_alive(pid: u32) -> bool {

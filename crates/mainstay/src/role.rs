@@ -107,6 +107,7 @@ fn run_server(place: &Place, server: &ServerProcess, mut sockets: Inherited) -> 
         } else {
             EarlierStop::GoesOn
         },
+        api_group: server.api_group,
         acknowledged_drain,
     };
     let sockets = mainstay_server::Sockets {

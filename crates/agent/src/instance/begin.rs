@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use mainstay_ids::Attempt;
+use mainstay_kernel::cgroup::Cgroup;
 use mainstay_kernel::{Child, Place};
 use mainstay_model::PlannedInstance;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -14,6 +15,7 @@ use tokio::net::unix::pipe;
 use super::live::{Live, Shim};
 use super::{Instance, Refused};
 use crate::context::Context;
+use crate::groups;
 use crate::launch;
 use crate::record::{AttemptSpec, FORMAT, Launch, RunDir};
 use crate::shim;
@@ -72,6 +74,7 @@ pub(super) fn nothing(planned: &PlannedInstance, attempt: Attempt) -> AttemptSpe
         },
         log: PathBuf::new(),
         cgroup: None,
+        limiting: Vec::new(),
         boot: None,
     }
 }
@@ -95,9 +98,11 @@ fn begin(context: &Context, run: &RunDir, mut spec: AttemptSpec) -> Result<Optio
     if let Some(logs) = spec.log.parent() {
         fs::create_dir_all(logs).map_err(write)?;
     }
-    spec.cgroup = context
-        .cgroup(&spec.planned.instance.to_string())
-        .map(|cgroup| cgroup.path().to_owned());
+    if let Some(groups) = groups::make(context, &spec.planned)? {
+        let path = |group: &Cgroup| group.path().to_owned();
+        spec.cgroup = groups.members.as_ref().map(path);
+        spec.limiting = groups.limiting.iter().map(path).collect();
+    }
     run.write_spec(&spec).map_err(write)?;
     let (started, started_end) =
         pipe_with(PipeFlags::CLOEXEC).map_err(|errno| Refused::Watch(errno.into()))?;

@@ -10,7 +10,9 @@ use core::time::Duration;
 use mainstay_ids::{Generation, InstanceId, ServiceName, Version};
 use mainstay_model::plan::{PlannedAction, PlannedInstance};
 use mainstay_model::routing::ServiceRoutes;
-use mainstay_model::service::{Check, HealthSpec, LogSpec, OnFailure, RolloutSpec, Step};
+use mainstay_model::service::{
+    Check, HealthSpec, LimitsSpec, LogSpec, OnFailure, RolloutSpec, Step,
+};
 use mainstay_model::{NodePlan, Routing, ServiceSpec};
 
 use super::Purpose;
@@ -179,6 +181,8 @@ fn unknown_spec(name: ServiceName) -> ServiceSpec {
         needs: BTreeSet::new(),
         before: Vec::new(),
         schedule: None,
+        limits: LimitsSpec::default(),
+        secrets: BTreeMap::new(),
         artifact: None,
     }
 }

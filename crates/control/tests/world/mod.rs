@@ -18,7 +18,9 @@ use mainstay_ids::{Generation, InstanceId, Instant, NodeName, ServiceName, Times
 use mainstay_model::event::DrainOutcome;
 use mainstay_model::plan::PlannedAction;
 use mainstay_model::route::{HttpMatch, PathPrefix};
-use mainstay_model::service::{Check, HealthSpec, LogSpec, OnFailure, RolloutSpec, Step};
+use mainstay_model::service::{
+    Check, HealthSpec, LimitsSpec, LogSpec, OnFailure, RolloutSpec, Step,
+};
 use mainstay_model::{
     Event, EventKind, InstanceState, NodePlan, Routing, ServiceSpec, ServiceState, Template,
 };
@@ -73,6 +75,8 @@ pub(crate) fn spec(service: &str, instances: u32, behaviour: &str) -> ServiceSpe
         needs: BTreeSet::new(),
         before: Vec::new(),
         schedule: None,
+        limits: LimitsSpec::default(),
+        secrets: BTreeMap::new(),
         artifact: None,
     }
 }

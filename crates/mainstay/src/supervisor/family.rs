@@ -70,6 +70,8 @@ pub(crate) struct Settings {
     node: NodeName,
     entry: SocketAddr,
     api: SocketAddr,
+    /// Who may open the unix socket, beside its owner.
+    api_group: Option<u32>,
     workers: usize,
     access_log: Switch,
     server_flags: Vec<&'static str>,
@@ -85,6 +87,7 @@ impl Settings {
             node: NodeName::parse("local").context("`local` is a name")?,
             entry: dev.entry,
             api: dev.api,
+            api_group: dev.api_group.as_deref().map(sockets::group).transpose()?,
             workers: dev.workers.map_or(cores, usize::from),
             access_log: dev.access_log,
             server_flags: flag(
@@ -303,7 +306,8 @@ impl Family {
                 }
                 let tcp = sockets::bind_api_tcp(self.settings.api)?;
                 self.settings.api = sockets::local_address(&tcp)?;
-                let unix = sockets::bind_api_unix(&self.settings.state.join(API_SOCKET))?;
+                let socket = self.settings.state.join(API_SOCKET);
+                let unix = sockets::bind_api_unix(&socket, self.settings.api_group)?;
                 self.listening.api = Some((unix, tcp));
             }
             Kind::Gateway | Kind::Server | Kind::Agent => {}
@@ -340,6 +344,10 @@ impl Family {
                     .argument("--entry")
                     .argument(self.settings.entry.to_string())
                     .arguments(self.settings.server_flags.iter());
+                let spawn = match self.settings.api_group {
+                    Some(group) => spawn.argument("--api-group").argument(group.to_string()),
+                    None => spawn,
+                };
                 self.listening.api.iter().fold(spawn, |spawn, (unix, tcp)| {
                     spawn
                         .pass(API_UNIX, unix.as_fd())

@@ -1,5 +1,6 @@
 //! A running control centre that a test may kill.
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroU32;
 use std::os::unix::net::UnixListener;
@@ -12,7 +13,7 @@ use mainstay_api::wire::{Applied, Apply, Problem};
 use mainstay_control::AcknowledgedDrain;
 use mainstay_ids::{Incarnation, NodeName, ServiceName};
 use mainstay_model::service::{
-    Check, HealthSpec, LogSpec, OnFailure, RolloutSpec, ServiceSpec, Step,
+    Check, HealthSpec, LimitsSpec, LogSpec, OnFailure, RolloutSpec, ServiceSpec, Step,
 };
 use mainstay_model::{HostName, HttpMatch, PathPrefix, Template};
 use mainstay_server::{EarlierStop, Error, Options, Sockets, TOKEN_FILE};
@@ -31,6 +32,7 @@ pub(crate) struct Place {
     incarnation: Incarnation,
     acknowledged_drain: AcknowledgedDrain,
     pub(crate) earlier_stop: EarlierStop,
+    api_group: Option<u32>,
 }
 
 /// One incarnation; killed when it is dropped.
@@ -59,7 +61,12 @@ impl Place {
             incarnation: Incarnation(0),
             acknowledged_drain: AcknowledgedDrain::On,
             earlier_stop: EarlierStop::GoesOn,
+            api_group: None,
         }
+    }
+
+    pub(crate) fn set_api_group(&mut self, group: u32) {
+        self.api_group = Some(group);
     }
 
     pub(crate) fn set_acknowledged_drain(&mut self, drain: AcknowledgedDrain) {
@@ -75,6 +82,7 @@ impl Place {
             incarnation: self.incarnation,
             entry: vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
             earlier_stop: self.earlier_stop,
+            api_group: self.api_group,
             acknowledged_drain: self.acknowledged_drain,
         };
         let sockets = Sockets {
@@ -221,6 +229,8 @@ pub(crate) fn spec(name: &str, instances: u32) -> ServiceSpec {
         needs: std::collections::BTreeSet::new(),
         before: Vec::new(),
         schedule: None,
+        limits: LimitsSpec::default(),
+        secrets: BTreeMap::new(),
         artifact: None,
     }
 }
