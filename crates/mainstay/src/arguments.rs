@@ -290,6 +290,9 @@ pub(crate) struct ServerProcess {
     /// Where the gateway listens, to be shown.
     #[arg(long)]
     pub(crate) entry: SocketAddr,
+    /// Whoever stopped everything has got it: keep up again what is declared.
+    #[arg(long)]
+    pub(crate) earlier_stop_is_over: bool,
     /// The number of the group whose members may call.
     #[arg(long)]
     pub(crate) api_group: Option<u32>,

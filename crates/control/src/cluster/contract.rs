@@ -90,7 +90,7 @@ pub enum Input {
     /// Somebody takes everything down.
     RemoveAll,
     /// Somebody stops everything for now: each instance is drained and stopped as in a removal, and
-    /// the declarations stay, so that the next start of the control centre starts them again.
+    /// the declarations stay, for [`crate::Control::keep_up`] after the next start.
     StopAll,
     /// An agent tells all that it sees.
     Report(NodeReport),
