@@ -65,7 +65,7 @@ impl Simulation {
         self.world.pass(ROUND_MS);
         let world = &mut self.world;
         world.agent.step(world.now_ms);
-        if world.publishes() {
+        if world.gives_plan() {
             world.agent.fetch(&world.plan);
         }
         let report = world.agent.report();
@@ -89,6 +89,7 @@ impl Simulation {
     /// Until everything rests; whether it does.
     fn rest(&mut self) -> bool {
         let end = self.world.now_ms + self.world.rests_within_ms();
+        self.round();
         while self.world.now_ms < end && !self.world.at_rest() {
             self.round();
             if !self.world.collect_broken().is_empty() {
@@ -212,7 +213,9 @@ impl World {
         control.may_publish()
             && self.is_durable()
             && settled
-            && shown.values().all(crate::glance::Shown::is_kept)
+            && shown
+                .values()
+                .all(|one| one.is_kept() || one.state == InstanceState::Held)
             && self.agent.plan_generation() == Some(self.plan.generation)
             && self.agent_has_them()
     }

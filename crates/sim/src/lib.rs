@@ -40,6 +40,6 @@ pub use fixtures::{DEADLINE, DRAIN, GRACE, HOLD, name, spec};
 pub use program::Behaviour;
 pub use random::Random;
 pub use recovery::{Recovery, recover};
-pub use simulation::{Outcome, Trace, run};
+pub use simulation::{Outcome, Trace, keep_panics, run};
 pub use tally::Tally;
 pub use world::{Answer, Cut, World};

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use mainstay_sim::{Campaign, Conditions, Failure, Progress, Recovery, Trace, recover, run};
+use mainstay_sim::{Campaign, Conditions, Failure, Progress, Recovery, Trace, keep_panics, recover, run};
 use serde_json::{Value, json};
 
 /// What is asked for; the words are those of `cargo xtask sim`, which checks them.
@@ -43,8 +43,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    // A panic is an outcome that is printed with its seed, once.
-    std::panic::set_hook(Box::new(|_| {}));
+    keep_panics();
     let ok = match arguments.seed {
         _ if arguments.restore => measure_restore(&arguments),
         Some(seed) => replay(seed, &arguments),

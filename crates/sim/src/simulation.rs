@@ -1,11 +1,13 @@
 //! One run: a while in which everything goes wrong, then a calm in which all must come to rest.
 
+use std::cell::RefCell;
+
 use mainstay_control::{Input, Settings};
 use mainstay_ids::ConsumerId;
-use mainstay_model::{Ack, NodeReport};
+use mainstay_model::{Ack, NodeReport, ServiceSpec};
 
 use crate::broken::{Broken, Promise};
-use crate::conditions::{Conditions, Mishaps};
+use crate::conditions::{Chance, Conditions, Mishaps};
 use crate::consumer::Consumer;
 use crate::people;
 use crate::random::Random;
@@ -51,7 +53,9 @@ pub fn run(seed: u64, conditions: &Conditions, trace: Trace) -> Outcome {
     if let Err(panic) = panicked {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-        world.breaks(Promise::OwnInvariant, text.unwrap_or("a panic").to_owned());
+        let place = PLACE.take();
+        let what = format!("{} at {place}", text.unwrap_or("a panic"));
+        world.breaks(Promise::OwnInvariant, what);
     }
     world.collect_broken();
     Outcome {
@@ -60,6 +64,19 @@ pub fn run(seed: u64, conditions: &Conditions, trace: Trace) -> Outcome {
         tally: std::mem::take(&mut world.tally),
         simulated_ms: world.now_ms,
     }
+}
+
+thread_local! {
+    /// Where this thread panicked last.
+    static PLACE: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Panics print nothing from now on: each is an outcome that says where it was.
+pub fn keep_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        PLACE.set(place.unwrap_or_default());
+    }));
 }
 
 /// What a consumer says.
@@ -76,6 +93,8 @@ pub(crate) struct Simulation {
     mishaps: Mishaps,
     reports: Vec<NodeReport>,
     words: Vec<Said>,
+    /// What people declared so far.
+    declared: Vec<ServiceSpec>,
 }
 
 impl Simulation {
@@ -91,6 +110,7 @@ impl Simulation {
             random,
             reports: Vec::new(),
             words: Vec::new(),
+            declared: Vec::new(),
         }
     }
 
@@ -137,6 +157,10 @@ impl Simulation {
         if restart.comes(random) {
             self.world.restart_control();
         }
+        // What was decided and is not durable is where it hurts most.
+        if restart != Chance::NEVER && !self.world.is_durable() && random.one_in(12) {
+            self.world.restart_control();
+        }
         if disk_refuses.comes(random) {
             let ms = random.below(4000);
             self.world.refuse_saves(ms);
@@ -157,6 +181,7 @@ impl Simulation {
         }
         if self.world.stops_all && self.random.one_in(40) {
             self.world.restart_control();
+            self.world.keep_up();
         }
     }
 
@@ -192,8 +217,27 @@ impl Simulation {
             people::wish(&mut self.random).into_iter().collect()
         };
         for wish in wishes {
+            let wish = self.remember(wish);
             self.hand_in(wish);
         }
+    }
+
+    /// People often declare again what they declared before.
+    fn remember(&mut self, wish: Input) -> Input {
+        let Input::Apply(mut apply) = wish else {
+            return wish;
+        };
+        for spec in &mut apply.services {
+            let again = self.random.one_in(3);
+            let known = self.declared.iter().filter(|one| one.name == spec.name);
+            let known: Vec<_> = known.collect();
+            if again && !known.is_empty() {
+                *spec = known[self.random.place(known.len())].clone();
+            } else {
+                self.declared.push(spec.clone());
+            }
+        }
+        Input::Apply(apply)
     }
 
     fn agent_acts(&mut self) {
@@ -216,7 +260,10 @@ impl Simulation {
         if random.one_in(20) {
             self.world.agent.stop_takes = random.below(1200);
         }
-        if !random.one_in(3) && self.world.publishes() {
+        // It looks at a plan that it knows only now and then.
+        let known = self.world.agent.plan_generation() == Some(self.world.plan.generation);
+        let looks = !random.one_in(3) && (!known || random.one_in(8));
+        if looks && self.world.gives_plan() {
             let plan = self.world.plan.clone();
             self.world.agent.fetch(&plan);
         }
@@ -419,10 +466,13 @@ impl Simulation {
             let said = self.words.swap_remove(at);
             self.hear(said);
         }
-        self.mishaps.cut = crate::conditions::Chance::NEVER;
+        self.mishaps.cut = Chance::NEVER;
         self.world.repair_disk();
-        if self.world.down || self.world.stops_all {
+        if self.world.down {
             self.world.restart_control();
+        }
+        if self.world.stops_all {
+            self.world.keep_up();
         }
     }
 }

@@ -3,7 +3,7 @@
 //! It is kept beside the machine's snapshot, and goes back with it when the control centre is
 //! killed: what was not durable was never told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -27,7 +27,12 @@ pub(crate) struct Word {
     pub(crate) address: Option<SocketAddr>,
     /// Whether it was told to the present run of the control centre.
     pub(crate) fresh: bool,
+    /// How many reports in a row lacked it.
+    missed: u32,
 }
+
+/// After so many reports in a row without it an instance is lost.
+const MISSED_MAX: u32 = 2;
 
 /// What people want of a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,12 +59,21 @@ impl Told {
         for seen in &report.instances {
             match seen.phase {
                 Phase::Running { .. } | Phase::BackingOff { .. } => self.take_one(seen, now),
-                Phase::Stopping { .. } => {}
+                Phase::Stopping { .. } => {
+                    if let Some(word) = self.words.get_mut(&seen.instance) {
+                        word.missed = 0;
+                    }
+                }
                 Phase::Stopped { .. } => {
                     self.words.remove(&seen.instance);
                 }
             }
         }
+        let named: BTreeSet<_> = report.instances.iter().map(|seen| &seen.instance).collect();
+        self.words.retain(|id, word| {
+            word.missed += u32::from(!named.contains(id));
+            word.missed < MISSED_MAX
+        });
     }
 
     fn take_one(&mut self, seen: &InstanceReport, now: u64) {
@@ -69,6 +83,9 @@ impl Told {
         let ended = same.is_some_and(|known| known.health == Health::Ended);
         let runs = matches!(seen.phase, Phase::Running { .. });
         if overtaken || (ended && runs) {
+            if let Some(word) = self.words.get_mut(&seen.instance) {
+                word.missed = 0;
+            }
             return;
         }
         let before = same.map(|known| known.health);
@@ -85,6 +102,7 @@ impl Told {
             health,
             address,
             fresh: true,
+            missed: 0,
         };
         self.words.insert(seen.instance.clone(), word);
     }
@@ -94,6 +112,7 @@ impl Told {
         self.agent = None;
         for word in self.words.values_mut() {
             word.fresh = false;
+            word.missed = 0;
         }
     }
 }

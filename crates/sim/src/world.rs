@@ -309,9 +309,6 @@ impl World {
             return;
         }
         self.down = false;
-        if std::mem::take(&mut self.stops_all) {
-            self.judge.begin_courses();
-        }
         let text = serde_json::to_string(&self.disk.snapshot).expect("it is JSON");
         let snapshot: Snapshot = serde_json::from_str(&text).expect("it was written by us");
         let restored = Control::restore(snapshot, self.settings, self.clock());
@@ -325,6 +322,20 @@ impl World {
         self.save(false).expect("the disk takes it");
         self.pending.extend(events);
         self.record();
+        self.publish();
+    }
+
+    /// Mainstay is started again after everything was stopped.
+    pub fn keep_up(&mut self) {
+        if self.down {
+            return;
+        }
+        self.note(|| "what is declared is kept up again".into());
+        self.stops_all = false;
+        self.judge.begin_courses();
+        self.control.keep_up();
+        // It is said again at the next start if it could not be made durable.
+        let _ = self.save(false);
         self.publish();
     }
 
@@ -381,6 +392,12 @@ impl World {
     /// Whether routes and plan are given out.
     pub(crate) fn publishes(&self) -> bool {
         !self.down && self.control.may_publish()
+    }
+
+    /// Whether a plan of this run is given out: one that is not durable is not.
+    pub(crate) fn gives_plan(&self) -> bool {
+        let epoch = self.control.plan().generation.epoch;
+        self.publishes() && self.plan.generation.epoch == epoch
     }
 
     /// The disk refuses all saves for so long.

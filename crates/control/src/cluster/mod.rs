@@ -347,8 +347,12 @@ impl Control {
             return consumers;
         }
         let services = self.services.by_name.values();
+        let next = match self.purpose {
+            Purpose::KeepUp => Service::next_deadline,
+            Purpose::StopAll => Service::next_drain_end,
+        };
         services
-            .filter_map(Service::next_deadline)
+            .filter_map(next)
             .chain(self.strangers.next_deadline())
             .chain(consumers)
             .min()

@@ -8,7 +8,7 @@ use mainstay_model::event::{PlanReason, RolloutFailure};
 use mainstay_model::{Cron, EventKind, Exit};
 
 use super::instance::{Duty, Instance, Life, Start};
-use super::service::{Course, Service, Stage, Timetable, instance_id};
+use super::service::{Course, Gate, Service, Stage, Timetable, instance_id};
 use super::step::Step;
 
 /// How many missed times are counted one by one. The minutes of a day and a half: whoever was away
@@ -41,7 +41,16 @@ impl Service {
     /// two at a time could harm one another.
     pub(super) fn prepare(&mut self, name: &ServiceName, step: &mut Step<'_>) {
         let alone = self.instances.values().all(Instance::serves);
-        if self.stage() == Some(Stage::Before) && alone {
+        // One that failed while its rollout was paused is not run again when nobody looks.
+        let due = match &self.course {
+            Course::RollingOut(rollout) => {
+                rollout.stage == Stage::Before
+                    && rollout.gate == Gate::Open
+                    && rollout.failure.is_none()
+            }
+            Course::Settled | Course::Failed { .. } | Course::Removing => false,
+        };
+        if due && alone {
             self.plan_instance(name, self.current, PlanReason::Before, step);
         }
     }

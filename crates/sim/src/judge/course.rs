@@ -21,10 +21,14 @@ pub(crate) struct Course {
     drained: BTreeSet<Version>,
     /// How often one of a version was planned after another of it was drained.
     turns: u32,
+    /// How often something ran before the rollout under way.
+    befores: u32,
     /// Whether the rollout under way goes back.
     goes_back: bool,
     /// Versions before which what runs before them has come to a good end.
     prepared: BTreeSet<Version>,
+    /// Versions to which somebody went back, which runs nothing before.
+    admitted: BTreeSet<Version>,
     /// The latest time of day at which a run of the schedule was planned.
     ran_at: Option<Timestamp>,
     /// Instances that were planned.
@@ -41,7 +45,10 @@ impl Course {
 impl Judge {
     /// What was stopped for now is started again.
     pub(crate) fn begin_courses(&mut self) {
-        self.courses.values_mut().for_each(Course::begin);
+        for course in self.courses.values_mut() {
+            course.begin();
+            course.befores = 0;
+        }
     }
 }
 
@@ -53,8 +60,10 @@ impl World {
         };
         let mut course = self.judge.courses.remove(&service).unwrap_or_default();
         match &event.kind {
+            EventKind::RolloutResumed { .. } => course.befores = 0,
             EventKind::RolloutStarted { .. } => {
                 course.begin();
+                course.befores = 0;
                 course.ran_at = None;
                 course.goes_back = false;
             }
@@ -92,6 +101,7 @@ impl World {
             }
             EventKind::Removed => {
                 course.prepared.clear();
+                course.admitted.clear();
                 course.ran_at = None;
             }
             EventKind::DrainStarted { instance, .. } => {
@@ -120,6 +130,11 @@ impl World {
         match reason {
             PlanReason::Before => {
                 self.tally.count("before planned");
+                course.befores += 1;
+                if course.befores > 1 {
+                    let what = format!("what runs before {version} of {service} runs again");
+                    self.breaks(Promise::OneAtATime, what);
+                }
                 if prepared {
                     let what = format!("what runs before {version} of {service} runs again");
                     self.breaks(Promise::OneAtATime, what);
@@ -137,7 +152,11 @@ impl World {
                 course.ran_at = course.ran_at.max(Some(event.at));
             }
             PlanReason::Wanted | PlanReason::Replaces => {
-                if !content.before.is_empty() && !prepared && !course.goes_back {
+                if course.goes_back {
+                    course.admitted.insert(version);
+                }
+                let admitted = course.admitted.contains(&version);
+                if !content.before.is_empty() && !prepared && !admitted {
                     let what = format!("{version} of {service} starts unprepared");
                     self.breaks(Promise::OneAtATime, what);
                 }

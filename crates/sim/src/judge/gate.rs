@@ -58,7 +58,9 @@ impl World {
                 shown.is_some_and(|shown| shown.state == ServiceState::Paused)
             };
             let decided = match &event.kind {
-                EventKind::InstancePlanned { reason, .. } => *reason == PlanReason::Replaces,
+                EventKind::InstancePlanned { reason, .. } => {
+                    matches!(reason, PlanReason::Replaces | PlanReason::Before)
+                }
                 EventKind::DrainStarted { reason, .. } => {
                     matches!(reason, DrainReason::Replaced | DrainReason::FailedVersion)
                 }
