@@ -159,8 +159,18 @@ impl Simulation {
         }
         // What was decided and is not durable is where it hurts most.
         if restart != Chance::NEVER && !self.world.is_durable() && random.one_in(12) {
+            let repaired = random.one_in(2);
+            let service = people::service(random);
+            if repaired {
+                self.world.repair_disk();
+            }
             self.world.restart_control();
+            if repaired {
+                let instances = 0;
+                self.hand_in(Input::Scale { service, instances });
+            }
         }
+        let random = &mut self.random;
         if disk_refuses.comes(random) {
             let ms = random.below(4000);
             self.world.refuse_saves(ms);
