@@ -250,6 +250,7 @@ pub const CALLS: &[Call] = &[
         takes: Some(Form::of::<Apply>()),
         own_problems: &[
             ProblemCode::ServiceDeclaredTwice,
+            ProblemCode::SpecInvalid,
             ProblemCode::TooManyInstances,
             ProblemCode::AddressTaken,
             ProblemCode::RouteTaken,

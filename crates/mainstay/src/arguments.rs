@@ -120,6 +120,11 @@ pub(crate) enum Command {
         #[arg(long)]
         api: bool,
     },
+    /// Say what a code means that a message, an answer or a table showed, and what to do.
+    Explain {
+        /// The code, as `address-taken`.
+        code: String,
+    },
     /// Print the completions for a shell, for instance `mainstay completions bash`.
     Completions {
         /// Which shell.
