@@ -16,7 +16,7 @@ pub const FIRST_GAP: Duration = Duration::from_millis(25);
 
 /// A fall that comes sooner than this after a rise is a flap: the next rise takes twice as many
 /// passes. Who passed for longer starts afresh.
-pub const FLAP_WINDOW: Duration = Duration::from_secs(60);
+pub const FLAP_WINDOW: Duration = Duration::from_mins(1);
 
 /// How often the passes that a rise takes are doubled: 16 times `rise`, which at the default of one
 /// probe a second keeps one that flaps out of the routes for most of the time.
