@@ -298,7 +298,7 @@ mod tests {
         let mut health = health(1, 2);
         assert_eq!(health.give_up_at(), None, "nobody asked for it");
         health.start = Some(Duration::from_secs(30));
-        health.restart = Some(Duration::from_secs(60));
+        health.restart = Some(Duration::from_mins(1));
         health.handle(at(1000), Probe::Failed);
         assert_eq!(
             health.give_up_at(),
@@ -320,6 +320,6 @@ mod tests {
             Some(at(100_000)),
             "one pass is no rise"
         );
-        assert_eq!(health.given_up(at(100_000)), Some(Duration::from_secs(60)));
+        assert_eq!(health.given_up(at(100_000)), Some(Duration::from_mins(1)));
     }
 }
