@@ -125,7 +125,10 @@ impl Agent {
     /// What runs to its end is alone among those of its service.
     fn judge_once(&mut self, id: &InstanceId) {
         let other = self.programs.iter().find(|(other, program)| {
-            let runs = matches!(program.state, State::Running { .. } | State::Stopping { .. });
+            let runs = matches!(
+                program.state,
+                State::Running { .. } | State::Stopping { .. }
+            );
             other.service == id.service && program.order == Order::RunOnce && runs
         });
         if let Some((other, _)) = other {

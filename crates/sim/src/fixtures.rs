@@ -59,7 +59,10 @@ pub fn spec(service: &str, instances: u32, behaviour: &str) -> ServiceSpec {
         },
         drain: DRAIN,
         grace: GRACE,
-        log: LogSpec { size: 1, keep: 1 },
+        log: LogSpec {
+            size: 1 << 20,
+            keep: 1,
+        },
         slo: None,
         needs: BTreeSet::new(),
         before: Vec::new(),

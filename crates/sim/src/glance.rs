@@ -82,7 +82,11 @@ impl Glance {
                 version: one.version,
                 wanted: one.wanted,
                 step: one.spec.rollout.step.of(one.wanted),
-                canaries: one.spec.rollout.canary.map_or(0, |step| step.of(one.wanted)),
+                canaries: one
+                    .spec
+                    .rollout
+                    .canary
+                    .map_or(0, |step| step.of(one.wanted)),
             };
             (one.service.clone(), shown)
         });

@@ -8,7 +8,9 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use mainstay_sim::{Campaign, Conditions, Failure, Progress, Recovery, Trace, keep_panics, recover, run};
+use mainstay_sim::{
+    Campaign, Conditions, Failure, Progress, Recovery, Trace, keep_panics, recover, run,
+};
 use serde_json::{Value, json};
 
 /// What is asked for; the words are those of `cargo xtask sim`, which checks them.
@@ -130,7 +132,10 @@ fn rates(progress: &Progress, took: Duration) -> String {
 fn show(failure: &Failure, lines: usize) {
     let seed = failure.seed;
     let outcome = run(seed, &Conditions::default(), Trace::Kept);
-    let broken = outcome.trace.iter().position(|line| line.contains(" BROKEN "));
+    let broken = outcome
+        .trace
+        .iter()
+        .position(|line| line.contains(" BROKEN "));
     let end = broken.map_or(outcome.trace.len(), |at| at + 1);
     let from = end.saturating_sub(lines);
     println!("\nthe last steps of seed {seed}:");

@@ -179,7 +179,8 @@ impl Simulation {
             const HOURS: u64 = 12;
             let to = random.below(HOURS * 3_600_000) as i64 - (HOURS * 1_800_000) as i64;
             self.world.wall_offset_ms = to;
-            self.world.note(|| format!("the clock on the wall is off by {to} ms"));
+            self.world
+                .note(|| format!("the clock on the wall is off by {to} ms"));
             self.world.tally.count("wall set");
         }
         if reboot.comes(random) {

@@ -204,8 +204,8 @@ impl World {
         let wish = self.control.must_be_durable(&input);
         let wish = wish.then(|| input.clone());
         let refuses = self.disk.refuses_until > self.now_ms;
-        let undo = (wish.is_some() && refuses)
-            .then(|| (self.control.clone(), self.judge.told.clone()));
+        let undo =
+            (wish.is_some() && refuses).then(|| (self.control.clone(), self.judge.told.clone()));
         if let Input::Report(report) = &input {
             self.judge.told.take(report, self.now_ms);
             self.judge.awaits_report = false;
@@ -249,10 +249,9 @@ impl World {
         match (cut, reply) {
             (Cut::Never, Ok(reply)) => Answer::Taken(reply),
             (Cut::Never, Err(refusal)) => Answer::Refused(refusal),
-            (
-                Cut::BeforeSaving | Cut::BeforePublishing | Cut::AfterPublishing | Cut::Twice,
-                _,
-            ) => Answer::Nobody,
+            (Cut::BeforeSaving | Cut::BeforePublishing | Cut::AfterPublishing | Cut::Twice, _) => {
+                Answer::Nobody
+            }
         }
     }
 
@@ -554,7 +553,12 @@ fn describe(input: &Input) -> String {
         Input::Apply(apply) | Input::DryRun(apply) => {
             let one = |spec: &ServiceSpec| {
                 let exec = spec.exec.first().map(ToString::to_string);
-                format!("{}={}x{}", spec.name, exec.unwrap_or_default(), spec.instances)
+                format!(
+                    "{}={}x{}",
+                    spec.name,
+                    exec.unwrap_or_default(),
+                    spec.instances
+                )
             };
             let all: Vec<String> = apply.services.iter().map(one).collect();
             format!("apply {}", all.join(" "))

@@ -184,10 +184,7 @@ impl Workplace {
                 .with_context(|| format!("cannot empty {}", crates.display()))?;
         }
         for name in CRATES {
-            copy(
-                &tree::root().join("crates").join(name),
-                &crates.join(name),
-            )?;
+            copy(&tree::root().join("crates").join(name), &crates.join(name))?;
         }
         let manifest = fs::read_to_string(tree::root().join("Cargo.toml"))?;
         let members: Vec<&str> = manifest
@@ -214,7 +211,9 @@ impl Workplace {
     fn build_and_run(&self) -> Result<Verdict> {
         let target = self.root.join("target");
         let mut build = cargo::command();
-        build.current_dir(&self.root).env("CARGO_TARGET_DIR", &target);
+        build
+            .current_dir(&self.root)
+            .env("CARGO_TARGET_DIR", &target);
         build.env("CARGO_PROFILE_DEV_OPT_LEVEL", "1");
         build.env("CARGO_PROFILE_DEV_DEBUG", "0");
         // The planted bugs make code that is never reached.
@@ -284,9 +283,13 @@ mod tests {
 
     #[test]
     fn only_a_broken_promise_or_an_invariant_of_the_machine_catches_a_mutant() {
-        let failed = |promise, what| verdict(&json!({ "promise": promise, "what": what, "seed": 3 }));
+        let failed =
+            |promise, what| verdict(&json!({ "promise": promise, "what": what, "seed": 3 }));
         assert!(matches!(verdict(&Value::Null), Verdict::Survived));
-        assert!(matches!(failed("ends", "no rest"), Verdict::Caught { seed: 3, .. }));
+        assert!(matches!(
+            failed("ends", "no rest"),
+            Verdict::Caught { seed: 3, .. }
+        ));
         let of_machine = failed("own-invariant", "at crates/control/src/cluster/x.rs:1:1");
         assert!(matches!(of_machine, Verdict::Caught { .. }));
         let of_harness = failed("own-invariant", "at crates/sim/src/world.rs:1:1");

@@ -394,10 +394,7 @@ impl Control {
             Input::ConsumerJoined(consumer) | Input::Ack(Ack { consumer, .. }) => {
                 !self.consumers.waits_for(consumer)
             }
-            Input::DryRun(_)
-            | Input::Report(_)
-            | Input::Farewell(_)
-            | Input::Tick => false,
+            Input::DryRun(_) | Input::Report(_) | Input::Farewell(_) | Input::Tick => false,
         }
     }
 

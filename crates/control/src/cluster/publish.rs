@@ -101,9 +101,7 @@ impl Services {
                     Duty::Before { .. } | Duty::Run { .. } | Duty::Over,
                 ) => PlannedAction::RunOnce,
                 (Life::Kept, Start::Allowed, Duty::Serve)
-                | (Life::Draining(_), Start::Allowed, _) => {
-                    PlannedAction::Run
-                }
+                | (Life::Draining(_), Start::Allowed, _) => PlannedAction::Run,
                 (Life::Stopping { .. }, _, _) => PlannedAction::Stop,
             },
         }

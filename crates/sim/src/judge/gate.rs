@@ -10,7 +10,7 @@ use crate::world::World;
 
 impl World {
     /// The first instance of a service is ordered to run when one of each that it needs is ready.
-    pub(crate) fn judge_needs(&mut self) {
+    pub(crate) fn judge_needs(&mut self, last: &Glance) {
         if !self.control.may_publish() {
             return;
         }
@@ -32,7 +32,8 @@ impl World {
                 continue;
             }
             let ready = |needed| {
-                let mut kept = self.judge.last.kept(needed);
+                // It may go with the very input that lets the other start.
+                let mut kept = self.judge.last.kept(needed).chain(last.kept(needed));
                 kept.any(|(_, shown)| shown.is_ready())
             };
             let missing = planned.spec.needs.iter().find(|needed| !ready(needed));

@@ -46,7 +46,9 @@ impl World {
             });
             let kept = self.judge.last.instances.get(id);
             if !fits || !kept.is_some_and(|shown| shown.is_kept()) {
-                broken.push(format!("{endpoint:?} is listed, it is {kept:?}, told {word:?}"));
+                broken.push(format!(
+                    "{endpoint:?} is listed, it is {kept:?}, told {word:?}"
+                ));
             }
         }
         let routed: BTreeSet<_> = routing.services.iter().map(|one| &one.service).collect();
@@ -83,7 +85,10 @@ impl World {
                 .entry(id.clone())
                 .or_insert(planned.version);
             if runs && version != planned.version {
-                broken.push(format!("{id} was of {version} and is of {}", planned.version));
+                broken.push(format!(
+                    "{id} was of {version} and is of {}",
+                    planned.version
+                ));
             }
         }
         let before = self.plan.instances.iter().map(|one| &one.instance);

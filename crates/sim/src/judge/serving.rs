@@ -73,7 +73,10 @@ impl World {
                 None => false,
             };
             if !fits {
-                broken.push(format!("{id} is {:?}, and was told as {word:?}", shown.state));
+                broken.push(format!(
+                    "{id} is {:?}, and was told as {word:?}",
+                    shown.state
+                ));
             }
         }
         for what in broken {
@@ -103,7 +106,9 @@ impl World {
             let started = after
                 .kept(service)
                 .any(|(id, _)| !before.instances.contains_key(id));
-            let older = after.kept(service).any(|(_, one)| one.version != shown.version);
+            let older = after
+                .kept(service)
+                .any(|(_, one)| one.version != shown.version);
             let unready = after.kept(service).filter(new);
             let unready = unready.filter(|(_, one)| !one.is_ready()).count() as u32;
             let rolls = matches!(
@@ -112,7 +117,9 @@ impl World {
             );
             if started && older && rolls && unready > shown.step.max(shown.canaries) {
                 let step = shown.step;
-                broken.push(format!("{service} starts {unready} at a time, {step} is the most"));
+                broken.push(format!(
+                    "{service} starts {unready} at a time, {step} is the most"
+                ));
             }
         }
         for what in broken {
@@ -122,5 +129,8 @@ impl World {
 }
 
 fn drained(after: &Glance, id: &InstanceId) -> bool {
-    after.instances.get(id).is_some_and(|shown| !shown.is_kept())
+    after
+        .instances
+        .get(id)
+        .is_some_and(|shown| !shown.is_kept())
 }
