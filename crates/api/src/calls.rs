@@ -263,6 +263,7 @@ pub const CALLS: &[Call] = &[
             ProblemCode::NeedsUnknown,
             ProblemCode::NeedsScheduled,
             ProblemCode::NeedsItself,
+            ProblemCode::NoRoom,
             ProblemCode::StoppingAll,
         ],
         ..Call::change(
@@ -298,6 +299,7 @@ pub const CALLS: &[Call] = &[
             ProblemCode::ServiceUnknown,
             ProblemCode::ServiceRemoving,
             ProblemCode::ServiceScheduled,
+            ProblemCode::NoRoom,
             ProblemCode::TooManyInstances,
             ProblemCode::StoppingAll,
         ],
@@ -325,6 +327,7 @@ pub const CALLS: &[Call] = &[
             ProblemCode::NeedsUnknown,
             ProblemCode::NeedsScheduled,
             ProblemCode::NeedsItself,
+            ProblemCode::NoRoom,
             ProblemCode::StoppingAll,
         ],
         ..Call::change(
