@@ -8,10 +8,9 @@
 //! fail.
 
 mod checksum;
-pub mod disk;
 pub mod events;
 mod state;
 
-pub use disk::{Disk, HostDisk};
 pub use events::EventLog;
+pub use mainstay_journal::{Disk, HostDisk};
 pub use state::{Damage, FORMAT, OpenError, STATE_FILE, SaveError, SaveStep, Store};
