@@ -52,7 +52,7 @@ struct State {
     /// What was done to the names since the directory was last synced.
     name_changes: Vec<NameChange>,
     steps: usize,
-    fault: Option<Fault>,
+    faults: Vec<Fault>,
     lie: Option<Lie>,
     power: Power,
 }
@@ -108,7 +108,7 @@ impl SimulatedDisk {
             names_durable: BTreeMap::new(),
             name_changes: Vec::new(),
             steps: 0,
-            fault: None,
+            faults: Vec::new(),
             lie: None,
             power: Power::On,
         })
@@ -124,9 +124,17 @@ impl SimulatedDisk {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets something go wrong; steps count from the disk's beginning.
-    pub fn plan(&self, fault: Option<Fault>) {
-        self.state().fault = fault;
+    /// Lets things go wrong, and none of those planned before; steps count from the disk's beginning.
+    pub fn plan(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.state().faults = faults.into_iter().collect();
+    }
+
+    /// Goes on after a loss of power as if only the process had ended there: all that was written
+    /// is to be seen, and what was not synced may still be lost.
+    pub fn process_ended(&self) {
+        let mut state = self.state();
+        state.power = Power::On;
+        state.faults.clear();
     }
 
     /// Lets the disk lie.
@@ -182,7 +190,7 @@ impl SimulatedDisk {
             names,
             name_changes: Vec::new(),
             steps: 0,
-            fault: None,
+            faults: Vec::new(),
             lie: *lie,
             power: Power::On,
         })
@@ -216,23 +224,28 @@ impl State {
     fn step(&mut self, asks: Asks) -> io::Result<()> {
         let step = self.steps;
         self.steps += 1;
-        match self.fault {
-            _ if self.power == Power::Gone => Err(io::Error::other("no power")),
-            Some(Fault::PowerAt(at)) if step >= at => {
-                self.power = Power::Gone;
-                Err(io::Error::other("no power"))
-            }
-            Some(Fault::FullFrom(at, steps))
-                if asks == Asks::Room && (at..at.saturating_add(steps)).contains(&step) =>
-            {
-                Err(io::ErrorKind::StorageFull.into())
-            }
-            Some(Fault::SyncAt(at)) if asks == Asks::Sync && step >= at => {
-                self.fault = None;
-                Err(io::Error::from_raw_os_error(EIO))
-            }
-            Some(Fault::PowerAt(_) | Fault::FullFrom(..) | Fault::SyncAt(_)) | None => Ok(()),
+        if self.power == Power::Gone {
+            return Err(io::Error::other("no power"));
         }
+        for index in 0..self.faults.len() {
+            match self.faults[index] {
+                Fault::PowerAt(at) if step >= at => {
+                    self.power = Power::Gone;
+                    return Err(io::Error::other("no power"));
+                }
+                Fault::FullFrom(at, steps)
+                    if asks == Asks::Room && (at..at.saturating_add(steps)).contains(&step) =>
+                {
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
+                Fault::SyncAt(at) if asks == Asks::Sync && step >= at => {
+                    self.faults.remove(index);
+                    return Err(io::Error::from_raw_os_error(EIO));
+                }
+                Fault::PowerAt(_) | Fault::FullFrom(..) | Fault::SyncAt(_) => {}
+            }
+        }
+        Ok(())
     }
 
     fn change_name(&mut self, change: NameChange) {

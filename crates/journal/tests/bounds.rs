@@ -113,13 +113,13 @@ fn a_full_disk_is_told_and_later_appends_go_on_where_the_journal_was() {
     let mut journal = open(&disk, LIMITS);
     fill(&mut journal, 5);
     for full in 1..30 {
-        disk.plan(Some(Fault::FullFrom(disk.steps(), usize::MAX)));
+        disk.plan([Fault::FullFrom(disk.steps(), usize::MAX)]);
         let error = journal.append(&[[1; 900]]).expect_err("no room");
         assert!(matches!(&error, AppendError::Disk { .. }), "{error}");
         let message = error.to_string();
         assert!(message.contains("/simulated/"), "{message}");
         assert_eq!(journal.next(), RecordNumber(5 + full));
-        disk.plan(None);
+        disk.plan([]);
         fill(&mut journal, 1);
         assert_eq!(open(&Arc::new(disk.crash()), LIMITS).next().0, 6 + full);
     }

@@ -210,7 +210,7 @@ fn retired(seed: u64) -> Retired {
     }
 }
 
-/// One life up to a loss of power at `step`, a second one up to another loss, and a last look.
+/// One life up to a loss of power, or the end of the process, at `step`, a second one up to another loss, and a last look.
 /// Gives the steps of the first.
 fn lose_power(seed: u64, step: usize, lie: Option<Lie>) -> Result<usize, String> {
     let retired = retired(seed);
@@ -218,13 +218,19 @@ fn lose_power(seed: u64, step: usize, lie: Option<Lie>) -> Result<usize, String>
     let mut model = Model::new();
     let first = Arc::new(SimulatedDisk::new(seed ^ (step as u64) << 32));
     first.lie(lie);
-    first.plan(Some(Fault::PowerAt(step)));
+    first.plan([Fault::PowerAt(step)]);
     live(&first, &mut model, retired, &mut rng)?;
-    let second = Arc::new(first.crash());
-    second.plan(Some(Fault::PowerAt(rng.usize(0..40))));
+    let steps = first.steps();
+    let second = if rng.bool() {
+        Arc::new(first.crash())
+    } else {
+        first.process_ended();
+        first
+    };
+    second.plan([Fault::PowerAt(second.steps() + rng.usize(0..40))]);
     live(&second, &mut model, retired, &mut rng)?;
     open(&Arc::new(second.crash()), &mut model, retired)?;
-    Ok(first.steps())
+    Ok(steps)
 }
 
 /// Every step of one seed's life.
@@ -245,13 +251,17 @@ fn refuse(seed: u64) -> Result<(), String> {
     let disk = Arc::new(SimulatedDisk::new(seed));
     for _ in 0..4 {
         let at = disk.steps() + rng.usize(0..30);
-        disk.plan(Some(if rng.bool() {
+        disk.plan([if rng.bool() {
             Fault::FullFrom(at, rng.usize(1..10))
         } else {
             Fault::SyncAt(at)
-        }));
+        }]);
         live(&disk, &mut model, retired, &mut rng)?;
     }
+    let at = disk.steps() + rng.usize(0..30);
+    let power = at + rng.usize(1..8);
+    disk.plan([Fault::FullFrom(at, 2), Fault::PowerAt(power)]);
+    live(&disk, &mut model, retired, &mut rng)?;
     let found = open(&Arc::new(disk.crash()), &mut model, retired)?;
     found.map(|_| ()).ok_or("dead".to_owned())
 }
