@@ -67,6 +67,9 @@ impl HostDisk {
             }
         }
         let directory = File::open(path)?;
+        if !directory.metadata()?.is_dir() {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
         match directory.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),
@@ -247,5 +250,8 @@ mod tests {
         assert!(first.is_some() && HostDisk::open(dir.path()).unwrap().is_none());
         drop(first);
         assert!(HostDisk::open(dir.path()).unwrap().is_some());
+        fs::write(dir.join("file"), "in the way").unwrap();
+        let error = HostDisk::open(&dir.join("file")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotADirectory);
     }
 }

@@ -121,6 +121,9 @@ pub enum EventKind {
     ConsumerGone { consumer: ConsumerId },
     /// The control centre began to publish.
     ControlStarted { services: u32, instances: u32 },
+    /// Events with these numbers were asked for and are no longer kept. It is told to who reads,
+    /// with the last of these numbers, and never recorded.
+    Forgotten { from: u64, to: u64 },
 }
 
 /// Why a rollout failed.
@@ -309,6 +312,7 @@ impl fmt::Display for EventKind {
                 let instances = counted(*instances, "instance");
                 write!(f, "control centre started with {services}, {instances}")
             }
+            Self::Forgotten { from, to } => write!(f, "events {from} to {to} are no longer kept"),
             Self::InstancePlanned { .. }
             | Self::InstanceStarted { .. }
             | Self::InstancePassing { .. }
@@ -324,6 +328,40 @@ impl fmt::Display for EventKind {
 }
 
 impl EventKind {
+    /// The instance that it concerns, if one.
+    pub fn instance(&self) -> Option<&InstanceId> {
+        match self {
+            Self::InstancePlanned { instance, .. }
+            | Self::InstanceStarted { instance, .. }
+            | Self::InstancePassing { instance, .. }
+            | Self::InstanceReady { instance }
+            | Self::InstanceFailing { instance, .. }
+            | Self::InstanceExited { instance, .. }
+            | Self::InstanceCrashLooping { instance, .. }
+            | Self::DrainStarted { instance, .. }
+            | Self::DrainFinished { instance, .. }
+            | Self::InstanceStopped { instance, .. } => Some(instance),
+            Self::RolloutFailed { cause, .. } => match cause {
+                RolloutFailure::Exited { instance, .. }
+                | RolloutFailure::NotReady { instance, .. }
+                | RolloutFailure::Flapping { instance } => Some(instance),
+            },
+            Self::Accepted { .. }
+            | Self::RolloutStarted { .. }
+            | Self::RolloutFinished { .. }
+            | Self::RollbackStarted { .. }
+            | Self::RolloutPaused { .. }
+            | Self::Scaled { .. }
+            | Self::RemovalStarted
+            | Self::Removed
+            | Self::ConsumerJoined { .. }
+            | Self::ConsumerMute { .. }
+            | Self::ConsumerGone { .. }
+            | Self::ControlStarted { .. }
+            | Self::Forgotten { .. } => None,
+        }
+    }
+
     /// The part of [`fmt::Display`] that tells of one instance.
     fn write_instance_event(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -12,7 +12,7 @@ use mainstay_api::wire::{
     Accepted, Applied, Apply, InstanceStatus, ProblemCode, Rollback, Scale, ServiceStatus, Status,
 };
 use mainstay_control::Input;
-use mainstay_ids::{ConsumerId, Incarnation, NodeName, ServiceName};
+use mainstay_ids::{ConsumerId, Incarnation, InstanceId, NodeName, ServiceName, Timestamp};
 use mainstay_model::routing::Farewell;
 use mainstay_model::{Ack, NodeReport, ServiceSpec};
 use serde::Deserialize;
@@ -223,6 +223,10 @@ struct EventsQuery {
     #[serde(default)]
     follow: bool,
     service: Option<ServiceName>,
+    instance: Option<InstanceId>,
+    /// Milliseconds since 1970.
+    #[serde(default)]
+    since: Timestamp,
 }
 
 async fn events(
@@ -231,12 +235,16 @@ async fn events(
         after,
         follow,
         service,
+        instance,
+        since,
     }): Asked<EventsQuery>,
 ) -> Result<Response, Refused> {
     let follow = if follow { Follow::Yes } else { Follow::No };
     let wanted = Wanted {
         after,
         service,
+        instance,
+        since,
         follow,
     };
     Ok(stream::events(api.beat()?, api.handle.clone(), wanted))

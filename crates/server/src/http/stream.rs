@@ -11,13 +11,15 @@ use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 use http::header;
 use mainstay_api::wire::WATCH_PULSE;
-use mainstay_ids::ServiceName;
-use mainstay_model::Event;
+use mainstay_ids::{InstanceId, ServiceName, Timestamp};
+use mainstay_model::{Event, EventKind};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::handle::Handle;
+use crate::history::Page;
+use crate::past::{PAGE_LEN, Past, Span};
 use crate::publication::Published;
 
 const PULSE: Bytes = Bytes::from_static(b"\n");
@@ -83,7 +85,19 @@ impl Watching {
 pub(super) struct Wanted {
     pub(super) after: u64,
     pub(super) service: Option<ServiceName>,
+    pub(super) instance: Option<InstanceId>,
+    pub(super) since: Timestamp,
     pub(super) follow: Follow,
+}
+
+impl Wanted {
+    fn includes(&self, event: &Event) -> bool {
+        let service = self.service.as_ref();
+        let instance = self.instance.as_ref();
+        event.at >= self.since
+            && service.is_none_or(|service| event.service.as_ref() == Some(service))
+            && instance.is_none_or(|instance| event.kind.instance() == Some(instance))
+    }
 }
 
 /// Whether a stream of events goes on behind the last one that there is.
@@ -101,6 +115,7 @@ pub(super) fn events(beat: Beat, handle: Handle, wanted: Wanted) -> Response {
         handle,
         doorbell,
         wanted,
+        past: None,
         found: VecDeque::new(),
     };
     respond(stream::unfold(reading, |mut reading| async move {
@@ -114,7 +129,9 @@ struct Reading {
     /// The number of the newest event.
     doorbell: watch::Receiver<u64>,
     wanted: Wanted,
-    /// Events that were fetched and not written yet; at most what the history holds.
+    /// Where it is in the history on disk, while it reads what memory no longer has.
+    past: Option<Past>,
+    /// Events that were fetched and not written yet; at most what memory holds, or a page of the disk.
     found: VecDeque<Arc<Event>>,
 }
 
@@ -140,19 +157,84 @@ impl Reading {
         }
     }
 
+    /// Gets the next events: from memory, or, if it no longer has them, from the disk.
     async fn fetch(&mut self) -> Option<()> {
         let after = self.wanted.after;
-        let (last, events) = self
-            .handle
-            .read(move |view| (view.history.last(), view.history.after(after)))
-            .await
-            .ok()?;
+        let page = self.handle.read(move |view| view.history.page(after));
+        let Page {
+            oldest,
+            last,
+            events,
+        } = page.await.ok()?;
+        if after.saturating_add(1) < oldest {
+            let older = self.fetch_older(oldest).await?;
+            if !older.is_empty() {
+                for event in older {
+                    self.take(Arc::new(event));
+                }
+                return Some(());
+            }
+        }
+        for event in events {
+            self.take(event);
+        }
         // Beyond `last` there is nothing, also if the number asked for was.
         self.wanted.after = last.max(after);
-        let service = self.wanted.service.as_ref();
-        let asked_for = |event: &Arc<Event>| service.is_none() || event.service.as_ref() == service;
-        self.found.extend(events.into_iter().filter(asked_for));
+        // What happens from now on is wanted, whatever becomes of the clock.
+        self.wanted.since = Timestamp(0);
         Some(())
+    }
+
+    /// The next events that are older than number `before`; none: the disk has no more of them.
+    async fn fetch_older(&mut self, before: u64) -> Option<Vec<Event>> {
+        let Some(outline) = self.handle.outline() else {
+            return Some(Vec::new());
+        };
+        let span = Span {
+            after: self.wanted.after,
+            before,
+            since: self.wanted.since,
+        };
+        let past = self.past.take();
+        let read = move || {
+            let resumed = past.is_some();
+            let mut past = past.unwrap_or_else(|| Past::find(&outline, span));
+            let mut events = past.page(span);
+            if events.is_empty() && resumed {
+                // Its end may be behind that of the history by now.
+                past = Past::find(&outline, span);
+                events = past.page(span);
+            }
+            (past, events)
+        };
+        // There is no deadline: a read cannot be called back. It holds up this stream alone.
+        let (past, events) = tokio::task::spawn_blocking(read).await.ok()?;
+        self.past = (events.len() == PAGE_LEN).then_some(past);
+        Some(events)
+    }
+
+    /// Takes the next event if it is asked for, and tells of those that are missing before it.
+    fn take(&mut self, event: Arc<Event>) {
+        let (from, to) = (
+            self.wanted.after.saturating_add(1),
+            event.number.saturating_sub(1),
+        );
+        // Numbers have no gaps when they are given.
+        if from <= to && event.at >= self.wanted.since {
+            self.found.push_back(Arc::new(Event {
+                number: to,
+                at: event.at,
+                service: None,
+                kind: EventKind::Forgotten { from, to },
+            }));
+        }
+        self.wanted.after = event.number;
+        if event.at >= self.wanted.since {
+            self.wanted.since = Timestamp(0); // it says where to begin
+        }
+        if self.wanted.includes(&event) {
+            self.found.push_back(event);
+        }
     }
 
     fn write(&mut self) -> Bytes {

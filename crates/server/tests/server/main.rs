@@ -5,6 +5,7 @@ mod api;
 mod bounds;
 mod centre;
 mod disk;
+mod history;
 mod kill;
 mod lifecycle;
 mod pretenders;
