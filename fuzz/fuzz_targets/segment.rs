@@ -21,7 +21,7 @@ fn open(disk: &Arc<SimulatedDisk>) -> Opened {
     Ok((journal, found))
 }
 
-/// The first two bytes say where one segment ends and the next begins.
+// The first two bytes say where one segment ends and the next begins.
 fuzz_target!(|bytes: &[u8]| {
     let Some((cut, bytes)) = bytes.split_first_chunk::<2>() else {
         return;

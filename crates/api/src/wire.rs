@@ -12,7 +12,7 @@
 //! | POST `/v1/services/{name}/rollback` | [`Rollback`] | [`Accepted`] |
 //! | DELETE `/v1/services/{name}` | | [`Accepted`] |
 //! | GET `/v1/instances` | | list of [`InstanceStatus`] |
-//! | GET `/v1/events?after=N&follow=true` | | NDJSON of [`mainstay_model::Event`] |
+//! | GET `/v1/events?after=N&follow=true&service=S&instance=I&since=MS` | | NDJSON of [`mainstay_model::Event`] |
 //! | GET `/v1/watch/routes?name=N&incarnation=I` | | NDJSON of [`mainstay_model::Routing`] |
 //! | POST `/v1/consumers/ack` | [`mainstay_model::Ack`] | [`Accepted`] |
 //! | POST `/v1/consumers/farewell` | [`mainstay_model::routing::Farewell`] | [`Accepted`] |
