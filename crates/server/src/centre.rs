@@ -25,9 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use mainstay_api::wire::{Problem, ProblemCode};
-use mainstay_control::{
-    Clock, Control, Input, Refusal, RefusalKind, Reply, RestoreError, Settings, Snapshot,
-};
+use mainstay_control::{Clock, Control, Input, Refusal, Reply, RestoreError, Settings, Snapshot};
 use mainstay_ids::{self as ids, InstanceId, NodeName, ServiceName, Timestamp};
 use mainstay_model::Event;
 use mainstay_store::{OpenError, STATE_FILE, SaveError};
@@ -433,6 +431,9 @@ fn is_wish(input: &Input) -> bool {
         | Input::Rollback { .. }
         | Input::Remove { .. }
         | Input::RemoveAll
+        | Input::Pause { .. }
+        | Input::Resume { .. }
+        | Input::Promote { .. }
         | Input::StopAll => true,
         Input::DryRun(_)
         | Input::Report(_)
@@ -450,25 +451,24 @@ fn decide(control: &mut Control, clock: Clock, input: Input) -> Result<Reply, Pr
 }
 
 fn problem(refusal: &Refusal) -> Problem {
-    Problem {
-        code: match refusal.kind() {
-            RefusalKind::NotFound => ProblemCode::NotFound,
-            RefusalKind::Conflict => ProblemCode::Conflict,
-            RefusalKind::Invalid => ProblemCode::Invalid,
-        },
-        message: refusal.to_string(),
-        remedy: refusal.remedy().map(str::to_owned),
-    }
+    Problem::new(refusal.code(), refusal.to_string())
 }
 
 fn refused_by_disk(error: &SaveError) -> Problem {
     use std::error::Error as _;
+    let code = match error {
+        SaveError::Disk { source, .. } => match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ProblemCode::StorageFull,
+            io::ErrorKind::ReadOnlyFilesystem => ProblemCode::StorageReadOnly,
+            _ => ProblemCode::StorageFailed,
+        },
+        SaveError::Encode(_) => ProblemCode::StorageFailed,
+    };
     let cause = error.source().map(|cause| format!(": {cause}"));
-    Problem {
-        code: ProblemCode::Storage,
-        message: format!("nothing was changed: {error}{}", cause.unwrap_or_default()),
-        remedy: Some("make room on that disk; what runs goes on meanwhile".to_owned()),
-    }
+    Problem::new(
+        code,
+        format!("nothing was changed: {error}{}", cause.unwrap_or_default()),
+    )
 }
 
 fn read_clock(start: Instant) -> Clock {

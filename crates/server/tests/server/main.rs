@@ -3,9 +3,13 @@
 
 mod api;
 mod bounds;
+mod callers;
 mod centre;
+mod contract;
 mod disk;
 mod history;
+mod hostile;
+mod http2;
 mod kill;
 mod lifecycle;
 mod pretenders;
