@@ -17,7 +17,9 @@ type Opened = Result<(Journal<SimulatedDisk>, Vec<Vec<u8>>), OpenError>;
 
 fn open(disk: &Arc<SimulatedDisk>) -> Opened {
     let mut found = Vec::new();
-    let journal = Journal::open(disk.clone(), LIMITS, |record| found.push(record.body.to_vec()))?;
+    let journal = Journal::open(disk.clone(), LIMITS, |record| {
+        found.push(record.body.to_vec())
+    })?;
     Ok((journal, found))
 }
 
