@@ -4,12 +4,12 @@
 use std::borrow::Cow;
 
 use mainstay_model::routing::Farewell;
-use mainstay_model::{Ack, Event, NodePlan, NodeReport, ProblemCode, Routing, ServiceSpec};
+use mainstay_model::{Ack, NodePlan, NodeReport, ProblemCode, Routing, ServiceSpec};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use crate::wire::{
-    Accepted, Applied, Apply, EventsQuery, InstanceStatus, PlanQuery, Rollback, RoutesQuery, Scale,
-    ServiceStatus, Status,
+    Accepted, Applied, Apply, EventLine, EventsQuery, InstanceStatus, PlanQuery, Rollback,
+    RoutesQuery, Scale, ServiceStatus, Status,
 };
 
 /// A call's name; whoever answers calls matches over it.
@@ -253,6 +253,7 @@ pub const CALLS: &[Call] = &[
         takes: Some(Form::of::<Apply>()),
         own_problems: &[
             ProblemCode::ServiceDeclaredTwice,
+            ProblemCode::SpecInvalid,
             ProblemCode::TooManyInstances,
             ProblemCode::AddressTaken,
             ProblemCode::RouteTaken,
@@ -391,7 +392,7 @@ pub const CALLS: &[Call] = &[
         ..Call::get(
             Name::Events,
             "/v1/events",
-            Answer::Lines(Form::of::<Event>()),
+            Answer::Lines(Form::of::<EventLine>()),
         )
     },
     Call {

@@ -181,7 +181,4 @@ pub enum EventKind {
     NodeRebooted { boot: BootId },
     /// The control centre began to publish.
     ControlStarted { services: u32, instances: u32 },
-    /// Events with these numbers were asked for and are no longer kept. It is told to who reads,
-    /// with the last of these numbers, and never recorded.
-    Forgotten { from: u64, to: u64 },
 }

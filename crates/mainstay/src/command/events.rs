@@ -1,11 +1,13 @@
 //! `mainstay events`: what was decided and why.
 
+use std::fmt;
 use std::time::Duration;
 
 use anyhow::Context;
-use mainstay_api::client::{Client, Error};
+use mainstay_api::client::{Client, Error, Watch};
+use mainstay_api::wire::EventLine;
 use mainstay_ids::{InstanceId, ServiceName, Timestamp};
-use mainstay_model::{Event, EventKind};
+use mainstay_model::Event;
 
 use super::{client, must_exist};
 use crate::arguments::{Events, Place};
@@ -17,10 +19,20 @@ const RETRY: Duration = Duration::from_millis(200);
 
 /// Which events are asked for, and how far they were printed.
 pub(crate) struct Position {
-    /// Behind this number.
-    pub(crate) after: u64,
-    /// Not before this time.
+    /// Behind this number; `None`: from `since` on.
+    pub(crate) after: Option<u64>,
+    /// Where to begin.
     pub(crate) since: Timestamp,
+}
+
+impl fmt::Display for Position {
+    /// As a part of the query.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(after) = self.after {
+            write!(f, "&after={after}")?;
+        }
+        write!(f, "&since={}", self.since.0)
+    }
 }
 
 pub(crate) async fn run(place: &Place, events: &Events) -> anyhow::Result<Outcome> {
@@ -69,7 +81,7 @@ impl Printing<'_> {
         let mut was_there = false;
         loop {
             let path = self.path();
-            match self.client.watch::<Event>(&path).await {
+            match self.client.watch::<EventLine>(&path).await {
                 Ok(watch) => {
                     was_there = true;
                     let ended = self.print(watch).await?;
@@ -92,38 +104,44 @@ impl Printing<'_> {
     }
 
     /// Prints what one stream has. The outer error is that of the output.
-    async fn print(
-        &mut self,
-        mut watch: mainstay_api::client::Watch<Event>,
-    ) -> anyhow::Result<Result<(), Error>> {
+    async fn print(&mut self, mut watch: Watch<EventLine>) -> anyhow::Result<Result<(), Error>> {
         loop {
-            let event = match watch.next().await {
-                Ok(Some(event)) => event,
+            let told = match watch.next().await {
+                Ok(Some(told)) => told,
                 Ok(None) => return Ok(Ok(())),
                 Err(error) => return Ok(Err(error)),
             };
-            self.position.after = event.number;
-            match event.kind {
-                EventKind::Forgotten { .. } => {}
-                _ => self.printed += 1,
-            }
+            let text = match &told {
+                EventLine::Event(event) => {
+                    self.position.after = Some(event.number);
+                    self.printed += 1;
+                    dated_line(event, clock::now())
+                }
+                EventLine::Gap { gap } => {
+                    self.position.after = Some(gap.resume());
+                    gap.to_string()
+                }
+            };
+            // Behind an event that was printed nothing is too old, whatever becomes of the clock.
+            self.position.since = Timestamp(0);
             if self.place.json {
-                output::line(serde_json::to_string(&event).context("cannot write an event")?)?;
+                output::line(serde_json::to_string(&told).context("cannot write an event")?)?;
             } else {
-                output::line(dated_line(&event, clock::now()))?;
+                output::line(text)?;
             }
         }
     }
 
     fn path(&self) -> String {
-        let Position { after, since } = self.position;
-        let since = (since > Timestamp(0)).then(|| format!("&since={}", since.0));
         let service = self.service.map(|service| format!("&service={service}"));
         let instance = self
             .instance
             .map(|instance| format!("&instance={instance}"));
-        let filters: String = [since, service, instance].into_iter().flatten().collect();
-        format!("/v1/events?after={after}&follow={}{filters}", self.follow)
+        let filters: String = [service, instance].into_iter().flatten().collect();
+        format!(
+            "/v1/events?follow={}{}{filters}",
+            self.follow, self.position
+        )
     }
 }
 
@@ -149,6 +167,7 @@ pub(crate) fn line(event: &Event) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mainstay_model::EventKind;
 
     #[test]
     fn an_event_of_another_day_has_its_date() {

@@ -44,8 +44,7 @@ impl EventKind {
             | Self::ConsumerMute { .. }
             | Self::ConsumerGone { .. }
             | Self::NodeRebooted { .. }
-            | Self::ControlStarted { .. }
-            | Self::Forgotten { .. } => None,
+            | Self::ControlStarted { .. } => None,
         }
     }
 }

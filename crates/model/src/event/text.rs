@@ -48,8 +48,7 @@ impl fmt::Display for EventKind {
             | Self::ConsumerMute { .. }
             | Self::ConsumerGone { .. }
             | Self::NodeRebooted { .. }
-            | Self::ControlStarted { .. }
-            | Self::Forgotten { .. } => self.write_cluster_event(f),
+            | Self::ControlStarted { .. } => self.write_cluster_event(f),
         }
     }
 }
@@ -120,7 +119,6 @@ impl EventKind {
                 write!(f, "control centre started with {services}, {instances}")
             }
             Self::NodeRebooted { boot } => write!(f, "the node was started anew, boot {}", boot.0),
-            Self::Forgotten { from, to } => write!(f, "events {from} to {to} are no longer kept"),
             _ => Ok(()),
         }
     }

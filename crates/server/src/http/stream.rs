@@ -10,9 +10,9 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 use http::header;
-use mainstay_api::wire::WATCH_PULSE;
-use mainstay_ids::{InstanceId, ServiceName, Timestamp};
-use mainstay_model::{Event, EventKind};
+use mainstay_api::wire::{After, EventLine, Gap, GapReason, WATCH_PULSE};
+use mainstay_ids::{Generation, InstanceId, ServiceName, Timestamp};
+use mainstay_model::Event;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -47,11 +47,16 @@ impl Beat {
     }
 }
 
-/// A watch of states: the newest at once, then each one that is the newest when the reader has
-/// room. A reader that does not read holds one line.
-pub(super) fn states(beat: Beat, mut states: watch::Receiver<Option<Published>>) -> Response {
+/// A watch of states: the newest at once, unless the reader has it, then each one that is the newest
+/// when the reader has room. A reader that does not read holds one line.
+pub(super) fn states(
+    beat: Beat,
+    mut states: watch::Receiver<Option<Published>>,
+    after: Option<After>,
+) -> Response {
     states.mark_changed();
-    let watching = Watching { beat, states };
+    let seen = after.map(|After(generation)| generation);
+    let watching = Watching { beat, states, seen };
     respond(stream::unfold(watching, |mut watching| async move {
         watching.next().await.map(|line| (line, watching))
     }))
@@ -60,6 +65,9 @@ pub(super) fn states(beat: Beat, mut states: watch::Receiver<Option<Published>>)
 struct Watching {
     beat: Beat,
     states: watch::Receiver<Option<Published>>,
+    /// What the reader has: it is not sent. One that is newer than all there is, is of another
+    /// cluster or of a state that was lost, and what there is replaces it.
+    seen: Option<Generation>,
 }
 
 impl Watching {
@@ -70,7 +78,10 @@ impl Watching {
                 () = self.beat.stop.cancelled() => return None,
                 changed = self.states.changed() => {
                     changed.ok()?;
-                    if let Some(state) = &*self.states.borrow_and_update() {
+                    if let Some(state) = &*self.states.borrow_and_update()
+                        && self.seen != Some(state.generation)
+                    {
+                        self.seen = Some(state.generation);
                         self.beat.pulse.reset();
                         return Some(state.line.clone());
                     }
@@ -83,7 +94,7 @@ impl Watching {
 
 /// Which events are asked for.
 pub(super) struct Wanted {
-    pub(super) after: u64,
+    pub(super) after: Option<u64>,
     pub(super) service: Option<ServiceName>,
     pub(super) instance: Option<InstanceId>,
     pub(super) since: Timestamp,
@@ -132,7 +143,13 @@ struct Reading {
     /// Where it is in the history on disk, while it reads what memory no longer has.
     past: Option<Past>,
     /// Events that were fetched and not written yet; at most what memory holds, or a page of the disk.
-    found: VecDeque<Arc<Event>>,
+    found: VecDeque<Found>,
+}
+
+/// What becomes a line.
+enum Found {
+    Event(Arc<Event>),
+    Gap(Gap),
 }
 
 impl Reading {
@@ -141,7 +158,8 @@ impl Reading {
             if !self.found.is_empty() {
                 return Some(self.write());
             }
-            if *self.doorbell.borrow_and_update() > self.wanted.after {
+            // Also where the reader is ahead: it is told so.
+            if Some(*self.doorbell.borrow_and_update()) != self.wanted.after {
                 self.fetch().await?;
                 continue;
             }
@@ -159,15 +177,24 @@ impl Reading {
 
     /// Gets the next events: from memory, or, if it no longer has them, from the disk.
     async fn fetch(&mut self) -> Option<()> {
-        let after = self.wanted.after;
+        let after = self.wanted.after.unwrap_or(0);
         let page = self.handle.read(move |view| view.history.page(after));
         let Page {
             oldest,
             last,
             events,
         } = page.await.ok()?;
-        if after.saturating_add(1) < oldest {
-            let older = self.fetch_older(oldest).await?;
+        if after > last {
+            self.wanted.after = Some(last);
+            self.found.push_back(Found::Gap(Gap {
+                from: last + 1,
+                to: after,
+                reason: GapReason::Renumbered,
+            }));
+            return Some(());
+        }
+        if after + 1 < oldest {
+            let older = self.fetch_older(after, oldest).await?;
             if !older.is_empty() {
                 for event in older {
                     self.take(Arc::new(event));
@@ -178,20 +205,21 @@ impl Reading {
         for event in events {
             self.take(event);
         }
-        // Beyond `last` there is nothing, also if the number asked for was.
-        self.wanted.after = last.max(after);
+        self.tell_forgotten(last + 1);
+        self.wanted.after = Some(last);
         // What happens from now on is wanted, whatever becomes of the clock.
         self.wanted.since = Timestamp(0);
         Some(())
     }
 
-    /// The next events that are older than number `before`; none: the disk has no more of them.
-    async fn fetch_older(&mut self, before: u64) -> Option<Vec<Event>> {
+    /// The next events behind number `after` that are older than number `before`; none: the disk
+    /// has no more of them.
+    async fn fetch_older(&mut self, after: u64, before: u64) -> Option<Vec<Event>> {
         let Some(outline) = self.handle.outline() else {
             return Some(Vec::new());
         };
         let span = Span {
-            after: self.wanted.after,
+            after,
             before,
             since: self.wanted.since,
         };
@@ -215,33 +243,38 @@ impl Reading {
 
     /// Takes the next event if it is asked for, and tells of those that are missing before it.
     fn take(&mut self, event: Arc<Event>) {
-        let (from, to) = (
-            self.wanted.after.saturating_add(1),
-            event.number.saturating_sub(1),
-        );
-        // Numbers have no gaps when they are given.
-        if from <= to && event.at >= self.wanted.since {
-            self.found.push_back(Arc::new(Event {
-                number: to,
-                at: event.at,
-                service: None,
-                kind: EventKind::Forgotten { from, to },
-            }));
-        }
-        self.wanted.after = event.number;
         if event.at >= self.wanted.since {
             self.wanted.since = Timestamp(0); // it says where to begin
+            self.tell_forgotten(event.number);
         }
+        self.wanted.after = Some(event.number);
         if self.wanted.includes(&event) {
-            self.found.push_back(event);
+            self.found.push_back(Found::Event(event));
+        }
+    }
+
+    /// Tells the gap between what the reader has and the number that comes next.
+    fn tell_forgotten(&mut self, comes: u64) {
+        if let Some(after) = self.wanted.after
+            && after + 1 < comes
+        {
+            self.found.push_back(Found::Gap(Gap {
+                from: after + 1,
+                to: comes - 1,
+                reason: GapReason::Forgotten,
+            }));
         }
     }
 
     fn write(&mut self) -> Bytes {
         let mut lines = Vec::new();
         let count = self.found.len().min(EVENTS_PER_WRITE);
-        for event in self.found.drain(..count) {
-            serde_json::to_writer(&mut lines, &*event).expect("an event is JSON");
+        for found in self.found.drain(..count) {
+            let written = match found {
+                Found::Event(event) => serde_json::to_writer(&mut lines, &*event),
+                Found::Gap(gap) => serde_json::to_writer(&mut lines, &EventLine::Gap { gap }),
+            };
+            written.expect("an event is JSON");
             lines.push(b'\n');
         }
         lines.into()

@@ -3,7 +3,7 @@
 use std::fs;
 
 use mainstay_api::client::Client;
-use mainstay_api::wire::{Accepted, Scale};
+use mainstay_api::wire::{Accepted, EventLine, Gap, GapReason, Scale};
 use mainstay_model::{Event, EventKind};
 
 use crate::centre::{Place, apply, spec};
@@ -117,18 +117,20 @@ async fn a_damaged_history_is_set_aside_and_who_reads_is_told_what_is_missing() 
     fs::write(&segment, &bytes).expect("writes");
     let _running = place.start();
     scale(&client, 3).await;
-    let seen = events(&client, "/v1/events").await;
-    let (told, rest) = seen.split_first().expect("are there");
-    let EventKind::Forgotten { from: 1, to } = told.kind else {
-        panic!("{seen:#?}");
+    let mut seen = client
+        .watch::<EventLine>("/v1/events?after=0")
+        .await
+        .expect("opens");
+    let told = seen.next().await.expect("goes on").expect("a line");
+    let EventLine::Gap { gap } = told else {
+        panic!("{told:?}");
     };
-    assert!(to >= last && to == told.number, "{seen:#?}");
-    let expected: Vec<u64> = (to + 1..to + 1 + rest.len() as u64).collect();
-    assert_eq!(numbers(rest), expected);
-    assert_eq!(
-        events(&client, &format!("/v1/events?after={to}")).await,
-        rest
-    );
+    let Gap { from, to, reason } = gap;
+    assert_eq!((from, reason), (1, GapReason::Forgotten));
+    assert!(to >= last, "{gap:?}");
+    let rest = events(&client, "/v1/events").await;
+    let expected: Vec<u64> = (to + 1..=to + rest.len() as u64).collect();
+    assert_eq!(numbers(&rest), expected);
     let aside = control.join("history.aside-1/0000000000000001.segment");
     assert_eq!(fs::read(aside).expect("is kept"), bytes);
 }

@@ -13,3 +13,4 @@ mod http2;
 mod kill;
 mod lifecycle;
 mod pretenders;
+mod watches;
