@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use mainstay_ids::{Generation, Incarnation, InstanceId, NodeName};
+use mainstay_kernel::Pidfd;
 use mainstay_model::{
     Capacity, InstanceReport, NodePlan, NodeReport, Phase, PlannedAction, PlannedInstance,
 };
@@ -15,8 +16,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::Adoption;
 use crate::context::Context;
 use crate::found::{self, Found};
+use crate::groups;
 use crate::instance::{Change, Instance, Order};
 
 /// One change of each of the 500 instances that a node is sized for. Full: an instance's task waits
@@ -81,14 +84,19 @@ impl Node {
         incarnation: Incarnation,
         context: Context,
     ) -> Result<Self, Error> {
-        let state = context.state.clone();
+        let (state, adoption) = (context.state.clone(), context.adoption);
+        let swept = context.clone();
         let survey = tokio::task::spawn_blocking(move || {
             // A specification holds the service's environment, and that may hold secrets.
             DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
                 .create(state.join("run"))?;
-            found::survey(&state)
+            sweep(&swept);
+            match adoption {
+                Adoption::On => found::survey(&state),
+                Adoption::Off => found::forget(&state).map(|()| Vec::new()),
+            }
         });
         let found = survey
             .await
@@ -116,6 +124,7 @@ impl Node {
         };
         for (id, found) in found {
             match found {
+                Ok(Some(Found::Nameless { shim })) => node.dismiss(&id, shim).await?,
                 Ok(Some(found)) => node.take_over(id, found),
                 // An agent died before it wrote the first attempt down.
                 Ok(None) => {}
@@ -127,12 +136,25 @@ impl Node {
         Ok(node)
     }
 
+    /// Whether it is to be started anew, the plan says.
+    async fn dismiss(&self, id: &InstanceId, shim: Option<Pidfd>) -> Result<(), Error> {
+        tracing::error!(instance = %id, "runs, and what it runs is written down nowhere; it is ended");
+        let (state, of) = (self.context.state.clone(), id.clone());
+        let ended =
+            tokio::task::spawn_blocking(move || found::dismiss(&state, &of, shim.as_ref())).await;
+        if let Err(error) = ended.map_err(Error::Task)? {
+            tracing::error!(instance = %id, %error, "cannot be ended");
+        }
+        Ok(())
+    }
+
     fn take_over(&mut self, id: InstanceId, found: Found) {
         let spec = match &found {
             Found::Live { spec, .. }
             | Found::Undecided { spec }
             | Found::Ended { spec, .. }
-            | Found::Lost { spec } => spec,
+            | Found::Lost { spec, .. } => spec,
+            Found::Nameless { .. } => return,
         };
         if spec.planned.instance != id {
             tracing::error!(instance = %id, names = %spec.planned.instance, "its files name another instance; left alone");
@@ -196,7 +218,10 @@ impl Node {
         while let Some(ended) = self.tasks.join_next().await {
             ended.map_err(Error::Task)?;
         }
-        Ok(())
+        let context = self.context;
+        tokio::task::spawn_blocking(move || sweep(&context))
+            .await
+            .map_err(Error::Task)
     }
 
     /// Hands a plan's orders on. What it does not name is left alone, unless it is stopped: then the
@@ -213,7 +238,9 @@ impl Node {
             .collect();
         for planned in plan.instances {
             let order = match planned.action {
-                PlannedAction::Run | PlannedAction::Hold | PlannedAction::RunOnce => Order::Run,
+                PlannedAction::Run => Order::Run,
+                PlannedAction::RunOnce => Order::RunOnce,
+                PlannedAction::Hold => Order::Hold,
                 PlannedAction::Stop => Order::Stop,
             };
             self.order(planned, order);
@@ -292,7 +319,7 @@ impl Node {
             node: self.name.clone(),
             incarnation: self.incarnation,
             plan: self.plan,
-            boot: None,
+            boot: self.context.boot.clone(),
             instances: self
                 .copies
                 .values()
@@ -319,5 +346,12 @@ fn capacity() -> Option<Capacity> {
             tracing::warn!(%error, "cannot tell how many processors and how much memory there are");
             None
         }
+    }
+}
+
+/// Removes the empty groups of what ended with nobody there to remove them.
+fn sweep(context: &Context) {
+    if let Ok(tree) = &context.cgroups {
+        groups::sweep(tree, &context.state, &context.mark());
     }
 }

@@ -24,6 +24,9 @@ pub enum Name {
     Spec,
     Scale,
     Rollback,
+    Pause,
+    Resume,
+    Promote,
     Instances,
     Events,
     Shutdown,
@@ -92,7 +95,9 @@ impl Form {
 
     /// The type's name.
     pub fn name(self) -> String {
-        (self.name)().replace("Array_of_", "list of ")
+        (self.name)()
+            .replace("Array_of_", "list of ")
+            .replace("AnyValue", "OpenAPI document")
     }
 
     /// The names of its fields.
@@ -272,6 +277,9 @@ pub const CALLS: &[Call] = &[
             ProblemCode::NoAddressFree,
             ProblemCode::AddressedUnknown,
             ProblemCode::AddressedWithoutAddress,
+            ProblemCode::NeedsUnknown,
+            ProblemCode::NeedsScheduled,
+            ProblemCode::NeedsItself,
             ProblemCode::StoppingAll,
         ],
         ..Call::change(
@@ -306,6 +314,7 @@ pub const CALLS: &[Call] = &[
         own_problems: &[
             ProblemCode::ServiceUnknown,
             ProblemCode::ServiceRemoving,
+            ProblemCode::ServiceScheduled,
             ProblemCode::TooManyInstances,
             ProblemCode::StoppingAll,
         ],
@@ -330,12 +339,59 @@ pub const CALLS: &[Call] = &[
             ProblemCode::AddressedUnknown,
             ProblemCode::AddressedWithoutAddress,
             ProblemCode::NoAddressFree,
+            ProblemCode::NeedsUnknown,
+            ProblemCode::NeedsScheduled,
+            ProblemCode::NeedsItself,
             ProblemCode::StoppingAll,
         ],
         ..Call::change(
             Name::Rollback,
             Method::Post,
             "/v1/services/{name}/rollback",
+            ACCEPTED,
+        )
+    },
+    Call {
+        summary: "Stops the rollout under way where it is.",
+        own_problems: &[
+            ProblemCode::ServiceUnknown,
+            ProblemCode::ServiceRemoving,
+            ProblemCode::NothingToPause,
+        ],
+        ..Call::change(
+            Name::Pause,
+            Method::Post,
+            "/v1/services/{name}/pause",
+            ACCEPTED,
+        )
+    },
+    Call {
+        summary: "Lets a paused rollout go on, or begins a failed one anew.",
+        own_problems: &[
+            ProblemCode::ServiceUnknown,
+            ProblemCode::ServiceRemoving,
+            ProblemCode::NothingToResume,
+            ProblemCode::StoppingAll,
+        ],
+        ..Call::change(
+            Name::Resume,
+            Method::Post,
+            "/v1/services/{name}/resume",
+            ACCEPTED,
+        )
+    },
+    Call {
+        summary: "Lets the version of the canaries replace the old one.",
+        own_problems: &[
+            ProblemCode::ServiceUnknown,
+            ProblemCode::ServiceRemoving,
+            ProblemCode::NothingToPromote,
+            ProblemCode::CanariesNotReady,
+        ],
+        ..Call::change(
+            Name::Promote,
+            Method::Post,
+            "/v1/services/{name}/promote",
             ACCEPTED,
         )
     },

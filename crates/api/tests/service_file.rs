@@ -190,8 +190,8 @@ fn the_schema_and_the_parser_know_the_same_keys() {
     }
     assert_eq!(
         tables.len(),
-        8,
-        "file, service, http, health, rollout, log, slo, schedule"
+        9,
+        "file, service, http, health, rollout, log, slo, schedule, limits"
     );
     for (path, table) in tables {
         let keys: Vec<_> = table["properties"]

@@ -117,6 +117,10 @@ name_type! {
     /// The name of a machine.
     NodeName
 }
+name_type! {
+    /// The name of a secret, under which services refer to its value.
+    SecretName
+}
 
 #[cfg(test)]
 mod tests {

@@ -158,6 +158,9 @@ pub(crate) struct Dev {
     /// Test seam: stop instances without waiting for anybody's acknowledgement.
     #[arg(long, hide = true)]
     pub(crate) unsafe_no_acknowledged_drain: bool,
+    /// Test seam: an agent that starts ignores the instances that run.
+    #[arg(long, hide = true)]
+    pub(crate) unsafe_no_adoption: bool,
 }
 
 /// On or off.
@@ -269,7 +272,7 @@ pub(crate) enum Internal {
     /// The control centre.
     Server(ServerProcess),
     /// The agent.
-    Agent(Start),
+    Agent(AgentProcess),
     /// The gateway.
     Gateway(GatewayProcess),
 }
@@ -292,11 +295,22 @@ pub(crate) struct ServerProcess {
     /// Where the gateway listens, to be shown.
     #[arg(long)]
     pub(crate) entry: SocketAddr,
+    /// Whoever stopped everything has got it: keep up again what is declared.
+    #[arg(long)]
+    pub(crate) earlier_stop_is_over: bool,
     /// The number of the group whose members may call.
     #[arg(long)]
     pub(crate) api_group: Option<u32>,
     #[arg(long)]
     pub(crate) unsafe_no_acknowledged_drain: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentProcess {
+    #[command(flatten)]
+    pub(crate) start: Start,
+    #[arg(long)]
+    pub(crate) unsafe_no_adoption: bool,
 }
 
 #[derive(Debug, Args)]

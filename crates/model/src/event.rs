@@ -71,8 +71,6 @@ pub enum EventKind {
     RolloutHeld { version: Version },
     /// Somebody let it go on.
     RolloutResumed { version: Version },
-    /// As many of the new version as are to be looked at are ready.
-    CanariesReady { version: Version, count: u32 },
     /// Somebody let the version replace all of the old.
     Promoted { version: Version },
     /// What runs once before a rollout has ended.

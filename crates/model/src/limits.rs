@@ -6,7 +6,7 @@ use core::net::{IpAddr, SocketAddr};
 use core::ops::RangeInclusive;
 use core::time::Duration;
 
-use crate::service::{AddressSpec, Check, HealthSpec, RolloutSpec, ServiceSpec, Step};
+use crate::service::{AddressSpec, Check, HealthSpec, LimitsSpec, RolloutSpec, ServiceSpec, Step};
 use crate::template::Template;
 
 /// The most variables of one service's environment. Programs with more read a file.
@@ -25,6 +25,14 @@ pub const HEALTH_COUNT: RangeInclusive<u32> = 1..=100;
 pub const LOG_SIZE: RangeInclusive<u64> = 4 * 1024..=4 * 1024 * 1024 * 1024;
 /// `log.keep`: each rotation renames that many files.
 pub const LOG_KEEP: RangeInclusive<u32> = 0..=100;
+/// `limits.cpu` in thousandths of a processor. The kernel's shortest quota is a millisecond of each
+/// 100; more than 1024 processors are surely a mistake.
+pub const CPU_THOUSANDTHS: RangeInclusive<u32> = 10..=1_024_000;
+/// `limits.memory` in bytes. With less, the kernel kills a program before it has said a word; more
+/// is surely a mistake.
+pub const MEMORY: RangeInclusive<u64> = 4 * 1024 * 1024..=4096 * 1024 * 1024 * 1024;
+/// `limits.pids`: from the program alone to as many as Linux numbers.
+pub const PIDS: RangeInclusive<u32> = 1..=4_194_304;
 /// The longest name of an account that Linux's tools make.
 pub const USER_LEN_MAX: usize = 32;
 
@@ -60,12 +68,7 @@ impl ServiceSpec {
             (1..=USER_LEN_MAX).contains(&user.len()) && user.bytes().all(|b| b.is_ascii_graphic())
         });
         hold(user_can_be, "user", "the name of an account")?;
-        hold(self.env.len() <= ENV_MAX, "env", "at most 256 variables")?;
-        for (name, value) in &self.env {
-            let named = !name.is_empty() && !name.contains('=') && is_text(name);
-            hold(named, "env", "variables whose names have no `=`")?;
-            hold(fits(value), "env", "values of at most 32 KiB")?;
-        }
+        self.check_environment()?;
         let address_can_be = match self.address {
             None | Some(AddressSpec::Auto) => true,
             Some(AddressSpec::Fixed(address)) => is_service_address(address),
@@ -74,9 +77,40 @@ impl ServiceSpec {
         hold(address_can_be, "address", expected)?;
         self.health.check()?;
         self.rollout.check()?;
+        self.limits.check()?;
         let log = &self.log;
         hold(LOG_SIZE.contains(&log.size), "log.size", "4 KiB to 4 GiB")?;
         hold(LOG_KEEP.contains(&log.keep), "log.keep", "0 to 100")
+    }
+}
+
+impl ServiceSpec {
+    fn check_environment(&self) -> Result<(), SpecError> {
+        for count in [self.env.len(), self.secrets.len()] {
+            hold(count <= ENV_MAX, "env", "at most 256 variables")?;
+        }
+        for name in self.env.keys().chain(self.secrets.keys()) {
+            let named = !name.is_empty() && !name.contains('=') && is_text(name);
+            hold(named, "env", "variables whose names have no `=`")?;
+        }
+        let short = self.env.values().all(fits);
+        hold(short, "env", "values of at most 32 KiB")?;
+        let once = !self.secrets.keys().any(|name| self.env.contains_key(name));
+        hold(once, "secrets", "variables that are not in `env` as well")
+    }
+}
+
+impl LimitsSpec {
+    fn check(&self) -> Result<(), SpecError> {
+        let cpu = self.cpu_thousandths;
+        let cpu_can_be = cpu.is_none_or(|cpu| CPU_THOUSANDTHS.contains(&cpu));
+        let expected = "a hundredth of a processor to 1024";
+        hold(cpu_can_be, "limits.cpu_thousandths", expected)?;
+        let memory = self.memory_bytes;
+        let memory_can_be = memory.is_none_or(|memory| MEMORY.contains(&memory));
+        hold(memory_can_be, "limits.memory_bytes", "4 MiB to 4 TiB")?;
+        let pids_can_be = self.pids.is_none_or(|pids| PIDS.contains(&pids));
+        hold(pids_can_be, "limits.pids", "1 to 4194304")
     }
 }
 

@@ -107,6 +107,22 @@ codes! {
         AddressedUnknown: "addressed-unknown", 422, "declare both in one file";
         /// A specification addresses a service without an address.
         AddressedWithoutAddress: "addressed-without-address", 422, "give it `address = \"auto\"`";
+        /// A service needs one that does not exist.
+        NeedsUnknown: "needs-unknown", 422, "declare both in one file";
+        /// A service needs one that has a schedule, which is never ready.
+        NeedsScheduled: "needs-scheduled", 422, "need a server, or run the program by `before`";
+        /// A service needs itself, by way of its needs.
+        NeedsItself: "needs-itself", 422, "take one of the needs on that way out";
+        /// The service has a schedule, and no number of instances.
+        ServiceScheduled: "service-scheduled", 409, "change its `schedule` in the file";
+        /// No rollout is under way.
+        NothingToPause: "nothing-to-pause", 409, "`mainstay status` shows what is going on";
+        /// No rollout is paused or has failed.
+        NothingToResume: "nothing-to-resume", 409, "`mainstay status` shows what is going on";
+        /// No version waits to be promoted.
+        NothingToPromote: "nothing-to-promote", 409, "`mainstay status` shows what is going on";
+        /// Not all canaries are ready.
+        CanariesNotReady: "canaries-not-ready", 409, "wait until they are, or go back with `mainstay rollback`";
         /// No version before the current one was ever wholly healthy.
         NoEarlierVersion: "no-earlier-version", 409, "name the version, as in `mainstay rollback SERVICE v2`";
         /// The version is unknown or no longer kept.

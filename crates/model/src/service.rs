@@ -7,7 +7,7 @@ use core::net::SocketAddr;
 use core::num::NonZeroU32;
 use core::time::Duration;
 
-use mainstay_ids::ServiceName;
+use mainstay_ids::{SecretName, ServiceName};
 
 use crate::cron::Cron;
 use crate::route::{HttpMatch, PathPrefix};
@@ -29,7 +29,8 @@ pub struct ServiceSpec {
     pub exec: Vec<Template>,
     /// The absolute directory in which instances run.
     pub dir: String,
-    /// The account under which instances run; `None` is the one that runs Mainstay.
+    /// The account under which instances run. `None`: as root an unprivileged one, which the agent
+    /// chooses; otherwise the one that runs Mainstay.
     pub user: Option<String>,
     /// Environment variables of the instances, on top of a small fixed set.
     pub env: BTreeMap<String, Template>,
@@ -53,6 +54,14 @@ pub struct ServiceSpec {
     pub grace: Duration,
     /// How much output is kept.
     pub log: LogSpec,
+    /// What each instance may use.
+    #[serde(default, skip_serializing_if = "LimitsSpec::is_unlimited")]
+    pub limits: LimitsSpec,
+    /// Environment variables whose values are secrets, by the variable's name; none of them stands
+    /// in `env`, too. Only the name of the secret is part of a version: a changed value is taken at
+    /// an instance's next start.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, SecretName>,
     /// The objective that `prove` holds the service to.
     pub slo: Option<Slo>,
     /// The services of which one instance must be ready before one of this is first started.
@@ -222,6 +231,26 @@ pub struct LogSpec {
     pub size: u64,
     /// How many rotated files are kept beside the current one.
     pub keep: u32,
+}
+
+/// What one instance may use, with everything that it starts; `None`: as much as the node has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitsSpec {
+    /// Processor time, in thousandths of one processor.
+    pub cpu_thousandths: Option<u32>,
+    /// Memory in bytes. Who needs more is killed by the kernel.
+    pub memory_bytes: Option<u64>,
+    /// Processes and threads. Who makes more is refused them.
+    pub pids: Option<u32>,
+}
+
+impl LimitsSpec {
+    /// Whether nothing is limited.
+    pub fn is_unlimited(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A service level objective.

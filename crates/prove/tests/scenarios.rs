@@ -28,7 +28,9 @@ use mainstay_api::wire::{
 };
 use mainstay_ids::{Attempt, Generation, InstanceId, ServiceName, Timestamp, Version};
 use mainstay_model::event::RolloutFailure;
-use mainstay_model::service::{Check, HealthSpec, LogSpec, OnFailure, RolloutSpec, Step};
+use mainstay_model::service::{
+    Check, HealthSpec, LimitsSpec, LogSpec, OnFailure, RolloutSpec, Step,
+};
 use mainstay_model::{Event, EventKind, Exit, PathPrefix, ServiceSpec, Template};
 use mainstay_prove::load::{Connections, NONCE_HEADER};
 use mainstay_prove::{Options, Outcome, Scenario, Verdict, prove, render};
@@ -108,6 +110,8 @@ fn spec() -> ServiceSpec {
         needs: BTreeSet::new(),
         before: Vec::new(),
         schedule: None,
+        limits: LimitsSpec::default(),
+        secrets: BTreeMap::new(),
         artifact: None,
     }
 }
@@ -243,6 +247,7 @@ impl Paper {
             unavailable: None,
             slo: None,
             versions: Vec::new(),
+            wait: None,
         }]
     }
 

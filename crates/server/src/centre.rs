@@ -26,19 +26,19 @@ use std::time::{Duration, SystemTime};
 
 use mainstay_api::wire::{Problem, ProblemCode};
 use mainstay_control::{Clock, Control, Input, Refusal, Reply, RestoreError, Settings, Snapshot};
-use mainstay_ids::{self as ids, InstanceId, NodeName, ServiceName, Timestamp};
+use mainstay_ids::{self as ids, Epoch, InstanceId, NodeName, ServiceName, Timestamp};
 use mainstay_store::{OpenError, STATE_FILE, SaveError};
 use tokio::sync::mpsc;
 use tokio::task::JoinError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::Options;
 use crate::archive::Archive;
 use crate::handle::{Ask, Asked, Handle, INBOX_LEN, Look};
 use crate::history::History;
 use crate::publication::Publication;
 use crate::views::View;
+use crate::{EarlierStop, Options};
 
 /// The time between two attempts to save while the disk refuses.
 const SAVE_RETRY: Duration = Duration::from_secs(1);
@@ -148,15 +148,23 @@ impl Centre {
         let (mut archive, snapshot, past) = Archive::open(&directory)?;
         let last_event = snapshot.as_ref().map_or(0, Snapshot::last_event);
         let clock = read_clock(start);
-        let control = match snapshot {
+        // Each incarnation began one epoch at most, so whatever was published has a smaller one, even
+        // if the state is lost or was put back from an old copy.
+        let epoch = Epoch(options.incarnation.0);
+        let mut control = match snapshot {
             None => {
                 refuse_if_forgotten(&directory.join(STATE_FILE), &options.state.join("run"))?;
-                Control::new(options.node.clone(), settings)
+                Control::at_epoch(epoch, options.node.clone(), settings)
             }
-            Some(snapshot) => {
+            Some(mut snapshot) => {
+                snapshot.restore_at_least_in(epoch);
                 Control::restore(snapshot, settings, clock).map_err(StartError::Restore)?
             }
         };
+        match options.earlier_stop {
+            EarlierStop::GoesOn => {}
+            EarlierStop::IsOver => control.keep_up(),
+        }
         let stored = control.node(clock.now).node;
         if stored != options.node {
             let node = options.node.clone();
@@ -419,6 +427,9 @@ fn is_wish(input: &Input) -> bool {
         | Input::Rollback { .. }
         | Input::Remove { .. }
         | Input::RemoveAll
+        | Input::Pause { .. }
+        | Input::Resume { .. }
+        | Input::Promote { .. }
         | Input::StopAll => true,
         Input::DryRun(_)
         | Input::Report(_)

@@ -43,10 +43,6 @@ pub(super) const SERVICE: &[Explained] = &[
         "scale",
         "set `instances`, or use `mainstay scale` while it runs",
     ),
-    later(
-        "limits",
-        "limit the machine's memory and CPU by other means until then",
-    ),
     later("place", "all instances run on this machine; take it out"),
     later(
         "retry",
@@ -57,7 +53,6 @@ pub(super) const SERVICE: &[Explained] = &[
         "a program that runs once before a rollout is `before`, one that runs at times `schedule`",
     ),
     foreign("cron", "write `schedule = \"30 3 * * *\"`"),
-    later("secrets", "hand them over by `env` and `${VARIABLE}`"),
     later(
         "singleton",
         "write `instances = 1`; during a rollout there are two for a moment",
@@ -67,6 +62,10 @@ pub(super) const SERVICE: &[Explained] = &[
         "port",
         "Mainstay chooses a port for each instance and hands it over as PORT and as `{port}` in \
          `exec` and `env`; where others reach the service is its `address`",
+    ),
+    foreign(
+        "secrets",
+        "write each into `env` by its name, as in `env = { DB_PASSWORD = \"secret:db\" }`",
     ),
     foreign("args", "put the arguments behind the program in `exec`"),
 ];
@@ -85,6 +84,17 @@ pub(super) const ROLLOUT: &[Explained] = &[
     foreign(
         "order",
         "a new instance is always started before an old one is stopped",
+    ),
+];
+
+/// In `limits`.
+pub(super) const LIMITS: &[Explained] = &[
+    foreign("mem", "write `memory = \"256MiB\"`"),
+    foreign("ram", "write `memory = \"256MiB\"`"),
+    foreign("threads", "write `pids`, which counts threads, too"),
+    foreign(
+        "swap",
+        "`memory` counts what is swapped out, too: there is no more of it",
     ),
 ];
 

@@ -1,8 +1,8 @@
 //! Where a service file is surely a mistake, or would cost more than it may.
 
 pub use mainstay_model::limits::{
-    ARGV_MAX, ENV_MAX, HEALTH_COUNT, HEALTH_EVERY_MIN, LOG_KEEP, LOG_SIZE, TEXT_LEN_MAX,
-    USER_LEN_MAX,
+    ARGV_MAX, CPU_THOUSANDTHS, ENV_MAX, HEALTH_COUNT, HEALTH_EVERY_MIN, LOG_KEEP, LOG_SIZE, MEMORY,
+    PIDS, TEXT_LEN_MAX, USER_LEN_MAX,
 };
 
 /// The longest file in bytes. 500 services in full are below 400 KiB, and the API takes 4 MiB.

@@ -87,12 +87,14 @@ struct Service {
     exec: Vec<Template>,
     /// The directory in which instances run, relative to that of the file, which is the default.
     dir: Option<String>,
-    /// The account under which instances run; by default the one that runs Mainstay. Another one
-    /// takes root.
+    /// The account under which instances run. By default, when Mainstay runs as root, the account
+    /// `mainstay-services` if there is one, else `nobody`, never root; otherwise the account that
+    /// runs Mainstay. Another one takes root.
     user: Option<String>,
     /// Environment variables of the instances. They also get PATH, HOME and LANG of the agent, and
     /// HOST and PORT, where they are to listen. HOST, PORT and names that start with MAINSTAY_
-    /// cannot be set.
+    /// cannot be set. A value typed as `secret:NAME` is the secret that `mainstay secret set NAME`
+    /// has set; the secret is the whole value.
     #[schemars(extend("default" = serde_json::json!({})))]
     env: Option<BTreeMap<String, Template>>,
     /// Where other services reach this one, through the gateway: `"auto"`, or an address and port
@@ -132,6 +134,9 @@ struct Service {
     /// The program is no server: it is started at these times and ends by itself. A run is skipped
     /// while the one before goes on; of runs that were missed the last is made up for.
     schedule: Option<Schedule>,
+    /// What each instance may use. A limit that cannot be kept keeps instances from starting:
+    /// limits take root and cgroups.
+    limits: Option<Limits>,
 }
 
 /// Five fields as in crontab(5), in UTC: minute, hour, day of month, month, day of week.
@@ -250,6 +255,22 @@ struct Log {
         extend("default" = defaults::LOG_KEEP)
     )]
     keep: Option<u32>,
+}
+
+/// What one instance may use, with everything that it starts. Without a key it may use as much as
+/// there is.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, extend("x-key" = "service.NAME.limits"))]
+struct Limits {
+    /// Processors, with up to three decimals, from 0.01. An instance that wants more waits.
+    #[schemars(range(min = 0.01, max = 1024))]
+    cpu: Option<f64>,
+    /// Memory, swapped out or not, at least 4MiB. An instance that takes more is killed by the
+    /// kernel, and started again.
+    memory: Option<Size>,
+    /// Processes and threads. An instance that makes more is refused them by the kernel.
+    #[schemars(range(min = *limits::PIDS.start(), max = *limits::PIDS.end()))]
+    pids: Option<u32>,
 }
 
 /// A service level objective, counted at the client.

@@ -1,17 +1,19 @@
 //! The keys of a service file: which there are, what each takes, what it becomes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use mainstay_ids::{ServiceName, duration};
 use mainstay_model::route::{HttpMatch, PathPrefix};
-use mainstay_model::service::{AddressSpec, INSTANCES_MAX, LogSpec, Schedule, Slo};
+use mainstay_model::service::{AddressSpec, INSTANCES_MAX, LimitsSpec, LogSpec, Schedule, Slo};
 use mainstay_model::{ServiceSpec, Template};
 use toml::de::DeValue;
 
 use super::problem::Code;
 use super::program::{EXEC_HELP, argv, directory, environment};
 use super::refusal::{At, Refused, quoted};
+use super::resources::limits_of;
+use super::secret::Variables;
 use super::units::{
     display_size, parse_address, parse_duration, parse_host, parse_path, parse_share, parse_size,
     parse_user,
@@ -123,7 +125,7 @@ fn keys(s: &mut Section<'_, '_>, base: &str, draft: &mut Draft) -> Option<Servic
     let user = s.optional("user", |e| {
         e.text("an account's name", "`user = \"shop\"`", parse_user)
     });
-    let env = s.or("env", BTreeMap::new(), environment);
+    let variables = s.or("env", Variables::default(), environment);
 
     let address = s.take("address");
     draft.address = address.map(|e| (e.at(), self::address(&e)));
@@ -147,6 +149,8 @@ fn keys(s: &mut Section<'_, '_>, base: &str, draft: &mut Draft) -> Option<Servic
     let grace = s.or("grace", defaults::GRACE, |e| span(e, Duration::ZERO));
     let log = s.or("log", default_log(), self::log);
     let slo = s.optional("slo", self::slo);
+    let limits = s.or("limits", LimitsSpec::default(), limits_of);
+    let variables = variables?;
 
     let (needs, before, schedule) = starts(s, dir_or_base, draft);
 
@@ -155,7 +159,7 @@ fn keys(s: &mut Section<'_, '_>, base: &str, draft: &mut Draft) -> Option<Servic
         exec: exec?,
         dir: dir?,
         user: user?,
-        env: env?,
+        env: variables.texts,
         address: given(draft.address.as_ref())?,
         http: given(draft.http.as_ref())?,
         health: health?,
@@ -172,6 +176,8 @@ fn keys(s: &mut Section<'_, '_>, base: &str, draft: &mut Draft) -> Option<Servic
         needs: needs?,
         before: before?,
         schedule: schedule?,
+        limits: limits?,
+        secrets: variables.secrets,
         artifact: None,
     })
 }

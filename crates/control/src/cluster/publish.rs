@@ -10,12 +10,14 @@ use core::time::Duration;
 use mainstay_ids::{Generation, InstanceId, ServiceName, Version};
 use mainstay_model::plan::{PlannedAction, PlannedInstance};
 use mainstay_model::routing::ServiceRoutes;
-use mainstay_model::service::{Check, HealthSpec, LogSpec, OnFailure, RolloutSpec, Step};
+use mainstay_model::service::{
+    Check, HealthSpec, LimitsSpec, LogSpec, OnFailure, RolloutSpec, Step,
+};
 use mainstay_model::{NodePlan, Routing, ServiceSpec};
 
 use super::Purpose;
 use super::declare::Services;
-use super::instance::{Exposure, Instance, Life};
+use super::instance::{Duty, Exposure, Instance, Life, Start};
 use super::report::Strangers;
 use super::service::{Service, instance_id};
 
@@ -82,15 +84,26 @@ impl Services {
     }
 
     fn planned(&self, id: InstanceId, service: &Service, instance: &Instance) -> PlannedInstance {
-        let spec = service.spec_of(instance.version).clone();
+        let mut spec = service.spec_of(instance.version).clone();
+        if let Duty::Before { .. } = instance.duty {
+            spec.exec = core::mem::take(&mut spec.before);
+        }
         PlannedInstance {
             instance: id,
             version: instance.version,
             addresses: self.addresses_in(&spec),
             spec,
-            action: match instance.life {
-                Life::Kept | Life::Draining(_) => PlannedAction::Run,
-                Life::Stopping { .. } => PlannedAction::Stop,
+            action: match (instance.life, instance.start, instance.duty) {
+                (Life::Kept, Start::Held, _) => PlannedAction::Hold,
+                (
+                    Life::Kept,
+                    Start::Allowed,
+                    Duty::Before { .. } | Duty::Run { .. } | Duty::Over,
+                ) => PlannedAction::RunOnce,
+                (Life::Kept, Start::Allowed, Duty::Serve) | (Life::Draining(_), _, _) => {
+                    PlannedAction::Run
+                }
+                (Life::Stopping { .. }, _, _) => PlannedAction::Stop,
             },
         }
     }
@@ -168,6 +181,8 @@ fn unknown_spec(name: ServiceName) -> ServiceSpec {
         needs: BTreeSet::new(),
         before: Vec::new(),
         schedule: None,
+        limits: LimitsSpec::default(),
+        secrets: BTreeMap::new(),
         artifact: None,
     }
 }

@@ -6,12 +6,14 @@ use core::net::SocketAddr;
 use mainstay_ids::{
     Attempt, ConsumerId, Epoch, Generation, NodeName, ServiceName, Timestamp, Version,
 };
-use mainstay_model::ServiceSpec;
-use mainstay_model::event::{DrainReason, RollbackAsked};
+use mainstay_model::event::{DrainReason, RollbackAsked, Wait};
 use mainstay_model::report::CrashLooping;
+use mainstay_model::{BootId, ServiceSpec};
 
+use super::Purpose;
 use super::consumers::Presence;
-use super::instance::Exposure;
+use super::instance::{Exposure, Start};
+use super::service::{Gate, Stage};
 
 /// The format that this program writes, and the newest that it reads.
 pub const SNAPSHOT_FORMAT: u32 = 1;
@@ -42,10 +44,15 @@ pub struct Snapshot {
     pub format: u32,
     pub(super) node: NodeName,
     pub(super) epoch: Epoch,
+    #[serde(default)]
+    pub(super) purpose: Purpose,
     /// The number of the last event.
     pub(super) event: u64,
     pub(super) services: Vec<ServiceRecord>,
     pub(super) consumers: Vec<ConsumerRecord>,
+    /// Which start of the node was seen last.
+    #[serde(default)]
+    pub(super) boot: Option<BootId>,
     /// Services that are gone, with the number that their next instance would have had.
     pub(super) retired: Vec<(ServiceName, u64)>,
 }
@@ -54,6 +61,12 @@ impl Snapshot {
     /// The number of the last event recorded: events behind it in a file were never published.
     pub fn last_event(&self) -> u64 {
         self.event
+    }
+
+    /// The machine that is restored from it begins with this epoch, or a later one: for a snapshot
+    /// that may be older than what was published last.
+    pub fn restore_at_least_in(&mut self, epoch: Epoch) {
+        self.epoch = self.epoch.max(Epoch(epoch.0.saturating_sub(1)));
     }
 }
 
@@ -70,6 +83,12 @@ pub(super) struct ServiceRecord {
     pub(super) next_instance: u64,
     pub(super) course: CourseRecord,
     pub(super) instances: Vec<InstanceRecord>,
+    /// The versions before which what runs before them has come to a good end.
+    #[serde(default)]
+    pub(super) prepared: Vec<Version>,
+    /// Times of its schedule up to this one are done with.
+    #[serde(default)]
+    pub(super) schedule_done: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -86,6 +105,12 @@ pub(super) enum CourseRecord {
         back: Option<RollbackAsked>,
         first_instance: u64,
         started: Timestamp,
+        #[serde(default)]
+        stage: Stage,
+        #[serde(default)]
+        gate: Gate,
+        #[serde(default)]
+        told: Option<Wait>,
     },
     Failed {
         started: Timestamp,
@@ -97,10 +122,28 @@ pub(super) enum CourseRecord {
 pub(super) struct InstanceRecord {
     pub(super) number: u64,
     pub(super) version: Version,
+    #[serde(default)]
+    pub(super) duty: DutyRecord,
+    #[serde(default)]
+    pub(super) start: Start,
     pub(super) life: LifeRecord,
     pub(super) standing: StandingRecord,
     pub(super) exposure: Exposure,
     pub(super) crash_looping: CrashLooping,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case", tag = "duty")]
+pub(super) enum DutyRecord {
+    #[default]
+    Serve,
+    Before {
+        planned: Timestamp,
+    },
+    Run {
+        planned: Timestamp,
+    },
+    Over,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -9,7 +9,7 @@ use mainstay_ids::{
     Attempt, Generation, Incarnation, InstanceId, Instant, NodeName, Timestamp, Version,
 };
 use mainstay_model::plan::PlannedAction;
-use mainstay_model::{Exit, InstanceReport, NodePlan, NodeReport, Phase, ProbedHealth};
+use mainstay_model::{BootId, Exit, InstanceReport, NodePlan, NodeReport, Phase, ProbedHealth};
 
 /// What a program does, by the name in `exec`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +108,7 @@ struct ModelProcess {
 #[derive(Debug, Clone)]
 pub(crate) struct Agent {
     pub(crate) incarnation: u64,
+    boot: u32,
     pub(crate) alive: bool,
     plan: Option<NodePlan>,
     processes: BTreeMap<InstanceId, ModelProcess>,
@@ -122,11 +123,13 @@ impl Agent {
     pub(crate) fn new() -> Self {
         Self {
             incarnation: 1,
+            boot: 1,
             alive: true,
             plan: None,
             processes: BTreeMap::new(),
             forgotten: BTreeSet::new(),
-            now: 0,
+            // As the world's.
+            now: 1000,
             stop_takes: 100,
             broken: Vec::new(),
         }
@@ -211,7 +214,7 @@ impl Agent {
             node: NodeName::parse("local").expect("a legal name"),
             incarnation: Incarnation(self.incarnation),
             plan: self.plan.as_ref().map(|plan| plan.generation),
-            boot: None,
+            boot: Some(BootId(format!("boot-{}", self.boot))),
             instances: processes
                 .map(|(id, process)| process.report(id, self.now))
                 .collect(),
@@ -232,6 +235,27 @@ impl Agent {
         self.alive = true;
         self.incarnation += 1;
         self.plan = None;
+    }
+
+    /// The machine is started anew: every process has ended, and none is started again before a
+    /// plan says so.
+    pub(crate) fn reboot(&mut self) {
+        self.boot += 1;
+        self.come_back();
+        for process in self.processes.values_mut() {
+            process.order = match process.order {
+                Order::Run | Order::Hold => Order::Hold,
+                Order::RunOnce => Order::RunOnce,
+            };
+            match process.state {
+                State::Running { .. } => process.end(self.now, Exit::Lost),
+                State::Stopping { .. } => {
+                    let exit = Some(Exit::Lost);
+                    process.state = State::Stopped { exit };
+                }
+                State::BackingOff { .. } | State::Stopped { .. } => {}
+            }
+        }
     }
 
     /// SIGKILL of one running process.

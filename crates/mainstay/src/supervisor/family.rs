@@ -75,12 +75,13 @@ pub(crate) struct Settings {
     workers: usize,
     access_log: Switch,
     server_flags: Vec<&'static str>,
+    agent_flags: Vec<&'static str>,
 }
 
 impl Settings {
     pub(crate) fn new(state: &Path, dev: &Dev) -> anyhow::Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let without_acknowledgements = dev.unsafe_no_acknowledged_drain;
+        let flag = |set: bool, name| set.then_some(name).into_iter().collect();
         Ok(Self {
             state: state.to_owned(),
             node: NodeName::parse("local").context("`local` is a name")?,
@@ -89,10 +90,11 @@ impl Settings {
             api_group: dev.api_group.as_deref().map(sockets::group).transpose()?,
             workers: dev.workers.map_or(cores, usize::from),
             access_log: dev.access_log,
-            server_flags: without_acknowledgements
-                .then_some("--unsafe-no-acknowledged-drain")
-                .into_iter()
-                .collect(),
+            server_flags: flag(
+                dev.unsafe_no_acknowledged_drain,
+                "--unsafe-no-acknowledged-drain",
+            ),
+            agent_flags: flag(dev.unsafe_no_adoption, "--unsafe-no-adoption"),
         })
     }
 }
@@ -115,6 +117,16 @@ struct Member {
     /// Where the log of its last start begins.
     log_from: u64,
     told: Told,
+    origin: Origin,
+}
+
+/// Whether a process of this kind ran under this supervisor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// The next start is its first.
+    New,
+    /// It was adopted, or started before.
+    Known,
 }
 
 /// Whether the user was shown why a process does not stay.
@@ -195,6 +207,7 @@ impl Family {
                 state,
                 log_from: 0,
                 told: Told::Nothing,
+                origin: Origin::New,
             });
             if let Holder::Runs {
                 identity, handle, ..
@@ -211,6 +224,7 @@ impl Family {
         let member = self.members.iter_mut().find(|member| member.kind == kind);
         let member = member.context("there is a member of each kind")?;
         member.state = State::Running { identity, since };
+        member.origin = Origin::Known;
         let incarnation = member.incarnation;
         self.await_end(kind, incarnation, handle)
     }
@@ -247,7 +261,7 @@ impl Family {
         let context = || format!("cannot start the {}", kind.name());
         let claim = claim::take(&self.settings.state, kind.name()).with_context(context)?;
         let child = self
-            .spawn(kind, incarnation, &log)
+            .spawn(kind, incarnation, self.members[index].origin, &log)
             .pass(CLAIM, claim.as_fd())
             .start()
             .with_context(context)?;
@@ -256,6 +270,7 @@ impl Family {
             .with_context(context)?;
         let since = self.now();
         self.members[index].incarnation = incarnation;
+        self.members[index].origin = Origin::Known;
         self.members[index].state = State::Running { identity, since };
         self.await_end(kind, incarnation, child.into_handle())
     }
@@ -300,7 +315,13 @@ impl Family {
         Ok(())
     }
 
-    fn spawn<'a>(&'a self, kind: Kind, incarnation: Incarnation, log: &'a File) -> Spawn<'a> {
+    fn spawn<'a>(
+        &'a self,
+        kind: Kind,
+        incarnation: Incarnation,
+        origin: Origin,
+        log: &'a File,
+    ) -> Spawn<'a> {
         let spawn = Spawn::own_program("mainstay")
             .arguments(["internal", kind.name(), "--state"])
             .argument(&self.settings.state)
@@ -311,9 +332,15 @@ impl Family {
             .output(log.as_fd())
             .place(Place::OwnSession);
         match kind {
-            Kind::Agent => spawn,
+            Kind::Agent => spawn.arguments(self.settings.agent_flags.iter()),
             Kind::Server => {
+                // A stop of everything is this supervisor's own, and outlives the control centre.
+                let over = match origin {
+                    Origin::New => Some("--earlier-stop-is-over"),
+                    Origin::Known => None,
+                };
                 let spawn = spawn
+                    .arguments(over.iter())
                     .argument("--entry")
                     .argument(self.settings.entry.to_string())
                     .arguments(self.settings.server_flags.iter());

@@ -24,7 +24,6 @@ impl fmt::Display for EventKind {
             Self::RolloutWaits { .. }
             | Self::RolloutHeld { .. }
             | Self::RolloutResumed { .. }
-            | Self::CanariesReady { .. }
             | Self::Promoted { .. } => self.write_gate_event(f),
             Self::BeforeFinished { .. }
             | Self::RunFinished { .. }
@@ -231,11 +230,6 @@ impl EventKind {
             Self::RolloutResumed { version } => {
                 write!(f, "rollout of {version} goes on, as asked")
             }
-            Self::CanariesReady { version, count } => write!(
-                f,
-                "{} of {version} ready beside the old: `mainstay promote` or `mainstay rollback`",
-                counted(*count, "instance")
-            ),
             Self::Promoted { version } => write!(f, "{version} is promoted, as asked"),
             _ => Ok(()),
         }

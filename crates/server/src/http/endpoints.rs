@@ -111,6 +111,9 @@ fn endpoint(call: &Call) -> MethodRouter<Api> {
         Name::Spec => on(method, spec),
         Name::Scale => on(method, scale),
         Name::Rollback => on(method, rollback),
+        Name::Pause => on(method, pause),
+        Name::Resume => on(method, resume),
+        Name::Promote => on(method, promote),
         Name::Instances => on(method, instances),
         Name::Events => on(method, events),
         Name::Shutdown => on(method, shutdown),
@@ -215,6 +218,18 @@ async fn rollback(
     Json(Rollback { to }): Json<Rollback>,
 ) -> Answered<Accepted> {
     api.hand_in(Input::Rollback { service, to }).await
+}
+
+async fn pause(State(api): State<Api>, Named(service): Named) -> Answered<Accepted> {
+    api.hand_in(Input::Pause { service }).await
+}
+
+async fn resume(State(api): State<Api>, Named(service): Named) -> Answered<Accepted> {
+    api.hand_in(Input::Resume { service }).await
+}
+
+async fn promote(State(api): State<Api>, Named(service): Named) -> Answered<Accepted> {
+    api.hand_in(Input::Promote { service }).await
 }
 
 async fn remove(State(api): State<Api>, Named(service): Named) -> Answered<Accepted> {

@@ -1,5 +1,6 @@
 //! A running control centre that a test may kill.
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroU32;
 use std::os::unix::net::UnixListener;
@@ -12,10 +13,10 @@ use mainstay_api::wire::{Applied, Apply, Problem};
 use mainstay_control::AcknowledgedDrain;
 use mainstay_ids::{Incarnation, NodeName, ServiceName};
 use mainstay_model::service::{
-    Check, HealthSpec, LogSpec, OnFailure, RolloutSpec, ServiceSpec, Step,
+    Check, HealthSpec, LimitsSpec, LogSpec, OnFailure, RolloutSpec, ServiceSpec, Step,
 };
 use mainstay_model::{HostName, HttpMatch, PathPrefix, Template};
-use mainstay_server::{Error, Options, Sockets, TOKEN_FILE};
+use mainstay_server::{EarlierStop, Error, Options, Sockets, TOKEN_FILE};
 use mainstay_testkit::{TempDir, wait_until};
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +31,7 @@ pub(crate) struct Place {
     tcp: TcpListener,
     incarnation: Incarnation,
     acknowledged_drain: AcknowledgedDrain,
+    pub(crate) earlier_stop: EarlierStop,
     api_group: Option<u32>,
 }
 
@@ -58,12 +60,9 @@ impl Place {
             tcp,
             incarnation: Incarnation(0),
             acknowledged_drain: AcknowledgedDrain::On,
+            earlier_stop: EarlierStop::GoesOn,
             api_group: None,
         }
-    }
-
-    pub(crate) fn state(&self) -> &Path {
-        &self.state
     }
 
     pub(crate) fn set_api_group(&mut self, group: u32) {
@@ -82,6 +81,7 @@ impl Place {
             node: node(),
             incarnation: self.incarnation,
             entry: vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
+            earlier_stop: self.earlier_stop,
             api_group: self.api_group,
             acknowledged_drain: self.acknowledged_drain,
         };
@@ -107,6 +107,10 @@ impl Place {
             stop,
             thread: Some(thread),
         }
+    }
+
+    pub(crate) fn state(&self) -> &Path {
+        &self.state
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
@@ -225,6 +229,8 @@ pub(crate) fn spec(name: &str, instances: u32) -> ServiceSpec {
         needs: std::collections::BTreeSet::new(),
         before: Vec::new(),
         schedule: None,
+        limits: LimitsSpec::default(),
+        secrets: BTreeMap::new(),
         artifact: None,
     }
 }

@@ -45,7 +45,7 @@ async fn cut<T: DeserializeOwned>(place: &Place, path: &str, bytes: usize, lines
         answer.extend_from_slice(&part[..read]);
         let head = answer.windows(4).position(|four| four == b"\r\n\r\n");
         let body = head.map_or(&[][..], |at| &answer[at + 4..]);
-        let whole = body.iter().filter(|byte| **byte == b'\n').count();
+        let whole = body.split(|byte| *byte == b'\n').count() - 1;
         // An empty line: there is nothing more to read.
         let pulse = body == b"\n" || body.ends_with(b"\n\n");
         if read == 0 || pulse || body.len() >= bytes || whole >= lines {
