@@ -68,7 +68,13 @@ impl ServiceSpec {
             (1..=USER_LEN_MAX).contains(&user.len()) && user.bytes().all(|b| b.is_ascii_graphic())
         });
         hold(user_can_be, "user", "the name of an account")?;
-        self.check_environment()?;
+        hold(self.env.len() <= ENV_MAX, "env", "at most 256 variables")?;
+        for (name, value) in &self.env {
+            let named = !name.is_empty() && !name.contains('=') && is_text(name);
+            hold(named, "env", "variables whose names have no `=`")?;
+            hold(fits(value), "env", "values of at most 32 KiB")?;
+        }
+        self.check_secrets()?;
         let address_can_be = match self.address {
             None | Some(AddressSpec::Auto) => true,
             Some(AddressSpec::Fixed(address)) => is_service_address(address),
@@ -77,40 +83,41 @@ impl ServiceSpec {
         hold(address_can_be, "address", expected)?;
         self.health.check()?;
         self.rollout.check()?;
-        self.limits.check()?;
         let log = &self.log;
         hold(LOG_SIZE.contains(&log.size), "log.size", "4 KiB to 4 GiB")?;
-        hold(LOG_KEEP.contains(&log.keep), "log.keep", "0 to 100")
+        hold(LOG_KEEP.contains(&log.keep), "log.keep", "0 to 100")?;
+        self.limits.check()?;
+        // Nobody calls a program with a schedule, and none of it is kept running.
+        let serves = self.address.is_some() || self.http.is_some() || self.instances > 0;
+        let alone = self.schedule.is_none() || (!serves && self.before.is_empty());
+        hold(alone, "schedule", "without address, route and instances")
     }
 }
 
 impl ServiceSpec {
-    fn check_environment(&self) -> Result<(), SpecError> {
-        for count in [self.env.len(), self.secrets.len()] {
-            hold(count <= ENV_MAX, "env", "at most 256 variables")?;
-        }
-        for name in self.env.keys().chain(self.secrets.keys()) {
+    fn check_secrets(&self) -> Result<(), SpecError> {
+        let few = self.secrets.len() <= ENV_MAX;
+        hold(few, "secrets", "at most 256 variables")?;
+        for name in self.secrets.keys() {
             let named = !name.is_empty() && !name.contains('=') && is_text(name);
-            hold(named, "env", "variables whose names have no `=`")?;
+            hold(named, "secrets", "variables whose names have no `=`")?;
+            let once = !self.env.contains_key(name);
+            hold(once, "secrets", "variables that are not in `env` as well")?;
         }
-        let short = self.env.values().all(fits);
-        hold(short, "env", "values of at most 32 KiB")?;
-        let once = !self.secrets.keys().any(|name| self.env.contains_key(name));
-        hold(once, "secrets", "variables that are not in `env` as well")
+        Ok(())
     }
 }
 
 impl LimitsSpec {
     fn check(&self) -> Result<(), SpecError> {
         let cpu = self.cpu_thousandths;
-        let cpu_can_be = cpu.is_none_or(|cpu| CPU_THOUSANDTHS.contains(&cpu));
-        let expected = "a hundredth of a processor to 1024";
-        hold(cpu_can_be, "limits.cpu_thousandths", expected)?;
+        let can_be = cpu.is_none_or(|cpu| CPU_THOUSANDTHS.contains(&cpu));
+        hold(can_be, "limits.cpu_thousandths", "10 to 1024000")?;
         let memory = self.memory_bytes;
-        let memory_can_be = memory.is_none_or(|memory| MEMORY.contains(&memory));
-        hold(memory_can_be, "limits.memory_bytes", "4 MiB to 4 TiB")?;
-        let pids_can_be = self.pids.is_none_or(|pids| PIDS.contains(&pids));
-        hold(pids_can_be, "limits.pids", "1 to 4194304")
+        let can_be = memory.is_none_or(|bytes| MEMORY.contains(&bytes));
+        hold(can_be, "limits.memory_bytes", "4 MiB to 4 TiB")?;
+        let can_be = self.pids.is_none_or(|pids| PIDS.contains(&pids));
+        hold(can_be, "limits.pids", "1 to 4194304")
     }
 }
 

@@ -109,10 +109,6 @@ impl Place {
         }
     }
 
-    pub(crate) fn state(&self) -> &Path {
-        &self.state
-    }
-
     pub(crate) fn socket(&self) -> PathBuf {
         self.dir.join("api.sock")
     }
