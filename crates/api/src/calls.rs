@@ -280,6 +280,7 @@ pub const CALLS: &[Call] = &[
             ProblemCode::NeedsUnknown,
             ProblemCode::NeedsScheduled,
             ProblemCode::NeedsItself,
+            ProblemCode::NoRoom,
             ProblemCode::StoppingAll,
         ],
         ..Call::change(
@@ -315,6 +316,7 @@ pub const CALLS: &[Call] = &[
             ProblemCode::ServiceUnknown,
             ProblemCode::ServiceRemoving,
             ProblemCode::ServiceScheduled,
+            ProblemCode::NoRoom,
             ProblemCode::TooManyInstances,
             ProblemCode::StoppingAll,
         ],
@@ -342,6 +344,7 @@ pub const CALLS: &[Call] = &[
             ProblemCode::NeedsUnknown,
             ProblemCode::NeedsScheduled,
             ProblemCode::NeedsItself,
+            ProblemCode::NoRoom,
             ProblemCode::StoppingAll,
         ],
         ..Call::change(
