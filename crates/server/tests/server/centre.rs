@@ -65,10 +65,6 @@ impl Place {
         }
     }
 
-    pub(crate) fn state(&self) -> &Path {
-        &self.state
-    }
-
     pub(crate) fn set_api_group(&mut self, group: u32) {
         self.api_group = Some(group);
     }
