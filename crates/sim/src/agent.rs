@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mainstay_ids::{Attempt, Generation, Incarnation, InstanceId, NodeName};
 use mainstay_model::plan::{PlannedAction, PlannedInstance};
-use mainstay_model::{BootId, Exit, NodePlan, NodeReport};
+use mainstay_model::{BootId, Capacity, Exit, NodePlan, NodeReport};
 
 use crate::broken::Promise;
 use crate::program::{Behaviour, Order, Program, State};
@@ -15,6 +15,8 @@ pub struct Agent {
     /// Which start of it.
     pub incarnation: u64,
     boot: u32,
+    /// What the node has; `None`: the agent cannot tell.
+    pub capacity: Option<Capacity>,
     /// Whether it runs; its programs go on without it.
     pub alive: bool,
     plan: Option<NodePlan>,
@@ -41,6 +43,7 @@ impl Agent {
         Self {
             incarnation: 1,
             boot: 1,
+            capacity: None,
             alive: true,
             plan: None,
             programs: BTreeMap::new(),
@@ -77,6 +80,21 @@ impl Agent {
             !forgets
         });
         self.plan = Some(plan.clone());
+        self.judge_memory();
+    }
+
+    /// The programs do not need more memory together than the node has.
+    fn judge_memory(&mut self) {
+        let Some(capacity) = self.capacity else {
+            return;
+        };
+        let there = self.programs.values();
+        let there = there.filter(|program| !matches!(program.state, State::Stopped { .. }));
+        let needed: u64 = there.map(|program| program.memory_bytes).sum();
+        if needed > capacity.memory_bytes {
+            let text = format!("{needed} bytes are needed of {}", capacity.memory_bytes);
+            self.broken.push((Promise::FitsTheNode, text));
+        }
     }
 
     fn hold(&mut self, planned: &PlannedInstance) {
@@ -165,7 +183,7 @@ impl Agent {
             instances: programs
                 .map(|(id, program)| program.report(id, self.now))
                 .collect(),
-            capacity: None,
+            capacity: self.capacity,
         }
     }
 

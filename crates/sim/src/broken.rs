@@ -51,6 +51,8 @@ pub enum Promise {
     NeedsFirst,
     /// What runs to its end runs alone, and once: before a rollout, and per time of a schedule.
     OneAtATime,
+    /// No more memory is promised than the node has.
+    FitsTheNode,
     /// Nothing of a paused rollout is decided.
     PausedRests,
     /// The machine's own check of its state, in debug builds; or any other panic.
@@ -84,6 +86,7 @@ impl Promise {
             Self::Arrives => "arrives",
             Self::NeedsFirst => "needs-first",
             Self::OneAtATime => "one-at-a-time",
+            Self::FitsTheNode => "fits-the-node",
             Self::PausedRests => "paused-rests",
             Self::OwnInvariant => "own-invariant",
         }

@@ -16,6 +16,9 @@ use crate::random::Random;
 /// `web` needs it, too. `report` runs each minute.
 const SERVICES: [&str; 4] = ["orders", "pay", "web", "report"];
 
+/// What an instance with a limit may use.
+pub(crate) const MEMORY_BYTES: u64 = 256 << 20;
+
 /// A service that people think of.
 pub(crate) fn service(random: &mut Random) -> ServiceName {
     name(SERVICES[random.place(SERVICES.len())])
@@ -109,6 +112,9 @@ fn declared(service: &ServiceName, random: &mut Random) -> ServiceSpec {
     if random.one_in(5) && spec.schedule.is_none() {
         let before = ["done-300", "done-300", "crash-200"][random.place(3)];
         spec.before = vec![Template::parse(before).expect("legal")];
+    }
+    if random.one_in(3) {
+        spec.limits.memory_bytes = Some(MEMORY_BYTES);
     }
     if random.one_in(10) && spec.address.is_some() {
         let address = SocketAddr::from(([127, 0, 9, random.below(3) as u8 + 1], 80));

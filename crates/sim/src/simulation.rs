@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use mainstay_control::{Input, Settings};
 use mainstay_ids::ConsumerId;
-use mainstay_model::{Ack, NodeReport, ServiceSpec};
+use mainstay_model::{Ack, Capacity, NodeReport, ServiceSpec};
 
 use crate::broken::{Broken, Promise};
 use crate::conditions::{Chance, Conditions, Mishaps};
@@ -126,6 +126,13 @@ impl Simulation {
     }
 
     fn begin(&mut self) {
+        if self.random.one_in(2) {
+            // Few rollouts fit beside the others at once.
+            self.world.agent.capacity = Some(Capacity {
+                cpu_thousandths: 2000,
+                memory_bytes: (5 + self.random.below(8)) * people::MEMORY_BYTES,
+            });
+        }
         for name in ["gateway", "edge"].iter().take(1 + self.random.place(2)) {
             self.world.join(Consumer::new(name));
         }

@@ -94,7 +94,9 @@ impl Services {
             addresses: self.addresses_in(&spec),
             spec,
             action: match (instance.life, instance.start, instance.duty) {
-                (Life::Kept | Life::Draining(_), Start::Held, _) => PlannedAction::Hold,
+                (Life::Kept | Life::Draining(_), Start::Held | Start::Queued, _) => {
+                    PlannedAction::Hold
+                }
                 (
                     Life::Kept,
                     Start::Allowed,
