@@ -88,11 +88,14 @@ impl Agent {
         let Some(capacity) = self.capacity else {
             return;
         };
-        let there = self.programs.values().filter(|program| match program.state {
-            State::Running { .. } | State::Stopping { .. } => true,
-            State::BackingOff { .. } => program.order != Order::Hold,
-            State::Stopped { .. } => false,
-        });
+        let there = self
+            .programs
+            .values()
+            .filter(|program| match program.state {
+                State::Running { .. } | State::Stopping { .. } => true,
+                State::BackingOff { .. } => program.order != Order::Hold,
+                State::Stopped { .. } => false,
+            });
         let needed: u64 = there.map(|program| program.memory_bytes).sum();
         if needed > capacity.memory_bytes {
             let text = format!("{needed} bytes are needed of {}", capacity.memory_bytes);
