@@ -4,12 +4,12 @@
 use std::borrow::Cow;
 
 use mainstay_model::routing::Farewell;
-use mainstay_model::{Ack, NodePlan, NodeReport, ProblemCode, Routing, ServiceSpec};
+use mainstay_model::{Ack, NodePlan, NodeReport, ProblemCode, Routing, ServiceSpec, Why};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use crate::wire::{
     Accepted, Applied, Apply, EventLine, EventsQuery, InstanceStatus, PlanQuery, Rollback,
-    RoutesQuery, Scale, ServiceStatus, Status,
+    RoutesQuery, Scale, ServiceStatus, Status, WhyQuery,
 };
 
 /// A call's name; whoever answers calls matches over it.
@@ -28,6 +28,8 @@ pub enum Name {
     Promote,
     Instances,
     Events,
+    WhyService,
+    WhyInstance,
     Shutdown,
     OpenApi,
     WatchRoutes,
@@ -109,7 +111,7 @@ pub struct Call {
     pub name: Name,
     /// Its method.
     pub method: Method,
-    /// Its path; `{name}` stands for a service's name.
+    /// Its path; `{name}` stands for a service's name, or an instance's.
     pub path: &'static str,
     /// What it does, in a sentence.
     pub summary: &'static str,
@@ -393,6 +395,25 @@ pub const CALLS: &[Call] = &[
             Name::Events,
             "/v1/events",
             Answer::Lines(Form::of::<EventLine>()),
+        )
+    },
+    Call {
+        summary: "Why a service is as it is, or was at a moment: the decisions, the newest first.",
+        query: Some(Form::of::<WhyQuery>()),
+        own_problems: &[ProblemCode::ServiceUnknown],
+        ..Call::get(
+            Name::WhyService,
+            "/v1/why/services/{name}",
+            Answer::Whole(Form::of::<Why>()),
+        )
+    },
+    Call {
+        summary: "Why an instance is as it is: the decisions, the newest first.",
+        own_problems: &[ProblemCode::InstanceUnknown],
+        ..Call::get(
+            Name::WhyInstance,
+            "/v1/why/instances/{name}",
+            Answer::Whole(Form::of::<Why>()),
         )
     },
     Call {

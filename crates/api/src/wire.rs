@@ -8,6 +8,7 @@
 //! states in between may be skipped. Events are never skipped in silence: a [`Gap`] says which are
 //! missing. An empty line each second shows that the other side is alive. Every refusal is a [`Problem`].
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use mainstay_ids::generation::GenerationError;
@@ -16,8 +17,9 @@ use mainstay_ids::{
     Version,
 };
 use mainstay_model::routing::Unavailable;
-use mainstay_model::{Event, Exit, ServiceSpec};
+use mainstay_model::{Cron, Event, Exit, ServiceSpec};
 pub use mainstay_model::{InstanceState, ProblemCode, ServiceState};
+use mainstay_model::{MemoryOutlook, ServiceOutlook};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +51,9 @@ pub struct Applied {
     /// What the user should know, each a sentence.
     #[serde(default)]
     pub notes: Vec<String>,
+    /// For a dry run: the memory that all services may need then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemoryOutlook>,
 }
 
 /// What became of one service's declaration.
@@ -60,6 +65,9 @@ pub struct AppliedService {
     pub version: Version,
     /// What the declaration changes.
     pub change: Change,
+    /// For a dry run: what would differ, and by which steps it would be brought about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outlook: Option<ServiceOutlook>,
 }
 
 /// What a declaration changes.
@@ -174,6 +182,31 @@ pub struct ServiceStatus {
     /// What its rollout waits for, if one is under way.
     #[serde(default)]
     pub wait: Option<mainstay_model::event::Wait>,
+    /// Where it is in its schedule, if it has one.
+    #[serde(default)]
+    pub schedule: Option<ScheduleStatus>,
+}
+
+/// Where a service is in its schedule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ScheduleStatus {
+    /// The schedule, as in the service file.
+    pub cron: Cron,
+    /// When it runs next; `None`: that is not decided yet.
+    pub next: Option<Timestamp>,
+    /// The last run that has ended.
+    pub last: Option<LastRun>,
+}
+
+/// A run of a schedule that has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LastRun {
+    /// Which instance it was.
+    pub instance: InstanceId,
+    /// How it ended; `None`: it was not started.
+    pub exit: Option<Exit>,
+    /// When that was known.
+    pub ended: Timestamp,
 }
 
 /// One instance.
@@ -202,6 +235,20 @@ pub struct InstanceStatus {
     /// Why its last probe failed; `None` if it passed, or none has ended yet.
     #[serde(default)]
     pub probe_failure: Option<String>,
+    /// When the next attempt is due, while none runs.
+    #[serde(default)]
+    pub again_at: Option<Timestamp>,
+    /// The services of which an instance must be ready before it starts.
+    #[serde(default)]
+    pub waits_for: BTreeSet<ServiceName>,
+}
+
+/// The query of `/v1/why/services/{name}`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WhyQuery {
+    /// Not how it is, but how it was at this moment, as far as that was known.
+    pub at: Option<Timestamp>,
 }
 
 /// The query of `/v1/watch/routes`.

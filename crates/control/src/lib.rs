@@ -17,6 +17,7 @@ pub mod balance;
 mod cluster;
 pub mod health;
 pub mod restart;
+pub mod why;
 
 pub use cluster::Control;
 pub use cluster::consumers::{CONSUMER_LEASE, Presence};
@@ -24,4 +25,6 @@ pub use cluster::contract::{
     AcknowledgedDrain, Apply, Change, Clock, Input, Note, Refusal, Reply, ServiceChange, Settings,
 };
 pub use cluster::snapshot::{RestoreError, SNAPSHOT_FORMAT, Snapshot};
-pub use cluster::views::{ConsumerView, InstanceView, NodeView, ServiceView};
+pub use cluster::views::{
+    ConsumerView, DrainView, InstanceView, LastRun, NodeView, ScheduleView, ServiceView,
+};

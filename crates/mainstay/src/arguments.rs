@@ -58,6 +58,11 @@ pub(crate) enum Command {
     Dev(Dev),
     /// Declare the services of FILE and wait until they are in force.
     Up(Up),
+    /// Say what `up` would do with FILE, and why; nothing is changed.
+    Plan {
+        /// The service file.
+        file: PathBuf,
+    },
     /// List the instances.
     Ps {
         /// Only this service's.
@@ -72,6 +77,8 @@ pub(crate) enum Command {
     Logs(Logs),
     /// Print what was decided and why.
     Events(Events),
+    /// Say why a service, an instance or the answer to a request is as it is.
+    Why(Why),
     /// Set how many instances of a service are wanted, and wait until they are ready.
     Scale {
         /// Which service.
@@ -89,6 +96,25 @@ pub(crate) enum Command {
         /// wholly healthy.
         #[arg(value_parser = parse_version)]
         to: Option<Version>,
+        #[command(flatten)]
+        waiting: Waiting,
+    },
+    /// Stop the rollout of a service where it is.
+    Pause {
+        /// Which service.
+        service: ServiceName,
+    },
+    /// Let a paused rollout go on, or begin a failed one anew, and wait until it is in force.
+    Resume {
+        /// Which service.
+        service: ServiceName,
+        #[command(flatten)]
+        waiting: Waiting,
+    },
+    /// Let the version of the canaries replace the old one, and wait until it is in force.
+    Promote {
+        /// Which service.
+        service: ServiceName,
         #[command(flatten)]
         waiting: Waiting,
     },
@@ -176,7 +202,7 @@ pub(crate) enum Switch {
 pub(crate) struct Up {
     /// The service file.
     pub(crate) file: PathBuf,
-    /// Only say what would change.
+    /// Only say what would change, as `mainstay plan` does.
     #[arg(long)]
     pub(crate) dry_run: bool,
     #[command(flatten)]
@@ -236,6 +262,22 @@ pub(crate) struct Events {
     /// Only events after this number; those of them that are no longer kept are told as a gap.
     #[arg(long, value_name = "N")]
     pub(crate) after: Option<u64>,
+}
+
+/// What is asked about. Two words: `request ID`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+For instance:
+  mainstay why orders          what its rollout waits for, why it went back, why it is degraded
+  mainstay why orders-3        why it was started again, why it gets no requests
+  mainstay why request ID      why a request got its answer; the id is in its header x-request-id")]
+pub(crate) struct Why {
+    /// A service, an instance, or the word `request`.
+    #[arg(value_name = "SERVICE|INSTANCE|request")]
+    pub(crate) of: String,
+    /// The id of the request.
+    #[arg(value_name = "ID")]
+    pub(crate) id: Option<String>,
 }
 
 #[derive(Debug, Args)]

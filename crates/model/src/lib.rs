@@ -10,8 +10,10 @@
 extern crate alloc;
 
 pub mod cron;
+pub mod difference;
 pub mod event;
 pub mod limits;
+pub mod outlook;
 pub mod plan;
 pub mod problem;
 pub mod report;
@@ -20,9 +22,12 @@ pub mod routing;
 pub mod service;
 pub mod status;
 pub mod template;
+pub mod why;
 
 pub use cron::Cron;
+pub use difference::{Difference, differences};
 pub use event::{Event, EventKind};
+pub use outlook::{MemoryOutlook, NeedOutlook, Outlook, RolloutOutlook, ServiceOutlook};
 pub use plan::{NodePlan, PlannedAction, PlannedInstance};
 pub use problem::ProblemCode;
 pub use report::{
@@ -33,3 +38,4 @@ pub use routing::{Ack, Endpoint, InFlight, Routing, ServiceRoutes};
 pub use service::ServiceSpec;
 pub use status::{InstanceState, ServiceState};
 pub use template::Template;
+pub use why::{Reason, Topic, Why};

@@ -89,6 +89,8 @@ codes! {
         NodeUnknown: "node-unknown", 404, "`mainstay status --json` names the nodes";
         /// There is no such service.
         ServiceUnknown: "service-unknown", 404, "`mainstay status` lists the services";
+        /// There is no such instance, and nothing is remembered of it.
+        InstanceUnknown: "instance-unknown", 404, "`mainstay ps` lists the instances";
         /// A name stands twice in one declaration.
         ServiceDeclaredTwice: "service-declared-twice", 422, "leave one of the two out";
         /// The service is being taken down.

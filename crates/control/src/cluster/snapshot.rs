@@ -13,7 +13,7 @@ use mainstay_model::{BootId, ServiceSpec};
 use super::Purpose;
 use super::consumers::Presence;
 use super::instance::{Exposure, Start};
-use super::service::{Gate, Stage};
+use super::service::{Ended, Gate, Stage};
 
 /// The format that this program writes, and the newest that it reads.
 pub const SNAPSHOT_FORMAT: u32 = 1;
@@ -89,6 +89,9 @@ pub(super) struct ServiceRecord {
     /// Times of its schedule up to this one are done with.
     #[serde(default)]
     pub(super) schedule_done: Option<Timestamp>,
+    /// Its last run that has ended.
+    #[serde(default)]
+    pub(super) last_run: Option<Ended>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

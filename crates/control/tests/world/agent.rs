@@ -9,7 +9,9 @@ use mainstay_ids::{
     Attempt, Generation, Incarnation, InstanceId, Instant, NodeName, Timestamp, Version,
 };
 use mainstay_model::plan::PlannedAction;
-use mainstay_model::{BootId, Exit, InstanceReport, NodePlan, NodeReport, Phase, ProbedHealth};
+use mainstay_model::{
+    BootId, Capacity, Exit, InstanceReport, NodePlan, NodeReport, Phase, ProbedHealth,
+};
 
 /// What a program does, by the name in `exec`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,6 +118,8 @@ pub(crate) struct Agent {
     now: u64,
     /// How long a process takes from SIGTERM to its end.
     pub(crate) stop_takes: u64,
+    /// What it tells of its node.
+    pub(crate) capacity: Option<Capacity>,
     pub(crate) broken: Vec<String>,
 }
 
@@ -131,6 +135,7 @@ impl Agent {
             // As the world's.
             now: 1000,
             stop_takes: 100,
+            capacity: None,
             broken: Vec::new(),
         }
     }
@@ -218,7 +223,7 @@ impl Agent {
             instances: processes
                 .map(|(id, process)| process.report(id, self.now))
                 .collect(),
-            capacity: None,
+            capacity: self.capacity,
         }
     }
 

@@ -76,6 +76,7 @@ fn page(code: ProblemCode) -> &'static str {
         ProblemCode::TooManyConsumers => include_str!("../../../../docs/errors/too-many-consumers.md"),
         ProblemCode::NodeUnknown => include_str!("../../../../docs/errors/node-unknown.md"),
         ProblemCode::ServiceUnknown => include_str!("../../../../docs/errors/service-unknown.md"),
+        ProblemCode::InstanceUnknown => include_str!("../../../../docs/errors/instance-unknown.md"),
         ProblemCode::ServiceDeclaredTwice => include_str!("../../../../docs/errors/service-declared-twice.md"),
         ProblemCode::ServiceRemoving => include_str!("../../../../docs/errors/service-removing.md"),
         ProblemCode::SpecInvalid => include_str!("../../../../docs/errors/spec-invalid.md"),

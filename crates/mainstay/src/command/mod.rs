@@ -4,14 +4,18 @@ pub(crate) mod down;
 pub(crate) mod events;
 pub(crate) mod explain;
 pub(crate) mod logs;
+pub(crate) mod plan;
 pub(crate) mod prove;
 pub(crate) mod ps;
+pub(crate) mod request;
 pub(crate) mod rollback;
+pub(crate) mod rollout;
 pub(crate) mod scale;
 pub(crate) mod schema;
 pub(crate) mod status;
 pub(crate) mod up;
 pub(crate) mod validate;
+pub(crate) mod why;
 
 use mainstay_api::client::Client;
 use mainstay_api::wire::ServiceStatus;

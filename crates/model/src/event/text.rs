@@ -204,7 +204,22 @@ impl EventKind {
                     None => Ok(()),
                 }
             }
-            Self::InstanceExited { instance, exit, .. } => write!(f, "{instance} {exit}"),
+            Self::InstanceExited {
+                instance,
+                attempt,
+                exit,
+                probe_failure,
+                again_at,
+            } => {
+                write!(f, "{instance} {exit}, attempt {}", attempt.0)?;
+                if let Some(failure) = probe_failure {
+                    write!(f, "; its last probe failed: {failure}")?;
+                }
+                match again_at {
+                    Some(at) => write!(f, "; again at {}", at.of_day()),
+                    None => Ok(()),
+                }
+            }
             Self::InstanceCrashLooping { instance, attempts } => {
                 write!(f, "{instance} ended {attempts} times soon after its start")
             }

@@ -13,18 +13,18 @@ use http::{Uri, header};
 use mainstay_api::calls::{Access, CALLS, Call, Effect, Method, Name};
 use mainstay_api::wire::{
     Accepted, Applied, Apply, EventsQuery, InstanceStatus, PlanQuery, ProblemCode, Rollback,
-    RoutesQuery, Scale, ServiceStatus, Status,
+    RoutesQuery, Scale, ServiceStatus, Status, WhyQuery,
 };
 use mainstay_control::Input;
 use mainstay_ids::{ConsumerId, NodeName};
 use mainstay_model::routing::Farewell;
-use mainstay_model::{Ack, NodeReport, ServiceSpec};
+use mainstay_model::{Ack, NodeReport, ServiceSpec, Why};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::{Caller, Standing};
 use super::refusal::Refused;
-use super::request::{Asked, Json, Named};
+use super::request::{Asked, Json, Named, NamedInstance};
 use super::stream::{self, Beat, Follow, Wanted};
 use crate::handle::Handle;
 use crate::views;
@@ -116,6 +116,8 @@ fn endpoint(call: &Call) -> MethodRouter<Api> {
         Name::Promote => on(method, promote),
         Name::Instances => on(method, instances),
         Name::Events => on(method, events),
+        Name::WhyService => on(method, why_service),
+        Name::WhyInstance => on(method, why_instance),
         Name::Shutdown => on(method, shutdown),
         Name::OpenApi => on(method, openapi),
         Name::WatchRoutes => on(method, watch_routes),
@@ -201,6 +203,34 @@ async fn spec(State(api): State<Api>, Named(service): Named) -> Answered<Service
     found.map(Answer).ok_or_else(|| {
         let message = format!("there is no service `{service}`");
         Refused::new(ProblemCode::ServiceUnknown, message)
+    })
+}
+
+async fn why_service(
+    State(api): State<Api>,
+    Named(service): Named,
+    Asked(WhyQuery { at }): Asked<WhyQuery>,
+) -> Answered<Why> {
+    let name = service.clone();
+    let why = api
+        .handle
+        .read(move |view| views::why_service(view, &name, at));
+    why.await?.map(Answer).ok_or_else(|| {
+        let message = format!("there is no service `{service}`");
+        Refused::new(ProblemCode::ServiceUnknown, message)
+    })
+}
+
+async fn why_instance(
+    State(api): State<Api>,
+    NamedInstance(instance): NamedInstance,
+) -> Answered<Why> {
+    let id = instance.clone();
+    let why = api.handle.read(move |view| views::why_instance(view, &id));
+    why.await?.map(Answer).ok_or_else(|| {
+        let message =
+            format!("there is no instance `{instance}`, and nothing is remembered of one");
+        Refused::new(ProblemCode::InstanceUnknown, message)
     })
 }
 

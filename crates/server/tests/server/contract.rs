@@ -134,6 +134,8 @@ pub(crate) fn example(name: Name) -> (&'static str, Value) {
         Name::OpenApi => ("/v1/openapi.json", Value::Null),
         Name::Events => ("/v1/events?after=0&follow=false", Value::Null),
         Name::Spec => ("/v1/services/orders/spec", Value::Null),
+        Name::WhyService => ("/v1/why/services/orders", Value::Null),
+        Name::WhyInstance => ("/v1/why/instances/orders-1", Value::Null),
         Name::Apply => ("/v1/services", json!({ "services": [spec("orders", 2)] })),
         Name::Scale => ("/v1/services/orders/scale", json!({ "instances": 1 })),
         Name::Rollback => ("/v1/services/orders/rollback", json!({ "to": 1 })),
