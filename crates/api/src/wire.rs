@@ -8,7 +8,6 @@
 //! states in between may be skipped. Events are never skipped in silence: a [`Gap`] says which are
 //! missing. An empty line each second shows that the other side is alive. Every refusal is a [`Problem`].
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use mainstay_ids::generation::GenerationError;
@@ -238,9 +237,9 @@ pub struct InstanceStatus {
     /// When the next attempt is due, while none runs.
     #[serde(default)]
     pub again_at: Option<Timestamp>,
-    /// The services of which an instance must be ready before it starts.
+    /// What has to be there before it starts, if that is not: services or memory.
     #[serde(default)]
-    pub waits_for: BTreeSet<ServiceName>,
+    pub wait: Option<mainstay_model::event::Wait>,
 }
 
 /// The query of `/v1/why/services/{name}`.
@@ -306,6 +305,11 @@ pub struct EventsQuery {
     pub follow: bool,
     /// Only events of this service.
     pub service: Option<ServiceName>,
+    /// Only events that speak of this instance.
+    pub instance: Option<InstanceId>,
+    /// Where to begin: at the first event that is not older, in milliseconds since 1970.
+    #[serde(default)]
+    pub since: Timestamp,
 }
 
 /// A line of `/v1/events`.

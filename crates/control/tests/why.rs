@@ -225,7 +225,7 @@ fn needs_are_told_of_the_rollout_and_of_the_instance() {
     says(
         &of_instance(&world, &id("orders", 1)),
         Topic::Traffic,
-        &["it is held", "stock is ready"],
+        &["it is held", "an instance to be ready of stock"],
     );
 }
 

@@ -283,7 +283,10 @@ fn waits_of_the_start(running: &Running) {
         &["waits for an instance to be ready of stock", "it is held"],
     );
     let listed = text(&running.run(&["ps"]));
-    assert!(listed.contains("waits for stock to be ready"), "{listed}");
+    assert!(
+        listed.contains("waits for an instance to be ready of stock"),
+        "{listed}"
+    );
     fs::write(&dir, "").unwrap();
     why(
         running,

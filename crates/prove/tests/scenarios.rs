@@ -268,7 +268,7 @@ impl Paper {
             last_exit: None,
             probe_failure: None,
             again_at: None,
-            waits_for: std::collections::BTreeSet::new(),
+            wait: None,
         };
         self.copies.iter().map(status).collect()
     }

@@ -143,7 +143,7 @@ fn instance_status(instance: control::InstanceView, node: &NodeName) -> Instance
         last_exit,
         again_at,
         probe_failure,
-        waits_for,
+        wait,
         drain: _,       // told by `why`
         log_dropped: _, // told by the log itself
     } = instance;
@@ -160,7 +160,7 @@ fn instance_status(instance: control::InstanceView, node: &NodeName) -> Instance
         last_exit,
         probe_failure,
         again_at,
-        waits_for,
+        wait,
     }
 }
 
@@ -184,7 +184,7 @@ pub(crate) fn why_instance(view: &View<'_>, id: &InstanceId) -> Option<Why> {
 }
 
 fn with_past<T>(view: &View<'_>, answer: impl FnOnce(Past<'_>) -> T) -> T {
-    let events = view.history.after(0);
+    let events = view.history.page(0).events;
     let events: Vec<&Event> = events.iter().map(AsRef::as_ref).collect();
     answer(Past {
         events: &events,

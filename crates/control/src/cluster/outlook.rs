@@ -5,21 +5,21 @@ use alloc::vec::Vec;
 
 use mainstay_model::service::OnFailure;
 use mainstay_model::{
-    Capacity, MemoryOutlook, NeedOutlook, Outlook, RolloutOutlook, ServiceOutlook, ServiceSpec,
-    differences,
+    MemoryOutlook, NeedOutlook, Outlook, RolloutOutlook, ServiceOutlook, ServiceSpec, differences,
 };
 
 use super::contract::Change;
 use super::declare::{Checked, CheckedService, Services};
 use super::service::{Course, Service};
+use super::supply::Room;
 
 impl Services {
     /// What a checked declaration would do.
-    pub(super) fn outlook(&self, checked: &Checked, capacity: Option<Capacity>) -> Outlook {
+    pub(super) fn outlook(&self, checked: &Checked) -> Outlook {
         let services = checked.services.iter();
         Outlook {
             services: services.map(|one| self.service_outlook(one)).collect(),
-            memory: self.memory_outlook(checked, capacity),
+            memory: self.memory_outlook(checked),
         }
     }
 
@@ -31,7 +31,7 @@ impl Services {
             Change::Created | Change::Updated => true,
             Change::Scaled | Change::Unchanged => false,
         };
-        let ready = self.ready();
+        let ready = self.supply().ready;
         let needs = spec.needs.iter().map(|needed| NeedOutlook {
             service: needed.clone(),
             ready: ready.contains(needed),
@@ -47,10 +47,13 @@ impl Services {
         }
     }
 
-    fn memory_outlook(&self, checked: &Checked, capacity: Option<Capacity>) -> MemoryOutlook {
+    fn memory_outlook(&self, checked: &Checked) -> MemoryOutlook {
         let mut memory = MemoryOutlook {
             most_bytes: 0,
-            node_bytes: capacity.map(|capacity| capacity.memory_bytes),
+            node_bytes: match self.room {
+                Room::Told(node) => Some(node.memory_bytes),
+                Room::Unreported | Room::Untold => None,
+            },
             unlimited: Vec::new(),
         };
         let declared = |service: &Service| {

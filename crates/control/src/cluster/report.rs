@@ -5,7 +5,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use core::time::Duration;
 
 use mainstay_ids::{Generation, Incarnation, InstanceId, Instant, ServiceName, Version};
-use mainstay_model::{Capacity, EventKind, Exit, InstanceReport, NodeReport, Phase};
+use mainstay_model::{EventKind, Exit, InstanceReport, NodeReport, Phase};
 
 use super::declare::Services;
 use super::instance::Life;
@@ -24,8 +24,6 @@ const STRANGER_DRAIN: Duration = Duration::from_secs(30);
 pub(super) struct Agent {
     incarnation: Option<Incarnation>,
     pub(super) reported: Option<Instant>,
-    /// What it has for its instances, as far as it told.
-    pub(super) capacity: Option<Capacity>,
 }
 
 impl Agent {
@@ -36,7 +34,6 @@ impl Agent {
         }
         self.incarnation = Some(report.incarnation);
         self.reported = Some(now);
-        self.capacity = report.capacity;
         Accepted::Fresh
     }
 }

@@ -1,6 +1,5 @@
 //! Read models: what others may know of the machine's state, for the API to show.
 
-use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -17,6 +16,7 @@ use mainstay_model::{Cron, Exit, InstanceState, Phase, ServiceSpec, ServiceState
 use super::consumers::Presence;
 use super::instance::{Instance, Life, Standing, Start};
 use super::service::{Course, Gate, Service, instance_id};
+use super::supply::Supply;
 use super::{Control, Purpose};
 
 /// One service.
@@ -93,8 +93,8 @@ pub struct InstanceView {
     pub again_at: Option<Timestamp>,
     /// Why its last probe failed, if it did.
     pub probe_failure: Option<String>,
-    /// The services that must be ready before it starts.
-    pub waits_for: BTreeSet<ServiceName>,
+    /// What has to be there before it starts, if that is not: services or memory.
+    pub wait: Option<Wait>,
     /// Why it takes no new requests, while it drains.
     pub drain: Option<DrainView>,
     /// Bytes of output that were dropped because they could not be written.
@@ -141,39 +141,36 @@ pub struct NodeView {
 impl Control {
     /// The services by name.
     pub fn services(&self) -> impl Iterator<Item = ServiceView<'_>> {
-        let ready = self.services.ready();
+        let supply = self.services.supply();
         let services = self.services.by_name.iter();
-        services.map(move |(name, service)| service.view(name, self.purpose, &ready))
+        services.map(move |(name, service)| service.view(name, self.purpose, &supply))
     }
 
     /// One service.
     pub fn service(&self, name: &ServiceName) -> Option<ServiceView<'_>> {
         let (name, service) = self.services.by_name.get_key_value(name)?;
-        Some(service.view(name, self.purpose, &self.services.ready()))
+        let supply = self.services.supply();
+        Some(service.view(name, self.purpose, &supply))
     }
 
     /// The instances by id.
     pub fn instances(&self) -> impl Iterator<Item = InstanceView> {
-        let ready = self.services.ready();
+        let supply = self.services.supply();
         let services = self.services.by_name.iter();
-        services.flat_map(move |(name, service)| self.instances_of(name, service, &ready))
+        services.flat_map(move |(name, service)| self.instances_of(name, service, &supply))
     }
 
     fn instances_of(
         &self,
         name: &ServiceName,
         service: &Service,
-        ready: &BTreeSet<ServiceName>,
+        supply: &Supply,
     ) -> Vec<InstanceView> {
         let instances = service.instances.iter();
         let view = |(number, instance): (&u64, &Instance)| {
             let id = instance_id(name, *number);
-            let missing = service.spec_of(instance.version).needs.difference(ready);
             InstanceView {
-                waits_for: match instance.start {
-                    Start::Held => missing.cloned().collect(),
-                    Start::Allowed => BTreeSet::new(),
-                },
+                wait: Self::wait_to_start(service.spec_of(instance.version), instance, supply),
                 drain: match instance.life {
                     Life::Draining(drain) => Some(DrainView {
                         reason: drain.reason,
@@ -188,15 +185,28 @@ impl Control {
         instances.map(view).collect()
     }
 
+    fn wait_to_start(spec: &ServiceSpec, instance: &Instance, supply: &Supply) -> Option<Wait> {
+        match instance.start {
+            Start::Allowed => None,
+            Start::Held => Some(Wait::Needs {
+                services: supply.missing(&spec.needs),
+            }),
+            Start::Queued => Some(Wait::Room {
+                needed: spec.limits.memory_bytes.unwrap_or(0),
+                free: supply.memory.free(),
+            }),
+        }
+    }
+
     /// Everything that a question about a service or one of its instances may look at.
     pub(crate) fn known_of<'a>(
         &'a self,
         name: &ServiceName,
     ) -> Option<(ServiceView<'a>, Vec<InstanceView>)> {
-        let ready = self.services.ready();
+        let supply = self.services.supply();
         let (name, service) = self.services.by_name.get_key_value(name)?;
-        let instances = self.instances_of(name, service, &ready);
-        Some((service.view(name, self.purpose, &ready), instances))
+        let instances = self.instances_of(name, service, &supply);
+        Some((service.view(name, self.purpose, &supply), instances))
     }
 
     /// Who follows the routes, by name.
@@ -227,7 +237,7 @@ impl Service {
         &'a self,
         name: &'a ServiceName,
         purpose: Purpose,
-        ready: &BTreeSet<ServiceName>,
+        supply: &Supply,
     ) -> ServiceView<'a> {
         let serves = |(number, instance): (&u64, &Instance)| {
             instance.endpoint(instance_id(name, *number)).is_some()
@@ -244,7 +254,7 @@ impl Service {
             address: self.address(),
             unavailable: (!available).then(|| self.unavailable(purpose)),
             versions: self.versions.keys().copied().collect(),
-            wait: self.wait(ready),
+            wait: self.wait(supply),
             schedule: self.spec().schedule.as_ref().map(|schedule| ScheduleView {
                 cron: schedule.cron.clone(),
                 next: self.timetable.next_at,
@@ -302,7 +312,7 @@ impl Instance {
                 Some(Phase::Running { .. } | Phase::Stopping { .. } | Phase::Stopped { .. })
                 | None => None,
             },
-            waits_for: BTreeSet::new(),
+            wait: None,
             drain: None,
             probe_failure: seen.and_then(|seen| seen.probe_failure.clone()),
             log_dropped: seen.map_or(0, |seen| seen.log_dropped),
@@ -314,7 +324,7 @@ impl Instance {
             (Life::Draining(_), _) => InstanceState::Draining,
             (Life::Stopping { .. }, _) => InstanceState::Stopping,
             (Life::Kept, Standing::Planned | Standing::Ended { .. })
-                if self.start == Start::Held =>
+                if self.start != Start::Allowed =>
             {
                 InstanceState::Held
             }

@@ -2,7 +2,6 @@
 
 use alloc::format;
 use alloc::string::{String, ToString};
-use alloc::vec::Vec;
 
 use mainstay_ids::{InstanceId, Timestamp};
 use mainstay_model::event::{DrainReason, PlanReason};
@@ -62,16 +61,10 @@ pub(super) fn traffic(view: &InstanceView, service: &ServiceView<'_>, now: Times
     let id = &view.instance;
     let failure = view.probe_failure.as_deref();
     match view.state {
-        InstanceState::Planned => {
-            format!("{id} gets no requests: its agent has not started it yet")
-        }
-        InstanceState::Held => {
-            let needed: Vec<String> = view.waits_for.iter().map(ToString::to_string).collect();
-            format!(
-                "{id} gets no requests: it is held, and starts when an instance of {} is ready",
-                needed.join(" and of ")
-            )
-        }
+        InstanceState::Planned | InstanceState::Held => match &view.wait {
+            None => format!("{id} gets no requests: its agent has not started it yet"),
+            Some(wait) => format!("{id} gets no requests: it is held, and waits for {wait}"),
+        },
         InstanceState::Running => {
             format!("{id} gets no requests: it runs to its end and serves nobody")
         }

@@ -111,6 +111,7 @@ struct ModelProcess {
 pub(crate) struct Agent {
     pub(crate) incarnation: u64,
     boot: u32,
+    pub(crate) capacity: Option<Capacity>,
     pub(crate) alive: bool,
     plan: Option<NodePlan>,
     processes: BTreeMap<InstanceId, ModelProcess>,
@@ -118,8 +119,6 @@ pub(crate) struct Agent {
     now: u64,
     /// How long a process takes from SIGTERM to its end.
     pub(crate) stop_takes: u64,
-    /// What it tells of its node.
-    pub(crate) capacity: Option<Capacity>,
     pub(crate) broken: Vec<String>,
 }
 
@@ -128,6 +127,7 @@ impl Agent {
         Self {
             incarnation: 1,
             boot: 1,
+            capacity: None,
             alive: true,
             plan: None,
             processes: BTreeMap::new(),
@@ -135,7 +135,6 @@ impl Agent {
             // As the world's.
             now: 1000,
             stop_takes: 100,
-            capacity: None,
             broken: Vec::new(),
         }
     }
@@ -253,7 +252,7 @@ impl Agent {
                 Order::RunOnce => Order::RunOnce,
             };
             match process.state {
-                State::Running { .. } => process.end(self.now, Exit::Lost),
+                State::Running { .. } => process.end(self.now, Exit::Rebooted),
                 State::Stopping { .. } => {
                     let exit = Some(Exit::Lost);
                     process.state = State::Stopped { exit };
@@ -406,7 +405,7 @@ impl ModelProcess {
                 },
                 State::BackingOff { exit, until } => Phase::BackingOff {
                     exit,
-                    until: Timestamp(until),
+                    until: super::World::at(until),
                     crash_looping: self.restart.crash_looping(),
                 },
                 State::Stopping { .. } => Phase::Stopping { pid: 1 },

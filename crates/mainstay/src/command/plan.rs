@@ -1,7 +1,5 @@
 //! `mainstay plan FILE`: what `up` would do, and why. What that is, the control centre says.
 
-use std::collections::BTreeMap;
-
 use mainstay_api::wire::{Applied, AppliedService, Apply};
 use mainstay_ids::duration;
 use mainstay_model::report::Bytes;
@@ -181,7 +179,7 @@ fn memory_line(memory: &MemoryOutlook) -> String {
             "memory: at most {most} by the limits; the node has not told how much it has{unlimited}"
         ),
         (Some(node), Some(false)) => format!(
-            "memory: at most {most} by the limits, MORE than the {node} of the node{unlimited}"
+            "memory: at most {most} by the limits, more than the {node} of the node: a rollout starts fewer at a time{unlimited}"
         ),
         (Some(node), Some(true)) => {
             format!("memory: at most {most} by the limits, which fits the {node} of the node")
@@ -195,6 +193,7 @@ fn memory_line(memory: &MemoryOutlook) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
 
     #[test]
     fn a_value_from_the_environment_is_shown_as_the_file_has_it_and_what_was_there_is_not() {

@@ -45,12 +45,10 @@ pub(crate) async fn run(place: &Place, service: Option<ServiceName>) -> anyhow::
 
 /// What it waits for, how it ended before, and why its probe fails now.
 fn note(instance: &InstanceStatus, now: Timestamp) -> Option<String> {
-    let needs: Vec<&str> = instance
-        .waits_for
-        .iter()
-        .map(|name| name.as_str())
-        .collect();
-    let held = (!needs.is_empty()).then(|| format!("waits for {} to be ready", needs.join(", ")));
+    let held = instance
+        .wait
+        .as_ref()
+        .map(|wait| format!("waits for {wait}"));
     let exit = instance.last_exit.map(|exit| exit.to_string());
     let again = instance.again_at.filter(|at| *at > now);
     let again = again.map(|at| format!("again at {}", at.of_day()));
