@@ -219,7 +219,7 @@ impl Node {
             .collect();
         for planned in plan.instances {
             let order = match planned.action {
-                PlannedAction::Run => Order::Run,
+                PlannedAction::Run | PlannedAction::Hold | PlannedAction::RunOnce => Order::Run,
                 PlannedAction::Stop => Order::Stop,
             };
             self.order(planned, order);
@@ -298,6 +298,7 @@ impl Node {
             node: self.name.clone(),
             incarnation: self.incarnation,
             plan: self.plan,
+            boot: None,
             instances: self
                 .copies
                 .values()

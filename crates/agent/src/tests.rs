@@ -8,7 +8,7 @@ mod limits;
 mod link;
 mod probes;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::num::NonZeroU32;
 use std::os::unix::fs::PermissionsExt;
@@ -281,12 +281,16 @@ pub(super) fn web(exec: &[&str], check: Check) -> PlannedInstance {
             timeout: Duration::from_secs(2),
             fall: one,
             rise: one,
+            start: None,
+            restart: None,
         },
         instances: 1,
         rollout: RolloutSpec {
             step: Step::Count(one),
             hold: Duration::ZERO,
             deadline: Duration::from_secs(10),
+            progress: mainstay_model::service::PROGRESS,
+            canary: None,
             on_failure: OnFailure::Rollback,
         },
         drain: Duration::from_secs(1),
@@ -298,6 +302,9 @@ pub(super) fn web(exec: &[&str], check: Check) -> PlannedInstance {
         slo: None,
         limits: LimitsSpec::default(),
         secrets: BTreeMap::new(),
+        needs: BTreeSet::new(),
+        before: Vec::new(),
+        schedule: None,
         artifact: None,
     };
     PlannedInstance {

@@ -9,14 +9,17 @@
 mod across;
 pub mod defaults;
 mod disk;
+mod health;
 mod later;
 pub mod limits;
-pub mod problem;
+pub mod order;
+mod problem;
 mod program;
 mod reference;
 mod refusal;
 mod render;
 mod resources;
+mod rollout;
 mod schema;
 mod secret;
 mod service;

@@ -183,6 +183,9 @@ pub struct ServiceStatus {
     pub slo: Option<mainstay_model::service::Slo>,
     /// Its versions that can be gone back to, the oldest first.
     pub versions: Vec<Version>,
+    /// What its rollout waits for, if one is under way.
+    #[serde(default)]
+    pub wait: Option<mainstay_model::event::Wait>,
 }
 
 /// One instance.

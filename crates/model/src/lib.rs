@@ -9,6 +9,7 @@
 
 extern crate alloc;
 
+pub mod cron;
 pub mod event;
 pub mod plan;
 pub mod report;
@@ -18,9 +19,12 @@ pub mod service;
 pub mod status;
 pub mod template;
 
+pub use cron::Cron;
 pub use event::{Event, EventKind};
 pub use plan::{NodePlan, PlannedAction, PlannedInstance};
-pub use report::{Capacity, Exit, InstanceReport, NodeReport, Phase, ProbedHealth, StartFailure};
+pub use report::{
+    BootId, Capacity, Exit, InstanceReport, NodeReport, Phase, ProbedHealth, StartFailure,
+};
 pub use route::{HostName, HttpMatch, PathPrefix};
 pub use routing::{Ack, Endpoint, InFlight, Routing, ServiceRoutes};
 pub use service::ServiceSpec;

@@ -41,6 +41,11 @@ pub struct PlannedInstance {
 pub enum PlannedAction {
     /// Start it if it does not run, keep it running, restart it with back-off when it ends.
     Run,
+    /// Start nothing of it yet: what it needs is not there. What runs of it goes on.
+    Hold,
+    /// Run it to its end, once: it is not probed, not started again, and reported as stopped with
+    /// the way in which it ended.
+    RunOnce,
     /// Stop it: SIGTERM, the service's grace, SIGKILL. Once reported as exited it leaves the plan.
     Stop,
 }

@@ -17,6 +17,9 @@ pub struct NodeReport {
     pub incarnation: Incarnation,
     /// The newest plan that it has taken over.
     pub plan: Option<Generation>,
+    /// Which start of the machine; `None`: the agent cannot tell.
+    #[serde(default)]
+    pub boot: Option<BootId>,
     /// Its instances by id.
     pub instances: Vec<InstanceReport>,
     /// What it has for its instances; `None` where the agent could not tell.
@@ -32,6 +35,11 @@ pub struct Capacity {
     /// Memory, in bytes.
     pub memory_bytes: u64,
 }
+
+/// One start of a machine, by the name that its kernel gave it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct BootId(pub String);
 
 /// One instance, as its agent sees it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -128,6 +136,11 @@ pub enum Exit {
     NotStarted(StartFailure),
     /// Its shim was lost, and with it the knowledge how it ended.
     Lost,
+    /// Mainstay ended it, because its probes did not pass for so many milliseconds.
+    Unhealthy {
+        /// For how long they had not.
+        for_ms: u64,
+    },
 }
 
 /// Why an instance could not be started.
@@ -245,6 +258,9 @@ impl fmt::Display for Exit {
             }
             Self::NotStarted(failure) => write!(f, "not started: {failure}"),
             Self::Lost => f.write_str("ended together with its shim"),
+            Self::Unhealthy { for_ms } => {
+                write!(f, "was ended: its probes did not pass for {for_ms} ms")
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What the user wants: one checked specification per service.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -9,6 +9,7 @@ use core::time::Duration;
 
 use mainstay_ids::{SecretName, ServiceName};
 
+use crate::cron::Cron;
 use crate::route::{HttpMatch, PathPrefix};
 use crate::template::Template;
 
@@ -60,6 +61,17 @@ pub struct ServiceSpec {
     pub secrets: BTreeMap<String, SecretName>,
     /// The objective that `prove` holds the service to.
     pub slo: Option<Slo>,
+    /// The services of which one instance must be ready before one of this is first started.
+    #[serde(default)]
+    pub needs: BTreeSet<ServiceName>,
+    /// A program and its arguments that runs once, to a good end, before a new version is rolled
+    /// out; empty: nothing does.
+    #[serde(default)]
+    pub before: Vec<Template>,
+    /// `Some`: the program is no server. It is started at these times, one run at a time, and ends
+    /// by itself; it has no address, no instances and no rollouts.
+    #[serde(default)]
+    pub schedule: Option<Schedule>,
     /// What was found where `exec` points when the file was read, so that a program that was built
     /// anew is a new version although its file says the same.
     pub artifact: Option<Artifact>,
@@ -91,6 +103,14 @@ pub struct HealthSpec {
     pub fall: NonZeroU32,
     /// How many successes in a row turn a failing instance into a passing one.
     pub rise: NonZeroU32,
+    /// Start-up grace: an attempt that has not passed within it is ended and started again.
+    /// `None`: it may take for ever.
+    #[serde(default, with = "mainstay_ids::duration::text::optional")]
+    pub start: Option<Duration>,
+    /// An attempt that has failed for so long without a pass is ended and started again. `None`:
+    /// it is only taken out of the routes.
+    #[serde(default, with = "mainstay_ids::duration::text::optional")]
+    pub restart: Option<Duration>,
 }
 
 /// One kind of probe.
@@ -118,8 +138,35 @@ pub struct RolloutSpec {
     /// Healthy deadline: an instance that is not ready this long after its start fails the rollout.
     #[serde(with = "mainstay_ids::duration::text")]
     pub deadline: Duration,
+    /// Progress deadline: a rollout in which for so long no further instance got ready has failed.
+    /// It does not run while somebody's word is waited for.
+    #[serde(default = "progress_by_default", with = "mainstay_ids::duration::text")]
+    pub progress: Duration,
+    /// How many instances of a new version run beside all of the old until somebody promotes it;
+    /// `None`: nobody is asked.
+    #[serde(default)]
+    pub canary: Option<Step>,
     /// What a failed rollout leads to.
     pub on_failure: OnFailure,
+}
+
+/// What holds for specifications that were stored before there was a progress deadline.
+fn progress_by_default() -> Duration {
+    PROGRESS
+}
+
+/// The progress deadline where none is written: ten times the healthy deadline's default.
+pub const PROGRESS: Duration = Duration::from_mins(10);
+
+/// When a program that is no server runs.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Schedule {
+    /// At which minutes, in UTC.
+    pub cron: Cron,
+    /// A run that takes longer is stopped.
+    #[serde(with = "mainstay_ids::duration::text")]
+    pub deadline: Duration,
 }
 
 /// How many instances a rollout replaces at a time.
@@ -216,6 +263,7 @@ impl ServiceSpec {
         };
         self.exec
             .iter()
+            .chain(&self.before)
             .chain(self.env.values())
             .chain(check)
             .flat_map(Template::addressed)

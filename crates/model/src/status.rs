@@ -10,6 +10,10 @@ pub enum ServiceState {
     RollingOut,
     /// A version is being rolled back.
     RollingBack,
+    /// Somebody stopped a rollout where it is.
+    Paused,
+    /// A few instances of a new version are ready, and somebody is to promote them.
+    AwaitsPromotion,
     /// A rollout failed and stays as it is.
     Failed,
     /// No rollout is under way, and fewer instances are ready than wanted.
@@ -24,6 +28,10 @@ pub enum ServiceState {
 pub enum InstanceState {
     /// Its agent has not started it yet.
     Planned,
+    /// It is not started yet: what it needs is not ready.
+    Held,
+    /// It runs to its end, and takes no requests.
+    Running,
     /// Its process runs and has not passed a probe.
     Starting,
     /// It passes, for less than the minimum healthy time.

@@ -7,7 +7,7 @@
     reason = "the control centre on paper belongs to the tests"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::fs;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -91,12 +91,16 @@ fn spec() -> ServiceSpec {
             timeout: second,
             fall: NonZeroU32::MIN,
             rise: NonZeroU32::MIN,
+            start: None,
+            restart: None,
         },
         instances: 2,
         rollout: RolloutSpec {
             step: Step::Count(NonZeroU32::MIN),
             hold: second,
             deadline: second,
+            progress: mainstay_model::service::PROGRESS,
+            canary: None,
             on_failure: OnFailure::Pause,
         },
         drain: second,
@@ -105,6 +109,9 @@ fn spec() -> ServiceSpec {
         slo: None,
         limits: LimitsSpec::default(),
         secrets: BTreeMap::new(),
+        needs: BTreeSet::new(),
+        before: Vec::new(),
+        schedule: None,
         artifact: None,
     }
 }
@@ -240,6 +247,7 @@ impl Paper {
             unavailable: None,
             slo: None,
             versions: Vec::new(),
+            wait: None,
         }]
     }
 

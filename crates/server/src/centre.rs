@@ -420,6 +420,9 @@ fn is_wish(input: &Input) -> bool {
         | Input::Rollback { .. }
         | Input::Remove { .. }
         | Input::RemoveAll
+        | Input::Pause { .. }
+        | Input::Resume { .. }
+        | Input::Promote { .. }
         | Input::StopAll => true,
         Input::DryRun(_)
         | Input::Report(_)

@@ -48,26 +48,16 @@ pub(super) const SERVICE: &[Explained] = &[
         "retry",
         "the gateway retries what is safe to retry; take it out",
     ),
-    later(
-        "needs",
-        "services start in any order; take it out and let the program try again",
-    ),
-    later(
+    foreign(
         "job",
-        "run it by other means; a service is a program that keeps running",
+        "a program that runs once before a rollout is `before`, one that runs at times `schedule`",
     ),
-    later(
-        "cron",
-        "run it by other means; a service is a program that keeps running",
-    ),
+    foreign("cron", "write `schedule = \"30 3 * * *\"`"),
     later(
         "singleton",
         "write `instances = 1`; during a rollout there are two for a moment",
     ),
-    later(
-        "canary",
-        "`rollout.step` bounds how many instances a bad version gets",
-    ),
+    foreign("canary", "write `rollout = { canary = 1 }`"),
     foreign(
         "port",
         "Mainstay chooses a port for each instance and hands it over as PORT and as `{port}` in \

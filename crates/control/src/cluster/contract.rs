@@ -67,6 +67,21 @@ pub enum Input {
         /// Which; `None` is the last one before the current that was wholly healthy.
         to: Option<Version>,
     },
+    /// Somebody stops the rollout of a service where it is.
+    Pause {
+        /// Which service.
+        service: ServiceName,
+    },
+    /// Somebody lets a paused rollout go on, or a failed one begin anew.
+    Resume {
+        /// Which service.
+        service: ServiceName,
+    },
+    /// Somebody lets the canaries' version replace the old one.
+    Promote {
+        /// Which service.
+        service: ServiceName,
+    },
     /// Somebody takes a service down.
     Remove {
         /// Which.
@@ -123,6 +138,13 @@ pub enum Note {
         /// The service that addresses it.
         by: ServiceName,
     },
+    /// This service goes, and that one needs it at its next start.
+    StillNeeded {
+        /// The service that goes.
+        service: ServiceName,
+        /// The service that needs it.
+        by: ServiceName,
+    },
     /// These services are there and were not declared.
     LeftAlone {
         /// Which.
@@ -136,6 +158,10 @@ impl fmt::Display for Note {
             Self::StillAddressed { service, by } => write!(
                 f,
                 "`{by}` addresses `{service}`, whose address changes or goes: declare `{by}` anew"
+            ),
+            Self::StillNeeded { service, by } => write!(
+                f,
+                "`{by}` needs `{service}` and will not start again without it: declare `{by}` anew"
             ),
             Self::LeftAlone { services } => {
                 f.write_str("not in this file, and left as they are:")?;
@@ -241,6 +267,62 @@ pub enum Refusal {
         /// The service in its `{address:..}`.
         addressed: ServiceName,
     },
+    /// A service needs one that does not exist.
+    #[error("service `{service}` needs `{needed}`, which does not exist")]
+    NeedsUnknown {
+        /// The declared service.
+        service: ServiceName,
+        /// The service in its `needs`.
+        needed: ServiceName,
+    },
+    /// A service needs one that is no server.
+    #[error("service `{service}` needs `{needed}`, which has a schedule and is never ready")]
+    NeedsScheduled {
+        /// The declared service.
+        service: ServiceName,
+        /// The service in its `needs`.
+        needed: ServiceName,
+    },
+    /// A service needs itself, by whatever way round.
+    #[error("service `{service}` needs itself, by way of its needs")]
+    NeedsItself {
+        /// The declared service.
+        service: ServiceName,
+    },
+    /// A service with a schedule has no instances to scale.
+    #[error("service `{service}` has a schedule: one run at a time, and no number of instances")]
+    Scheduled {
+        /// The service.
+        service: ServiceName,
+    },
+    /// There is no rollout to pause.
+    #[error("no rollout of service `{service}` is under way")]
+    NothingToPause {
+        /// The service.
+        service: ServiceName,
+    },
+    /// There is no rollout that was paused or has failed.
+    #[error("no rollout of service `{service}` is paused or has failed")]
+    NothingToResume {
+        /// The service.
+        service: ServiceName,
+    },
+    /// The rollout under way, if any, has no canaries.
+    #[error("no version of service `{service}` waits to be promoted")]
+    NothingToPromote {
+        /// The service.
+        service: ServiceName,
+    },
+    /// Not all canaries are ready.
+    #[error("{ready} of {canaries} canaries of service `{service}` are ready")]
+    CanariesNotReady {
+        /// The service.
+        service: ServiceName,
+        /// How many there are to be.
+        canaries: u32,
+        /// How many are ready.
+        ready: u32,
+    },
     /// No version before the current one was ever wholly healthy.
     #[error("service `{service}` has no earlier version that was wholly healthy")]
     NothingToGoBackTo {
@@ -290,6 +372,11 @@ impl Refusal {
             Self::Removing { .. }
             | Self::NothingToGoBackTo { .. }
             | Self::AlreadyCurrent { .. }
+            | Self::NothingToPause { .. }
+            | Self::NothingToResume { .. }
+            | Self::NothingToPromote { .. }
+            | Self::CanariesNotReady { .. }
+            | Self::Scheduled { .. }
             | Self::StoppingAll
             | Self::NoAddressFree { .. }
             | Self::TooManyConsumers { .. } => RefusalKind::Conflict,
@@ -298,7 +385,10 @@ impl Refusal {
             | Self::AddressTaken { .. }
             | Self::RouteTaken { .. }
             | Self::AddressedUnknown { .. }
-            | Self::AddressedWithout { .. } => RefusalKind::Invalid,
+            | Self::AddressedWithout { .. }
+            | Self::NeedsUnknown { .. }
+            | Self::NeedsScheduled { .. }
+            | Self::NeedsItself { .. } => RefusalKind::Invalid,
         }
     }
 
@@ -310,7 +400,15 @@ impl Refusal {
             Self::RouteTaken { .. } => {
                 Some("take the other service down, or change it first and let its rollout finish")
             }
-            Self::AddressedUnknown { .. } => Some("declare both in one file"),
+            Self::AddressedUnknown { .. } | Self::NeedsUnknown { .. } => {
+                Some("declare both in one file")
+            }
+            Self::NeedsScheduled { .. } => Some("need a server, or run it by `before`"),
+            Self::NeedsItself { .. } => Some("take one of the needs on that way out"),
+            Self::Scheduled { .. } => Some("change its `schedule` in the file"),
+            Self::CanariesNotReady { .. } => {
+                Some("wait until they are, or go back with `mainstay rollback`")
+            }
             Self::AddressedWithout { .. } => Some("give it `address = \"auto\"`"),
             Self::StoppingAll => Some("start Mainstay again first"),
             Self::NothingToGoBackTo { .. } => {
@@ -322,6 +420,9 @@ impl Refusal {
             | Self::NoAddressFree { .. }
             | Self::AlreadyCurrent { .. }
             | Self::TooManyConsumers { .. }
+            | Self::NothingToPause { .. }
+            | Self::NothingToResume { .. }
+            | Self::NothingToPromote { .. }
             | Self::DeclaredTwice { .. }
             | Self::TooMany { .. } => None,
         }

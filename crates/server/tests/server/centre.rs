@@ -193,12 +193,16 @@ pub(crate) fn spec(name: &str, instances: u32) -> ServiceSpec {
             timeout: Duration::from_secs(1),
             fall: one,
             rise: one,
+            start: None,
+            restart: None,
         },
         instances,
         rollout: RolloutSpec {
             step: Step::Count(one),
             hold: Duration::ZERO,
             deadline: Duration::from_mins(1),
+            progress: mainstay_model::service::PROGRESS,
+            canary: None,
             on_failure: OnFailure::Rollback,
         },
         drain: Duration::from_mins(1),
@@ -210,6 +214,9 @@ pub(crate) fn spec(name: &str, instances: u32) -> ServiceSpec {
         slo: None,
         limits: LimitsSpec::default(),
         secrets: BTreeMap::new(),
+        needs: std::collections::BTreeSet::new(),
+        before: Vec::new(),
+        schedule: None,
         artifact: None,
     }
 }
