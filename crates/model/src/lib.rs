@@ -15,6 +15,7 @@ pub mod plan;
 pub mod report;
 pub mod route;
 pub mod routing;
+pub mod secret;
 pub mod service;
 pub mod status;
 pub mod template;
