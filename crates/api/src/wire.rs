@@ -11,6 +11,10 @@
 //! | POST `/v1/services/{name}/scale` | [`Scale`] | [`Accepted`] |
 //! | POST `/v1/services/{name}/rollback` | [`Rollback`] | [`Accepted`] |
 //! | DELETE `/v1/services/{name}` | | [`Accepted`] |
+//! | GET `/v1/secrets` | | list of [`SecretStatus`]: no values |
+//! | PUT `/v1/secrets/{name}` | [`SecretValue`] | [`SecretSet`] |
+//! | DELETE `/v1/secrets/{name}?force=true` | | [`SecretRemoved`] |
+//! | GET `/v1/secrets/{name}/value` | | [`SecretValue`]; on the unix socket only |
 //! | GET `/v1/instances` | | list of [`InstanceStatus`] |
 //! | GET `/v1/events?after=N&follow=true` | | NDJSON of [`mainstay_model::Event`] |
 //! | GET `/v1/watch/routes?name=N&incarnation=I` | | NDJSON of [`mainstay_model::Routing`] |
@@ -26,9 +30,11 @@
 use std::net::SocketAddr;
 
 use mainstay_ids::{
-    Attempt, ConsumerId, Generation, InstanceId, NodeName, ServiceName, Timestamp, Version,
+    Attempt, ConsumerId, Generation, InstanceId, NodeName, SecretName, ServiceName, Timestamp,
+    Version,
 };
 use mainstay_model::routing::Unavailable;
+use mainstay_model::secret::SecretText;
 use mainstay_model::{Exit, ServiceSpec};
 pub use mainstay_model::{InstanceState, ServiceState};
 use serde::{Deserialize, Serialize};
@@ -102,6 +108,43 @@ pub struct Scale {
 pub struct Rollback {
     /// Which; `None` is the last one before the current that was wholly healthy.
     pub to: Option<Version>,
+}
+
+/// The value of a secret, on its way in, or out to the agent that starts an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretValue {
+    /// The value.
+    pub value: SecretText,
+}
+
+/// A secret was set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretSet {
+    /// How often it was set by now.
+    pub revision: u64,
+    /// The services that name it. Their instances take the value at their next start.
+    pub used_by: Vec<ServiceName>,
+}
+
+/// A secret was removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretRemoved {
+    /// The services that name it all the same: none of their instances can be started any more.
+    pub used_by: Vec<ServiceName>,
+}
+
+/// What is told of a secret: everything but its value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretStatus {
+    /// Its name.
+    pub name: SecretName,
+    /// How often it was set.
+    pub revision: u64,
+    /// When it was last set.
+    pub changed: Timestamp,
+    /// The services that name it.
+    pub used_by: Vec<ServiceName>,
 }
 
 /// A change was taken over.

@@ -192,7 +192,8 @@ impl Door {
         if let Err(refused) = self.admission.admit(caller, &parts) {
             return refused.into_response();
         }
-        let request = Request::from_parts(parts, body);
+        let mut request = Request::from_parts(parts, body);
+        request.extensions_mut().insert(caller);
         let answered = self.router.clone().oneshot(request).await;
         answered.unwrap_or_else(|never| match never {})
     }

@@ -21,8 +21,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::refusal::Refused;
 use super::request::{Asked, Json, Named};
+use super::secrets;
 use super::stream::{self, Beat, Follow, Wanted};
 use crate::handle::Handle;
+use crate::secrets::Secrets;
 use crate::views;
 
 /// How many answers may go on at a time: a gateway and an agent with their successors, some
@@ -38,19 +40,26 @@ const REASON_LEN_MAX: usize = 200;
 /// What the endpoints share.
 #[derive(Clone)]
 pub(crate) struct Api {
-    handle: Handle,
+    pub(super) handle: Handle,
+    pub(super) secrets: Secrets,
     node: NodeName,
     stop: CancellationToken,
     streams: Arc<Semaphore>,
 }
 
-type Answered<T> = Result<Answer<T>, Refused>;
+pub(super) type Answered<T> = Result<Answer<T>, Refused>;
 
 impl Api {
     /// Endpoints that ask `handle`; streams end with `stop`.
-    pub(crate) fn new(handle: Handle, node: NodeName, stop: CancellationToken) -> Self {
+    pub(crate) fn new(
+        handle: Handle,
+        secrets: Secrets,
+        node: NodeName,
+        stop: CancellationToken,
+    ) -> Self {
         Self {
             handle,
+            secrets,
             node,
             stop,
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
@@ -74,6 +83,7 @@ impl Api {
             .route("/v1/consumers/farewell", post(farewell))
             .route("/v1/nodes/report", post(report))
             .route("/v1/shutdown", post(shutdown))
+            .merge(secrets::router())
             .fallback(no_such_path)
             .method_not_allowed_fallback(no_such_method)
             .with_state(self)
@@ -111,6 +121,7 @@ async fn instances(State(api): State<Api>) -> Answered<Vec<InstanceStatus>> {
 
 async fn apply(State(api): State<Api>, Json(apply): Json<Apply>) -> Answered<Applied> {
     let Apply { services, dry_run } = apply;
+    api.secrets.check(&services).await?;
     let declared = mainstay_control::Apply { services };
     let input = if dry_run {
         Input::DryRun(declared)
