@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use mainstay_api::client::Client;
 use mainstay_ids::Instant;
 use mainstay_kernel::Spawn;
 use mainstay_kernel::cgroup::{Mounted, Tree, Unusable};
@@ -38,13 +39,20 @@ pub(crate) struct Context {
     pub(crate) cgroups: Result<Tree, Unusable>,
     pub(crate) ports: Ports,
     pub(crate) shim: ShimProgram,
+    /// Who hands out secrets.
+    pub(crate) secrets: Client,
     pub(crate) clock: Clock,
     /// The end of the agent, which leaves the instances running.
     pub(crate) stop: CancellationToken,
 }
 
 impl Context {
-    pub(crate) fn new(state: PathBuf, shim: ShimProgram, stop: CancellationToken) -> Self {
+    pub(crate) fn new(
+        state: PathBuf,
+        shim: ShimProgram,
+        secrets: Client,
+        stop: CancellationToken,
+    ) -> Self {
         let cgroups = Mounted::detect().usable();
         if let Err(reason) = &cgroups {
             tracing::info!(%reason, "no cgroups: what an instance leaves behind is found by its parent and its environment, and no service with `limits` can be started");
@@ -54,6 +62,7 @@ impl Context {
             cgroups,
             ports: Ports::new(),
             shim,
+            secrets,
             clock: Clock::start(),
             stop,
         }

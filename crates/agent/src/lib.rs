@@ -38,6 +38,7 @@ mod node;
 mod ports;
 mod probe;
 mod record;
+mod secrets;
 mod shim;
 #[cfg(test)]
 mod tests;
@@ -96,8 +97,10 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
         plans_end,
         stop.clone(),
     ));
+    let secrets = client.clone();
     let report = tokio::spawn(link::report(client, reports, stop.clone()));
-    let node = Node::adopt(node, incarnation, Context::new(state, shim, stop.clone())).await?;
+    let context = Context::new(state, shim, secrets, stop.clone());
+    let node = Node::adopt(node, incarnation, context).await?;
     let result = node.run(plans, reports_end).await;
     stop.cancel();
     // Both end with `stop`.

@@ -7,6 +7,7 @@ mod ends;
 mod limits;
 mod link;
 mod probes;
+mod secrets;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,6 +16,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use mainstay_api::client::Client;
 use mainstay_ids::{Attempt, Generation, Incarnation, InstanceId, ServiceName, Version};
 use mainstay_kernel::procfs::{self, Liveness, Stat};
 use mainstay_model::service::{
@@ -80,6 +82,7 @@ impl State {
         let mut context = Context::new(
             self.path.clone(),
             self.shim.clone(),
+            Client::unix(&self.path.join("api.sock")),
             CancellationToken::new(),
         );
         if self.cgroups == Cgroups::None {

@@ -84,7 +84,7 @@ mod tests {
         let secret = SecretText::new("hunter2".into()).expect("legal");
         assert_eq!(format!("{secret:?}"), "SecretText(..)");
         assert_eq!(secret.expose(), "hunter2");
-        assert_eq!(SecretText::new("".into()), Err(SecretTextError::Empty));
+        assert_eq!(SecretText::new(String::new()), Err(SecretTextError::Empty));
         let nul = SecretText::new("hunter2\0".into());
         assert_eq!(nul, Err(SecretTextError::Nul));
         let long = "x".repeat(SECRET_LEN_MAX + 1);
