@@ -99,6 +99,10 @@ impl Place {
         }
     }
 
+    pub(crate) fn state(&self) -> &Path {
+        &self.state
+    }
+
     pub(crate) fn socket(&self) -> PathBuf {
         self.dir.join("api.sock")
     }

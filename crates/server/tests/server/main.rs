@@ -8,3 +8,4 @@ mod disk;
 mod kill;
 mod lifecycle;
 mod pretenders;
+mod secrets;
