@@ -7,8 +7,10 @@ use mainstay_api::client::Client;
 use mainstay_ids::Instant;
 use mainstay_kernel::Spawn;
 use mainstay_kernel::cgroup::{Mounted, Tree, Unusable};
+use mainstay_model::BootId;
 use tokio_util::sync::CancellationToken;
 
+use crate::Adoption;
 use crate::ports::Ports;
 
 /// How a shim is started: a program with the arguments that stand before the path of `spec.json`.
@@ -41,6 +43,9 @@ pub(crate) struct Context {
     pub(crate) shim: ShimProgram,
     /// Who hands out secrets.
     pub(crate) secrets: Client,
+    pub(crate) adoption: Adoption,
+    /// Which start of the machine this is; `None` if that cannot be told.
+    pub(crate) boot: Option<BootId>,
     pub(crate) clock: Clock,
     /// The end of the agent, which leaves the instances running.
     pub(crate) stop: CancellationToken,
@@ -63,6 +68,8 @@ impl Context {
             ports: Ports::new(),
             shim,
             secrets,
+            adoption: Adoption::On,
+            boot: boot(),
             clock: Clock::start(),
             stop,
         }
@@ -77,6 +84,16 @@ impl Context {
     /// Where an instance's output goes.
     pub(crate) fn log(&self, instance: &str) -> PathBuf {
         self.state.join("logs").join(format!("{instance}.log"))
+    }
+}
+
+fn boot() -> Option<BootId> {
+    match mainstay_kernel::boot_id() {
+        Ok(boot) => Some(BootId(boot)),
+        Err(error) => {
+            tracing::error!(%error, "cannot tell one start of the machine from another; after a reboot, what each needs is not waited for");
+            None
+        }
     }
 }
 

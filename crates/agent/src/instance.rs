@@ -1,6 +1,8 @@
 //! The task of one instance: from its first start to its removal, over all attempts.
 //!
 //! ```text
+//! (new) ──> Held ── the plan says run ──> Starting
+//!
 //!              ┌────────────────────────────── due ───────────────────────┐
 //!              v                                                          │
 //! (new) ──> Starting ──> Live ── ended ──> BackingOff ────────────────────┘
@@ -20,13 +22,14 @@ mod live;
 use std::time::Duration;
 
 use mainstay_control::restart::{Restart, Retry};
-use mainstay_ids::{Attempt, InstanceId};
+use mainstay_ids::{Attempt, InstanceId, Instant};
+use mainstay_kernel::Pidfd;
 use mainstay_model::report::CrashLooping;
-use mainstay_model::{Exit, InstanceReport, Phase, PlannedInstance, StartFailure};
+use mainstay_model::{Exit, InstanceReport, Phase, PlannedAction, PlannedInstance, StartFailure};
 use tokio::sync::{mpsc, watch};
 
 use crate::context::Context;
-use crate::found::{self, Found};
+use crate::found::{self, Boot, Found};
 use crate::groups;
 use crate::logs;
 use crate::ports::Port;
@@ -47,6 +50,10 @@ pub(crate) enum Order {
     /// No plan has come yet: go on as before.
     None,
     Run,
+    /// Start nothing; what runs goes on.
+    Hold,
+    /// Run it to its end, and never again.
+    RunOnce,
     Stop,
     /// Only for a stopped instance: remove what is kept of it.
     Forget,
@@ -87,8 +94,22 @@ enum Settled {
     Told,
 }
 
+/// For what the next attempt waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Release {
+    /// For its time, unless a plan holds it.
+    Due,
+    /// For a plan that says so: after another start of the machine, only the control centre knows
+    /// what is to run first.
+    Plan,
+}
+
 /// Where the instance stands; see the picture above.
 enum State {
+    /// It was never started, and is not to be yet.
+    Held {
+        attempt: Attempt,
+    },
     Starting {
         attempt: Attempt,
     },
@@ -98,11 +119,13 @@ enum State {
         spec: Box<AttemptSpec>,
         exit: Exit,
         cause: Cause,
+        boot: Boot,
     },
     BackingOff {
         spec: Box<AttemptSpec>,
         exit: Exit,
         retry: Retry,
+        release: Release,
     },
     Stopped {
         attempt: Attempt,
@@ -142,7 +165,10 @@ impl Instance {
                 attempt: Attempt::FIRST,
                 exit: None,
             },
-            Order::None | Order::Run => State::Starting {
+            Order::Hold => State::Held {
+                attempt: Attempt::FIRST,
+            },
+            Order::None | Order::Run | Order::RunOnce => State::Starting {
                 attempt: Attempt::FIRST,
             },
         };
@@ -158,11 +184,22 @@ impl Instance {
     async fn run(mut self, mut state: State) {
         loop {
             state = match state {
+                State::Held { attempt } => self.held(attempt).await,
                 State::Starting { attempt } => self.start(attempt).await,
                 State::Undecided => self.undecided().await,
                 State::Live(live) => self.live(*live).await,
-                State::Ended { spec, exit, cause } => self.ended(spec, exit, cause),
-                State::BackingOff { spec, exit, retry } => self.back_off(spec, exit, retry).await,
+                State::Ended {
+                    spec,
+                    exit,
+                    cause,
+                    boot,
+                } => self.ended(spec, exit, cause, boot),
+                State::BackingOff {
+                    spec,
+                    exit,
+                    retry,
+                    release,
+                } => self.back_off(spec, exit, retry, release).await,
                 State::Stopped { attempt, exit } => self.stopped(attempt, exit).await,
                 State::Left => return,
             };
@@ -173,6 +210,36 @@ impl Instance {
         self.orders.borrow().clone()
     }
 
+    /// Whether it runs to its end and is not probed. What an earlier agent started says so in its
+    /// file, so that it is not run a second time while no plan has come.
+    fn runs_once(&self) -> bool {
+        self.planned.action == PlannedAction::RunOnce || self.order() == Order::RunOnce
+    }
+
+    async fn held(&mut self, attempt: Attempt) -> State {
+        self.settle().await;
+        loop {
+            match self.order() {
+                Order::Run => return State::Starting { attempt },
+                Order::RunOnce => {
+                    self.planned.action = PlannedAction::RunOnce;
+                    return State::Starting { attempt };
+                }
+                Order::Stop | Order::Forget => {
+                    return State::Stopped {
+                        attempt,
+                        exit: None,
+                    };
+                }
+                Order::None | Order::Hold => {}
+            }
+            tokio::select! {
+                () = self.context.stop.cancelled() => return State::Left,
+                changed = self.orders.changed() => if changed.is_err() { return State::Left },
+            }
+        }
+    }
+
     async fn start(&mut self, attempt: Attempt) -> State {
         match self.begin(attempt).await {
             Ok(Some(live)) => State::Live(Box::new(live)),
@@ -180,7 +247,8 @@ impl Instance {
             Ok(None) => State::Undecided,
             Err(refused) => {
                 let failure = refused.failure();
-                if failure == StartFailure::SecretsAway {
+                // What runs once is tried once: whoever planned it decides about another.
+                if failure == StartFailure::SecretsAway && !self.runs_once() {
                     return self.wait_for_secrets(attempt, &refused);
                 }
                 tracing::warn!(instance = %self.planned.instance, attempt = attempt.0, error = %crate::chain(&refused), "cannot start");
@@ -189,6 +257,7 @@ impl Instance {
                     spec,
                     exit: Exit::NotStarted(failure),
                     cause: Cause::Own,
+                    boot: Boot::This,
                 }
             }
         }
@@ -210,6 +279,7 @@ impl Instance {
                 delay: BLOCKED_LOOK,
                 crash_looping: CrashLooping::No,
             },
+            release: Release::Due,
         }
     }
 
@@ -218,6 +288,10 @@ impl Instance {
         let looked = self.blocking(found::look).await;
         let pause = match looked {
             Ok(Some(Found::Undecided { .. })) => LOOK,
+            Ok(Some(Found::Nameless { shim })) => {
+                self.dismiss(shim).await;
+                LOOK
+            }
             Ok(Some(found)) => return self.adopt(found).await,
             Ok(None) => {
                 return State::Starting {
@@ -235,12 +309,23 @@ impl Instance {
         }
     }
 
+    async fn dismiss(&self, shim: Option<Pidfd>) {
+        let (state, id) = (self.context.state.clone(), self.planned.instance.clone());
+        let ended = self
+            .blocking(move |_| found::dismiss(&state, &id, shim.as_ref()))
+            .await;
+        if let Err(error) = ended {
+            tracing::error!(instance = %self.planned.instance, %error, "cannot end what runs unknown");
+        }
+    }
+
     async fn adopt(&mut self, found: Found) -> State {
         let spec = match &found {
             Found::Live { spec, .. }
             | Found::Undecided { spec }
             | Found::Ended { spec, .. }
-            | Found::Lost { spec } => spec,
+            | Found::Lost { spec, .. } => spec,
+            Found::Nameless { .. } => return State::Undecided,
         };
         self.planned = spec.planned.clone();
         self.last_exit = spec.last_exit;
@@ -249,7 +334,7 @@ impl Instance {
         self.port = None;
         self.port = Some(self.context.ports.hold(spec.address.port()));
         match found {
-            Found::Undecided { .. } => State::Undecided,
+            Found::Undecided { .. } | Found::Nameless { .. } => State::Undecided,
             Found::Live { spec, record, shim } => match Shim::adopted(shim) {
                 Ok(shim) => State::Live(Box::new(Live::adopted(spec, shim, record))),
                 Err(error) => {
@@ -258,31 +343,47 @@ impl Instance {
                     State::Undecided
                 }
             },
-            Found::Ended { spec, exit } => State::Ended {
+            Found::Ended { spec, exit, boot } => State::Ended {
                 spec: Box::new(spec),
                 exit: exit.exit,
                 cause: exit.cause,
+                boot,
             },
-            Found::Lost { spec } => {
+            Found::Lost {
+                spec,
+                boot: Boot::Earlier,
+            } => State::Ended {
+                spec: Box::new(spec),
+                exit: Exit::Rebooted,
+                cause: Cause::Own,
+                boot: Boot::Earlier,
+            },
+            Found::Lost {
+                spec,
+                boot: Boot::This,
+            } => {
                 let ended = self.conclude(&spec, None).await;
                 State::Ended {
                     spec: Box::new(spec),
                     exit: ended.exit,
                     cause: ended.cause,
+                    boot: Boot::This,
                 }
             }
         }
     }
 
     /// Decides what the end of an attempt leads to.
-    fn ended(&mut self, spec: Box<AttemptSpec>, exit: Exit, cause: Cause) -> State {
+    fn ended(&mut self, spec: Box<AttemptSpec>, exit: Exit, cause: Cause, boot: Boot) -> State {
         self.probe_failure = None;
         let stopped = match (self.order(), cause) {
-            // Without a plan: an agent before us was told to stop it.
-            (Order::Stop | Order::Forget, Cause::Own | Cause::Ordered)
-            | (Order::None, Cause::Ordered) => true,
-            (Order::None, Cause::Own) | (Order::Run, Cause::Own | Cause::Ordered) => false,
+            (Order::Stop | Order::Forget, Cause::Own | Cause::Ordered) => true,
+            // Without a plan: an agent before us was told to stop it; or the machine, at its end.
+            (Order::None, Cause::Ordered) => boot == Boot::This,
+            (Order::None, Cause::Own)
+            | (Order::Run | Order::Hold | Order::RunOnce, Cause::Own | Cause::Ordered) => false,
         };
+        let stopped = stopped || self.runs_once();
         tracing::info!(instance = %self.planned.instance, attempt = spec.attempt.0, %exit, "ended");
         if stopped {
             return State::Stopped {
@@ -290,11 +391,48 @@ impl Instance {
                 exit: Some(exit),
             };
         }
-        let retry = self.restart.ended(self.context.clock.now());
-        State::BackingOff { spec, exit, retry }
+        let now = self.context.clock.now();
+        let (retry, release) = match boot {
+            Boot::This => (self.restart.ended(now), Release::Due),
+            // It is not its fault.
+            Boot::Earlier => {
+                let retry = Retry {
+                    until: now,
+                    delay: Duration::ZERO,
+                    crash_looping: self.restart.crash_looping(),
+                };
+                (retry, Release::Plan)
+            }
+        };
+        State::BackingOff {
+            spec,
+            exit,
+            retry,
+            release,
+        }
     }
 
-    async fn back_off(&mut self, spec: Box<AttemptSpec>, exit: Exit, retry: Retry) -> State {
+    /// When the next attempt may begin by what is known now; `None`: only another order tells.
+    fn released(&self, retry: Retry, release: Release) -> Option<Instant> {
+        match (self.order(), release) {
+            (Order::Run, Release::Due | Release::Plan) | (Order::None, Release::Due) => {
+                Some(retry.until)
+            }
+            (Order::None, Release::Plan)
+            | (
+                Order::Hold | Order::RunOnce | Order::Stop | Order::Forget,
+                Release::Due | Release::Plan,
+            ) => None,
+        }
+    }
+
+    async fn back_off(
+        &mut self,
+        spec: Box<AttemptSpec>,
+        exit: Exit,
+        retry: Retry,
+        release: Release,
+    ) -> State {
         let until = mainstay_ids::Timestamp(
             crate::now().0 + u64::try_from(retry.delay.as_millis()).unwrap_or(0),
         );
@@ -306,14 +444,15 @@ impl Instance {
         self.tell(spec.attempt, phase).await;
         self.settle().await;
         loop {
+            let due = self.released(retry, release);
             tokio::select! {
                 () = self.context.stop.cancelled() => return State::Left,
                 changed = self.orders.changed() => match (changed, self.order()) {
                     (Err(_), _) => return State::Left,
                     (Ok(()), Order::Stop | Order::Forget) => return State::Stopped { attempt: spec.attempt, exit: None },
-                    (Ok(()), Order::None | Order::Run) => {}
+                    (Ok(()), Order::None | Order::Run | Order::Hold | Order::RunOnce) => {}
                 },
-                () = self.context.clock.sleep_until(retry.until) => {
+                () = self.context.clock.sleep_until_some(due) => {
                     self.last_exit = Some(exit);
                     return State::Starting { attempt: spec.attempt.next() };
                 }
@@ -333,7 +472,7 @@ impl Instance {
                         attempt: attempt.next(),
                     };
                 }
-                Order::None | Order::Stop => {}
+                Order::None | Order::Hold | Order::RunOnce | Order::Stop => {}
             }
             tokio::select! {
                 () = self.context.stop.cancelled() => return State::Left,

@@ -128,6 +128,11 @@ pub(crate) fn probe(
     })
 }
 
+/// What stands in the environment of everything that this instance of this state directory starts.
+pub(crate) fn marks_of(instance: &str, state: &str) -> [String; 2] {
+    [format!("{INSTANCE}={instance}"), format!("{MARK}={state}")]
+}
+
 /// What stands in the environment of everything that the instance starts.
 pub(crate) fn marks(launch: &Launch) -> Vec<String> {
     let mark = |name: &str| {

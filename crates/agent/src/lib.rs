@@ -44,10 +44,11 @@ mod shim;
 mod tests;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use mainstay_api::client::Client;
 use mainstay_ids::{Incarnation, NodeName, Timestamp};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use context::Context;
@@ -71,6 +72,19 @@ pub struct Options {
     pub api: PathBuf,
     /// How a shim is started.
     pub shim: ShimProgram,
+    /// Whether it takes over what earlier agents started.
+    pub adoption: Adoption,
+}
+
+/// Whether an agent takes over what earlier agents started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Adoption {
+    /// It does.
+    #[default]
+    On,
+    /// It begins as if nothing ran, and forgets what was written down. A test seam: it shows that a
+    /// check of the adoption can fail. Nothing else may set it.
+    Off,
 }
 
 /// Works until `stop`, and leaves the instances running then. Needs a runtime on the thread that
@@ -82,6 +96,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
         incarnation,
         api,
         shim,
+        adoption,
     } = options;
     let state = absolute(&state)?;
     // Ends everything in here when one part fails.
@@ -90,16 +105,19 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     let (plans_end, plans) = watch::channel(None);
     let (reports_end, reports) = watch::channel(None);
     let client = Client::unix(&api);
+    let reached = Arc::new(Notify::new());
     let follow = tokio::spawn(link::follow(
         client.clone(),
         node.clone(),
         incarnation,
         plans_end,
+        Arc::clone(&reached),
         stop.clone(),
     ));
     let secrets = client.clone();
-    let report = tokio::spawn(link::report(client, reports, stop.clone()));
-    let context = Context::new(state, shim, secrets, stop.clone());
+    let report = tokio::spawn(link::report(client, reports, reached, stop.clone()));
+    let mut context = Context::new(state, shim, secrets, stop.clone());
+    context.adoption = adoption;
     let node = Node::adopt(node, incarnation, context).await?;
     let result = node.run(plans, reports_end).await;
     stop.cancel();

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use mainstay_ids::{Generation, Incarnation, InstanceId, NodeName};
+use mainstay_kernel::Pidfd;
 use mainstay_model::{
     Capacity, InstanceReport, NodePlan, NodeReport, Phase, PlannedAction, PlannedInstance,
 };
@@ -15,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::Adoption;
 use crate::context::Context;
 use crate::found::{self, Found};
 use crate::groups;
@@ -82,7 +84,7 @@ impl Node {
         incarnation: Incarnation,
         context: Context,
     ) -> Result<Self, Error> {
-        let state = context.state.clone();
+        let (state, adoption) = (context.state.clone(), context.adoption);
         let swept = context.clone();
         let survey = tokio::task::spawn_blocking(move || {
             // A specification holds the service's environment, and that may hold secrets.
@@ -91,7 +93,10 @@ impl Node {
                 .mode(0o700)
                 .create(state.join("run"))?;
             sweep(&swept);
-            found::survey(&state)
+            match adoption {
+                Adoption::On => found::survey(&state),
+                Adoption::Off => found::forget(&state).map(|()| Vec::new()),
+            }
         });
         let found = survey
             .await
@@ -119,6 +124,7 @@ impl Node {
         };
         for (id, found) in found {
             match found {
+                Ok(Some(Found::Nameless { shim })) => node.dismiss(&id, shim).await?,
                 Ok(Some(found)) => node.take_over(id, found),
                 // An agent died before it wrote the first attempt down.
                 Ok(None) => {}
@@ -130,12 +136,25 @@ impl Node {
         Ok(node)
     }
 
+    /// Whether it is to be started anew, the plan says.
+    async fn dismiss(&self, id: &InstanceId, shim: Option<Pidfd>) -> Result<(), Error> {
+        tracing::error!(instance = %id, "runs, and what it runs is written down nowhere; it is ended");
+        let (state, of) = (self.context.state.clone(), id.clone());
+        let ended =
+            tokio::task::spawn_blocking(move || found::dismiss(&state, &of, shim.as_ref())).await;
+        if let Err(error) = ended.map_err(Error::Task)? {
+            tracing::error!(instance = %id, %error, "cannot be ended");
+        }
+        Ok(())
+    }
+
     fn take_over(&mut self, id: InstanceId, found: Found) {
         let spec = match &found {
             Found::Live { spec, .. }
             | Found::Undecided { spec }
             | Found::Ended { spec, .. }
-            | Found::Lost { spec } => spec,
+            | Found::Lost { spec, .. } => spec,
+            Found::Nameless { .. } => return,
         };
         if spec.planned.instance != id {
             tracing::error!(instance = %id, names = %spec.planned.instance, "its files name another instance; left alone");
@@ -219,7 +238,9 @@ impl Node {
             .collect();
         for planned in plan.instances {
             let order = match planned.action {
-                PlannedAction::Run | PlannedAction::Hold | PlannedAction::RunOnce => Order::Run,
+                PlannedAction::Run => Order::Run,
+                PlannedAction::RunOnce => Order::RunOnce,
+                PlannedAction::Hold => Order::Hold,
                 PlannedAction::Stop => Order::Stop,
             };
             self.order(planned, order);
@@ -298,7 +319,7 @@ impl Node {
             node: self.name.clone(),
             incarnation: self.incarnation,
             plan: self.plan,
-            boot: None,
+            boot: self.context.boot.clone(),
             instances: self
                 .copies
                 .values()

@@ -61,7 +61,7 @@ impl SecretRefused {
     fn of(name: &SecretName, error: client::Error) -> Self {
         let name = name.clone();
         match error {
-            client::Error::Refused(problem) if problem.code == ProblemCode::NotFound => {
+            client::Error::Refused(problem) if problem.code == ProblemCode::SecretUnknown => {
                 Self::Missing { name }
             }
             source if source.is_transient() => Self::Away { name, source },

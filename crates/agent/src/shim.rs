@@ -109,7 +109,7 @@ fn run(spec_path: &Path) -> Result<(), Error> {
         Signal::QUIT,
     ];
     let signals = SignalFd::block(&signals).map_err(system("block signals"))?;
-    let files = Reserved::make(&directory).map_err(Error::Reserve)?;
+    let files = Reserved::make(&directory, &spec).map_err(Error::Reserve)?;
     let log = Log::open(&spec.log, spec.planned.spec.log, Instant::now());
     let memory = MemoryWatch::of(&spec, Instant::now());
     let mut shim = Shim {
@@ -228,6 +228,7 @@ impl Shim {
             child: identity(child.pid())?,
             address: self.spec.address,
             since: crate::now(),
+            spec: Some(Box::new(self.spec.clone())),
         })
     }
 

@@ -6,7 +6,9 @@ mod disk;
 mod ends;
 mod limits;
 mod link;
+mod once;
 mod probes;
+mod reboot;
 mod secrets;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +16,7 @@ use std::fs;
 use std::num::NonZeroU32;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use mainstay_api::client::Client;
@@ -26,7 +29,7 @@ use mainstay_model::{
     Exit, InstanceReport, NodePlan, NodeReport, PathPrefix, Phase, PlannedAction, PlannedInstance,
     ProbedHealth, ServiceSpec, Template,
 };
-use mainstay_testkit::{TempDir, program, sweep, wait_until, wait_until_async};
+use mainstay_testkit::{Spawned, TempDir, program, sweep, wait_until, wait_until_async};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -53,7 +56,7 @@ pub(super) enum Cgroups {
 /// A state directory; what its instances started is killed at the end.
 pub(super) struct State {
     path: PathBuf,
-    _dir: Option<TempDir>,
+    dir: Option<TempDir>,
     cgroups: Cgroups,
     shim: ShimProgram,
 }
@@ -63,7 +66,7 @@ impl State {
         let dir = TempDir::new("agent");
         Self {
             path: dir.path().canonicalize().unwrap(),
-            _dir: Some(dir),
+            dir: Some(dir),
             cgroups,
             shim: plain_shim(),
         }
@@ -72,7 +75,7 @@ impl State {
     pub(super) fn at(path: &Path) -> Self {
         Self {
             path: path.canonicalize().unwrap(),
-            _dir: None,
+            dir: None,
             cgroups: Cgroups::IfPossible,
             shim: plain_shim(),
         }
@@ -108,6 +111,11 @@ impl State {
             task,
             generation: Generation::default(),
         }
+    }
+
+    /// The directory of the test.
+    pub(super) fn dir(&self) -> &TempDir {
+        self.dir.as_ref().expect("it was made by `new`")
     }
 
     pub(super) fn run(&self) -> PathBuf {
@@ -303,11 +311,11 @@ pub(super) fn web(exec: &[&str], check: Check) -> PlannedInstance {
             keep: 2,
         },
         slo: None,
-        limits: LimitsSpec::default(),
-        secrets: BTreeMap::new(),
         needs: BTreeSet::new(),
         before: Vec::new(),
         schedule: None,
+        limits: LimitsSpec::default(),
+        secrets: BTreeMap::new(),
         artifact: None,
     };
     PlannedInstance {

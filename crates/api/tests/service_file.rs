@@ -190,7 +190,7 @@ fn the_schema_and_the_parser_know_the_same_keys() {
     assert_eq!(
         tables.len(),
         9,
-        "file, service, http, health, rollout, log, slo, limits, schedule"
+        "file, service, http, health, rollout, log, slo, schedule, limits"
     );
     for (path, table) in tables {
         let keys: Vec<_> = table["properties"]

@@ -48,6 +48,16 @@ impl Account {
         }))
     }
 
+    /// The number of the group of this name; `None` if this machine has none.
+    pub fn group(name: &str) -> io::Result<Option<u32>> {
+        Self::group_in(name, Path::new("/etc"))
+    }
+
+    fn group_in(name: &str, etc: &Path) -> io::Result<Option<u32>> {
+        let groups = fs::read_to_string(etc.join("group"))?;
+        Ok(groups.lines().find_map(|line| group_entry(line, name)))
+    }
+
     /// Whether this process already runs under it, so that nothing has to be switched.
     pub fn is_own(&self) -> bool {
         rustix::process::geteuid().as_raw() == self.uid
@@ -96,6 +106,15 @@ fn passwd_entry(line: &str, name: &str) -> Option<(u32, u32, PathBuf)> {
     let uid = fields.nth(1)?.parse().ok()?;
     let gid = fields.next()?.parse().ok()?;
     Some((uid, gid, fields.nth(1)?.into()))
+}
+
+/// `group:password:gid:member,member`
+fn group_entry(line: &str, name: &str) -> Option<u32> {
+    let mut fields = line.split(':');
+    if fields.next() != Some(name) {
+        return None;
+    }
+    fields.nth(1)?.parse().ok()
 }
 
 /// `group:password:gid:member,member`

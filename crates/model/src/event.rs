@@ -17,6 +17,7 @@ use crate::report::{BootId, Exit};
 
 /// One recorded decision or observation.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Event {
     /// Its number, growing; a reader resumes behind the last that it saw.
     pub number: u64,
@@ -30,6 +31,7 @@ pub struct Event {
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "what")]
 #[expect(
     missing_docs,

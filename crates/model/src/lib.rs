@@ -12,6 +12,7 @@ extern crate alloc;
 pub mod cron;
 pub mod event;
 pub mod plan;
+pub mod problem;
 pub mod report;
 pub mod route;
 pub mod routing;
@@ -23,6 +24,7 @@ pub mod template;
 pub use cron::Cron;
 pub use event::{Event, EventKind};
 pub use plan::{NodePlan, PlannedAction, PlannedInstance};
+pub use problem::ProblemCode;
 pub use report::{
     BootId, Capacity, Exit, InstanceReport, NodeReport, Phase, ProbedHealth, StartFailure,
 };

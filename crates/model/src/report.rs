@@ -10,6 +10,7 @@ use mainstay_ids::{Attempt, Generation, Incarnation, InstanceId, NodeName, Times
 /// Everything that an agent knows of its node's instances. The first report of an agent's
 /// incarnation is sent only when every instance that it adopted has been probed once.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct NodeReport {
     /// The agent's node.
     pub node: NodeName,
@@ -29,6 +30,7 @@ pub struct NodeReport {
 
 /// What a node has for its instances, whether it is used or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Capacity {
     /// Processors, in thousandths of one.
     pub cpu_thousandths: u32,
@@ -38,11 +40,13 @@ pub struct Capacity {
 
 /// One start of a machine, by the name that its kernel gave it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct BootId(pub String);
 
 /// One instance, as its agent sees it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct InstanceReport {
     /// Which instance.
     pub instance: InstanceId,
@@ -63,6 +67,7 @@ pub struct InstanceReport {
 
 /// What an instance is doing.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Its process runs.
@@ -99,6 +104,7 @@ pub enum Phase {
 
 /// What the probes of an attempt say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ProbedHealth {
     /// It has not passed yet since this attempt's start.
@@ -111,6 +117,7 @@ pub enum ProbedHealth {
 
 /// Whether an instance ends again and again soon after its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum CrashLooping {
     /// It ended for the first few times.
@@ -121,6 +128,7 @@ pub enum CrashLooping {
 
 /// How an attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Exit {
     /// It exited with this code.
@@ -136,6 +144,8 @@ pub enum Exit {
     NotStarted(StartFailure),
     /// Its shim was lost, and with it the knowledge how it ended.
     Lost,
+    /// The machine ended, and everything on it.
+    Rebooted,
     /// Mainstay ended it, because its probes did not pass for so many milliseconds.
     Unhealthy {
         /// For how long they had not.
@@ -145,6 +155,7 @@ pub enum Exit {
 
 /// Why an instance could not be started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum StartFailure {
     /// The program does not exist.
@@ -183,6 +194,7 @@ pub enum StartFailure {
 
 /// What can be limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Limit {
     /// Processor time.
@@ -195,6 +207,7 @@ pub enum Limit {
 
 /// Why a limit cannot be kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum LimitObstacle {
     /// Mainstay does not run as root.
@@ -258,6 +271,7 @@ impl fmt::Display for Exit {
             }
             Self::NotStarted(failure) => write!(f, "not started: {failure}"),
             Self::Lost => f.write_str("ended together with its shim"),
+            Self::Rebooted => f.write_str("ended with the machine"),
             Self::Unhealthy { for_ms } => {
                 write!(f, "was ended: its probes did not pass for {for_ms} ms")
             }

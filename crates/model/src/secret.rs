@@ -12,8 +12,9 @@ pub const SECRET_LEN_MAX: usize = 32 * 1024;
 /// The value of a secret. Its memory is overwritten when it is dropped, and `Debug` does not show it.
 /// There is no `Display`: whoever wants the text says so by [`SecretText::expose`].
 #[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(try_from = "String", into = "String")]
-pub struct SecretText(Zeroizing<String>);
+pub struct SecretText(#[cfg_attr(feature = "schema", schemars(with = "String"))] Zeroizing<String>);
 
 /// Why a text cannot be a secret. The text itself is never named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -19,6 +19,7 @@ pub const INSTANCES_MAX: u32 = 500;
 
 /// Everything about one service, checked. Two equal specifications are the same version.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ServiceSpec {
     /// The service's name.
@@ -45,9 +46,11 @@ pub struct ServiceSpec {
     pub rollout: RolloutSpec,
     /// How long an instance may finish its requests before it is told to stop all the same.
     #[serde(with = "mainstay_ids::duration::text")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub drain: Duration,
     /// How long an instance may take from SIGTERM to its end before SIGKILL.
     #[serde(with = "mainstay_ids::duration::text")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub grace: Duration,
     /// How much output is kept.
     pub log: LogSpec,
@@ -79,6 +82,7 @@ pub struct ServiceSpec {
 
 /// Where a service is reached by other services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum AddressSpec {
     /// The control centre picks one and keeps it for the life of the service.
@@ -89,15 +93,18 @@ pub enum AddressSpec {
 
 /// How health is probed.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct HealthSpec {
     /// What is tried.
     pub check: Check,
     /// The time between two probes.
     #[serde(with = "mainstay_ids::duration::text")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub every: Duration,
     /// How long a probe may take before it counts as failed.
     #[serde(with = "mainstay_ids::duration::text")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub timeout: Duration,
     /// How many failures in a row turn a passing instance into a failing one.
     pub fall: NonZeroU32,
@@ -106,15 +113,18 @@ pub struct HealthSpec {
     /// Start-up grace: an attempt that has not passed within it is ended and started again.
     /// `None`: it may take for ever.
     #[serde(default, with = "mainstay_ids::duration::text::optional")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub start: Option<Duration>,
     /// An attempt that has failed for so long without a pass is ended and started again. `None`:
     /// it is only taken out of the routes.
     #[serde(default, with = "mainstay_ids::duration::text::optional")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub restart: Option<Duration>,
 }
 
 /// One kind of probe.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Check {
     /// GET of this path on the instance's port answers 200 to 399.
@@ -127,6 +137,7 @@ pub enum Check {
 
 /// How one version replaces another: start first, never fewer ready instances than wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RolloutSpec {
     /// How many instances are replaced at a time.
@@ -134,13 +145,16 @@ pub struct RolloutSpec {
     /// Minimum healthy time: how long an instance must pass its probes without interruption before
     /// it counts as ready.
     #[serde(with = "mainstay_ids::duration::text")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub hold: Duration,
     /// Healthy deadline: an instance that is not ready this long after its start fails the rollout.
     #[serde(with = "mainstay_ids::duration::text")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub deadline: Duration,
     /// Progress deadline: a rollout in which for so long no further instance got ready has failed.
     /// It does not run while somebody's word is waited for.
     #[serde(default = "progress_by_default", with = "mainstay_ids::duration::text")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub progress: Duration,
     /// How many instances of a new version run beside all of the old until somebody promotes it;
     /// `None`: nobody is asked.
@@ -160,17 +174,20 @@ pub const PROGRESS: Duration = Duration::from_mins(10);
 
 /// When a program that is no server runs.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Schedule {
     /// At which minutes, in UTC.
     pub cron: Cron,
     /// A run that takes longer is stopped.
     #[serde(with = "mainstay_ids::duration::text")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub deadline: Duration,
 }
 
 /// How many instances a rollout replaces at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Step {
     /// So many.
@@ -196,6 +213,7 @@ impl Step {
 
 /// What a failed rollout leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OnFailure {
     /// Back to the last version that was wholly healthy.
@@ -206,6 +224,7 @@ pub enum OnFailure {
 
 /// How much of an instance's output is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LogSpec {
     /// The size in bytes at which a file is rotated.
@@ -216,6 +235,7 @@ pub struct LogSpec {
 
 /// What one instance may use, with everything that it starts; `None`: as much as the node has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitsSpec {
     /// Processor time, in thousandths of one processor.
@@ -235,17 +255,20 @@ impl LimitsSpec {
 
 /// A service level objective.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Slo {
     /// The share of requests that must succeed, in parts per million.
     pub success_ppm: u32,
     /// The 99th percentile of latency must stay at or below this.
     #[serde(with = "mainstay_ids::duration::text")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub p99: Duration,
 }
 
 /// What a program's file looked like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Artifact {
     /// Its length in bytes.

@@ -107,11 +107,11 @@ fn spec() -> ServiceSpec {
         grace: second,
         log: LogSpec { size: 1, keep: 1 },
         slo: None,
-        limits: LimitsSpec::default(),
-        secrets: BTreeMap::new(),
         needs: BTreeSet::new(),
         before: Vec::new(),
         schedule: None,
+        limits: LimitsSpec::default(),
+        secrets: BTreeMap::new(),
         artifact: None,
     }
 }

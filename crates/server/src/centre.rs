@@ -25,22 +25,20 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use mainstay_api::wire::{Problem, ProblemCode};
-use mainstay_control::{
-    Clock, Control, Input, Refusal, RefusalKind, Reply, RestoreError, Settings,
-};
-use mainstay_ids::{self as ids, InstanceId, NodeName, ServiceName, Timestamp};
+use mainstay_control::{Clock, Control, Input, Refusal, Reply, RestoreError, Settings};
+use mainstay_ids::{self as ids, Epoch, InstanceId, NodeName, ServiceName, Timestamp};
 use mainstay_store::{OpenError, STATE_FILE, SaveError};
 use tokio::sync::mpsc;
 use tokio::task::JoinError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::Options;
 use crate::archive::Archive;
 use crate::handle::{Ask, Asked, Handle, INBOX_LEN, Look};
 use crate::history::History;
 use crate::publication::Publication;
 use crate::views::View;
+use crate::{EarlierStop, Options};
 
 /// The time between two attempts to save while the disk refuses.
 const SAVE_RETRY: Duration = Duration::from_secs(1);
@@ -149,15 +147,23 @@ impl Centre {
         let directory = options.state.join("control");
         let (mut archive, snapshot, past) = Archive::open(&directory)?;
         let clock = read_clock(start);
-        let control = match snapshot {
+        // Each incarnation began one epoch at most, so whatever was published has a smaller one, even
+        // if the state is lost or was put back from an old copy.
+        let epoch = Epoch(options.incarnation.0);
+        let mut control = match snapshot {
             None => {
                 refuse_if_forgotten(&directory.join(STATE_FILE), &options.state.join("run"))?;
-                Control::new(options.node.clone(), settings)
+                Control::at_epoch(epoch, options.node.clone(), settings)
             }
-            Some(snapshot) => {
+            Some(mut snapshot) => {
+                snapshot.restore_at_least_in(epoch);
                 Control::restore(snapshot, settings, clock).map_err(StartError::Restore)?
             }
         };
+        match options.earlier_stop {
+            EarlierStop::GoesOn => {}
+            EarlierStop::IsOver => control.keep_up(),
+        }
         let stored = control.node(clock.now).node;
         if stored != options.node {
             let node = options.node.clone();
@@ -440,25 +446,24 @@ fn decide(control: &mut Control, clock: Clock, input: Input) -> Result<Reply, Pr
 }
 
 fn problem(refusal: &Refusal) -> Problem {
-    Problem {
-        code: match refusal.kind() {
-            RefusalKind::NotFound => ProblemCode::NotFound,
-            RefusalKind::Conflict => ProblemCode::Conflict,
-            RefusalKind::Invalid => ProblemCode::Invalid,
-        },
-        message: refusal.to_string(),
-        remedy: refusal.remedy().map(str::to_owned),
-    }
+    Problem::new(refusal.code(), refusal.to_string())
 }
 
 fn refused_by_disk(error: &SaveError) -> Problem {
     use std::error::Error as _;
+    let code = match error {
+        SaveError::Disk { source, .. } => match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ProblemCode::StorageFull,
+            io::ErrorKind::ReadOnlyFilesystem => ProblemCode::StorageReadOnly,
+            _ => ProblemCode::StorageFailed,
+        },
+        SaveError::Encode(_) => ProblemCode::StorageFailed,
+    };
     let cause = error.source().map(|cause| format!(": {cause}"));
-    Problem {
-        code: ProblemCode::Storage,
-        message: format!("nothing was changed: {error}{}", cause.unwrap_or_default()),
-        remedy: Some("make room on that disk; what runs goes on meanwhile".to_owned()),
-    }
+    Problem::new(
+        code,
+        format!("nothing was changed: {error}{}", cause.unwrap_or_default()),
+    )
 }
 
 fn read_clock(start: Instant) -> Clock {

@@ -58,12 +58,26 @@ pub struct Options {
     pub state: PathBuf,
     /// The node that it controls.
     pub node: NodeName,
-    /// Which start of it, for the record.
+    /// Which start of it. It grows with each, and never faster than the epoch: where the state was
+    /// lost or is an old one, the epoch follows it.
     pub incarnation: Incarnation,
     /// Where the gateway listens for clients outside, to be told in the status.
     pub entry: Vec<SocketAddr>,
+    /// What becomes of a stop of everything that the incarnation before was at.
+    pub earlier_stop: EarlierStop,
+    /// The group whose members may call on the unix socket, beside the own account and root.
+    pub api_group: Option<u32>,
     /// A test seam, see [`AcknowledgedDrain`].
     pub acknowledged_drain: AcknowledgedDrain,
+}
+
+/// What becomes of a stop of everything in which the control centre was killed, or that was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EarlierStop {
+    /// Whoever asked for it still waits: it goes on.
+    GoesOn,
+    /// Mainstay was started again since: what is declared is kept up.
+    IsOver,
 }
 
 /// The listening sockets that were handed over.
@@ -103,7 +117,7 @@ pub async fn run(options: Options, sockets: Sockets, stop: CancellationToken) ->
         listeners.push(Listener::loopback(socket)?);
     }
     let (centre, handle) = Centre::open(&options)?;
-    let admission = Admission::new(Token::load_or_make(&options.state)?);
+    let admission = Admission::new(Token::load_or_make(&options.state)?, options.api_group);
     tracing::info!(incarnation = options.incarnation.0, node = %options.node, "control centre starts");
 
     // The listeners end first, so that every question that was let in gets its answer.

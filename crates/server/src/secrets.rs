@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error as _;
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -60,17 +61,15 @@ impl Secrets {
         let known = |name: &SecretName| listed.iter().any(|secret| secret.name == *name);
         for spec in services {
             if let Some(missing) = spec.secrets.values().find(|name| !known(name)) {
-                return Err(Problem {
-                    code: ProblemCode::Invalid,
-                    message: format!(
-                        "service `{}` names the secret `{missing}`, which does not exist",
-                        spec.name
-                    ),
-                    remedy: Some(format!(
-                        "`mainstay secret set {missing}`, and declare it again; `mainstay dev` starts \
-                         without a file, too"
-                    )),
-                });
+                let message = format!(
+                    "service `{}` names the secret `{missing}`, which does not exist",
+                    spec.name
+                );
+                let remedy = format!(
+                    "`mainstay secret set {missing}`, and declare it again; `mainstay dev` starts \
+                     without a file, too"
+                );
+                return Err(Problem::new(ProblemCode::SecretMissing, message).with_remedy(remedy));
             }
         }
         Ok(())
@@ -87,16 +86,15 @@ impl Secrets {
         });
         match timeout(DEADLINE, work).await {
             Ok(Ok(done)) => done.map_err(|error| problem(&error)),
-            Ok(Err(_)) => Err(Problem {
-                code: ProblemCode::Internal,
-                message: "the call to the secrets failed".to_owned(),
-                remedy: None,
-            }),
-            Err(_) => Err(Problem {
-                code: ProblemCode::Storage,
-                message: format!("the disk with the secrets did not answer within {DEADLINE:?}"),
-                remedy: Some("try again when the disk answers".to_owned()),
-            }),
+            Ok(Err(_)) => {
+                let message = "the call to the secrets failed";
+                Err(Problem::new(ProblemCode::InternalFault, message))
+            }
+            Err(_) => {
+                let message =
+                    format!("the disk with the secrets did not answer within {DEADLINE:?}");
+                Err(Problem::new(ProblemCode::StorageSlow, message))
+            }
         }
     }
 }
@@ -119,15 +117,21 @@ pub(crate) fn users<'s>(
 
 fn problem(error: &Error) -> Problem {
     let cause = error.source().map(|cause| format!(": {cause}"));
-    Problem {
-        code: if error.is_locked() {
-            ProblemCode::Conflict
-        } else {
-            ProblemCode::Storage
+    let code = match error {
+        Error::KeyMissing { .. }
+        | Error::KeyDamaged { .. }
+        | Error::KeyWrong { .. }
+        | Error::Forged { .. } => ProblemCode::SecretLocked,
+        Error::TooMany => ProblemCode::TooManySecrets,
+        Error::File { source, .. } => match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ProblemCode::StorageFull,
+            io::ErrorKind::ReadOnlyFilesystem => ProblemCode::StorageReadOnly,
+            _ => ProblemCode::StorageFailed,
         },
-        message: format!("{error}{}", cause.unwrap_or_default()),
-        remedy: None,
-    }
+        Error::Newer { .. } | Error::Damaged { .. } => ProblemCode::StorageFailed,
+        Error::Seal { .. } => ProblemCode::InternalFault,
+    };
+    Problem::new(code, format!("{error}{}", cause.unwrap_or_default()))
 }
 
 fn now() -> Timestamp {

@@ -22,7 +22,9 @@
 //!
 //! Start reading at [`wait_until`] and [`Spawned`].
 
+pub mod census;
 mod dir;
+pub mod kills;
 mod netns;
 mod ports;
 mod programs;

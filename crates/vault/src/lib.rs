@@ -134,23 +134,6 @@ pub enum Error {
     },
 }
 
-impl Error {
-    /// Whether the value is there and cannot be opened, which no later try changes by itself.
-    pub fn is_locked(&self) -> bool {
-        match self {
-            Self::KeyMissing { .. }
-            | Self::KeyDamaged { .. }
-            | Self::KeyWrong { .. }
-            | Self::Forged { .. } => true,
-            Self::File { .. }
-            | Self::Newer { .. }
-            | Self::Damaged { .. }
-            | Self::TooMany
-            | Self::Seal { .. } => false,
-        }
-    }
-}
-
 /// What the file holds.
 #[derive(Debug, Serialize, Deserialize)]
 struct Content {

@@ -55,6 +55,7 @@ impl Instance {
             address,
             launch: launch::instance(&self.planned, address, &self.context.mark())?,
             log: self.context.log(&self.planned.instance.to_string()),
+            boot: self.context.boot.clone().map(|boot| boot.0),
             ..nothing(&self.planned, attempt)
         })
     }
@@ -79,6 +80,7 @@ pub(super) fn nothing(planned: &PlannedInstance, attempt: Attempt) -> AttemptSpe
         log: PathBuf::new(),
         cgroup: None,
         limiting: Vec::new(),
+        boot: None,
     }
 }
 
@@ -100,8 +102,8 @@ fn begin(
         return Ok(None);
     };
     // Refuses to write over what a newer version left. The attempts go on from what is there.
-    if let Some(earlier) = run.spec()? {
-        spec.attempt = spec.attempt.max(earlier.attempt.next());
+    if let Some(earlier) = run.newest_attempt()? {
+        spec.attempt = spec.attempt.max(earlier.next());
     }
     if let Some(logs) = spec.log.parent() {
         fs::create_dir_all(logs).map_err(write)?;

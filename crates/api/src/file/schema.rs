@@ -122,9 +122,6 @@ struct Service {
     log: Option<Log>,
     /// The objective to which `mainstay prove` holds the service.
     slo: Option<Slo>,
-    /// What each instance may use. A limit that cannot be kept keeps instances from starting:
-    /// limits take root and cgroups.
-    limits: Option<Limits>,
     /// Services of the same file of which one instance must be ready before one of this is first
     /// started, and again after the machine was started anew.
     #[schemars(extend("default" = serde_json::json!([])))]
@@ -137,6 +134,9 @@ struct Service {
     /// The program is no server: it is started at these times and ends by itself. A run is skipped
     /// while the one before goes on; of runs that were missed the last is made up for.
     schedule: Option<Schedule>,
+    /// What each instance may use. A limit that cannot be kept keeps instances from starting:
+    /// limits take root and cgroups.
+    limits: Option<Limits>,
 }
 
 /// Five fields as in crontab(5), in UTC: minute, hour, day of month, month, day of week.

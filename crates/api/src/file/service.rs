@@ -173,11 +173,11 @@ fn keys(s: &mut Section<'_, '_>, base: &str, draft: &mut Draft) -> Option<Servic
         grace: grace?,
         log: log?,
         slo: slo?,
-        limits: limits?,
-        secrets: variables.secrets,
         needs: needs?,
         before: before?,
         schedule: schedule?,
+        limits: limits?,
+        secrets: variables.secrets,
         artifact: None,
     })
 }

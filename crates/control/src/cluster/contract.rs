@@ -6,7 +6,7 @@ use core::net::SocketAddr;
 
 use mainstay_ids::{ConsumerId, Instant, NodeName, ServiceName, Timestamp, Version};
 use mainstay_model::service::INSTANCES_MAX;
-use mainstay_model::{Ack, HttpMatch, NodeReport, ServiceSpec};
+use mainstay_model::{Ack, HttpMatch, NodeReport, ProblemCode, ServiceSpec};
 
 /// The time of an input: `now` for decisions, `at` for the record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +90,7 @@ pub enum Input {
     /// Somebody takes everything down.
     RemoveAll,
     /// Somebody stops everything for now: each instance is drained and stopped as in a removal, and
-    /// the declarations stay, so that the next start of the control centre starts them again.
+    /// the declarations stay, for [`crate::Control::keep_up`] after the next start.
     StopAll,
     /// An agent tells all that it sees.
     Report(NodeReport),
@@ -183,17 +183,6 @@ pub struct Reply {
     pub services: Vec<ServiceChange>,
     /// What the user should know.
     pub notes: Vec<Note>,
-}
-
-/// What kind of refusal it is, for whoever has to answer it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RefusalKind {
-    /// There is no such thing.
-    NotFound,
-    /// The state does not allow it now.
-    Conflict,
-    /// The declaration contradicts itself or another service's.
-    Invalid,
 }
 
 /// An input was refused; nothing has changed.
@@ -363,68 +352,32 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// What kind of refusal it is.
-    pub fn kind(&self) -> RefusalKind {
+    /// The stable word for programs; it has a remedy, too.
+    pub const fn code(&self) -> ProblemCode {
         match self {
-            Self::UnknownService { .. }
-            | Self::UnknownVersion { .. }
-            | Self::UnknownNode { .. } => RefusalKind::NotFound,
-            Self::Removing { .. }
-            | Self::NothingToGoBackTo { .. }
-            | Self::AlreadyCurrent { .. }
-            | Self::NothingToPause { .. }
-            | Self::NothingToResume { .. }
-            | Self::NothingToPromote { .. }
-            | Self::CanariesNotReady { .. }
-            | Self::Scheduled { .. }
-            | Self::StoppingAll
-            | Self::NoAddressFree { .. }
-            | Self::TooManyConsumers { .. } => RefusalKind::Conflict,
-            Self::DeclaredTwice { .. }
-            | Self::TooMany { .. }
-            | Self::AddressTaken { .. }
-            | Self::RouteTaken { .. }
-            | Self::AddressedUnknown { .. }
-            | Self::AddressedWithout { .. }
-            | Self::NeedsUnknown { .. }
-            | Self::NeedsScheduled { .. }
-            | Self::NeedsItself { .. } => RefusalKind::Invalid,
-        }
-    }
-
-    /// What to do about it, where that is not obvious.
-    pub fn remedy(&self) -> Option<&'static str> {
-        match self {
-            Self::Removing { .. } => Some("declare it again with `mainstay up`"),
-            Self::AddressTaken { .. } => Some("choose another address, or `auto`"),
-            Self::RouteTaken { .. } => {
-                Some("take the other service down, or change it first and let its rollout finish")
-            }
-            Self::AddressedUnknown { .. } | Self::NeedsUnknown { .. } => {
-                Some("declare both in one file")
-            }
-            Self::NeedsScheduled { .. } => Some("need a server, or run it by `before`"),
-            Self::NeedsItself { .. } => Some("take one of the needs on that way out"),
-            Self::Scheduled { .. } => Some("change its `schedule` in the file"),
-            Self::CanariesNotReady { .. } => {
-                Some("wait until they are, or go back with `mainstay rollback`")
-            }
-            Self::AddressedWithout { .. } => Some("give it `address = \"auto\"`"),
-            Self::StoppingAll => Some("start Mainstay again first"),
-            Self::NothingToGoBackTo { .. } => {
-                Some("name the version, as in `mainstay rollback SERVICE v2`")
-            }
-            Self::UnknownService { .. }
-            | Self::UnknownVersion { .. }
-            | Self::UnknownNode { .. }
-            | Self::NoAddressFree { .. }
-            | Self::AlreadyCurrent { .. }
-            | Self::TooManyConsumers { .. }
-            | Self::NothingToPause { .. }
-            | Self::NothingToResume { .. }
-            | Self::NothingToPromote { .. }
-            | Self::DeclaredTwice { .. }
-            | Self::TooMany { .. } => None,
+            Self::UnknownService { .. } => ProblemCode::ServiceUnknown,
+            Self::UnknownVersion { .. } => ProblemCode::VersionUnknown,
+            Self::UnknownNode { .. } => ProblemCode::NodeUnknown,
+            Self::Removing { .. } => ProblemCode::ServiceRemoving,
+            Self::NothingToGoBackTo { .. } => ProblemCode::NoEarlierVersion,
+            Self::AlreadyCurrent { .. } => ProblemCode::VersionCurrent,
+            Self::StoppingAll => ProblemCode::StoppingAll,
+            Self::NoAddressFree { .. } => ProblemCode::NoAddressFree,
+            Self::TooManyConsumers { .. } => ProblemCode::TooManyConsumers,
+            Self::DeclaredTwice { .. } => ProblemCode::ServiceDeclaredTwice,
+            Self::TooMany { .. } => ProblemCode::TooManyInstances,
+            Self::AddressTaken { .. } => ProblemCode::AddressTaken,
+            Self::RouteTaken { .. } => ProblemCode::RouteTaken,
+            Self::AddressedUnknown { .. } => ProblemCode::AddressedUnknown,
+            Self::AddressedWithout { .. } => ProblemCode::AddressedWithoutAddress,
+            Self::NeedsUnknown { .. } => ProblemCode::NeedsUnknown,
+            Self::NeedsScheduled { .. } => ProblemCode::NeedsScheduled,
+            Self::NeedsItself { .. } => ProblemCode::NeedsItself,
+            Self::Scheduled { .. } => ProblemCode::ServiceScheduled,
+            Self::NothingToPause { .. } => ProblemCode::NothingToPause,
+            Self::NothingToResume { .. } => ProblemCode::NothingToResume,
+            Self::NothingToPromote { .. } => ProblemCode::NothingToPromote,
+            Self::CanariesNotReady { .. } => ProblemCode::CanariesNotReady,
         }
     }
 }

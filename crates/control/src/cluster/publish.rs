@@ -178,11 +178,11 @@ fn unknown_spec(name: ServiceName) -> ServiceSpec {
         grace: GRACE,
         log: LogSpec { size: 0, keep: 0 },
         slo: None,
-        limits: LimitsSpec::default(),
-        secrets: BTreeMap::new(),
         needs: BTreeSet::new(),
         before: Vec::new(),
         schedule: None,
+        limits: LimitsSpec::default(),
+        secrets: BTreeMap::new(),
         artifact: None,
     }
 }

@@ -72,11 +72,11 @@ pub(crate) fn spec(service: &str, instances: u32, behaviour: &str) -> ServiceSpe
         grace: Duration::from_secs(1),
         log: LogSpec { size: 1, keep: 1 },
         slo: None,
-        limits: LimitsSpec::default(),
-        secrets: BTreeMap::new(),
         needs: BTreeSet::new(),
         before: Vec::new(),
         schedule: None,
+        limits: LimitsSpec::default(),
+        secrets: BTreeMap::new(),
         artifact: None,
     }
 }

@@ -70,26 +70,31 @@ pub(crate) struct Settings {
     node: NodeName,
     entry: SocketAddr,
     api: SocketAddr,
+    /// Who may open the unix socket, beside its owner.
+    api_group: Option<u32>,
     workers: usize,
     access_log: Switch,
     server_flags: Vec<&'static str>,
+    agent_flags: Vec<&'static str>,
 }
 
 impl Settings {
     pub(crate) fn new(state: &Path, dev: &Dev) -> anyhow::Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let without_acknowledgements = dev.unsafe_no_acknowledged_drain;
+        let flag = |set: bool, name| set.then_some(name).into_iter().collect();
         Ok(Self {
             state: state.to_owned(),
             node: NodeName::parse("local").context("`local` is a name")?,
             entry: dev.entry,
             api: dev.api,
+            api_group: dev.api_group.as_deref().map(sockets::group).transpose()?,
             workers: dev.workers.map_or(cores, usize::from),
             access_log: dev.access_log,
-            server_flags: without_acknowledgements
-                .then_some("--unsafe-no-acknowledged-drain")
-                .into_iter()
-                .collect(),
+            server_flags: flag(
+                dev.unsafe_no_acknowledged_drain,
+                "--unsafe-no-acknowledged-drain",
+            ),
+            agent_flags: flag(dev.unsafe_no_adoption, "--unsafe-no-adoption"),
         })
     }
 }
@@ -112,6 +117,16 @@ struct Member {
     /// Where the log of its last start begins.
     log_from: u64,
     told: Told,
+    origin: Origin,
+}
+
+/// Whether a process of this kind ran under this supervisor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// The next start is its first.
+    New,
+    /// It was adopted, or started before.
+    Known,
 }
 
 /// Whether the user was shown why a process does not stay.
@@ -192,6 +207,7 @@ impl Family {
                 state,
                 log_from: 0,
                 told: Told::Nothing,
+                origin: Origin::New,
             });
             if let Holder::Runs {
                 identity, handle, ..
@@ -208,6 +224,7 @@ impl Family {
         let member = self.members.iter_mut().find(|member| member.kind == kind);
         let member = member.context("there is a member of each kind")?;
         member.state = State::Running { identity, since };
+        member.origin = Origin::Known;
         let incarnation = member.incarnation;
         self.await_end(kind, incarnation, handle)
     }
@@ -244,7 +261,7 @@ impl Family {
         let context = || format!("cannot start the {}", kind.name());
         let claim = claim::take(&self.settings.state, kind.name()).with_context(context)?;
         let child = self
-            .spawn(kind, incarnation, &log)
+            .spawn(kind, incarnation, self.members[index].origin, &log)
             .pass(CLAIM, claim.as_fd())
             .start()
             .with_context(context)?;
@@ -253,6 +270,7 @@ impl Family {
             .with_context(context)?;
         let since = self.now();
         self.members[index].incarnation = incarnation;
+        self.members[index].origin = Origin::Known;
         self.members[index].state = State::Running { identity, since };
         self.await_end(kind, incarnation, child.into_handle())
     }
@@ -288,7 +306,8 @@ impl Family {
                 }
                 let tcp = sockets::bind_api_tcp(self.settings.api)?;
                 self.settings.api = sockets::local_address(&tcp)?;
-                let unix = sockets::bind_api_unix(&self.settings.state.join(API_SOCKET))?;
+                let socket = self.settings.state.join(API_SOCKET);
+                let unix = sockets::bind_api_unix(&socket, self.settings.api_group)?;
                 self.listening.api = Some((unix, tcp));
             }
             Kind::Gateway | Kind::Server | Kind::Agent => {}
@@ -296,7 +315,13 @@ impl Family {
         Ok(())
     }
 
-    fn spawn<'a>(&'a self, kind: Kind, incarnation: Incarnation, log: &'a File) -> Spawn<'a> {
+    fn spawn<'a>(
+        &'a self,
+        kind: Kind,
+        incarnation: Incarnation,
+        origin: Origin,
+        log: &'a File,
+    ) -> Spawn<'a> {
         let spawn = Spawn::own_program("mainstay")
             .arguments(["internal", kind.name(), "--state"])
             .argument(&self.settings.state)
@@ -307,12 +332,22 @@ impl Family {
             .output(log.as_fd())
             .place(Place::OwnSession);
         match kind {
-            Kind::Agent => spawn,
+            Kind::Agent => spawn.arguments(self.settings.agent_flags.iter()),
             Kind::Server => {
+                // A stop of everything is this supervisor's own, and outlives the control centre.
+                let over = match origin {
+                    Origin::New => Some("--earlier-stop-is-over"),
+                    Origin::Known => None,
+                };
                 let spawn = spawn
+                    .arguments(over.iter())
                     .argument("--entry")
                     .argument(self.settings.entry.to_string())
                     .arguments(self.settings.server_flags.iter());
+                let spawn = match self.settings.api_group {
+                    Some(group) => spawn.argument("--api-group").argument(group.to_string()),
+                    None => spawn,
+                };
                 self.listening.api.iter().fold(spawn, |spawn, (unix, tcp)| {
                     spawn
                         .pass(API_UNIX, unix.as_fd())

@@ -10,6 +10,7 @@ use crate::report::Exit;
 
 /// Why a rollout failed.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "cause")]
 #[expect(
     missing_docs,
@@ -44,6 +45,7 @@ pub enum RolloutFailure {
 
 /// What a rollout that does not go on waits for.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "waits_for")]
 #[expect(
     missing_docs,
@@ -74,6 +76,7 @@ pub enum Wait {
 
 /// Who could still reach an instance when its drain time was over.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct HeldUp {
     /// The follower of the routes.
     pub consumer: ConsumerId,
@@ -85,6 +88,7 @@ pub struct HeldUp {
 
 /// Why an instance is planned.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PlanReason {
     /// Fewer are there than wanted.
@@ -100,6 +104,7 @@ pub enum PlanReason {
 
 /// Why a service goes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum RollbackAsked {
     /// A rollout failed.
@@ -110,6 +115,7 @@ pub enum RollbackAsked {
 
 /// Why a failed rollout stays as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PauseReason {
     /// The service's file says so.
@@ -122,6 +128,7 @@ pub enum PauseReason {
 
 /// Why an instance is drained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum DrainReason {
     /// A ready instance of another version takes its place.
@@ -136,6 +143,7 @@ pub enum DrainReason {
 
 /// How a drain ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum DrainOutcome {
     /// Every live consumer acknowledged the removal and nothing was in flight.

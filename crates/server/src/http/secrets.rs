@@ -1,30 +1,21 @@
 //! The paths of secrets. Values come in; they go out to this machine's agent alone.
 
-use axum::extract::{Extension, FromRequestParts, Path, State};
-use axum::routing::{get, put};
-use axum::{Json as Answer, Router};
-use http::StatusCode;
+use axum::Json as Answer;
+use axum::extract::{FromRequestParts, Path, State};
 use http::request::Parts;
-use mainstay_api::wire::{ProblemCode, SecretRemoved, SecretSet, SecretStatus, SecretValue};
+use mainstay_api::wire::{
+    ProblemCode, SecretRemoveQuery, SecretRemoved, SecretSet, SecretStatus, SecretValue,
+};
 use mainstay_ids::{SecretName, ServiceName};
 use mainstay_model::secret::SecretText;
-use serde::Deserialize;
 
-use super::admission::Caller;
 use super::endpoints::{Answered, Api};
 use super::refusal::Refused;
 use super::request::{Asked, Json};
 use crate::secrets;
 
-pub(super) fn router() -> Router<Api> {
-    Router::new()
-        .route("/v1/secrets", get(list))
-        .route("/v1/secrets/{name}", put(set).delete(remove))
-        .route("/v1/secrets/{name}/value", get(value))
-}
-
 /// The secret that the path names.
-struct Secret(SecretName);
+pub(super) struct Secret(SecretName);
 
 impl<S: Send + Sync> FromRequestParts<S> for Secret {
     type Rejection = Refused;
@@ -32,14 +23,15 @@ impl<S: Send + Sync> FromRequestParts<S> for Secret {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
         let Path(name) = Path::<String>::from_request_parts(parts, state)
             .await
-            .map_err(|rejection| Refused::bad_request(rejection.body_text()))?;
+            .map_err(|rejection| Refused::new(ProblemCode::NameInvalid, rejection.body_text()))?;
         SecretName::parse(&name).map(Self).map_err(|error| {
-            Refused::bad_request(format!("`{name}` is not a secret's name: {error}"))
+            let message = format!("`{name}` is not a secret's name: {error}");
+            Refused::new(ProblemCode::NameInvalid, message)
         })
     }
 }
 
-async fn list(State(api): State<Api>) -> Answered<Vec<SecretStatus>> {
+pub(super) async fn list(State(api): State<Api>) -> Answered<Vec<SecretStatus>> {
     let listed = api.secrets.list().await?;
     let mut users = api.handle.read(secrets_in_use).await?;
     let secrets = listed.into_iter().map(|secret| SecretStatus {
@@ -52,7 +44,7 @@ async fn list(State(api): State<Api>) -> Answered<Vec<SecretStatus>> {
 }
 
 /// The body is looked at by hand: what a decoder says of a wrong one would repeat the value.
-async fn set(
+pub(super) async fn set(
     State(api): State<Api>,
     Secret(name): Secret,
     Json(body): Json<serde_json::Value>,
@@ -64,11 +56,11 @@ async fn set(
     let Some(serde_json::Value::String(text)) = text else {
         let message =
             "the body is wrong: expected an object with the text `value` and nothing else";
-        return Err(Refused::bad_request(message));
+        return Err(Refused::new(ProblemCode::FieldInvalid, message));
     };
     let value = SecretText::new(text).map_err(|error| {
         let message = format!("cannot set the secret `{name}`: {error}");
-        Refused::bad_request(message)
+        Refused::new(ProblemCode::SecretInvalid, message)
     })?;
     let revision = api.secrets.set(name.clone(), value).await?;
     tracing::info!(secret = %name, revision, "a secret was set");
@@ -76,17 +68,10 @@ async fn set(
     Ok(Answer(SecretSet { revision, used_by }))
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RemoveQuery {
-    #[serde(default)]
-    force: bool,
-}
-
-async fn remove(
+pub(super) async fn remove(
     State(api): State<Api>,
     Secret(name): Secret,
-    Asked(RemoveQuery { force }): Asked<RemoveQuery>,
+    Asked(SecretRemoveQuery { force }): Asked<SecretRemoveQuery>,
 ) -> Answered<SecretRemoved> {
     let used_by = users_of(&api, &name).await?;
     if let (Some(first), false) = (used_by.first(), force) {
@@ -95,10 +80,7 @@ async fn remove(
             more => format!(" and {more} more"),
         };
         let message = format!("the secret `{name}` is used by `{first}`{others}");
-        return Err(
-            Refused::new(StatusCode::CONFLICT, ProblemCode::Conflict, message)
-                .with_remedy("declare these services without it first, or say --force"),
-        );
+        return Err(Refused::new(ProblemCode::SecretInUse, message));
     }
     if !api.secrets.remove(name.clone()).await? {
         return Err(missing(&name));
@@ -107,19 +89,8 @@ async fn remove(
     Ok(Answer(SecretRemoved { used_by }))
 }
 
-/// For the agent. Not for the loopback port, whose token may be in a browser or in a script.
-async fn value(
-    State(api): State<Api>,
-    caller: Option<Extension<Caller>>,
-    Secret(name): Secret,
-) -> Answered<SecretValue> {
-    match caller {
-        Some(Extension(Caller::Account(_))) => {}
-        Some(Extension(Caller::Loopback)) | None => {
-            let message = "values of secrets are handed out on the unix socket only";
-            return Err(Refused::unauthorized(message));
-        }
-    }
+/// For the agent alone: the table of calls lets nobody else in.
+pub(super) async fn value(State(api): State<Api>, Secret(name): Secret) -> Answered<SecretValue> {
     match api.secrets.open(name.clone()).await? {
         Some(value) => Ok(Answer(SecretValue { value })),
         None => Err(missing(&name)),
@@ -128,8 +99,7 @@ async fn value(
 
 fn missing(name: &SecretName) -> Refused {
     let message = format!("there is no secret `{name}`");
-    Refused::new(StatusCode::NOT_FOUND, ProblemCode::NotFound, message)
-        .with_remedy("`mainstay secret ls` lists those that there are")
+    Refused::new(ProblemCode::SecretUnknown, message)
 }
 
 async fn users_of(api: &Api, name: &SecretName) -> Result<Vec<ServiceName>, Refused> {

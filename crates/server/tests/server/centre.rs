@@ -16,7 +16,7 @@ use mainstay_model::service::{
     Check, HealthSpec, LimitsSpec, LogSpec, OnFailure, RolloutSpec, ServiceSpec, Step,
 };
 use mainstay_model::{HostName, HttpMatch, PathPrefix, Template};
-use mainstay_server::{Error, Options, Sockets, TOKEN_FILE};
+use mainstay_server::{EarlierStop, Error, Options, Sockets, TOKEN_FILE};
 use mainstay_testkit::{TempDir, wait_until};
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +31,8 @@ pub(crate) struct Place {
     tcp: TcpListener,
     incarnation: Incarnation,
     acknowledged_drain: AcknowledgedDrain,
+    pub(crate) earlier_stop: EarlierStop,
+    api_group: Option<u32>,
 }
 
 /// One incarnation; killed when it is dropped.
@@ -58,7 +60,13 @@ impl Place {
             tcp,
             incarnation: Incarnation(0),
             acknowledged_drain: AcknowledgedDrain::On,
+            earlier_stop: EarlierStop::GoesOn,
+            api_group: None,
         }
+    }
+
+    pub(crate) fn set_api_group(&mut self, group: u32) {
+        self.api_group = Some(group);
     }
 
     pub(crate) fn set_acknowledged_drain(&mut self, drain: AcknowledgedDrain) {
@@ -73,6 +81,8 @@ impl Place {
             node: node(),
             incarnation: self.incarnation,
             entry: vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
+            earlier_stop: self.earlier_stop,
+            api_group: self.api_group,
             acknowledged_drain: self.acknowledged_drain,
         };
         let sockets = Sockets {
@@ -216,11 +226,11 @@ pub(crate) fn spec(name: &str, instances: u32) -> ServiceSpec {
             keep: 1,
         },
         slo: None,
-        limits: LimitsSpec::default(),
-        secrets: BTreeMap::new(),
         needs: std::collections::BTreeSet::new(),
         before: Vec::new(),
         schedule: None,
+        limits: LimitsSpec::default(),
+        secrets: BTreeMap::new(),
         artifact: None,
     }
 }
