@@ -4,12 +4,13 @@
 use std::borrow::Cow;
 
 use mainstay_model::routing::Farewell;
-use mainstay_model::{Ack, Event, NodePlan, NodeReport, ProblemCode, Routing, ServiceSpec};
+use mainstay_model::{Ack, NodePlan, NodeReport, ProblemCode, Routing, ServiceSpec};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use crate::wire::{
-    Accepted, Applied, Apply, EventsQuery, InstanceStatus, PlanQuery, Rollback, RoutesQuery, Scale,
-    SecretRemoveQuery, SecretRemoved, SecretSet, SecretStatus, SecretValue, ServiceStatus, Status,
+    Accepted, Applied, Apply, EventLine, EventsQuery, InstanceStatus, PlanQuery, Rollback,
+    RoutesQuery, Scale, SecretRemoveQuery, SecretRemoved, SecretSet, SecretStatus, SecretValue,
+    ServiceStatus, Status,
 };
 
 /// A call's name; whoever answers calls matches over it.
@@ -262,6 +263,7 @@ pub const CALLS: &[Call] = &[
         takes: Some(Form::of::<Apply>()),
         own_problems: &[
             ProblemCode::ServiceDeclaredTwice,
+            ProblemCode::SpecInvalid,
             ProblemCode::TooManyInstances,
             ProblemCode::AddressTaken,
             ProblemCode::RouteTaken,
@@ -450,7 +452,7 @@ pub const CALLS: &[Call] = &[
         ..Call::get(
             Name::Events,
             "/v1/events",
-            Answer::Lines(Form::of::<Event>()),
+            Answer::Lines(Form::of::<EventLine>()),
         )
     },
     Call {

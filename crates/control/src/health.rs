@@ -16,7 +16,7 @@ pub const FIRST_GAP: Duration = Duration::from_millis(25);
 
 /// A fall that comes sooner than this after a rise is a flap: the next rise takes twice as many
 /// passes. Who passed for longer starts afresh.
-pub const FLAP_WINDOW: Duration = Duration::from_secs(60);
+pub const FLAP_WINDOW: Duration = Duration::from_mins(1);
 
 /// How often the passes that a rise takes are doubled: 16 times `rise`, which at the default of one
 /// probe a second keeps one that flaps out of the routes for most of the time.
@@ -298,7 +298,7 @@ mod tests {
         let mut health = health(1, 2);
         assert_eq!(health.give_up_at(), None, "nobody asked for it");
         health.start = Some(Duration::from_secs(30));
-        health.restart = Some(Duration::from_secs(60));
+        health.restart = Some(Duration::from_mins(1));
         health.handle(at(1000), Probe::Failed);
         assert_eq!(
             health.give_up_at(),
@@ -320,6 +320,6 @@ mod tests {
             Some(at(100_000)),
             "one pass is no rise"
         );
-        assert_eq!(health.given_up(at(100_000)), Some(Duration::from_secs(60)));
+        assert_eq!(health.given_up(at(100_000)), Some(Duration::from_mins(1)));
     }
 }

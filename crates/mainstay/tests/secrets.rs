@@ -12,7 +12,8 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use mainstay_testkit::{Ended, wait_until};
-use running::{MAINSTAY, PATIENCE, Running, python_server, text};
+use running::{MAINSTAY, PATIENCE, Running, kill, python_server, text};
+use rustix::process::Signal;
 
 const VALUE: &str = "correct-horse-battery-staple";
 
@@ -81,6 +82,70 @@ fn program() -> String {
 const KEYS: &str = "env = { DB_PASSWORD = \"secret:db\" }\nhttp = { path = \"/\" }\n\
     rollout = { hold = \"100ms\" }";
 
+/// Declares the service before and after its secret is there.
+fn declare(running: &Running, file: &str) {
+    let refused = running.run(&["up", file]);
+    let said = text(&refused);
+    assert_eq!(refused.status.code(), Some(4), "{said}");
+    assert!(said.contains("secret `db`, which does not exist"), "{said}");
+    assert!(said.contains("mainstay secret set db"), "{said}");
+
+    let empty = with_input(running, &["secret", "set", "db"], "\n");
+    assert_eq!(empty.status.code(), Some(2), "{}", text(&empty));
+    let set = with_input(running, &["secret", "set", "db"], &format!("{VALUE}\n"));
+    assert!(set.status.success(), "{}", text(&set));
+    let up = running.run(&["up", file]);
+    assert!(up.status.success(), "{}", text(&up));
+}
+
+/// No command and no answer of the API tells the value; those that should tell of the secret do.
+fn nobody_tells(running: &Running, file: &str) {
+    let commands: [(&[&str], &str); 10] = [
+        (&["status"], "web"),
+        (&["status", "--json"], "web"),
+        (&["ps", "--json"], "web-"),
+        (&["events"], "web"),
+        (&["events", "--json"], "web"),
+        (&["logs"], ""),
+        (&["secret", "ls"], "web"),
+        (&["secret", "ls", "--json"], "\"db\""),
+        (&["secret", "rm", "db"], "is used by `web`"),
+        (&["up", file, "--dry-run", "--json"], "unchanged"),
+    ];
+    for (command, part) in commands {
+        let said = text(&running.run(command));
+        assert!(
+            said.contains(part) && !said.contains(VALUE),
+            "{command:?}: {said}"
+        );
+    }
+    for (path, part) in [
+        ("/v1/services/web/spec", "\"DB_PASSWORD\":\"db\""),
+        (
+            "/v1/watch/plan?node=local&incarnation=1",
+            "\"DB_PASSWORD\":\"db\"",
+        ),
+        ("/v1/events", "web"),
+        ("/v1/status", "web"),
+        ("/v1/secrets", "\"revision\":1"),
+    ] {
+        let said = api(running, path);
+        assert!(
+            said.contains(part) && !said.contains(VALUE),
+            "{path}: {said}"
+        );
+    }
+    let said = running.spawned().log();
+    assert!(!said.contains(VALUE), "{said}");
+}
+
+/// Where a text stands below the state directory, of how many files.
+fn in_files(running: &Running, needle: &str) -> (Vec<PathBuf>, usize) {
+    let mut found = Vec::new();
+    let count = search(running.state(), needle, &mut found);
+    (found, count)
+}
+
 #[test]
 fn system_a_secret_reaches_its_program_and_stands_nowhere_in_clear() {
     let mut running = Running::prepare("secret");
@@ -88,91 +153,28 @@ fn system_a_secret_reaches_its_program_and_stands_nowhere_in_clear() {
     let file = file.to_str().unwrap();
     running.dev(&[]);
     running.wait_for_output("entry  http://");
-
-    let refused = running.run(&["up", file]);
-    let said = text(&refused);
-    assert_eq!(refused.status.code(), Some(4), "{said}");
-    assert!(said.contains("secret `db`, which does not exist"), "{said}");
-    assert!(said.contains("mainstay secret set db"), "{said}");
-
-    let empty = with_input(&running, &["secret", "set", "db"], "\n");
-    assert_eq!(empty.status.code(), Some(2), "{}", text(&empty));
-    let set = with_input(&running, &["secret", "set", "db"], &format!("{VALUE}\n"));
-    assert!(set.status.success(), "{}", text(&set));
-    let up = running.run(&["up", file]);
-    assert!(up.status.success(), "{}", text(&up));
+    declare(&running, file);
     let status = running.wait_until_steady();
-    let answer = Running::get(&status, "/");
     let expected = (200, format!("{} staple", VALUE.len()));
-    assert_eq!(answer, expected);
-
-    let mut said = Vec::new();
-    for command in [
-        &["status"][..],
-        &["status", "--json"],
-        &["ps", "--json"],
-        &["events"],
-        &["events", "--json"],
-        &["logs"],
-        &["secret", "ls"],
-        &["secret", "ls", "--json"],
-        &["secret", "rm", "db"],
-        &["up", file, "--dry-run", "--json"],
-    ] {
-        said.push(text(&running.run(command)));
-    }
-    for path in [
-        "/v1/services/web/spec",
-        "/v1/watch/plan?node=local&incarnation=1",
-        "/v1/events",
-        "/v1/status",
-        "/v1/secrets",
-    ] {
-        let answer = api(&running, path);
-        assert!(answer.contains(" 200 "), "{path}: {answer}");
-        said.push(answer);
-    }
-    assert!(
-        said[11].contains("\"db\""),
-        "the plan refers to it: {}",
-        said[11]
-    );
-    said.push(running.spawned().log());
-    for said in &said {
-        assert!(!said.contains(VALUE), "{said}");
-    }
-    assert!(
-        said[6].contains("db") && said[6].contains("web"),
-        "{}",
-        said[6]
-    );
-    assert!(said[8].contains("is used by `web`"), "{}", said[8]);
+    assert_eq!(Running::get(&status, "/"), expected);
+    nobody_tells(&running, file);
+    let (found, count) = in_files(&running, VALUE);
+    assert_eq!(found, Vec::<PathBuf>::new());
+    assert!(count > 8, "only {count} files were looked at");
     // The program gets it in its environment, of which the kernel tells root and its own account.
     let pid = running.instances().unwrap()[0].pid.unwrap();
     let environment = fs::read(format!("/proc/{pid}/environ")).unwrap();
     assert!(String::from_utf8_lossy(&environment).contains(VALUE));
 
-    let mut found = Vec::new();
-    let count = search(running.state(), VALUE, &mut found);
-    assert_eq!(found, Vec::<PathBuf>::new());
-    assert!(count > 8, "only {count} files were looked at");
-
     // A new value is said to wait, and is taken at the next start, also by another control centre.
-    let set = with_input(
-        &running,
-        &["secret", "set", "db"],
-        "second-value-of-it-fresher",
-    );
-    let said = text(&set);
+    let new = "second-value-of-it-fresher";
+    let said = text(&with_input(&running, &["secret", "set", "db"], new));
     assert!(
         said.contains("used by web") && said.contains("next start"),
         "{said}"
     );
-    running::kill(
-        running.own_process("server").unwrap(),
-        rustix::process::Signal::KILL,
-    );
-    running::kill(pid, rustix::process::Signal::KILL);
+    kill(running.own_process("server").unwrap(), Signal::KILL);
+    kill(pid, Signal::KILL);
     wait_until(PATIENCE, "the new value is taken", || {
         match Running::get(&status, "/") {
             (200, body) if body == "26 resher" => Ok(()),
@@ -181,8 +183,7 @@ fn system_a_secret_reaches_its_program_and_stands_nowhere_in_clear() {
     });
     let (ended, said) = running.stop();
     assert_eq!(ended, Ended::Code(0), "{said}");
-    let mut found = Vec::new();
-    search(running.state(), VALUE, &mut found);
-    search(running.state(), "second-value", &mut found);
-    assert_eq!(found, Vec::<PathBuf>::new());
+    for value in [VALUE, new] {
+        assert_eq!(in_files(&running, value).0, Vec::<PathBuf>::new());
+    }
 }

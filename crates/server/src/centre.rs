@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use mainstay_api::wire::{Problem, ProblemCode};
-use mainstay_control::{Clock, Control, Input, Refusal, Reply, RestoreError, Settings};
+use mainstay_control::{Clock, Control, Input, Refusal, Reply, RestoreError, Settings, Snapshot};
 use mainstay_ids::{self as ids, Epoch, InstanceId, NodeName, ServiceName, Timestamp};
 use mainstay_store::{OpenError, STATE_FILE, SaveError};
 use tokio::sync::mpsc;
@@ -146,6 +146,7 @@ impl Centre {
         };
         let directory = options.state.join("control");
         let (mut archive, snapshot, past) = Archive::open(&directory)?;
+        let last_event = snapshot.as_ref().map_or(0, Snapshot::last_event);
         let clock = read_clock(start);
         // Each incarnation began one epoch at most, so whatever was published has a smaller one, even
         // if the state is lost or was put back from an old copy.
@@ -175,7 +176,7 @@ impl Centre {
         let (sender, inbox) = mpsc::channel(INBOX_LEN);
         let publication = Publication::new();
         let handle = Handle::new(sender, &publication);
-        let history = History::new(past);
+        let history = History::new(past, last_event);
         publication.events.send_replace(history.last());
         let centre = Self {
             control,

@@ -187,9 +187,10 @@ impl Instance {
                 self.tell_live(live.spec.attempt, live.phase()).await;
                 self.settle().await;
             }
-            let (next_probe, patience) = match self.runs_once() {
-                true => (None, None),
-                false => (live.stage.next_probe(), live.stage.give_up_at()),
+            let (next_probe, patience) = if self.runs_once() {
+                (None, None)
+            } else {
+                (live.stage.next_probe(), live.stage.give_up_at())
             };
             tokio::select! {
                 () = self.context.stop.cancelled() => return State::Left,

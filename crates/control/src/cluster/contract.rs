@@ -5,6 +5,7 @@ use core::fmt;
 use core::net::SocketAddr;
 
 use mainstay_ids::{ConsumerId, Instant, NodeName, ServiceName, Timestamp, Version};
+use mainstay_model::limits::SpecError;
 use mainstay_model::service::INSTANCES_MAX;
 use mainstay_model::{Ack, HttpMatch, NodeReport, ProblemCode, ServiceSpec};
 
@@ -200,6 +201,14 @@ pub enum Refusal {
         /// The name.
         service: ServiceName,
     },
+    /// A specification that no service file can have.
+    #[error("service `{service}` cannot be carried out: {error}")]
+    Impossible {
+        /// The declared service.
+        service: ServiceName,
+        /// Which field, and what it may be.
+        error: SpecError,
+    },
     /// The service is being taken down.
     #[error("service `{service}` is being taken down")]
     Removing {
@@ -364,6 +373,7 @@ impl Refusal {
             Self::StoppingAll => ProblemCode::StoppingAll,
             Self::NoAddressFree { .. } => ProblemCode::NoAddressFree,
             Self::TooManyConsumers { .. } => ProblemCode::TooManyConsumers,
+            Self::Impossible { .. } => ProblemCode::SpecInvalid,
             Self::DeclaredTwice { .. } => ProblemCode::ServiceDeclaredTwice,
             Self::TooMany { .. } => ProblemCode::TooManyInstances,
             Self::AddressTaken { .. } => ProblemCode::AddressTaken,

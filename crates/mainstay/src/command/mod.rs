@@ -2,6 +2,7 @@
 
 pub(crate) mod down;
 pub(crate) mod events;
+pub(crate) mod explain;
 pub(crate) mod logs;
 pub(crate) mod prove;
 pub(crate) mod ps;

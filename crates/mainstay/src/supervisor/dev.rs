@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use mainstay_agent::Leftovers;
 use mainstay_api::client::{Client, Error};
-use mainstay_api::wire::{Accepted, Applied, Apply, InstanceStatus, ServiceState, Status};
+use mainstay_api::wire::{
+    Accepted, Applied, Apply, EventLine, InstanceStatus, ServiceState, Status,
+};
 use mainstay_kernel::signals::{self, Signal as Number};
-use mainstay_model::{Event, EventKind, ServiceSpec};
+use mainstay_model::{EventKind, ServiceSpec};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{sleep, timeout};
 
@@ -230,11 +232,19 @@ impl Front {
 
     async fn print_events_once(&self, after: &mut u64) -> Result<(), Error> {
         let path = format!("/v1/events?after={after}&follow=true");
-        let mut events = self.client.watch::<Event>(&path).await?;
-        while let Some(event) = events.next().await? {
+        let mut events = self.client.watch::<EventLine>(&path).await?;
+        while let Some(told) = events.next().await? {
+            let event = match told {
+                EventLine::Event(event) => event,
+                EventLine::Gap { gap } => {
+                    *after = gap.resume();
+                    output::warn(format_args!("warning: {gap}"));
+                    continue;
+                }
+            };
             *after = event.number;
             if self.place.json {
-                output::tell(serde_json::json!(event));
+                output::tell(serde_json::json!(*event));
             } else {
                 output::tell(line(&event));
                 if let EventKind::RolloutPaused { .. } = event.kind {

@@ -65,6 +65,10 @@ impl Place {
         }
     }
 
+    pub(crate) fn state(&self) -> &Path {
+        &self.state
+    }
+
     pub(crate) fn set_api_group(&mut self, group: u32) {
         self.api_group = Some(group);
     }
@@ -107,10 +111,6 @@ impl Place {
             stop,
             thread: Some(thread),
         }
-    }
-
-    pub(crate) fn state(&self) -> &Path {
-        &self.state
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
