@@ -30,6 +30,7 @@ mod history;
 mod http;
 mod past;
 mod publication;
+mod secrets;
 mod takeover;
 mod token;
 mod views;
@@ -48,6 +49,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::centre::Centre;
 use crate::http::{Admission, Api, Listener};
+use crate::secrets::Secrets;
 use crate::token::Token;
 
 pub use crate::centre::StartError;
@@ -129,7 +131,8 @@ pub async fn run(options: Options, sockets: Sockets, stop: CancellationToken) ->
     // The listeners end first, so that every question that was let in gets its answer.
     let stop_listening = stop.child_token();
     let stop_centre = CancellationToken::new();
-    let router = Api::new(handle, options.node, stop_listening.clone()).router();
+    let secrets = Secrets::of(&options.state);
+    let router = Api::new(handle, secrets, options.node, stop_listening.clone()).router();
     let mut serving = JoinSet::new();
     for listener in listeners {
         serving.spawn(listener.serve(router.clone(), admission.clone(), stop_listening.clone()));

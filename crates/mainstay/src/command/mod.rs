@@ -9,6 +9,7 @@ pub(crate) mod ps;
 pub(crate) mod rollback;
 pub(crate) mod scale;
 pub(crate) mod schema;
+pub(crate) mod secret;
 pub(crate) mod status;
 pub(crate) mod up;
 pub(crate) mod validate;

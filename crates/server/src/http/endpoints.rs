@@ -25,8 +25,10 @@ use tokio_util::sync::CancellationToken;
 use super::admission::{Caller, Standing};
 use super::refusal::Refused;
 use super::request::{Asked, Json, Named};
+use super::secrets;
 use super::stream::{self, Beat, Follow, Wanted};
 use crate::handle::Handle;
+use crate::secrets::Secrets;
 use crate::views;
 
 /// How many answers may go on at a time: a gateway and an agent with their successors, some
@@ -42,19 +44,26 @@ const REASON_LEN_MAX: usize = 200;
 /// What the endpoints share.
 #[derive(Clone)]
 pub(crate) struct Api {
-    handle: Handle,
+    pub(super) handle: Handle,
+    pub(super) secrets: Secrets,
     node: NodeName,
     stop: CancellationToken,
     streams: Arc<Semaphore>,
 }
 
-type Answered<T> = Result<Answer<T>, Refused>;
+pub(super) type Answered<T> = Result<Answer<T>, Refused>;
 
 impl Api {
     /// Endpoints that ask `handle`; streams end with `stop`.
-    pub(crate) fn new(handle: Handle, node: NodeName, stop: CancellationToken) -> Self {
+    pub(crate) fn new(
+        handle: Handle,
+        secrets: Secrets,
+        node: NodeName,
+        stop: CancellationToken,
+    ) -> Self {
         Self {
             handle,
+            secrets,
             node,
             stop,
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
@@ -101,6 +110,7 @@ fn endpoint(call: &Call) -> MethodRouter<Api> {
     let method = match call.method {
         Method::Get => MethodFilter::GET,
         Method::Post => MethodFilter::POST,
+        Method::Put => MethodFilter::PUT,
         Method::Delete => MethodFilter::DELETE,
     };
     match call.name {
@@ -115,6 +125,10 @@ fn endpoint(call: &Call) -> MethodRouter<Api> {
         Name::Resume => on(method, resume),
         Name::Promote => on(method, promote),
         Name::Instances => on(method, instances),
+        Name::Secrets => on(method, secrets::list),
+        Name::SetSecret => on(method, secrets::set),
+        Name::RemoveSecret => on(method, secrets::remove),
+        Name::OpenSecret => on(method, secrets::value),
         Name::Events => on(method, events),
         Name::Shutdown => on(method, shutdown),
         Name::OpenApi => on(method, openapi),
@@ -183,6 +197,7 @@ async fn instances(State(api): State<Api>) -> Answered<Vec<InstanceStatus>> {
 
 async fn apply(State(api): State<Api>, Json(apply): Json<Apply>) -> Answered<Applied> {
     let Apply { services, dry_run } = apply;
+    api.secrets.check(&services).await?;
     let declared = mainstay_control::Apply { services };
     let input = if dry_run {
         Input::DryRun(declared)

@@ -13,4 +13,5 @@ mod http2;
 mod kill;
 mod lifecycle;
 mod pretenders;
+mod secrets;
 mod watches;
