@@ -42,7 +42,7 @@ const CRATES: &[Crate] = &[
     Crate { name: "mainstay-control", tier: Tier::Core, uses: &["mainstay-ids", "mainstay-model"] },
     Crate { name: "mainstay-kernel", tier: Tier::Adapter, uses: &[] },
     Crate { name: "mainstay-sqlite", tier: Tier::Adapter, uses: &[] },
-    Crate { name: "mainstay-store", tier: Tier::Adapter, uses: &["mainstay-ids", "mainstay-model"] },
+    Crate { name: "mainstay-store", tier: Tier::Adapter, uses: &["mainstay-ids", "mainstay-model", "mainstay-sqlite"] },
     Crate { name: "mainstay-api", tier: Tier::Adapter, uses: &["mainstay-ids", "mainstay-model"] },
     Crate { name: "mainstay-gateway", tier: Tier::Driver, uses: &["mainstay-ids", "mainstay-model", "mainstay-control", "mainstay-api"] },
     Crate { name: "mainstay-agent", tier: Tier::Driver, uses: &["mainstay-ids", "mainstay-model", "mainstay-control", "mainstay-api", "mainstay-kernel"] },
