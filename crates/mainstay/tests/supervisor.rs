@@ -133,10 +133,10 @@ fn system_why_a_process_does_not_start_is_told_once_where_the_user_looks() {
         },
     );
     let log = running.spawned().log();
-    let state = running.state().join("control").join("state.json");
+    let state = running.state().join("control").join("state.db");
     let (state, run) = (state.display(), run.display());
     let reason =
-        format!("state file `{state}` is missing although `{run}` names instances (web-1)");
+        format!("state database `{state}` is missing although `{run}` names instances (web-1)");
     assert_eq!(log.matches(&reason).count(), 1, "{log}");
     assert!(log.contains("put the file back"), "{log}");
     // Nobody answers the wish to stop the instances; a second one does not wait for that.

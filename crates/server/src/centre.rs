@@ -29,17 +29,18 @@ use mainstay_control::{
     Clock, Control, Input, Refusal, RefusalKind, Reply, RestoreError, Settings,
 };
 use mainstay_ids::{self as ids, InstanceId, NodeName, ServiceName, Timestamp};
-use mainstay_store::{OpenError, STATE_FILE, SaveError};
+use mainstay_store::{SqliteStore, StoreError};
 use tokio::sync::mpsc;
 use tokio::task::JoinError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::Options;
-use crate::archive::Archive;
+use crate::archive::{Archive, Opened, STATE_DB, StateError, is_there};
 use crate::handle::{Ask, Asked, Handle, INBOX_LEN, Look};
 use crate::history::History;
 use crate::publication::Publication;
+use crate::registry::SaveError;
 use crate::views::View;
 
 /// The time between two attempts to save while the disk refuses.
@@ -55,8 +56,7 @@ const WAKE_PAUSE: Duration = Duration::from_millis(1);
 pub(crate) struct Centre {
     control: Control,
     durability: Durability,
-    /// `None` only while a thread writes.
-    archive: Option<Archive>,
+    archive: Archive,
     history: History,
     publication: Publication,
     inbox: mpsc::Receiver<Ask>,
@@ -81,11 +81,11 @@ enum Durability {
 pub enum StartError {
     /// The state cannot be opened.
     #[error(transparent)]
-    Open(#[from] OpenError),
+    State(Box<StateError>),
     /// There is no state, and yet there are instances: somebody took the file away. A new beginning
     /// would stop them as unknown, and gateways would refuse its routes as older than theirs.
     #[error(
-        "state file `{path}` is missing although `{run}` names instances ({instances}): put the \
+        "state database `{path}` is missing although `{run}` names instances ({instances}): put the \
          file back, or, to begin with no services, stop those instances (SIGTERM to the shim that \
          each `shim.json` there names) and empty that directory"
     )]
@@ -122,6 +122,17 @@ pub enum StartError {
     Epoch(#[source] SaveError),
 }
 
+/// Why a control centre that ran cannot go on. What is on disk is whole.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The thread that writes events panicked.
+    #[error("the thread that writes events failed")]
+    Events(#[from] JoinError),
+    /// The thread that writes the state ended: it panicked.
+    #[error("the thread that writes the state failed")]
+    WriterEnded,
+}
+
 /// Everything that one turn takes in.
 #[derive(Default)]
 struct Batch {
@@ -140,18 +151,32 @@ fn address_seed(state: &Path) -> u32 {
 
 impl Centre {
     /// Opens the state, and makes the new epoch durable before anybody can see it.
-    pub(crate) fn open(options: &Options) -> Result<(Self, Handle), StartError> {
+    pub(crate) async fn open(
+        options: &Options,
+    ) -> Result<(Self, Handle, Arc<SqliteStore>), StartError> {
         let start = Instant::now();
         let settings = Settings {
             acknowledged_drain: options.acknowledged_drain,
             address_seed: address_seed(&options.state),
         };
         let directory = options.state.join("control");
-        let (mut archive, snapshot, past) = Archive::open(&directory)?;
+        let (state, run) = (directory.join(STATE_DB), options.state.join("run"));
+        if !is_there(&directory) {
+            refuse_if_forgotten(&state, &run)?;
+        }
+        let Opened {
+            mut archive,
+            snapshot,
+            past,
+            store,
+        } = Archive::open(&directory)
+            .await
+            .map_err(|error| StartError::State(Box::new(error)))?;
         let clock = read_clock(start);
         let control = match snapshot {
             None => {
-                refuse_if_forgotten(&directory.join(STATE_FILE), &options.state.join("run"))?;
+                // The database is there and empty: somebody began it, or emptied it.
+                refuse_if_forgotten(&state, &run)?;
                 Control::new(options.node.clone(), settings)
             }
             Some(snapshot) => {
@@ -165,6 +190,7 @@ impl Centre {
         }
         archive
             .save(&control.snapshot())
+            .await
             .map_err(StartError::Epoch)?;
         let (sender, inbox) = mpsc::channel(INBOX_LEN);
         let publication = Publication::new();
@@ -174,7 +200,7 @@ impl Centre {
         let centre = Self {
             control,
             durability: Durability::Kept,
-            archive: Some(archive),
+            archive,
             history,
             publication,
             inbox,
@@ -183,11 +209,11 @@ impl Centre {
             node: options.node.clone(),
             entry: options.entry.clone(),
         };
-        Ok((centre, handle))
+        Ok((centre, handle, store))
     }
 
-    /// Runs until `stop`. The error is the panic of the thread that wrote to disk.
-    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), JoinError> {
+    /// Runs until `stop`.
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), RunError> {
         self.step(Batch::default()).await?;
         loop {
             let wake_at = self.wake_at();
@@ -235,7 +261,7 @@ impl Centre {
         wake.map(|wake| wake.max(soonest))
     }
 
-    async fn step(&mut self, batch: Batch) -> Result<(), JoinError> {
+    async fn step(&mut self, batch: Batch) -> Result<(), RunError> {
         let Batch { inputs, looks } = batch;
         let clock = read_clock(self.start);
         if self
@@ -270,11 +296,11 @@ impl Centre {
             let _ = asked.answer.send(outcome);
         }
         self.answer(looks, clock);
-        self.record().await
+        Ok(self.record().await?)
     }
 
     /// Saves if there is something to save, and if it is time to try. `Err`: the disk refused.
-    async fn make_durable(&mut self, wished: bool) -> Result<Result<(), SaveError>, JoinError> {
+    async fn make_durable(&mut self, wished: bool) -> Result<Result<(), SaveError>, RunError> {
         let changed = self.control.snapshot_changed();
         let now = Instant::now();
         let due = match self.durability {
@@ -284,8 +310,12 @@ impl Centre {
         if !due {
             return Ok(Ok(()));
         }
-        let snapshot = self.control.snapshot();
-        let saved = self.write(move |archive| archive.save(&snapshot)).await?;
+        // There is no deadline: a write cannot be called back, and those who wait for its outcome
+        // have one of their own.
+        let saved = self.archive.save(&self.control.snapshot()).await;
+        if let Err(SaveError::Store(StoreError::Closed)) = saved {
+            return Err(RunError::WriterEnded);
+        }
         let took = now.elapsed();
         if took > SAVE_SLOW {
             tracing::warn!(?took, "the disk is slow to take the state");
@@ -358,26 +388,7 @@ impl Centre {
         if events.is_empty() {
             return Ok(());
         }
-        self.write(move |archive| archive.append(&events)).await
-    }
-
-    /// Lends the archive to a thread that may block. There is no deadline: a write cannot be called
-    /// back, and those who wait for its outcome have one of their own.
-    async fn write<T: Send + 'static>(
-        &mut self,
-        work: impl FnOnce(&mut Archive) -> T + Send + 'static,
-    ) -> Result<T, JoinError> {
-        let mut archive = self
-            .archive
-            .take()
-            .expect("a panicked write ended the loop");
-        let written = tokio::task::spawn_blocking(move || {
-            let outcome = work(&mut archive);
-            (archive, outcome)
-        });
-        let (archive, outcome) = written.await?;
-        self.archive = Some(archive);
-        Ok(outcome)
+        self.archive.append(events).await
     }
 }
 
@@ -451,10 +462,21 @@ fn problem(refusal: &Refusal) -> Problem {
 fn refused_by_disk(error: &SaveError) -> Problem {
     use std::error::Error as _;
     let cause = error.source().map(|cause| format!(": {cause}"));
+    let (code, remedy) = match error {
+        SaveError::Store(_) => (
+            ProblemCode::Storage,
+            "make room on that disk; what runs goes on meanwhile",
+        ),
+        SaveError::TooLarge { .. } => (ProblemCode::Invalid, "declare less in that service"),
+        SaveError::Conflict { .. } | SaveError::Layout(_) => (
+            ProblemCode::Storage,
+            "look into logs/server.log; what runs goes on meanwhile",
+        ),
+    };
     Problem {
-        code: ProblemCode::Storage,
+        code,
         message: format!("nothing was changed: {error}{}", cause.unwrap_or_default()),
-        remedy: Some("make room on that disk; what runs goes on meanwhile".to_owned()),
+        remedy: Some(remedy.to_owned()),
     }
 }
 

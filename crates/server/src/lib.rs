@@ -9,7 +9,7 @@
 //!   api.sock ──┐   one task per connection            one task
 //!              ├─▶ http: admission, router ──Ask──▶  centre: owns Control ──lends──▶ thread that
 //!   :7770 ─────┘     ▲      ▲                 mpsc       │   ▲                      blocks:
-//!                    │      └──answer─────── oneshot ────┘   └──────archive──────── state.json,
+//!                    │      └──answer─────── oneshot ────┘   └──────registry─────── state.db,
 //!                    │                                   │                          events.ndjson
 //!                    └────── newest routing, plan, ──────┘
 //!                            number of last event: watch
@@ -27,7 +27,9 @@ mod centre;
 mod handle;
 mod history;
 mod http;
+mod layout;
 mod publication;
+mod registry;
 mod token;
 mod views;
 
@@ -45,8 +47,11 @@ use crate::centre::Centre;
 use crate::http::{Admission, Api, Listener};
 use crate::token::Token;
 
-pub use crate::centre::StartError;
+pub use crate::archive::StateError;
+pub use crate::centre::{RunError, StartError};
 pub use crate::http::ListenError;
+pub use crate::layout::LayoutError;
+pub use crate::registry::{LoadError, SaveError};
 pub use crate::token::{TOKEN_FILE, TokenError};
 
 /// What a control centre is started with.
@@ -85,6 +90,9 @@ pub enum Error {
     /// It cannot start.
     #[error("cannot start the control centre")]
     Start(#[from] StartError),
+    /// It cannot go on.
+    #[error("the control centre cannot go on")]
+    Run(#[from] RunError),
     /// A task of it panicked. What is on disk is whole; the next start continues from there.
     #[error("a task of the control centre failed")]
     Task(#[from] JoinError),
@@ -100,7 +108,7 @@ pub async fn run(options: Options, sockets: Sockets, stop: CancellationToken) ->
     if let Some(socket) = sockets.api_tcp {
         listeners.push(Listener::loopback(socket)?);
     }
-    let (centre, handle) = Centre::open(&options)?;
+    let (centre, handle, _store) = Centre::open(&options).await?;
     let admission = Admission::new(Token::load_or_make(&options.state)?);
     tracing::info!(incarnation = options.incarnation.0, node = %options.node, "control centre starts");
 

@@ -230,7 +230,7 @@ async fn a_missing_state_is_not_begun_anew_while_there_are_instances() {
     let mut place = Place::with_state(dir, &state);
     let refused = place.start().ended().await.expect_err("cannot start");
     let reason = refused.source().expect("has a reason").to_string();
-    let file = state.join("control").join("state.json");
+    let file = state.join("control").join("state.db");
     for part in [&file, &state.join("run")] {
         assert!(reason.contains(&part.display().to_string()), "{reason}");
     }
