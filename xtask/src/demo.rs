@@ -94,6 +94,12 @@ impl Shop {
         let programs = target.join("release");
         let mainstay = programs.join("mainstay");
         let state = target.join("demo");
+        let file = mainstay_testkit::service_file_in_reach(
+            &root.join("examples/shop/shop.toml"),
+            &mainstay,
+            &target.join("demo.toml"),
+        )
+        .context("cannot read the shop's service file")?;
         let entry = if TcpListener::bind(ENTRY).is_ok() {
             ENTRY
         } else {
@@ -101,7 +107,7 @@ impl Shop {
         };
         let mut dev = Command::new(&mainstay)
             .arg("dev")
-            .arg(root.join("examples/shop/shop.toml"))
+            .arg(file)
             .args(["--entry", entry, "--api", "127.0.0.1:0", "--state"])
             .arg(&state)
             .env("SHOP_BIN", &programs)

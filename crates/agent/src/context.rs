@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use mainstay_ids::Instant;
 use mainstay_kernel::Spawn;
-use mainstay_kernel::cgroup::{Cgroup, Mounted, Tree};
+use mainstay_kernel::cgroup::{Mounted, Tree, Unusable};
+use mainstay_model::BootId;
 use tokio_util::sync::CancellationToken;
 
+use crate::Adoption;
 use crate::ports::Ports;
 
 /// How a shim is started: a program with the arguments that stand before the path of `spec.json`.
@@ -34,9 +36,13 @@ impl ShimProgram {
 pub(crate) struct Context {
     /// The state directory, absolute.
     pub(crate) state: PathBuf,
-    pub(crate) cgroups: Option<Tree>,
+    /// Where instances get groups, or why they get none.
+    pub(crate) cgroups: Result<Tree, Unusable>,
     pub(crate) ports: Ports,
     pub(crate) shim: ShimProgram,
+    pub(crate) adoption: Adoption,
+    /// Which start of the machine this is; `None` if that cannot be told.
+    pub(crate) boot: Option<BootId>,
     pub(crate) clock: Clock,
     /// The end of the agent, which leaves the instances running.
     pub(crate) stop: CancellationToken,
@@ -44,18 +50,17 @@ pub(crate) struct Context {
 
 impl Context {
     pub(crate) fn new(state: PathBuf, shim: ShimProgram, stop: CancellationToken) -> Self {
-        let cgroups = match Mounted::detect().usable() {
-            Ok(tree) => Some(tree),
-            Err(reason) => {
-                tracing::info!(%reason, "no cgroups: what an instance leaves behind is found by its parent and its environment");
-                None
-            }
-        };
+        let cgroups = Mounted::detect().usable();
+        if let Err(reason) = &cgroups {
+            tracing::info!(%reason, "no cgroups: what an instance leaves behind is found by its parent and its environment, and no service with `limits` can be started");
+        }
         Self {
             state,
             cgroups,
             ports: Ports::new(),
             shim,
+            adoption: Adoption::On,
+            boot: boot(),
             clock: Clock::start(),
             stop,
         }
@@ -67,19 +72,19 @@ impl Context {
         mark(&self.state)
     }
 
-    /// The cgroup for an instance; `None` if there are none. A failure is told and done without.
-    pub(crate) fn cgroup(&self, instance: &str) -> Option<Cgroup> {
-        let tree = self.cgroups.as_ref()?;
-        let made = tree.make(&format!("mainstay/{}/{instance}", self.mark()));
-        made.inspect_err(
-            |error| tracing::warn!(instance, %error, "cannot make a cgroup; going on without"),
-        )
-        .ok()
-    }
-
     /// Where an instance's output goes.
     pub(crate) fn log(&self, instance: &str) -> PathBuf {
         self.state.join("logs").join(format!("{instance}.log"))
+    }
+}
+
+fn boot() -> Option<BootId> {
+    match mainstay_kernel::boot_id() {
+        Ok(boot) => Some(BootId(boot)),
+        Err(error) => {
+            tracing::error!(%error, "cannot tell one start of the machine from another; after a reboot, what each needs is not waited for");
+            None
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! The task of one instance: from its first start to its removal, over all attempts.
 //!
 //! ```text
+//! (new) ──> Held ── the plan says run ──> Starting
+//!
 //!              ┌────────────────────────────── due ───────────────────────┐
 //!              v                                                          │
 //! (new) ──> Starting ──> Live ── ended ──> BackingOff ────────────────────┘
@@ -20,16 +22,17 @@ mod live;
 use std::time::Duration;
 
 use mainstay_control::restart::{Restart, Retry};
-use mainstay_ids::{Attempt, InstanceId};
+use mainstay_ids::{Attempt, InstanceId, Instant};
+use mainstay_kernel::Pidfd;
 use mainstay_model::{Exit, InstanceReport, Phase, PlannedInstance, StartFailure};
 use tokio::sync::{mpsc, watch};
 
 use crate::context::Context;
-use crate::found::{self, Found};
+use crate::found::{self, Boot, Found};
+use crate::groups;
 use crate::logs;
 use crate::ports::Port;
 use crate::record::{AttemptSpec, Cause, RunDir};
-pub(crate) use conclude::remove_cgroup;
 use live::{Live, Shim};
 
 /// How often a shim that has not told yet whether its program runs is looked at again. It takes a
@@ -45,6 +48,8 @@ pub(crate) enum Order {
     /// No plan has come yet: go on as before.
     None,
     Run,
+    /// Start nothing; what runs goes on.
+    Hold,
     Stop,
     /// Only for a stopped instance: remove what is kept of it.
     Forget,
@@ -85,8 +90,22 @@ enum Settled {
     Told,
 }
 
+/// For what the next attempt waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Release {
+    /// For its time, unless a plan holds it.
+    Due,
+    /// For a plan that says so: after another start of the machine, only the control centre knows
+    /// what is to run first.
+    Plan,
+}
+
 /// Where the instance stands; see the picture above.
 enum State {
+    /// It was never started, and is not to be yet.
+    Held {
+        attempt: Attempt,
+    },
     Starting {
         attempt: Attempt,
     },
@@ -96,11 +115,13 @@ enum State {
         spec: Box<AttemptSpec>,
         exit: Exit,
         cause: Cause,
+        boot: Boot,
     },
     BackingOff {
         spec: Box<AttemptSpec>,
         exit: Exit,
         retry: Retry,
+        release: Release,
     },
     Stopped {
         attempt: Attempt,
@@ -140,6 +161,9 @@ impl Instance {
                 attempt: Attempt::FIRST,
                 exit: None,
             },
+            Order::Hold => State::Held {
+                attempt: Attempt::FIRST,
+            },
             Order::None | Order::Run => State::Starting {
                 attempt: Attempt::FIRST,
             },
@@ -156,11 +180,22 @@ impl Instance {
     async fn run(mut self, mut state: State) {
         loop {
             state = match state {
+                State::Held { attempt } => self.held(attempt).await,
                 State::Starting { attempt } => self.start(attempt).await,
                 State::Undecided => self.undecided().await,
                 State::Live(live) => self.live(*live).await,
-                State::Ended { spec, exit, cause } => self.ended(spec, exit, cause),
-                State::BackingOff { spec, exit, retry } => self.back_off(spec, exit, retry).await,
+                State::Ended {
+                    spec,
+                    exit,
+                    cause,
+                    boot,
+                } => self.ended(spec, exit, cause, boot),
+                State::BackingOff {
+                    spec,
+                    exit,
+                    retry,
+                    release,
+                } => self.back_off(spec, exit, retry, release).await,
                 State::Stopped { attempt, exit } => self.stopped(attempt, exit).await,
                 State::Left => return,
             };
@@ -169,6 +204,26 @@ impl Instance {
 
     fn order(&self) -> Order {
         self.orders.borrow().clone()
+    }
+
+    async fn held(&mut self, attempt: Attempt) -> State {
+        self.settle().await;
+        loop {
+            match self.order() {
+                Order::Run => return State::Starting { attempt },
+                Order::Stop | Order::Forget => {
+                    return State::Stopped {
+                        attempt,
+                        exit: None,
+                    };
+                }
+                Order::None | Order::Hold => {}
+            }
+            tokio::select! {
+                () = self.context.stop.cancelled() => return State::Left,
+                changed = self.orders.changed() => if changed.is_err() { return State::Left },
+            }
+        }
     }
 
     async fn start(&mut self, attempt: Attempt) -> State {
@@ -184,6 +239,7 @@ impl Instance {
                     spec,
                     exit: Exit::NotStarted(failure),
                     cause: Cause::Own,
+                    boot: Boot::This,
                 }
             }
         }
@@ -194,6 +250,10 @@ impl Instance {
         let looked = self.blocking(found::look).await;
         let pause = match looked {
             Ok(Some(Found::Undecided { .. })) => LOOK,
+            Ok(Some(Found::Nameless { shim })) => {
+                self.dismiss(shim).await;
+                LOOK
+            }
             Ok(Some(found)) => return self.adopt(found).await,
             Ok(None) => {
                 return State::Starting {
@@ -211,12 +271,23 @@ impl Instance {
         }
     }
 
+    async fn dismiss(&self, shim: Option<Pidfd>) {
+        let (state, id) = (self.context.state.clone(), self.planned.instance.clone());
+        let ended = self
+            .blocking(move |_| found::dismiss(&state, &id, shim.as_ref()))
+            .await;
+        if let Err(error) = ended {
+            tracing::error!(instance = %self.planned.instance, %error, "cannot end what runs unknown");
+        }
+    }
+
     async fn adopt(&mut self, found: Found) -> State {
         let spec = match &found {
             Found::Live { spec, .. }
             | Found::Undecided { spec }
             | Found::Ended { spec, .. }
-            | Found::Lost { spec } => spec,
+            | Found::Lost { spec, .. } => spec,
+            Found::Nameless { .. } => return State::Undecided,
         };
         self.planned = spec.planned.clone();
         self.last_exit = spec.last_exit;
@@ -225,7 +296,7 @@ impl Instance {
         self.port = None;
         self.port = Some(self.context.ports.hold(spec.address.port()));
         match found {
-            Found::Undecided { .. } => State::Undecided,
+            Found::Undecided { .. } | Found::Nameless { .. } => State::Undecided,
             Found::Live { spec, record, shim } => match Shim::adopted(shim) {
                 Ok(shim) => State::Live(Box::new(Live::adopted(spec, shim, record))),
                 Err(error) => {
@@ -234,30 +305,46 @@ impl Instance {
                     State::Undecided
                 }
             },
-            Found::Ended { spec, exit } => State::Ended {
+            Found::Ended { spec, exit, boot } => State::Ended {
                 spec: Box::new(spec),
                 exit: exit.exit,
                 cause: exit.cause,
+                boot,
             },
-            Found::Lost { spec } => {
+            Found::Lost {
+                spec,
+                boot: Boot::Earlier,
+            } => State::Ended {
+                spec: Box::new(spec),
+                exit: Exit::Rebooted,
+                cause: Cause::Own,
+                boot: Boot::Earlier,
+            },
+            Found::Lost {
+                spec,
+                boot: Boot::This,
+            } => {
                 let ended = self.conclude(&spec, None).await;
                 State::Ended {
                     spec: Box::new(spec),
                     exit: ended.exit,
                     cause: ended.cause,
+                    boot: Boot::This,
                 }
             }
         }
     }
 
     /// Decides what the end of an attempt leads to.
-    fn ended(&mut self, spec: Box<AttemptSpec>, exit: Exit, cause: Cause) -> State {
+    fn ended(&mut self, spec: Box<AttemptSpec>, exit: Exit, cause: Cause, boot: Boot) -> State {
         self.probe_failure = None;
         let stopped = match (self.order(), cause) {
-            // Without a plan: an agent before us was told to stop it.
-            (Order::Stop | Order::Forget, Cause::Own | Cause::Ordered)
-            | (Order::None, Cause::Ordered) => true,
-            (Order::None, Cause::Own) | (Order::Run, Cause::Own | Cause::Ordered) => false,
+            (Order::Stop | Order::Forget, Cause::Own | Cause::Ordered) => true,
+            // Without a plan: an agent before us was told to stop it; or the machine, at its end.
+            (Order::None, Cause::Ordered) => boot == Boot::This,
+            (Order::None, Cause::Own) | (Order::Run | Order::Hold, Cause::Own | Cause::Ordered) => {
+                false
+            }
         };
         tracing::info!(instance = %self.planned.instance, attempt = spec.attempt.0, %exit, "ended");
         if stopped {
@@ -266,11 +353,45 @@ impl Instance {
                 exit: Some(exit),
             };
         }
-        let retry = self.restart.ended(self.context.clock.now());
-        State::BackingOff { spec, exit, retry }
+        let now = self.context.clock.now();
+        let (retry, release) = match boot {
+            Boot::This => (self.restart.ended(now), Release::Due),
+            // It is not its fault.
+            Boot::Earlier => {
+                let retry = Retry {
+                    until: now,
+                    delay: Duration::ZERO,
+                    crash_looping: self.restart.crash_looping(),
+                };
+                (retry, Release::Plan)
+            }
+        };
+        State::BackingOff {
+            spec,
+            exit,
+            retry,
+            release,
+        }
     }
 
-    async fn back_off(&mut self, spec: Box<AttemptSpec>, exit: Exit, retry: Retry) -> State {
+    /// When the next attempt may begin by what is known now; `None`: only another order tells.
+    fn released(&self, retry: Retry, release: Release) -> Option<Instant> {
+        match (self.order(), release) {
+            (Order::Run, Release::Due | Release::Plan) | (Order::None, Release::Due) => {
+                Some(retry.until)
+            }
+            (Order::None, Release::Plan)
+            | (Order::Hold | Order::Stop | Order::Forget, Release::Due | Release::Plan) => None,
+        }
+    }
+
+    async fn back_off(
+        &mut self,
+        spec: Box<AttemptSpec>,
+        exit: Exit,
+        retry: Retry,
+        release: Release,
+    ) -> State {
         let until = mainstay_ids::Timestamp(
             crate::now().0 + u64::try_from(retry.delay.as_millis()).unwrap_or(0),
         );
@@ -282,14 +403,15 @@ impl Instance {
         self.tell(spec.attempt, phase).await;
         self.settle().await;
         loop {
+            let due = self.released(retry, release);
             tokio::select! {
                 () = self.context.stop.cancelled() => return State::Left,
                 changed = self.orders.changed() => match (changed, self.order()) {
                     (Err(_), _) => return State::Left,
                     (Ok(()), Order::Stop | Order::Forget) => return State::Stopped { attempt: spec.attempt, exit: None },
-                    (Ok(()), Order::None | Order::Run) => {}
+                    (Ok(()), Order::None | Order::Run | Order::Hold) => {}
                 },
-                () = self.context.clock.sleep_until(retry.until) => {
+                () = self.context.clock.sleep_until_some(due) => {
                     self.last_exit = Some(exit);
                     return State::Starting { attempt: spec.attempt.next() };
                 }
@@ -309,7 +431,7 @@ impl Instance {
                         attempt: attempt.next(),
                     };
                 }
-                Order::None | Order::Stop => {}
+                Order::None | Order::Hold | Order::Stop => {}
             }
             tokio::select! {
                 () = self.context.stop.cancelled() => return State::Left,
@@ -323,8 +445,8 @@ impl Instance {
         let instance = self.planned.instance.clone();
         let removed = self
             .blocking(move |run| {
-                if let Some(cgroup) = context.cgroups.as_ref() {
-                    remove_cgroup(cgroup, &context.mark(), &instance.to_string());
+                if let Ok(tree) = &context.cgroups {
+                    groups::remove(tree, &context.mark(), &instance);
                 }
                 if run.exists() {
                     // What cannot be read is not ours to remove, nor what a living shim needs.
@@ -396,6 +518,8 @@ impl Instance {
 enum Refused {
     #[error("no port is free")]
     NoFreePort,
+    #[error(transparent)]
+    Limit(#[from] groups::LimitRefused),
     #[error("its specification cannot be filled in")]
     Address(#[from] crate::launch::AddressUnknown),
     #[error("the files of an earlier attempt cannot be used")]
@@ -416,6 +540,7 @@ impl Refused {
     fn failure(&self) -> StartFailure {
         match self {
             Self::NoFreePort => StartFailure::NoFreePort,
+            Self::Limit(refused) => refused.failure(),
             Self::Earlier(_) | Self::Write { .. } => StartFailure::StateDirectory,
             Self::Address(_) => StartFailure::System(rustix::io::Errno::DESTADDRREQ.raw_os_error()),
             Self::Shim(error) => {

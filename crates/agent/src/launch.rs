@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 
 use mainstay_ids::ServiceName;
 use mainstay_kernel::spawn::resolve;
-use mainstay_kernel::{Account, Spawn, SpawnError, Step};
+use mainstay_kernel::{Account, Rights, Spawn, SpawnError, Step};
 use mainstay_model::{PlannedInstance, StartFailure, Template};
 use rustix::io::Errno;
 
-use crate::record::Launch;
+use crate::record::{AttemptSpec, Launch};
 
 /// What an instance gets of the agent's own environment.
 const OWN_VARIABLES: [&str; 3] = ["PATH", "HOME", "LANG"];
@@ -25,6 +25,16 @@ pub(crate) const MARK: &str = "MAINSTAY_MARK";
 
 /// The same for shims, which instances do not inherit.
 pub(crate) const SHIM_MARK: &str = "MAINSTAY_SHIM_MARK";
+
+/// Under which accounts a service runs that names none, when Mainstay runs as root: the first that
+/// there is. The first is only for this; nothing else should be its own. Other programs run as
+/// `nobody`, too, and could be reached from there, but it exists everywhere. Not `mainstay`, which
+/// somebody may have made for Mainstay itself: it would own the state directory.
+const DEFAULT_ACCOUNTS: [&str; 2] = ["mainstay-services", "nobody"];
+
+/// What files lack that an instance makes, whatever Mainstay was started with: nobody but the owner
+/// may write.
+const UMASK: u32 = 0o022;
 
 /// Why the account of an instance cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -59,8 +69,8 @@ pub(crate) fn instance(
             environment.insert(name.to_owned(), value);
         }
     }
-    let home = spec
-        .user
+    let user = spec.user.clone().or_else(default_account);
+    let home = user
         .as_deref()
         .and_then(|name| Account::find(name).ok().flatten());
     if let Some(home) = home.as_ref().and_then(|account| account.home.to_str()) {
@@ -89,8 +99,18 @@ pub(crate) fn instance(
         arguments,
         environment,
         directory,
-        user: spec.user.clone(),
+        user,
     })
+}
+
+/// The account of a service that names none; `None`: that of Mainstay.
+fn default_account() -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let [own, everywhere] = DEFAULT_ACCOUNTS;
+    let there = matches!(Account::find(own), Ok(Some(_)));
+    Some(if there { own } else { everywhere }.to_owned())
 }
 
 /// A probe's program: in the instance's directory, with its account and environment.
@@ -106,6 +126,11 @@ pub(crate) fn probe(
         arguments,
         ..instance.clone()
     })
+}
+
+/// What stands in the environment of everything that this instance of this state directory starts.
+pub(crate) fn marks_of(instance: &str, state: &str) -> [String; 2] {
+    [format!("{INSTANCE}={instance}"), format!("{MARK}={state}")]
 }
 
 /// What stands in the environment of everything that the instance starts.
@@ -139,6 +164,12 @@ pub(crate) fn spawn<'a>(launch: &Launch, account: Option<Account>) -> Spawn<'a> 
     for (name, value) in &launch.environment {
         spawn = spawn.variable(name, value);
     }
+    // Whoever is root already has nothing to gain.
+    let rights = match &account {
+        Some(account) if account.uid == 0 => Rights::MayGrow,
+        Some(_) | None => Rights::NeverGrow,
+    };
+    spawn = spawn.umask(UMASK).rights(rights);
     match account {
         Some(account) => spawn.account(account),
         None => spawn,
@@ -160,6 +191,38 @@ pub(crate) fn failure(program: &Path, error: &SpawnError) -> StartFailure {
         Step::Place | Step::Cgroup | Step::Descriptors | Step::Life => {
             StartFailure::System(number(source))
         }
+    }
+}
+
+/// The directory that keeps the default account from a service that names no account, and so could
+/// be meant for another one; `None`: the failure has another cause.
+pub(crate) fn shut_out(spec: &AttemptSpec, failure: StartFailure) -> Option<PathBuf> {
+    let launch = &spec.launch;
+    if spec.planned.spec.user.is_some() {
+        return None;
+    }
+    let account = account(launch).ok()??;
+    match failure {
+        StartFailure::Directory => account.barrier(&launch.directory),
+        StartFailure::ProgramNotExecutable => account.barrier(&launch.program),
+        // A bare name is looked up as the account, which passes over what it may not enter.
+        StartFailure::ProgramNotFound => {
+            let path = launch.environment.get("PATH")?;
+            let found = env::split_paths(path)
+                .map(|directory| directory.join(&launch.program))
+                .find(|candidate| candidate.is_file())?;
+            account.barrier(&found)
+        }
+        StartFailure::NotAProgram
+        | StartFailure::User
+        | StartFailure::ShutOut
+        | StartFailure::Limit { .. }
+        | StartFailure::SecretMissing
+        | StartFailure::SecretsAway
+        | StartFailure::SecretLocked
+        | StartFailure::NoFreePort
+        | StartFailure::StateDirectory
+        | StartFailure::System(_) => None,
     }
 }
 

@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use mainstay_ids::InstanceId;
+use mainstay_kernel::cgroup::Mounted;
 use mainstay_kernel::signals::Signal;
 use mainstay_kernel::strays::Strays;
 
 use crate::context::mark;
 use crate::found::{self, Found};
+use crate::groups;
 use crate::launch::{MARK, SHIM_MARK};
 use crate::record::RunDir;
 
@@ -44,6 +46,9 @@ impl Leftovers {
                 marks,
             };
             found += strays.kill()?;
+        }
+        if let Ok(tree) = Mounted::detect().usable() {
+            groups::sweep(&tree, &self.state, &self.mark);
         }
         Ok(told + found)
     }

@@ -28,6 +28,7 @@
 
 mod context;
 mod found;
+mod groups;
 mod instance;
 mod launch;
 mod leftovers;
@@ -69,6 +70,19 @@ pub struct Options {
     pub api: PathBuf,
     /// How a shim is started.
     pub shim: ShimProgram,
+    /// Whether it takes over what earlier agents started.
+    pub adoption: Adoption,
+}
+
+/// Whether an agent takes over what earlier agents started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Adoption {
+    /// It does.
+    #[default]
+    On,
+    /// It begins as if nothing ran, and forgets what was written down. A test seam: it shows that a
+    /// check of the adoption can fail. Nothing else may set it.
+    Off,
 }
 
 /// Works until `stop`, and leaves the instances running then. Needs a runtime on the thread that
@@ -80,6 +94,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
         incarnation,
         api,
         shim,
+        adoption,
     } = options;
     let state = absolute(&state)?;
     // Ends everything in here when one part fails.
@@ -96,7 +111,9 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
         stop.clone(),
     ));
     let report = tokio::spawn(link::report(client, reports, stop.clone()));
-    let node = Node::adopt(node, incarnation, Context::new(state, shim, stop.clone())).await?;
+    let mut context = Context::new(state, shim, stop.clone());
+    context.adoption = adoption;
+    let node = Node::adopt(node, incarnation, context).await?;
     let result = node.run(plans, reports_end).await;
     stop.cancel();
     // Both end with `stop`.

@@ -8,13 +8,18 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use mainstay_ids::{Generation, Incarnation, InstanceId, NodeName};
-use mainstay_model::{InstanceReport, NodePlan, NodeReport, Phase, PlannedAction, PlannedInstance};
+use mainstay_kernel::Pidfd;
+use mainstay_model::{
+    Capacity, InstanceReport, NodePlan, NodeReport, Phase, PlannedAction, PlannedInstance,
+};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::Adoption;
 use crate::context::Context;
 use crate::found::{self, Found};
+use crate::groups;
 use crate::instance::{Change, Instance, Order};
 
 /// One change of each of the 500 instances that a node is sized for. Full: an instance's task waits
@@ -52,6 +57,8 @@ pub(crate) struct Node {
     changes: mpsc::Receiver<Change>,
     changes_end: mpsc::Sender<Change>,
     plan: Option<Generation>,
+    /// Read once: it changes with the machine, which starts a new agent.
+    capacity: Option<Capacity>,
     first_report: FirstReport,
 }
 
@@ -77,14 +84,19 @@ impl Node {
         incarnation: Incarnation,
         context: Context,
     ) -> Result<Self, Error> {
-        let state = context.state.clone();
+        let (state, adoption) = (context.state.clone(), context.adoption);
+        let swept = context.clone();
         let survey = tokio::task::spawn_blocking(move || {
             // A specification holds the service's environment, and that may hold secrets.
             DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
                 .create(state.join("run"))?;
-            found::survey(&state)
+            sweep(&swept);
+            match adoption {
+                Adoption::On => found::survey(&state),
+                Adoption::Off => found::forget(&state).map(|()| Vec::new()),
+            }
         });
         let found = survey
             .await
@@ -107,10 +119,12 @@ impl Node {
             changes,
             changes_end,
             plan: None,
+            capacity: capacity(),
             first_report,
         };
         for (id, found) in found {
             match found {
+                Ok(Some(Found::Nameless { shim })) => node.dismiss(&id, shim).await?,
                 Ok(Some(found)) => node.take_over(id, found),
                 // An agent died before it wrote the first attempt down.
                 Ok(None) => {}
@@ -122,12 +136,25 @@ impl Node {
         Ok(node)
     }
 
+    /// Whether it is to be started anew, the plan says.
+    async fn dismiss(&self, id: &InstanceId, shim: Option<Pidfd>) -> Result<(), Error> {
+        tracing::error!(instance = %id, "runs, and what it runs is written down nowhere; it is ended");
+        let (state, of) = (self.context.state.clone(), id.clone());
+        let ended =
+            tokio::task::spawn_blocking(move || found::dismiss(&state, &of, shim.as_ref())).await;
+        if let Err(error) = ended.map_err(Error::Task)? {
+            tracing::error!(instance = %id, %error, "cannot be ended");
+        }
+        Ok(())
+    }
+
     fn take_over(&mut self, id: InstanceId, found: Found) {
         let spec = match &found {
             Found::Live { spec, .. }
             | Found::Undecided { spec }
             | Found::Ended { spec, .. }
-            | Found::Lost { spec } => spec,
+            | Found::Lost { spec, .. } => spec,
+            Found::Nameless { .. } => return,
         };
         if spec.planned.instance != id {
             tracing::error!(instance = %id, names = %spec.planned.instance, "its files name another instance; left alone");
@@ -191,7 +218,10 @@ impl Node {
         while let Some(ended) = self.tasks.join_next().await {
             ended.map_err(Error::Task)?;
         }
-        Ok(())
+        let context = self.context;
+        tokio::task::spawn_blocking(move || sweep(&context))
+            .await
+            .map_err(Error::Task)
     }
 
     /// Hands a plan's orders on. What it does not name is left alone, unless it is stopped: then the
@@ -208,7 +238,8 @@ impl Node {
             .collect();
         for planned in plan.instances {
             let order = match planned.action {
-                PlannedAction::Run => Order::Run,
+                PlannedAction::Run | PlannedAction::RunOnce => Order::Run,
+                PlannedAction::Hold => Order::Hold,
                 PlannedAction::Stop => Order::Stop,
             };
             self.order(planned, order);
@@ -287,16 +318,39 @@ impl Node {
             node: self.name.clone(),
             incarnation: self.incarnation,
             plan: self.plan,
+            boot: self.context.boot.clone(),
             instances: self
                 .copies
                 .values()
                 .filter_map(|copy| copy.report.clone())
                 .collect(),
+            capacity: self.capacity,
         };
         reports.send_if_modified(|current| {
             let changed = current.as_ref() != Some(&report);
             *current = Some(report);
             changed
         });
+    }
+}
+
+/// What this node has; without it the control centre admits what is asked for.
+fn capacity() -> Option<Capacity> {
+    match mainstay_kernel::capacity::read() {
+        Ok(found) => Some(Capacity {
+            cpu_thousandths: found.cpu_thousandths,
+            memory_bytes: found.memory_bytes,
+        }),
+        Err(error) => {
+            tracing::warn!(%error, "cannot tell how many processors and how much memory there are");
+            None
+        }
+    }
+}
+
+/// Removes the empty groups of what ended with nobody there to remove them.
+fn sweep(context: &Context) {
+    if let Ok(tree) = &context.cgroups {
+        groups::sweep(tree, &context.state, &context.mark());
     }
 }

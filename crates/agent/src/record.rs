@@ -1,7 +1,7 @@
 //! The files of an instance's attempt, by which an agent finds again what another one started.
 //!
 //! `run/<instance>/` holds of the newest attempt: `spec.json` (durable before the shim is started),
-//! `shim.json` (once the program runs), `exit.json` (durable once nothing of it is left), and
+//! `shim.json` (once the program runs; it repeats the specification), `exit.json` (durable once nothing of it is left), and
 //! `dropped` (bytes of output that could not be written, in digits). Each record carries its attempt:
 //! one of an earlier attempt counts as absent. A lock on the directory (`flock(2)`) is held by the
 //! agent that starts a shim and, inherited, by the shim for its life: whoever gets the lock knows
@@ -23,10 +23,12 @@ use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// The number of the form of these files that this version writes and reads.
+/// The number of the form of these files that this version writes, and the newest that it reads. A
+/// field that an older reader may ignore, and that may be absent, does not raise it.
 pub(crate) const FORMAT: u32 = 1;
 
-/// What a reserved file holds on a full disk; the records are below 1 KiB.
+/// What a reserved file holds on a full disk; the records are below 1 KiB, apart from the
+/// specification in one of them.
 const RESERVED_LEN: u64 = 4096;
 
 /// `spec.json`: what an attempt is to run, and everything that its successor must know.
@@ -45,6 +47,12 @@ pub(crate) struct AttemptSpec {
     pub(crate) log: PathBuf,
     /// Its cgroup, if it has one.
     pub(crate) cgroup: Option<PathBuf>,
+    /// The groups of version 1 that limit it.
+    #[serde(default)]
+    pub(crate) limiting: Vec<PathBuf>,
+    /// Which start of the machine it belongs to, if that was known.
+    #[serde(default)]
+    pub(crate) boot: Option<String>,
 }
 
 /// A program as it is started: every place in its texts is filled in.
@@ -66,6 +74,9 @@ pub(crate) struct ShimRecord {
     pub(crate) child: Identity,
     pub(crate) address: SocketAddr,
     pub(crate) since: Timestamp,
+    /// The specification again, should `spec.json` be lost while the attempt runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) spec: Option<Box<AttemptSpec>>,
 }
 
 /// `exit.json`: the attempt is over and nothing of it is left.
@@ -168,8 +179,27 @@ impl RunDir {
 
     /// `shim.json` of this attempt.
     pub(crate) fn shim(&self, attempt: Attempt) -> Result<Option<ShimRecord>, RecordError> {
-        let found: Option<ShimRecord> = read(&self.path.join(ShimRecord::NAME))?;
-        Ok(found.filter(|record| record.attempt == attempt))
+        Ok(self
+            .newest_shim()?
+            .filter(|record| record.attempt == attempt))
+    }
+
+    /// `shim.json`, of whichever attempt.
+    pub(crate) fn newest_shim(&self) -> Result<Option<ShimRecord>, RecordError> {
+        read(&self.path.join(ShimRecord::NAME))
+    }
+
+    /// The newest attempt that any of the files names.
+    pub(crate) fn newest_attempt(&self) -> Result<Option<Attempt>, RecordError> {
+        let exit: Option<ExitRecord> = read(&self.path.join(ExitRecord::NAME))?;
+        Ok([
+            self.spec()?.map(|spec| spec.attempt),
+            self.newest_shim()?.map(|shim| shim.attempt),
+            exit.map(|exit| exit.attempt),
+        ]
+        .into_iter()
+        .flatten()
+        .max())
     }
 
     /// `exit.json` of this attempt. Where the disk was so full that the shim could not rename it, it
@@ -235,13 +265,16 @@ pub(crate) struct Reserved {
 }
 
 impl Reserved {
-    pub(crate) fn make(directory: &RunDir) -> io::Result<Self> {
+    /// For the attempt of this specification.
+    pub(crate) fn make(directory: &RunDir, spec: &AttemptSpec) -> io::Result<Self> {
         let path = directory.path();
+        let spec_len = u64::try_from(serde_json::to_vec(spec)?.len()).unwrap_or(u64::MAX);
+        let shim_len = RESERVED_LEN.saturating_add(spec_len);
         Ok(Self {
             directory: path.to_owned(),
-            shim: reserve(&temporary_path(path, ShimRecord::NAME))?,
-            exit: reserve(&temporary_path(path, ExitRecord::NAME))?,
-            dropped: reserve(&path.join(DROPPED))?,
+            shim: reserve(&temporary_path(path, ShimRecord::NAME), shim_len)?,
+            exit: reserve(&temporary_path(path, ExitRecord::NAME), RESERVED_LEN)?,
+            dropped: reserve(&path.join(DROPPED), RESERVED_LEN)?,
         })
     }
 
@@ -276,14 +309,16 @@ fn temporary_path(directory: &Path, name: &str) -> PathBuf {
     directory.join(format!("{name}.tmp"))
 }
 
-fn reserve(path: &Path) -> io::Result<File> {
+fn reserve(path: &Path, len: u64) -> io::Result<File> {
     let file = File::options()
         .write(true)
         .create(true)
         .truncate(true)
         .open(path)?;
-    match fallocate(&file, FallocateFlags::empty(), 0, RESERVED_LEN) {
-        Err(Errno::OPNOTSUPP | Errno::NOSYS) => file.write_all_at(&[0; 4096], 0)?,
+    match fallocate(&file, FallocateFlags::empty(), 0, len) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+            io::copy(&mut io::repeat(0).take(len), &mut &file)?;
+        }
         result => result?,
     }
     Ok(file)
@@ -348,6 +383,67 @@ mod tests {
         run
     }
 
+    /// As the first version of the files was written, by a program of that time.
+    const SPEC: &str = include_str!("tests/format1/spec.json");
+    const SHIM: &str = include_str!("tests/format1/shim.json");
+    const EXIT: &str = include_str!("tests/format1/exit.json");
+
+    fn spec() -> AttemptSpec {
+        serde_json::from_str(SPEC).unwrap()
+    }
+
+    #[test]
+    fn the_files_of_the_first_format_are_read() {
+        let dir = TempDir::new("record");
+        let run = run_dir(&dir);
+        for (name, text) in [
+            (AttemptSpec::NAME, SPEC),
+            (ShimRecord::NAME, SHIM),
+            (ExitRecord::NAME, EXIT),
+        ] {
+            fs::write(run.path().join(name), text).unwrap();
+        }
+        let spec = run.spec().unwrap().unwrap();
+        assert_eq!(spec.planned.instance.to_string(), "web-1");
+        assert_eq!((spec.attempt, spec.boot), (Attempt(1), None));
+        let shim = run.shim(Attempt(1)).unwrap().unwrap();
+        assert_eq!((shim.child.pid, shim.spec), (23067, None));
+        let exit = run.exit(Attempt(1)).unwrap().unwrap();
+        assert_eq!((exit.exit, exit.cause), (Exit::Signal(15), Cause::Ordered));
+    }
+
+    #[test]
+    fn each_file_of_a_newer_format_is_refused_with_its_path_both_numbers_and_what_to_do() {
+        let dir = TempDir::new("record");
+        let run = run_dir(&dir);
+        let refused = |name: &str, read: &dyn Fn() -> Option<RecordError>| {
+            fs::write(run.path().join(name), r#"{"format": 9, "surprise": true}"#).unwrap();
+            let text = read().unwrap().to_string();
+            for part in [name, "format 9", "up to 1", "use the version that wrote it"] {
+                assert!(text.contains(part), "`{part}` is not in: {text}");
+            }
+        };
+        refused(AttemptSpec::NAME, &|| run.spec().err());
+        refused(ShimRecord::NAME, &|| run.shim(Attempt(1)).err());
+        refused(ExitRecord::NAME, &|| run.exit(Attempt(1)).err());
+    }
+
+    #[test]
+    fn a_specification_of_any_length_has_its_room_in_the_shims_file() {
+        let dir = TempDir::new("record");
+        let run = run_dir(&dir);
+        let mut spec = spec();
+        let long = "x".repeat(100_000);
+        spec.launch.environment.insert("LONG".to_owned(), long);
+        let reserved = Reserved::make(&run, &spec).unwrap();
+        let room = reserved.shim.metadata().unwrap().len();
+        let mut record: ShimRecord = serde_json::from_str(SHIM).unwrap();
+        record.spec = Some(Box::new(spec));
+        assert!(room >= serde_json::to_vec(&record).unwrap().len() as u64);
+        reserved.publish_shim(&record).unwrap();
+        assert_eq!(run.newest_shim().unwrap(), Some(record));
+    }
+
     fn record(attempt: u32) -> ExitRecord {
         ExitRecord {
             format: FORMAT,
@@ -363,7 +459,7 @@ mod tests {
     fn a_record_counts_only_for_its_own_attempt() {
         let dir = TempDir::new("record");
         let run = run_dir(&dir);
-        let reserved = Reserved::make(&run).unwrap();
+        let reserved = Reserved::make(&run, &spec()).unwrap();
         assert_eq!(run.exit(Attempt(2)).unwrap(), None, "only reserved");
         reserved.publish_exit(&record(2)).unwrap();
         assert_eq!(run.exit(Attempt(2)).unwrap(), Some(record(2)));
@@ -376,21 +472,9 @@ mod tests {
     fn an_exit_that_was_written_but_not_renamed_is_found() {
         let dir = TempDir::new("record");
         let run = run_dir(&dir);
-        let reserved = Reserved::make(&run).unwrap();
+        let reserved = Reserved::make(&run, &spec()).unwrap();
         fill(&reserved.exit, &record(2)).unwrap();
         assert_eq!(run.exit(Attempt(2)).unwrap(), Some(record(2)));
-    }
-
-    #[test]
-    fn a_newer_format_is_refused_with_both_numbers() {
-        let dir = TempDir::new("record");
-        let run = run_dir(&dir);
-        fs::write(run.spec_path(), r#"{"format": 9, "surprise": true}"#).unwrap();
-        let text = run.spec().unwrap_err().to_string();
-        assert!(
-            text.contains("format 9") && text.contains("up to 1"),
-            "{text}"
-        );
     }
 
     #[test]

@@ -9,6 +9,7 @@
 
 mod end;
 mod log;
+mod memory;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -17,6 +18,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use mainstay_kernel::cgroup::Cgroup;
 use mainstay_kernel::inherit::{self, InheritError};
 use mainstay_kernel::signals::{Signal, SignalFd};
 use mainstay_kernel::{
@@ -33,6 +35,7 @@ use crate::record::{
 };
 use end::Ending;
 use log::Log;
+use memory::MemoryWatch;
 
 /// The name under which the agent hands the locked directory to the shim.
 pub(crate) const LOCK: &str = "lock";
@@ -96,13 +99,15 @@ fn run(spec_path: &Path) -> Result<(), Error> {
         Signal::QUIT,
     ];
     let signals = SignalFd::block(&signals).map_err(system("block signals"))?;
-    let files = Reserved::make(&directory).map_err(Error::Reserve)?;
+    let files = Reserved::make(&directory, &spec).map_err(Error::Reserve)?;
     let log = Log::open(&spec.log, spec.planned.spec.log, Instant::now());
+    let memory = MemoryWatch::of(&spec, Instant::now());
     let mut shim = Shim {
         spec,
         files,
         log,
         told_dropped: 0,
+        memory,
     };
     let (exit, cause) = match shim.start() {
         Ok((child, output)) => {
@@ -121,6 +126,7 @@ struct Shim {
     log: Log,
     /// The count of dropped bytes that stands in the file.
     told_dropped: u64,
+    memory: Option<MemoryWatch>,
 }
 
 /// What the shim is doing with its child.
@@ -169,27 +175,31 @@ impl Shim {
     }
 
     fn spawn(&mut self, output: &OwnedFd) -> Result<Child, StartFailure> {
-        let procs = match &self.spec.cgroup {
-            None => None,
-            Some(path) => match mainstay_kernel::cgroup::Cgroup::at(path).procs() {
-                Ok(procs) => Some(procs),
-                Err(error) => {
-                    return Err(self.refuse(
-                        StartFailure::System(error.raw_os_error().unwrap_or_default()),
-                        error,
-                    ));
-                }
-            },
+        let groups = self.spec.cgroup.iter().chain(&self.spec.limiting);
+        let procs: io::Result<Vec<OwnedFd>> = groups.map(|path| Cgroup::at(path).procs()).collect();
+        let procs = match procs {
+            Ok(procs) => procs,
+            Err(error) => {
+                let errno = error.raw_os_error().unwrap_or_default();
+                return Err(self.refuse(StartFailure::System(errno), error));
+            }
         };
         let account = match launch::account(&self.spec.launch) {
             Ok(account) => account,
             Err(error) => return Err(self.refuse(StartFailure::User, error)),
         };
-        let child = spawn_of(&self.spec, account, procs.as_ref())
+        let child = spawn_of(&self.spec, account, &procs)
             .output(output.as_fd())
             .start();
-        child
-            .map_err(|error| self.refuse(launch::failure(&self.spec.launch.program, &error), error))
+        child.map_err(|error| {
+            let failure = launch::failure(&self.spec.launch.program, &error);
+            let Some(barrier) = launch::shut_out(&self.spec, failure) else {
+                return self.refuse(failure, error);
+            };
+            let account = self.spec.launch.user.as_deref().unwrap_or_default();
+            let what = format!("account `{account}` may not enter `{}`", barrier.display());
+            self.refuse(StartFailure::ShutOut, what)
+        })
     }
 
     fn shim_record(&self, child: &Child) -> io::Result<ShimRecord> {
@@ -203,6 +213,7 @@ impl Shim {
             child: identity(child.pid())?,
             address: self.spec.address,
             since: crate::now(),
+            spec: Some(Box::new(self.spec.clone())),
         })
     }
 
@@ -251,6 +262,7 @@ impl Shim {
             }
             self.log.retry(now);
             self.tell_dropped();
+            self.tell_killed(now);
             while let Some(signal) = signals.next()? {
                 let kill_at = match &phase {
                     Phase::Running if signal == Signal::TERM.as_raw() => {
@@ -277,7 +289,8 @@ impl Shim {
             if !matches!(phase, Phase::Ending(_))
                 && let Some(ended) = reap_until(child)?
             {
-                phase = Phase::Ending(Ending::new(ended, self.spec.cgroup.as_deref(), now));
+                let exit = self.exit(ended, &phase);
+                phase = Phase::Ending(Ending::new(exit, &self.spec, now));
             }
         }
     }
@@ -288,7 +301,13 @@ impl Shim {
             Phase::Stopping { kill_at } => Some(*kill_at),
             Phase::Ending(ending) => Some(ending.next_deadline()),
         };
-        [own, self.log.next_deadline()].into_iter().flatten().min()
+        let memory = match phase {
+            Phase::Running | Phase::Stopping { .. } => self.memory.as_ref(),
+            Phase::Killed | Phase::Ending(_) => None,
+        };
+        let memory = memory.map(MemoryWatch::next_deadline);
+        let all = [own, memory, self.log.next_deadline()];
+        all.into_iter().flatten().min()
     }
 
     fn read(&mut self, pipe: &mut File, buffer: &mut [u8]) -> Pipe {
@@ -326,6 +345,27 @@ impl Shim {
         }
     }
 
+    /// Tells of processes that the kernel killed while the program goes on.
+    fn tell_killed(&mut self, now: Instant) {
+        if let Some(told) = self.memory.as_mut().and_then(|memory| memory.look(now)) {
+            self.log.note(now, &format!("{}: {told}", self.title()));
+        }
+    }
+
+    /// What the end of the program means. A SIGKILL that came from us is no want of memory.
+    fn exit(&mut self, ended: Ended, phase: &Phase) -> Exit {
+        let ours = matches!(phase, Phase::Killed);
+        let Some(memory) = self.memory.as_mut().filter(|_| !ours) else {
+            return memory::exit(ended);
+        };
+        let (exit, told) = memory.conclude(ended);
+        if let Some(told) = told {
+            self.log
+                .note(Instant::now(), &format!("{}: {told}", self.title()));
+        }
+        exit
+    }
+
     fn finish(&mut self, exit: Exit, cause: Cause) -> io::Result<()> {
         if !matches!(exit, Exit::NotStarted(_)) {
             self.log.note(
@@ -355,15 +395,11 @@ enum Pipe {
     Ended,
 }
 
-fn spawn_of<'a>(
-    spec: &AttemptSpec,
-    account: Option<Account>,
-    procs: Option<&'a OwnedFd>,
-) -> Spawn<'a> {
+fn spawn_of<'a>(spec: &AttemptSpec, account: Option<Account>, procs: &'a [OwnedFd]) -> Spawn<'a> {
     let mut spawn = launch::spawn(&spec.launch, account)
         .place(Place::OwnGroup)
         .life(Life::EndsWithParent);
-    if let Some(procs) = procs {
+    for procs in procs {
         spawn = spawn.cgroup(procs.as_fd());
     }
     spawn

@@ -1,25 +1,32 @@
 //! A whole agent with real shims and programs, without the HTTP in between.
 
+mod accounts;
 mod adoption;
 mod disk;
 mod ends;
+mod limits;
 mod link;
 mod probes;
+mod reboot;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::num::NonZeroU32;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use mainstay_ids::{Attempt, Generation, Incarnation, InstanceId, ServiceName, Version};
 use mainstay_kernel::procfs::{self, Liveness, Stat};
-use mainstay_model::service::{Check, HealthSpec, LogSpec, OnFailure, RolloutSpec, Step};
+use mainstay_model::service::{
+    Check, HealthSpec, LimitsSpec, LogSpec, OnFailure, RolloutSpec, Step,
+};
 use mainstay_model::{
     Exit, InstanceReport, NodePlan, NodeReport, PathPrefix, Phase, PlannedAction, PlannedInstance,
     ProbedHealth, ServiceSpec, Template,
 };
-use mainstay_testkit::{TempDir, program, sweep, wait_until, wait_until_async};
+use mainstay_testkit::{Spawned, TempDir, program, sweep, wait_until, wait_until_async};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -46,7 +53,7 @@ pub(super) enum Cgroups {
 /// A state directory; what its instances started is killed at the end.
 pub(super) struct State {
     path: PathBuf,
-    _dir: Option<TempDir>,
+    dir: Option<TempDir>,
     cgroups: Cgroups,
     shim: ShimProgram,
 }
@@ -56,7 +63,7 @@ impl State {
         let dir = TempDir::new("agent");
         Self {
             path: dir.path().canonicalize().unwrap(),
-            _dir: Some(dir),
+            dir: Some(dir),
             cgroups,
             shim: plain_shim(),
         }
@@ -65,7 +72,7 @@ impl State {
     pub(super) fn at(path: &Path) -> Self {
         Self {
             path: path.canonicalize().unwrap(),
-            _dir: None,
+            dir: None,
             cgroups: Cgroups::IfPossible,
             shim: plain_shim(),
         }
@@ -78,7 +85,7 @@ impl State {
             CancellationToken::new(),
         );
         if self.cgroups == Cgroups::None {
-            context.cgroups = None;
+            context.cgroups = Err(mainstay_kernel::cgroup::Unusable::NotRoot);
         }
         context
     }
@@ -100,6 +107,11 @@ impl State {
             task,
             generation: Generation::default(),
         }
+    }
+
+    /// The directory of the test.
+    pub(super) fn dir(&self) -> &TempDir {
+        self.dir.as_ref().expect("it was made by `new`")
     }
 
     pub(super) fn run(&self) -> PathBuf {
@@ -149,8 +161,8 @@ impl Drop for State {
                 Ok(None) => Err(format!("{id}'s shim lives")),
                 Ok(Some(_)) | Err(_) => Ok(()),
             });
-            if let Some(tree) = &context.cgroups {
-                super::instance::remove_cgroup(tree, &context.mark(), &id.to_string());
+            if let Ok(tree) = &context.cgroups {
+                super::groups::remove(tree, &context.mark(), &id);
             }
         }
     }
@@ -276,12 +288,16 @@ pub(super) fn web(exec: &[&str], check: Check) -> PlannedInstance {
             timeout: Duration::from_secs(2),
             fall: one,
             rise: one,
+            start: None,
+            restart: None,
         },
         instances: 1,
         rollout: RolloutSpec {
             step: Step::Count(one),
             hold: Duration::ZERO,
             deadline: Duration::from_secs(10),
+            progress: mainstay_model::service::PROGRESS,
+            canary: None,
             on_failure: OnFailure::Rollback,
         },
         drain: Duration::from_secs(1),
@@ -291,6 +307,11 @@ pub(super) fn web(exec: &[&str], check: Check) -> PlannedInstance {
             keep: 2,
         },
         slo: None,
+        needs: BTreeSet::new(),
+        before: Vec::new(),
+        schedule: None,
+        limits: LimitsSpec::default(),
+        secrets: BTreeMap::new(),
         artifact: None,
     };
     PlannedInstance {
@@ -317,6 +338,12 @@ pub(super) fn python(code: &str) -> PlannedInstance {
 pub(super) fn to_stop(mut planned: PlannedInstance) -> PlannedInstance {
     planned.action = PlannedAction::Stop;
     planned
+}
+
+/// Makes an empty file into which every account may write.
+pub(super) fn for_all(path: &Path) {
+    fs::write(path, "").unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o666)).unwrap();
 }
 
 pub(super) fn is_alive(pid: u32) -> bool {
@@ -351,6 +378,8 @@ async fn system_an_instance_is_started_probed_stopped_and_forgotten() {
         (report.version, report.attempt, report.last_exit),
         (Version(4), Attempt::FIRST, None)
     );
+    let capacity = agent.report().unwrap().capacity.unwrap();
+    assert!(capacity.cpu_thousandths >= 1 && capacity.memory_bytes > 1 << 20);
     let environ = fs::read(format!("/proc/{pid}/environ")).unwrap();
     let environ = String::from_utf8(environ).unwrap();
     for part in [

@@ -2,23 +2,7 @@
 //! (whoever may open it is trusted, like the owner of the files) and on a loopback port with the
 //! bearer token of the file `token`.
 //!
-//! | Method, path | Request | Answer |
-//! |---|---|---|
-//! | GET `/v1/status` | | [`Status`] |
-//! | POST `/v1/services` | [`Apply`] | [`Applied`] |
-//! | GET `/v1/services` | | list of [`ServiceStatus`] |
-//! | GET `/v1/services/{name}/spec` | | [`ServiceSpec`]: the wanted version's |
-//! | POST `/v1/services/{name}/scale` | [`Scale`] | [`Accepted`] |
-//! | POST `/v1/services/{name}/rollback` | [`Rollback`] | [`Accepted`] |
-//! | DELETE `/v1/services/{name}` | | [`Accepted`] |
-//! | GET `/v1/instances` | | list of [`InstanceStatus`] |
-//! | GET `/v1/events?after=N&follow=true` | | NDJSON of [`mainstay_model::Event`] |
-//! | GET `/v1/watch/routes?name=N&incarnation=I` | | NDJSON of [`mainstay_model::Routing`] |
-//! | POST `/v1/consumers/ack` | [`mainstay_model::Ack`] | [`Accepted`] |
-//! | POST `/v1/consumers/farewell` | [`mainstay_model::routing::Farewell`] | [`Accepted`] |
-//! | GET `/v1/watch/plan?node=N&incarnation=I` | | NDJSON of [`mainstay_model::NodePlan`] |
-//! | POST `/v1/nodes/report` | [`mainstay_model::NodeReport`] | [`Accepted`] |
-//! | POST `/v1/shutdown` | | [`Accepted`]: drains and stops everything |
+//! Which path takes and gives what is the table of [`crate::calls`].
 //!
 //! A watch sends the newest state at once and on each change; states in between may be skipped. An
 //! empty line each second shows that the watch is alive. Every refusal is a [`Problem`].
@@ -26,11 +10,13 @@
 use std::net::SocketAddr;
 
 use mainstay_ids::{
-    Attempt, ConsumerId, Generation, InstanceId, NodeName, ServiceName, Timestamp, Version,
+    Attempt, ConsumerId, Generation, Incarnation, InstanceId, NodeName, ServiceName, Timestamp,
+    Version,
 };
 use mainstay_model::routing::Unavailable;
 use mainstay_model::{Exit, ServiceSpec};
-pub use mainstay_model::{InstanceState, ServiceState};
+pub use mainstay_model::{InstanceState, ProblemCode, ServiceState};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The largest request body that the API takes: a file with a few hundred services is below 1 MiB.
@@ -41,7 +27,7 @@ pub const BODY_LEN_MAX: usize = 4 * 1024 * 1024;
 pub const WATCH_PULSE: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Declares services: each is added, or changed if it differs; others are left alone.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Apply {
     /// The services.
@@ -52,7 +38,7 @@ pub struct Apply {
 }
 
 /// What became of a declaration.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Applied {
     /// One entry per declared service, in its order.
     pub services: Vec<AppliedService>,
@@ -64,7 +50,7 @@ pub struct Applied {
 }
 
 /// What became of one service's declaration.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AppliedService {
     /// The service.
     pub service: ServiceName,
@@ -75,7 +61,7 @@ pub struct AppliedService {
 }
 
 /// What a declaration changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
     /// The service is new.
@@ -89,7 +75,7 @@ pub enum Change {
 }
 
 /// Sets the wanted number of instances.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Scale {
     /// 0 to [`mainstay_model::service::INSTANCES_MAX`].
@@ -97,7 +83,7 @@ pub struct Scale {
 }
 
 /// Goes back to an earlier version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rollback {
     /// Which; `None` is the last one before the current that was wholly healthy.
@@ -105,7 +91,7 @@ pub struct Rollback {
 }
 
 /// A change was taken over.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Accepted {
     /// The number of the last event before it.
     pub event: u64,
@@ -115,7 +101,7 @@ pub struct Accepted {
 }
 
 /// The whole at a glance.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     /// The program's version.
     pub mainstay: String,
@@ -134,7 +120,7 @@ pub struct Status {
 }
 
 /// One follower of the routes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ConsumerStatus {
     /// Who.
     pub consumer: ConsumerId,
@@ -148,7 +134,7 @@ pub struct ConsumerStatus {
 }
 
 /// One node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NodeStatus {
     /// Its name.
     pub node: NodeName,
@@ -159,7 +145,7 @@ pub struct NodeStatus {
 }
 
 /// One service.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ServiceStatus {
     /// Its name.
     pub service: ServiceName,
@@ -183,10 +169,13 @@ pub struct ServiceStatus {
     pub slo: Option<mainstay_model::service::Slo>,
     /// Its versions that can be gone back to, the oldest first.
     pub versions: Vec<Version>,
+    /// What its rollout waits for, if one is under way.
+    #[serde(default)]
+    pub wait: Option<mainstay_model::event::Wait>,
 }
 
 /// One instance.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct InstanceStatus {
     /// Which.
     pub instance: InstanceId,
@@ -213,34 +202,66 @@ pub struct InstanceStatus {
     pub probe_failure: Option<String>,
 }
 
+/// The query of `/v1/watch/routes`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RoutesQuery {
+    /// The follower's name; it is waited for before an instance is stopped.
+    pub name: String,
+    /// Which start of it.
+    pub incarnation: Incarnation,
+}
+
+/// The query of `/v1/watch/plan`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PlanQuery {
+    /// The agent's node.
+    pub node: NodeName,
+    /// Which start of the agent.
+    pub incarnation: Incarnation,
+}
+
+/// The query of `/v1/events`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EventsQuery {
+    /// Only events behind this number.
+    #[serde(default)]
+    pub after: u64,
+    /// Go on behind the last one that there is.
+    #[serde(default)]
+    pub follow: bool,
+    /// Only events of this service.
+    pub service: Option<ServiceName>,
+}
+
 /// A refusal, as the body of a 4xx or 5xx answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[error("{message}")]
 pub struct Problem {
-    /// A stable word for programs.
+    /// A stable word for programs; `mainstay explain CODE` tells more.
     pub code: ProblemCode,
     /// What was attempted, on what, and why it was refused.
     pub message: String,
     /// What to do about it.
-    pub remedy: Option<String>,
+    pub remedy: String,
 }
 
-/// The kinds of refusal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ProblemCode {
-    /// The request is not what the path takes.
-    BadRequest,
-    /// The token is missing or wrong, or the caller's origin is not allowed.
-    Unauthorized,
-    /// There is no such thing.
-    NotFound,
-    /// The state does not allow it now.
-    Conflict,
-    /// The declaration contradicts another service's.
-    Invalid,
-    /// The control centre cannot write its state.
-    Storage,
-    /// Something that should not happen.
-    Internal,
+impl Problem {
+    /// A refusal with the code's own remedy.
+    pub fn new(code: ProblemCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            remedy: code.remedy().to_owned(),
+        }
+    }
+
+    /// The same with a remedy that knows more of the case.
+    #[must_use]
+    pub fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = remedy.into();
+        self
+    }
 }

@@ -126,11 +126,12 @@ fn a_service_with_nothing_but_a_program_gets_the_safe_defaults() {
     assert_eq!((spec.address, spec.http, spec.user), (None, None, None));
     let text = r#"
         instances = 1
-        health    = { tcp = true, every = "1s", timeout = "1s", fall = 2, rise = 1 }
-        rollout   = { step = "25%", hold = "5s", deadline = "60s", on_failure = "rollback" }
+        health    = { tcp = true, every = "1s", timeout = "1s", fall = 2, rise = 1, start = "60s", restart = "60s" }
+        rollout   = { step = "25%", hold = "5s", deadline = "60s", progress = "10m", on_failure = "rollback" }
         drain     = "30s"
         grace     = "10s"
         log       = { size = "10MiB", keep = 3 }
+        needs     = []
     "#;
     assert_eq!(
         only(&with(text)),
@@ -188,8 +189,8 @@ fn the_schema_and_the_parser_know_the_same_keys() {
     }
     assert_eq!(
         tables.len(),
-        7,
-        "file, service, http, health, rollout, log, slo"
+        9,
+        "file, service, http, health, rollout, log, slo, schedule, limits"
     );
     for (path, table) in tables {
         let keys: Vec<_> = table["properties"]
@@ -228,7 +229,7 @@ fn the_schema_and_the_parser_know_the_same_keys() {
         let required = table["required"].as_array().map_or(0, Vec::len);
         let expected = match path.as_str() {
             "service.x.slo." => 2,
-            "" | "service.x." => 1,
+            "" | "service.x." | "service.x.schedule." => 1,
             _ => 0,
         };
         assert_eq!(required, expected, "{path}");

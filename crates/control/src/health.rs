@@ -156,6 +156,8 @@ mod tests {
             timeout: Duration::from_secs(1),
             fall: NonZeroU32::new(fall).expect("not zero"),
             rise: NonZeroU32::new(rise).expect("not zero"),
+            start: None,
+            restart: None,
         };
         Health::new(&spec, at(0))
     }

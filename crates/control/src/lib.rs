@@ -21,8 +21,7 @@ pub mod restart;
 pub use cluster::Control;
 pub use cluster::consumers::{CONSUMER_LEASE, Presence};
 pub use cluster::contract::{
-    AcknowledgedDrain, Apply, Change, Clock, Input, Note, Refusal, RefusalKind, Reply,
-    ServiceChange, Settings,
+    AcknowledgedDrain, Apply, Change, Clock, Input, Note, Refusal, Reply, ServiceChange, Settings,
 };
 pub use cluster::snapshot::{RestoreError, SNAPSHOT_FORMAT, Snapshot};
 pub use cluster::views::{ConsumerView, InstanceView, NodeView, ServiceView};

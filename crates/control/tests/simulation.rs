@@ -345,9 +345,11 @@ impl Simulation {
             && control.services().all(|service| match service.state {
                 ServiceState::Steady | ServiceState::Failed => true,
                 ServiceState::Degraded => !is_good(service.spec),
-                ServiceState::RollingOut | ServiceState::RollingBack | ServiceState::Removing => {
-                    false
-                }
+                ServiceState::RollingOut
+                | ServiceState::RollingBack
+                | ServiceState::Paused
+                | ServiceState::AwaitsPromotion
+                | ServiceState::Removing => false,
             })
             && control.instances().all(|instance| {
                 use mainstay_model::InstanceState as State;

@@ -102,6 +102,30 @@ pub mod text {
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
         super::parse(&String::deserialize(from)?).map_err(D::Error::custom)
     }
+
+    /// The same for a duration that there may be none of.
+    pub mod optional {
+        use alloc::string::String;
+        use core::time::Duration;
+        use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+        /// Writes the duration as [`crate::duration::display`] does, or nothing.
+        pub fn serialize<S: Serializer>(
+            duration: &Option<Duration>,
+            to: S,
+        ) -> Result<S::Ok, S::Error> {
+            duration.map(crate::duration::display).serialize(to)
+        }
+
+        /// Reads what [`crate::duration::parse`] reads, or nothing.
+        pub fn deserialize<'de, D: Deserializer<'de>>(
+            from: D,
+        ) -> Result<Option<Duration>, D::Error> {
+            let text = Option::<String>::deserialize(from)?;
+            let parsed = text.map(|text| crate::duration::parse(&text));
+            parsed.transpose().map_err(D::Error::custom)
+        }
+    }
 }
 
 #[cfg(test)]

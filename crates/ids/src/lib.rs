@@ -15,13 +15,14 @@ pub mod time;
 
 pub use generation::{Epoch, Generation, Revision};
 pub use instance::{Attempt, ConsumerId, Incarnation, InstanceId};
-pub use name::{NodeName, ServiceName};
+pub use name::{NodeName, SecretName, ServiceName};
 pub use time::{Instant, Timestamp};
 
 /// The number of one accepted content of a service's declaration, counted from 1 per service.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
 )]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct Version(pub u32);
 

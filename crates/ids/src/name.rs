@@ -63,6 +63,7 @@ macro_rules! name_type {
     ($(#[$doc:meta])* $type:ident) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
         #[serde(try_from = "String", into = "String")]
         pub struct $type(String);
 
@@ -115,6 +116,10 @@ name_type! {
 name_type! {
     /// The name of a machine.
     NodeName
+}
+name_type! {
+    /// The name of a secret, under which services refer to its value.
+    SecretName
 }
 
 #[cfg(test)]

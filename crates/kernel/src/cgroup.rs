@@ -1,7 +1,11 @@
-//! Groups of processes that none of them can leave: version 2 cgroups, alone or beside version 1.
+//! Groups of processes that none of them can leave, and what each may use: version 2 cgroups, alone
+//! or beside version 1, or version 1 alone.
 //!
-//! No controller is switched on: only membership, `cgroup.kill` and `cgroup.events` are used, which
-//! every version 2 tree has.
+//! Membership, `cgroup.kill` and `cgroup.events` need version 2 and no controller. A controller is
+//! switched on for the first group that is to be limited by it.
+
+mod limit;
+mod tree;
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek};
@@ -10,9 +14,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Access, access, statfs};
+use rustix::fs::statfs;
 
 use crate::identity::raw_pid;
+
+pub use limit::{Controller, LimitError, Limits, Obstacle};
+pub use tree::{Groups, MakeError, Tree};
 
 /// `CGROUP2_SUPER_MAGIC` of `linux/magic.h`.
 const VERSION_2: u64 = 0x6367_7270;
@@ -25,10 +32,10 @@ const TMPFS: u64 = 0x0102_1994;
 pub enum Mounted {
     /// Only version 2, here.
     Version2(PathBuf),
-    /// Version 1, and a version 2 tree without controllers here.
+    /// Version 1, and a version 2 tree without most controllers here.
     Hybrid(PathBuf),
-    /// Only version 1.
-    Version1,
+    /// Only version 1, each controller in a directory here.
+    Version1(PathBuf),
     /// Not at all.
     Nowhere,
 }
@@ -49,23 +56,8 @@ impl Mounted {
         match kind(root) {
             Some(VERSION_2) => Self::Version2(root.to_owned()),
             Some(TMPFS) if kind(&unified) == Some(VERSION_2) => Self::Hybrid(unified),
-            Some(TMPFS) => Self::Version1,
+            Some(TMPFS) => Self::Version1(root.to_owned()),
             Some(_) | None => Self::Nowhere,
-        }
-    }
-
-    /// The tree in which this process may make groups; `Err` says why there is none.
-    pub fn usable(&self) -> Result<Tree, Unusable> {
-        let root = match self {
-            Self::Version2(root) | Self::Hybrid(root) => root,
-            Self::Version1 | Self::Nowhere => return Err(Unusable::NoVersion2),
-        };
-        if !rustix::process::geteuid().is_root() {
-            return Err(Unusable::NotRoot);
-        }
-        match access(root, Access::WRITE_OK) {
-            Ok(()) => Ok(Tree(root.clone())),
-            Err(_) => Err(Unusable::ReadOnly),
         }
     }
 }
@@ -73,39 +65,15 @@ impl Mounted {
 /// Why no groups can be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unusable {
-    /// There is no version 2 tree.
-    #[error("no version 2 cgroups are mounted")]
-    NoVersion2,
+    /// There is no tree.
+    #[error("no cgroups are mounted")]
+    NotMounted,
     /// Only root may.
     #[error("not running as root")]
     NotRoot,
     /// As in most containers.
     #[error("the cgroup tree is read-only")]
     ReadOnly,
-}
-
-/// A tree in which groups may be made.
-#[derive(Debug, Clone)]
-pub struct Tree(PathBuf);
-
-impl Tree {
-    /// Makes the group `name` (`a/b/c`) with all that lie above it, or finds it.
-    pub fn make(&self, name: &str) -> io::Result<Cgroup> {
-        let path = self.0.join(name);
-        fs::create_dir_all(&path)?;
-        Ok(Cgroup { path })
-    }
-
-    /// The group `name`, which need not exist.
-    pub fn existing(&self, name: &str) -> Cgroup {
-        Cgroup::at(self.0.join(name))
-    }
-
-    /// Removes the group `name` if nothing is in it or below it.
-    pub fn remove_empty(&self, name: &str) {
-        // The kernel refuses it while it is in use, which is as good.
-        let _ = fs::remove_dir(self.0.join(name));
-    }
 }
 
 /// One group.
@@ -168,6 +136,12 @@ impl Cgroup {
                 Err(error)
             }
         })
+    }
+
+    /// How many processes in it the kernel has killed since it was made because they reached its
+    /// limit of memory; `None` where it has no such limit, or the kernel does not say.
+    pub fn oom_kills(&self) -> Option<u64> {
+        limit::oom_kills(&self.path)
     }
 
     /// The kernel wakes those who poll `cgroup.events` when it changes.
@@ -253,10 +227,7 @@ mod tests {
     fn a_directory_that_is_no_cgroup_mount_is_none() {
         assert_eq!(Mounted::detect_at(Path::new("/nowhere")), Mounted::Nowhere);
         assert_eq!(Mounted::detect_at(Path::new("/proc")), Mounted::Nowhere);
-        assert_eq!(
-            Mounted::Version1.usable().unwrap_err(),
-            Unusable::NoVersion2
-        );
+        assert_eq!(Mounted::Nowhere.usable().unwrap_err(), Unusable::NotMounted);
     }
 
     /// `kill`: by the kernel, or member by member as on kernels without `cgroup.kill`.
@@ -264,9 +235,14 @@ mod tests {
         let Ok(tree) = Mounted::detect().usable() else {
             return skip("needs root and version 2 cgroups");
         };
-        let group = tree
-            .make(&format!("mainstay-test-{name}-{}", std::process::id()))
-            .unwrap();
+        let name = format!("mainstay-test-{name}-{}", std::process::id());
+        let Ok(Groups {
+            members: Some(group),
+            ..
+        }) = tree.make(&name, Limits::default())
+        else {
+            return skip("needs version 2 cgroups");
+        };
         let dir = TempDir::new("cgroup");
         let log = File::create(dir.join("log")).unwrap();
         let code = "import os, signal\n\

@@ -120,7 +120,8 @@ pub(crate) fn raw_pid(pid: u32) -> Option<Pid> {
     i32::try_from(pid).ok().and_then(Pid::from_raw)
 }
 
-fn boot_id() -> io::Result<String> {
+/// Which start of the machine this is.
+pub fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?
         .trim_end()
         .to_owned())

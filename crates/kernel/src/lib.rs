@@ -8,8 +8,10 @@
 #![deny(clippy::undocumented_unsafe_blocks)]
 
 pub mod account;
+pub mod capacity;
 pub mod cgroup;
 pub mod inherit;
+pub mod peer;
 pub mod procfs;
 pub mod signals;
 pub mod strays;
@@ -20,7 +22,7 @@ pub mod spawn;
 mod watched;
 
 pub use account::Account;
-pub use identity::{Identity, Pidfd};
+pub use identity::{Identity, Pidfd, boot_id};
 pub use reap::{Ended, Reaped, become_subreaper, reap_any, try_reap};
-pub use spawn::{Child, Life, Place, Spawn, SpawnError, Step};
+pub use spawn::{Child, Life, Place, Rights, Spawn, SpawnError, Step};
 pub use watched::Watched;

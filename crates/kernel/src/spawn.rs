@@ -36,9 +36,20 @@ pub struct Spawn<'a> {
     account: Option<Account>,
     standard: [Option<BorrowedFd<'a>>; 3],
     passed: Vec<(String, BorrowedFd<'a>)>,
-    cgroup: Option<BorrowedFd<'a>>,
+    cgroups: Vec<BorrowedFd<'a>>,
     place: Place,
     life: Life,
+    rights: Rights,
+    umask: Option<u32>,
+}
+
+/// Whether a process, and what it starts, may gain rights by executing a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rights {
+    /// A set-user-ID program such as `sudo` works.
+    MayGrow,
+    /// Such a program runs with the rights that the process has already (`PR_SET_NO_NEW_PRIVS`).
+    NeverGrow,
 }
 
 /// Where a process stands among sessions and groups.
@@ -137,9 +148,11 @@ impl<'a> Spawn<'a> {
             account: None,
             standard: [None; 3],
             passed: Vec::new(),
-            cgroup: None,
+            cgroups: Vec::new(),
             place: Place::Parents,
             life: Life::OfItsOwn,
+            rights: Rights::MayGrow,
+            umask: None,
         }
     }
 
@@ -216,10 +229,10 @@ impl<'a> Spawn<'a> {
         self
     }
 
-    /// The `cgroup.procs` of the group that it enters before its program runs.
+    /// The `cgroup.procs` of a group that it enters before its program runs; one for each tree.
     #[must_use]
     pub fn cgroup(mut self, procs: BorrowedFd<'a>) -> Self {
-        self.cgroup = Some(procs);
+        self.cgroups.push(procs);
         self
     }
 
@@ -234,6 +247,20 @@ impl<'a> Spawn<'a> {
     #[must_use]
     pub fn life(mut self, life: Life) -> Self {
         self.life = life;
+        self
+    }
+
+    /// Whether it may gain rights.
+    #[must_use]
+    pub fn rights(mut self, rights: Rights) -> Self {
+        self.rights = rights;
+        self
+    }
+
+    /// The permissions that files lack which it makes; otherwise this process's own.
+    #[must_use]
+    pub fn umask(mut self, mask: u32) -> Self {
+        self.umask = Some(mask);
         self
     }
 
@@ -317,8 +344,14 @@ impl<'a> Spawn<'a> {
         Ok(Plan {
             place: self.place,
             life: self.life,
-            cgroup: self.cgroup.map_or(Ok(None), |fd| raise(fd).map(Some))?,
-            account: self.account.clone().filter(|account| !account.is_own()),
+            rights: self.rights,
+            umask: self.umask,
+            cgroups: self
+                .cgroups
+                .iter()
+                .map(|fd| raise(*fd))
+                .collect::<Result<_, _>>()?,
+            account: self.account.clone().filter(Account::is_to_be_taken),
             directory: self
                 .directory
                 .as_deref()
@@ -397,7 +430,9 @@ impl Child {
 struct Plan {
     place: Place,
     life: Life,
-    cgroup: Option<OwnedFd>,
+    rights: Rights,
+    umask: Option<u32>,
+    cgroups: Vec<OwnedFd>,
     account: Option<Account>,
     directory: Option<CString>,
     descriptors: Vec<(OwnedFd, RawFd)>,
@@ -456,7 +491,7 @@ impl Plan {
                 Place::OwnSession => libc::setsid(),
             };
             done(placed >= 0, Step::Place)?;
-            if let Some(procs) = &self.cgroup {
+            for procs in &self.cgroups {
                 // `cgroup.procs`: 0 is the writer.
                 done(
                     libc::write(procs.as_raw_fd(), c"0".as_ptr().cast(), 1) == 1,
@@ -480,6 +515,15 @@ impl Plan {
             }
             if let Some(directory) = &self.directory {
                 done(libc::chdir(directory.as_ptr()) == 0, Step::Directory)?;
+            }
+            if let Some(mask) = self.umask {
+                libc::umask(mask);
+            }
+            if self.rights == Rights::NeverGrow {
+                done(
+                    libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0,
+                    Step::User,
+                )?;
             }
             // After the change of account, which takes the setting back.
             if self.life == Life::EndsWithParent {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustix::process::{Signal, kill_process};
 
-use crate::identity::{Identity, Pidfd, raw_pid};
+use crate::identity::{Identity, Pidfd, boot_id, raw_pid};
 use crate::procfs::{self, Liveness, Stat};
 
 /// How often the list of processes is read again, because one may be born while it is read. Each
@@ -92,11 +92,15 @@ impl Strays {
     }
 
     /// A number is not given to a new process while a session bears it. So when a process has the
-    /// leader's number, it is either the leader or the old session had become empty before.
+    /// leader's number, it is either the leader or the old session had become empty before. After
+    /// another start of the machine, the number is somebody else's in any case.
     fn session_number(&self) -> io::Result<Option<u32>> {
         let Some(leader) = &self.session else {
             return Ok(None);
         };
+        if leader.boot_id != boot_id()? {
+            return Ok(None);
+        }
         Ok(match Identity::of(leader.pid)? {
             Some(now) if now != *leader => None,
             Some(_) | None => Some(leader.pid),
@@ -129,6 +133,22 @@ mod tests {
         assert_eq!(ours.wait(Duration::from_secs(20)), Ended::Signal(9));
         assert_eq!(other.ended(), None);
         assert_eq!(strays.kill().unwrap(), 0);
+    }
+
+    #[test]
+    fn a_session_of_a_dead_leader_counts_and_one_from_before_a_reboot_does_not() {
+        let of_boot = |boot_id| Strays {
+            session: Some(Identity {
+                // More than Linux gives.
+                pid: i32::MAX.unsigned_abs(),
+                start_ticks: 1,
+                boot_id,
+            }),
+            marks: Vec::new(),
+        };
+        let this = of_boot(boot_id().unwrap()).session_number().unwrap();
+        assert_eq!(this, Some(i32::MAX.unsigned_abs()));
+        assert_eq!(of_boot("0".into()).session_number().unwrap(), None);
     }
 
     #[test]

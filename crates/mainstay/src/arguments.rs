@@ -113,8 +113,13 @@ pub(crate) enum Command {
         /// The service file.
         file: PathBuf,
     },
-    /// Print the JSON schema of the service file, for editors.
-    Schema,
+    /// Print the JSON schema of the service file, for editors; or, with `--api`, the API's OpenAPI
+    /// document.
+    Schema {
+        /// The HTTP API instead of the service file.
+        #[arg(long)]
+        api: bool,
+    },
     /// Print the completions for a shell, for instance `mainstay completions bash`.
     Completions {
         /// Which shell.
@@ -135,6 +140,10 @@ pub(crate) struct Dev {
     /// Where the API listens beside its unix socket; port 0 picks a free one.
     #[arg(long, default_value = "127.0.0.1:7770", value_name = "IP:PORT")]
     pub(crate) api: SocketAddr,
+    /// The group whose members may use Mainstay, too; by default nobody but this account and root.
+    /// They can run programs as this account.
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) api_group: Option<String>,
     /// How many threads the gateway uses; by default one per core.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) workers: Option<u16>,
@@ -144,6 +153,9 @@ pub(crate) struct Dev {
     /// Test seam: stop instances without waiting for anybody's acknowledgement.
     #[arg(long, hide = true)]
     pub(crate) unsafe_no_acknowledged_drain: bool,
+    /// Test seam: an agent that starts ignores the instances that run.
+    #[arg(long, hide = true)]
+    pub(crate) unsafe_no_adoption: bool,
 }
 
 /// On or off.
@@ -255,7 +267,7 @@ pub(crate) enum Internal {
     /// The control centre.
     Server(ServerProcess),
     /// The agent.
-    Agent(Start),
+    Agent(AgentProcess),
     /// The gateway.
     Gateway(GatewayProcess),
 }
@@ -278,8 +290,19 @@ pub(crate) struct ServerProcess {
     /// Where the gateway listens, to be shown.
     #[arg(long)]
     pub(crate) entry: SocketAddr,
+    /// The number of the group whose members may call.
+    #[arg(long)]
+    pub(crate) api_group: Option<u32>,
     #[arg(long)]
     pub(crate) unsafe_no_acknowledged_drain: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentProcess {
+    #[command(flatten)]
+    pub(crate) start: Start,
+    #[arg(long)]
+    pub(crate) unsafe_no_adoption: bool,
 }
 
 #[derive(Debug, Args)]

@@ -202,13 +202,18 @@ fn progress(goal: Goal, status: Option<&ServiceStatus>) -> Progress {
         (Goal::Gone, Some(_)) => Progress::Pending,
         (Goal::Ready(_), None) => Progress::Missed,
         (Goal::Ready(version), Some(status)) => match status.state {
-            ServiceState::Steady if status.version == version => Progress::Reached,
+            // The rest is up to whoever promotes it.
+            ServiceState::Steady | ServiceState::AwaitsPromotion if status.version == version => {
+                Progress::Reached
+            }
             ServiceState::Failed | ServiceState::Removing => Progress::Missed,
             ServiceState::Steady | ServiceState::Degraded if status.version != version => {
                 Progress::Missed
             }
             ServiceState::Steady
             | ServiceState::Degraded
+            | ServiceState::Paused
+            | ServiceState::AwaitsPromotion
             | ServiceState::RollingOut
             | ServiceState::RollingBack => Progress::Pending,
         },

@@ -47,7 +47,8 @@ fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let Arguments { place, command } = arguments;
     match command {
         Command::Internal(internal) => role::run(&place, internal),
-        Command::Schema => command::schema::run(),
+        Command::Schema { api: false } => command::schema::print(&mainstay_api::file::schema()),
+        Command::Schema { api: true } => command::schema::print(&mainstay_api::openapi::document()),
         Command::Validate { file } => command::validate::run(&place, &file),
         Command::Completions { shell } => {
             let mut parser = Arguments::command();
@@ -93,7 +94,7 @@ async fn run_online(place: &arguments::Place, command: Command) -> anyhow::Resul
         } => command::down::run(place, services, waiting).await,
         Command::Prove(prove) => command::prove::run(place, prove).await,
         Command::Internal(_)
-        | Command::Schema
+        | Command::Schema { .. }
         | Command::Validate { .. }
         | Command::Completions { .. } => unreachable!("handled without a runtime"),
     }

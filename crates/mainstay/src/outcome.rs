@@ -83,7 +83,7 @@ fn classify(error: &anyhow::Error) -> (Outcome, Option<String>) {
         return (failure.outcome, failure.remedy.clone());
     }
     match error.downcast_ref::<client::Error>() {
-        Some(client::Error::Refused(problem)) => (Outcome::Refused, problem.remedy.clone()),
+        Some(client::Error::Refused(problem)) => (Outcome::Refused, Some(problem.remedy.clone())),
         Some(transient) if transient.is_transient() => {
             let remedy = "start `mainstay dev FILE` here, or name its state directory with --state";
             (Outcome::Unreachable, Some(remedy.to_owned()))

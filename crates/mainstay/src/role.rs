@@ -10,7 +10,7 @@ use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 use anyhow::Context;
-use mainstay_agent::ShimProgram;
+use mainstay_agent::{Adoption, ShimProgram};
 use mainstay_control::AcknowledgedDrain;
 use mainstay_gateway::{AccessLogTo, Deadlines, Seams};
 use mainstay_ids::Incarnation;
@@ -18,7 +18,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::arguments::{GatewayProcess, Internal, Place, ServerProcess, Start, Switch};
+use crate::arguments::{AgentProcess, GatewayProcess, Internal, Place, ServerProcess, Switch};
 use crate::command::API_SOCKET;
 use crate::outcome::Outcome;
 use crate::supervisor::claim::{self, CLAIM};
@@ -42,7 +42,7 @@ pub(crate) fn run(place: &Place, internal: Internal) -> anyhow::Result<Outcome> 
     }
     match internal {
         Internal::Server(server) => run_server(place, &server, sockets)?,
-        Internal::Agent(start) => run_agent(place, start)?,
+        Internal::Agent(agent) => run_agent(place, agent)?,
         Internal::Gateway(gateway) => run_gateway(place, &gateway, sockets)?,
     }
     Ok(Outcome::Holds)
@@ -50,7 +50,7 @@ pub(crate) fn run(place: &Place, internal: Internal) -> anyhow::Result<Outcome> 
 
 fn incarnation(internal: &Internal) -> Incarnation {
     let (Internal::Server(ServerProcess { start, .. })
-    | Internal::Agent(start)
+    | Internal::Agent(AgentProcess { start, .. })
     | Internal::Gateway(GatewayProcess { start, .. })) = internal;
     Incarnation(start.incarnation)
 }
@@ -101,6 +101,7 @@ fn run_server(place: &Place, server: &ServerProcess, mut sockets: Inherited) -> 
         node: server.start.node.clone(),
         incarnation: Incarnation(server.start.incarnation),
         entry: vec![server.entry],
+        api_group: server.api_group,
         acknowledged_drain,
     };
     let sockets = mainstay_server::Sockets {
@@ -114,7 +115,11 @@ fn run_server(place: &Place, server: &ServerProcess, mut sockets: Inherited) -> 
     })
 }
 
-fn run_agent(place: &Place, start: Start) -> anyhow::Result<()> {
+fn run_agent(place: &Place, agent: AgentProcess) -> anyhow::Result<()> {
+    let AgentProcess {
+        start,
+        unsafe_no_adoption,
+    } = agent;
     let options = mainstay_agent::Options {
         state: place.state.clone(),
         node: start.node,
@@ -123,6 +128,11 @@ fn run_agent(place: &Place, start: Start) -> anyhow::Result<()> {
         shim: ShimProgram {
             program: None,
             arguments: vec!["internal".into(), "shim".into()],
+        },
+        adoption: if unsafe_no_adoption {
+            Adoption::Off
+        } else {
+            Adoption::On
         },
     };
     on_runtime(async |stop| {

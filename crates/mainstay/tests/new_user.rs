@@ -376,6 +376,10 @@ fn system_the_completions_and_the_schema_are_printed_without_a_running_mainstay(
     let schema = running.run(&["schema"]);
     let schema: serde_json::Value = serde_json::from_slice(&schema.stdout).unwrap();
     assert!(schema.to_string().contains("on_failure"));
+    let api = running.run(&["schema", "--api"]);
+    let api: serde_json::Value = serde_json::from_slice(&api.stdout).unwrap();
+    assert_eq!(api["openapi"], "3.1.0");
+    assert!(api["paths"]["/v1/services"]["post"].is_object());
 }
 
 #[test]

@@ -8,7 +8,7 @@ mod running;
 use std::process::Output;
 
 use mainstay_testkit::{Ended, Spawned, wait_until};
-use running::{MAINSTAY, PATIENCE, Running, kill, python_server, text};
+use running::{MAINSTAY, PATIENCE, Running, echo_server, kill, text};
 use rustix::process::Signal;
 
 /// Three instances that each need 30 ms for an answer, so that some are always at work.
@@ -20,19 +20,6 @@ rollout = { step = 1, hold = "200ms", deadline = "20s" }
 drain = "10s"
 grace = "2s"
 "#;
-
-/// Echoes the nonce of `prove`, as the examples do, and ends at once on SIGTERM: nothing but an
-/// acknowledged drain saves its requests.
-fn echo_server() -> String {
-    let server = python_server("import time").replace(
-        "    def do_GET(self):\n        body =",
-        "    def do_POST(self):\n        self.rfile.read(int(self.headers['content-length'] or 0))\n        self.do_GET()\n    def do_GET(self):\n        time.sleep(0.03)\n        nonce = self.headers['x-prove-nonce'] or ''\n        body = nonce.encode() +",
-    );
-    server.replace(
-        "        self.send_header(\"content-length\"",
-        "        self.send_header(\"x-prove-nonce\", nonce)\n        self.send_header(\"content-length\"",
-    )
-}
 
 fn start(name: &str, arguments: &[&str]) -> Running {
     let mut running = Running::prepare(name);

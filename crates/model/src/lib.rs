@@ -9,8 +9,10 @@
 
 extern crate alloc;
 
+pub mod cron;
 pub mod event;
 pub mod plan;
+pub mod problem;
 pub mod report;
 pub mod route;
 pub mod routing;
@@ -18,9 +20,13 @@ pub mod service;
 pub mod status;
 pub mod template;
 
+pub use cron::Cron;
 pub use event::{Event, EventKind};
 pub use plan::{NodePlan, PlannedAction, PlannedInstance};
-pub use report::{Exit, InstanceReport, NodeReport, Phase, ProbedHealth, StartFailure};
+pub use problem::ProblemCode;
+pub use report::{
+    BootId, Capacity, Exit, InstanceReport, NodeReport, Phase, ProbedHealth, StartFailure,
+};
 pub use route::{HostName, HttpMatch, PathPrefix};
 pub use routing::{Ack, Endpoint, InFlight, Routing, ServiceRoutes};
 pub use service::ServiceSpec;

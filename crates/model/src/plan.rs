@@ -11,6 +11,7 @@ use crate::service::ServiceSpec;
 /// The wanted state of one node. An instance that the agent has and the plan does not name is left
 /// alone and reported: an agent stops only what it is told to stop.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct NodePlan {
     /// Which state this is.
     pub generation: Generation,
@@ -22,6 +23,7 @@ pub struct NodePlan {
 
 /// What one instance is to be.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PlannedInstance {
     /// Which instance.
     pub instance: InstanceId,
@@ -37,10 +39,16 @@ pub struct PlannedInstance {
 
 /// What an agent is to do with an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PlannedAction {
     /// Start it if it does not run, keep it running, restart it with back-off when it ends.
     Run,
+    /// Start nothing of it yet: what it needs is not there. What runs of it goes on.
+    Hold,
+    /// Run it to its end, once: it is not probed, not started again, and reported as stopped with
+    /// the way in which it ended.
+    RunOnce,
     /// Stop it: SIGTERM, the service's grace, SIGKILL. Once reported as exited it leaves the plan.
     Stop,
 }

@@ -11,6 +11,7 @@ use crate::route::HttpMatch;
 /// One published routing state, whole. A consumer replaces what it had and acknowledges the
 /// generation once every one of its workers has.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Routing {
     /// Which state this is.
     pub generation: Generation,
@@ -20,6 +21,7 @@ pub struct Routing {
 
 /// The routes of one service.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ServiceRoutes {
     /// The service's name.
     pub service: ServiceName,
@@ -35,6 +37,7 @@ pub struct ServiceRoutes {
 
 /// One instance that may be chosen.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Endpoint {
     /// Which instance.
     pub instance: InstanceId,
@@ -50,6 +53,7 @@ pub struct Endpoint {
 
 /// What the active probes say of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum EndpointHealth {
     /// The probes pass.
@@ -60,6 +64,7 @@ pub enum EndpointHealth {
 
 /// Why a service has no endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Unavailable {
     /// Instances have been started and none has passed its probe yet.
@@ -86,6 +91,7 @@ impl core::fmt::Display for Unavailable {
 /// A consumer's word that a generation is in force everywhere in it. Sent when that becomes true,
 /// whenever the last request to a removed instance ends, and once a second to stay live.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Ack {
     /// Who acknowledges.
     pub consumer: ConsumerId,
@@ -103,6 +109,7 @@ pub struct Ack {
 
 /// Requests that an instance has not yet answered.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct InFlight {
     /// The instance that was removed from the routes.
     pub instance: InstanceId,
@@ -113,6 +120,7 @@ pub struct InFlight {
 /// What a consumer tells of itself when it begins to watch; see
 /// [`mainstay_ids::Incarnation`] for what a new incarnation proves.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Farewell {
     /// The consumer that has ended its last request and will send no more.
     pub consumer: ConsumerId,

@@ -2,6 +2,7 @@
 
 /// What is going on with a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ServiceState {
     /// All that is wanted is ready.
@@ -10,6 +11,10 @@ pub enum ServiceState {
     RollingOut,
     /// A version is being rolled back.
     RollingBack,
+    /// Somebody stopped a rollout where it is.
+    Paused,
+    /// A few instances of a new version are ready, and somebody is to promote them.
+    AwaitsPromotion,
     /// A rollout failed and stays as it is.
     Failed,
     /// No rollout is under way, and fewer instances are ready than wanted.
@@ -20,10 +25,15 @@ pub enum ServiceState {
 
 /// What an instance is doing, in one word for a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum InstanceState {
     /// Its agent has not started it yet.
     Planned,
+    /// It is not started yet: what it needs is not ready.
+    Held,
+    /// It runs to its end, and takes no requests.
+    Running,
     /// Its process runs and has not passed a probe.
     Starting,
     /// It passes, for less than the minimum healthy time.

@@ -46,6 +46,7 @@ pub enum TemplateError {
 
 /// A text with `{host}`, `{port}` and `{address:SERVICE}` in it; `{{` and `}}` stand for braces.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(try_from = "String", into = "String")]
 pub struct Template(Vec<Piece>);
 

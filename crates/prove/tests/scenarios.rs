@@ -7,7 +7,7 @@
     reason = "the control centre on paper belongs to the tests"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::fs;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -28,7 +28,9 @@ use mainstay_api::wire::{
 };
 use mainstay_ids::{Attempt, Generation, InstanceId, ServiceName, Timestamp, Version};
 use mainstay_model::event::RolloutFailure;
-use mainstay_model::service::{Check, HealthSpec, LogSpec, OnFailure, RolloutSpec, Step};
+use mainstay_model::service::{
+    Check, HealthSpec, LimitsSpec, LogSpec, OnFailure, RolloutSpec, Step,
+};
 use mainstay_model::{Event, EventKind, Exit, PathPrefix, ServiceSpec, Template};
 use mainstay_prove::load::{Connections, NONCE_HEADER};
 use mainstay_prove::{Options, Outcome, Scenario, Verdict, prove, render};
@@ -89,18 +91,27 @@ fn spec() -> ServiceSpec {
             timeout: second,
             fall: NonZeroU32::MIN,
             rise: NonZeroU32::MIN,
+            start: None,
+            restart: None,
         },
         instances: 2,
         rollout: RolloutSpec {
             step: Step::Count(NonZeroU32::MIN),
             hold: second,
             deadline: second,
+            progress: mainstay_model::service::PROGRESS,
+            canary: None,
             on_failure: OnFailure::Pause,
         },
         drain: second,
         grace: second,
         log: LogSpec { size: 1, keep: 1 },
         slo: None,
+        needs: BTreeSet::new(),
+        before: Vec::new(),
+        schedule: None,
+        limits: LimitsSpec::default(),
+        secrets: BTreeMap::new(),
         artifact: None,
     }
 }
@@ -236,6 +247,7 @@ impl Paper {
             unavailable: None,
             slo: None,
             versions: Vec::new(),
+            wait: None,
         }]
     }
 

@@ -25,11 +25,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use mainstay_api::wire::{Problem, ProblemCode};
-use mainstay_control::{
-    Clock, Control, Input, Refusal, RefusalKind, Reply, RestoreError, Settings,
-};
+use mainstay_control::{Clock, Control, Input, Refusal, Reply, RestoreError, Settings};
 use mainstay_ids::{self as ids, InstanceId, NodeName, ServiceName, Timestamp};
-use mainstay_store::{SqliteStore, StoreError};
+use mainstay_store::{Failure as StorageFailure, SqliteStore, StoreError};
 use tokio::sync::mpsc;
 use tokio::task::JoinError;
 use tokio::time::Instant;
@@ -431,6 +429,9 @@ fn is_wish(input: &Input) -> bool {
         | Input::Rollback { .. }
         | Input::Remove { .. }
         | Input::RemoveAll
+        | Input::Pause { .. }
+        | Input::Resume { .. }
+        | Input::Promote { .. }
         | Input::StopAll => true,
         Input::DryRun(_)
         | Input::Report(_)
@@ -448,36 +449,31 @@ fn decide(control: &mut Control, clock: Clock, input: Input) -> Result<Reply, Pr
 }
 
 fn problem(refusal: &Refusal) -> Problem {
-    Problem {
-        code: match refusal.kind() {
-            RefusalKind::NotFound => ProblemCode::NotFound,
-            RefusalKind::Conflict => ProblemCode::Conflict,
-            RefusalKind::Invalid => ProblemCode::Invalid,
-        },
-        message: refusal.to_string(),
-        remedy: refusal.remedy().map(str::to_owned),
-    }
+    Problem::new(refusal.code(), refusal.to_string())
 }
 
 fn refused_by_disk(error: &SaveError) -> Problem {
     use std::error::Error as _;
-    let cause = error.source().map(|cause| format!(": {cause}"));
-    let (code, remedy) = match error {
-        SaveError::Store(_) => (
-            ProblemCode::Storage,
-            "make room on that disk; what runs goes on meanwhile",
-        ),
-        SaveError::TooLarge { .. } => (ProblemCode::Invalid, "declare less in that service"),
-        SaveError::Conflict { .. } | SaveError::Layout(_) => (
-            ProblemCode::Storage,
-            "look into logs/server.log; what runs goes on meanwhile",
-        ),
+    let code = match error {
+        SaveError::Store(StoreError::Storage(failure)) => match failure {
+            StorageFailure::Full { .. } => ProblemCode::StorageFull,
+            StorageFailure::ReadOnly { .. } => ProblemCode::StorageReadOnly,
+            StorageFailure::Busy { .. }
+            | StorageFailure::Damaged { .. }
+            | StorageFailure::Io { .. }
+            | StorageFailure::Statement { .. }
+            | StorageFailure::Closed { .. } => ProblemCode::StorageFailed,
+        },
+        SaveError::Store(_)
+        | SaveError::TooLarge { .. }
+        | SaveError::Conflict { .. }
+        | SaveError::Layout(_) => ProblemCode::StorageFailed,
     };
-    Problem {
+    let cause = error.source().map(|cause| format!(": {cause}"));
+    Problem::new(
         code,
-        message: format!("nothing was changed: {error}{}", cause.unwrap_or_default()),
-        remedy: Some(remedy.to_owned()),
-    }
+        format!("nothing was changed: {error}{}", cause.unwrap_or_default()),
+    )
 }
 
 fn read_clock(start: Instant) -> Clock {

@@ -101,20 +101,18 @@ impl Handle {
 }
 
 fn stopping() -> Problem {
-    Problem {
-        code: ProblemCode::Internal,
-        message: "the control centre is stopping".to_owned(),
-        remedy: Some("try again in a moment".to_owned()),
-    }
+    Problem::new(
+        ProblemCode::CentreStopping,
+        "the control centre is stopping",
+    )
 }
 
 fn slow() -> Problem {
-    Problem {
-        code: ProblemCode::Storage,
-        message: format!(
+    Problem::new(
+        ProblemCode::StorageSlow,
+        format!(
             "the disk did not take the state within {ANSWER_DEADLINE:?}; \
              whether the change was taken over is not known yet"
         ),
-        remedy: Some("look at `mainstay status` when the disk answers again".to_owned()),
-    }
+    )
 }

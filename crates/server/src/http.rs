@@ -1,4 +1,4 @@
-//! The HTTP surface: exactly the table of [`mainstay_api::wire`].
+//! The HTTP surface: exactly the table of [`mainstay_api::calls`].
 
 mod admission;
 mod connection;

@@ -65,6 +65,8 @@ pub struct Options {
     pub incarnation: Incarnation,
     /// Where the gateway listens for clients outside, to be told in the status.
     pub entry: Vec<SocketAddr>,
+    /// The group whose members may call on the unix socket, beside the own account and root.
+    pub api_group: Option<u32>,
     /// A test seam, see [`AcknowledgedDrain`].
     pub acknowledged_drain: AcknowledgedDrain,
 }
@@ -109,7 +111,7 @@ pub async fn run(options: Options, sockets: Sockets, stop: CancellationToken) ->
         listeners.push(Listener::loopback(socket)?);
     }
     let (centre, handle, _store) = Centre::open(&options).await?;
-    let admission = Admission::new(Token::load_or_make(&options.state)?);
+    let admission = Admission::new(Token::load_or_make(&options.state)?, options.api_group);
     tracing::info!(incarnation = options.incarnation.0, node = %options.node, "control centre starts");
 
     // The listeners end first, so that every question that was let in gets its answer.

@@ -78,6 +78,7 @@ fn service_status(service: control::ServiceView<'_>) -> ServiceStatus {
         address,
         unavailable,
         versions,
+        wait,
     } = service;
     ServiceStatus {
         service: service.clone(),
@@ -95,6 +96,7 @@ fn service_status(service: control::ServiceView<'_>) -> ServiceStatus {
         unavailable,
         slo: spec.slo,
         versions,
+        wait,
     }
 }
 

@@ -22,10 +22,13 @@
 //!
 //! Start reading at [`wait_until`] and [`Spawned`].
 
+pub mod census;
 mod dir;
+pub mod kills;
 mod netns;
 mod ports;
 mod programs;
+mod reach;
 mod skip;
 mod spawned;
 mod sweep;
@@ -35,6 +38,7 @@ pub use dir::TempDir;
 pub use netns::Netns;
 pub use ports::free_port;
 pub use programs::{Need, Program, find, program, programs};
+pub use reach::service_file_in_reach;
 pub use skip::{SKIP_MARK, SKIPS_FILE, skip};
 pub use spawned::{Ended, Spawned};
 pub use sweep::{Swept, sweep};

@@ -44,10 +44,17 @@ pub(crate) fn service_file(instances: u32, delay: Duration, release: u32) -> Res
     let program = program
         .to_str()
         .context("the path of this program is not text")?;
+    // The program of the benches may lie where only root may go.
+    let user = if mainstay_testkit::is_root() {
+        "user      = \"root\"\n"
+    } else {
+        ""
+    };
     let [command, option, value] = backend::arguments(delay);
     Ok(format!(
         "[service.{SERVICE}]\n\
          exec      = [{program:?}, {command:?}, {option:?}, {value:?}]\n\
+         {user}\
          env       = {{ RELEASE = \"{release}\" }}\n\
          http      = {{ path = \"/\" }}\n\
          health    = {{ get = \"/health\", every = \"1s\", fall = 2, rise = 1 }}\n\

@@ -93,8 +93,14 @@ async fn memory(run: &mut Run, mainstay: &Path) -> Result<()> {
     let mut all = Vec::new();
     let mut parts = Value::Null;
     for number in 1..=run.extent.rounds() {
-        let shop = tree::root().join(SHOP);
-        let dev = Dev::start_file(mainstay, TempDir::new("bench-shop"), &shop, &[]);
+        let dir = TempDir::new("bench-shop");
+        let shop = mainstay_testkit::service_file_in_reach(
+            &tree::root().join(SHOP),
+            mainstay,
+            &dir.join("shop.toml"),
+        )
+        .context("cannot read the shop's service file")?;
+        let dev = Dev::start_file(mainstay, dir, &shop, &[]);
         dev.wait_steady().await;
         let seen = shop_load(&dev)
             .await?

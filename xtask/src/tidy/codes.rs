@@ -30,7 +30,7 @@ enum Spelling {
 #[rustfmt::skip]
 const FAMILIES: &[Family] = &[
     Family { source: "crates/api/src/file/problem.rs", name: "Code", spelling: Spelling::Snake, without: &[], page: "docs/errors/service-file.md" },
-    Family { source: "crates/api/src/wire.rs", name: "ProblemCode", spelling: Spelling::Snake, without: &[], page: "docs/errors/api.md" },
+    Family { source: "crates/model/src/problem.rs", name: "ProblemCode", spelling: Spelling::Kebab, without: &[], page: "docs/errors/api.md" },
     Family { source: "crates/gateway/src/refusal.rs", name: "Reason", spelling: Spelling::Kebab, without: &["Unavailable"], page: "docs/errors/gateway.md" },
     Family { source: "crates/model/src/routing.rs", name: "Unavailable", spelling: Spelling::Kebab, without: &[], page: "docs/errors/gateway.md" },
     Family { source: "crates/model/src/report.rs", name: "StartFailure", spelling: Spelling::Snake, without: &[], page: "docs/errors/instances.md" },

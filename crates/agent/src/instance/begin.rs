@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use mainstay_ids::Attempt;
+use mainstay_kernel::cgroup::Cgroup;
 use mainstay_kernel::{Child, Place};
 use mainstay_model::PlannedInstance;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -14,6 +15,7 @@ use tokio::net::unix::pipe;
 use super::live::{Live, Shim};
 use super::{Instance, Refused};
 use crate::context::Context;
+use crate::groups;
 use crate::launch;
 use crate::record::{AttemptSpec, FORMAT, Launch, RunDir};
 use crate::shim;
@@ -48,6 +50,7 @@ impl Instance {
             address,
             launch: launch::instance(&self.planned, address, &self.context.mark())?,
             log: self.context.log(&self.planned.instance.to_string()),
+            boot: self.context.boot.clone().map(|boot| boot.0),
             ..nothing(&self.planned, attempt)
         })
     }
@@ -71,6 +74,8 @@ pub(super) fn nothing(planned: &PlannedInstance, attempt: Attempt) -> AttemptSpe
         },
         log: PathBuf::new(),
         cgroup: None,
+        limiting: Vec::new(),
+        boot: None,
     }
 }
 
@@ -87,15 +92,17 @@ fn begin(context: &Context, run: &RunDir, mut spec: AttemptSpec) -> Result<Optio
         return Ok(None);
     };
     // Refuses to write over what a newer version left. The attempts go on from what is there.
-    if let Some(earlier) = run.spec()? {
-        spec.attempt = spec.attempt.max(earlier.attempt.next());
+    if let Some(earlier) = run.newest_attempt()? {
+        spec.attempt = spec.attempt.max(earlier.next());
     }
     if let Some(logs) = spec.log.parent() {
         fs::create_dir_all(logs).map_err(write)?;
     }
-    spec.cgroup = context
-        .cgroup(&spec.planned.instance.to_string())
-        .map(|cgroup| cgroup.path().to_owned());
+    if let Some(groups) = groups::make(context, &spec.planned)? {
+        let path = |group: &Cgroup| group.path().to_owned();
+        spec.cgroup = groups.members.as_ref().map(path);
+        spec.limiting = groups.limiting.iter().map(path).collect();
+    }
     run.write_spec(&spec).map_err(write)?;
     let (started, started_end) =
         pipe_with(PipeFlags::CLOEXEC).map_err(|errno| Refused::Watch(errno.into()))?;

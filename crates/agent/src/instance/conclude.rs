@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mainstay_kernel::cgroup::{Cgroup, Tree};
+use mainstay_kernel::cgroup::Cgroup;
 use mainstay_kernel::strays::Strays;
 use mainstay_kernel::{Ended, Identity};
 use mainstay_model::{Exit, StartFailure};
@@ -83,7 +83,12 @@ fn kill_strays(spec: &AttemptSpec, shim: Option<Identity>) {
         session: shim,
         marks: launch::marks(&spec.launch),
     };
-    match strays.kill() {
+    let killed = strays.kill();
+    for group in spec.limiting.iter().map(Cgroup::at) {
+        // In use at the worst; it is removed when the instance is forgotten.
+        let _ = group.remove();
+    }
+    match killed {
         Ok(0) => {}
         Ok(count) => {
             tracing::warn!(%instance, count, "its shim was lost; killed what was left of it");
@@ -92,17 +97,4 @@ fn kill_strays(spec: &AttemptSpec, shim: Option<Identity>) {
             tracing::error!(%instance, %error, "its shim was lost; cannot look for what is left of it");
         }
     }
-}
-
-/// Removes the group of an instance that ended, and those above it that became empty by that.
-pub(crate) fn remove_cgroup(tree: &Tree, mark: &str, instance: &str) {
-    let removed = tree
-        .existing(&format!("mainstay/{mark}/{instance}"))
-        .remove();
-    if let Err(error) = removed {
-        tracing::warn!(instance, %error, "cannot remove its cgroup");
-    }
-    // Other instances, or other agents, have groups in them most of the time.
-    tree.remove_empty(&format!("mainstay/{mark}"));
-    tree.remove_empty("mainstay");
 }

@@ -14,6 +14,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
 use super::{Instance, Order, State};
+use crate::found::Boot;
 use crate::probe::{Failure, probe};
 use crate::record::{AttemptSpec, ShimRecord};
 
@@ -308,6 +309,7 @@ impl Instance {
                 spec: Box::new(Arc::unwrap_or_clone(spec)),
                 exit,
                 cause: ended.cause,
+                boot: Boot::This,
             },
         }
     }

@@ -1,12 +1,13 @@
 //! Ending what a program left behind when it ended.
 
 use std::io;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use mainstay_kernel::cgroup::Cgroup;
-use mainstay_kernel::{Ended, Reaped, reap_any, strays};
+use mainstay_kernel::{Reaped, reap_any, strays};
 use mainstay_model::Exit;
+
+use crate::record::AttemptSpec;
 
 /// How often it is looked again for what is left. Mostly a reaped child wakes us sooner.
 const LOOK: Duration = Duration::from_millis(20);
@@ -22,17 +23,19 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// cgroup, where there is one, makes it quicker.
 #[derive(Debug)]
 pub(crate) struct Ending {
-    ended: Ended,
+    exit: Exit,
     cgroup: Option<Cgroup>,
+    limiting: Vec<Cgroup>,
     look_at: Instant,
     give_up_at: Instant,
 }
 
 impl Ending {
-    pub(crate) fn new(ended: Ended, cgroup: Option<&Path>, now: Instant) -> Self {
+    pub(crate) fn new(exit: Exit, spec: &AttemptSpec, now: Instant) -> Self {
         Self {
-            ended,
-            cgroup: cgroup.map(Cgroup::at),
+            exit,
+            cgroup: spec.cgroup.as_ref().map(Cgroup::at),
+            limiting: spec.limiting.iter().map(Cgroup::at).collect(),
             look_at: now + LOOK,
             give_up_at: now + PATIENCE,
         }
@@ -61,10 +64,10 @@ impl Ending {
             // Still in use at the worst; the agent removes it when it forgets the instance.
             let _ = cgroup.remove();
         }
-        Ok(Some(match self.ended {
-            Ended::Code(code) => Exit::Code(code),
-            Ended::Signal(number) => Exit::Signal(number),
-        }))
+        for group in &self.limiting {
+            let _ = group.remove();
+        }
+        Ok(Some(self.exit))
     }
 
     pub(crate) fn next_deadline(&self) -> Instant {

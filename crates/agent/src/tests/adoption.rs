@@ -174,3 +174,70 @@ async fn system_the_files_of_a_newer_version_are_left_alone() {
         newer
     );
 }
+
+/// An instance that runs, without its agent.
+async fn left_running(state: &State) -> (PlannedInstance, u32) {
+    let planned = python("import signal; signal.pause()");
+    let mut first = state.agent(1).await;
+    first.plan(vec![planned.clone()]);
+    let pid = first.passing().await;
+    first.end().await;
+    (planned, pid)
+}
+
+#[tokio::test]
+async fn system_an_instance_whose_specification_was_lost_is_adopted_by_what_its_shim_has() {
+    let state = State::new(Cgroups::IfPossible);
+    let (planned, pid) = left_running(&state).await;
+    let spec = state.run().join("spec.json");
+    let before = fs::read(&spec).unwrap();
+    fs::remove_file(&spec).unwrap();
+
+    let mut second = state.agent(2).await;
+    assert_eq!(second.passing().await, pid);
+    assert_eq!(fs::read(&spec).unwrap(), before, "it is restored");
+    second.plan(vec![to_stop(planned)]);
+    assert_eq!(second.stopped().await, Some(Exit::Signal(15)));
+    second.end().await;
+}
+
+/// `shim.json` as shims wrote it that did not repeat the specification.
+fn forget_the_specification(state: &State) {
+    fs::remove_file(state.run().join("spec.json")).unwrap();
+    let path = state.run().join("shim.json");
+    let text = fs::read_to_string(&path).unwrap();
+    let mut record: serde_json::Value = serde_json::from_str(&text).unwrap();
+    record.as_object_mut().unwrap().remove("spec").unwrap();
+    fs::write(&path, record.to_string()).unwrap();
+}
+
+#[tokio::test]
+async fn system_an_instance_of_which_only_the_shim_is_known_is_ended_and_started_anew() {
+    let state = State::new(Cgroups::IfPossible);
+    let (planned, pid) = left_running(&state).await;
+    forget_the_specification(&state);
+
+    let mut second = state.agent(2).await;
+    second.plan(vec![planned]);
+    let again = second.passing().await;
+    assert!(again != pid && !is_alive(pid));
+    assert_eq!(second.instance().unwrap().attempt, Attempt(2));
+    assert_eq!(state.processes(), [again]);
+    second.end().await;
+}
+
+#[tokio::test]
+async fn system_an_instance_of_which_nothing_is_written_down_is_ended_and_started_anew() {
+    let state = State::new(Cgroups::IfPossible);
+    let (planned, pid) = left_running(&state).await;
+    for name in ["spec.json", "shim.json"] {
+        fs::remove_file(state.run().join(name)).unwrap();
+    }
+
+    let mut second = state.agent(2).await;
+    second.plan(vec![planned]);
+    let again = second.passing().await;
+    assert!(again != pid && !is_alive(pid));
+    assert_eq!(state.processes(), [again]);
+    second.end().await;
+}

@@ -75,6 +75,7 @@ async fn system_an_instance_goes_on_when_the_disk_is_full_and_what_was_dropped_i
     let mut agent = state.agent(1).await;
     let outside = TempDir::new("count");
     let count = outside.join("count");
+    for_all(&count);
     let planned = chatty(&count);
     agent.plan(vec![planned.clone()]);
     agent.passing().await;

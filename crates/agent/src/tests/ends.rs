@@ -3,7 +3,6 @@
 use super::*;
 use mainstay_model::StartFailure;
 use mainstay_testkit::{is_root, skip};
-use std::os::unix::fs::PermissionsExt;
 
 /// Prints the number of a grandchild that left the group, the session and its parent, and goes on
 /// once that is done.

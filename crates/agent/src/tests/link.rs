@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Options, ShimProgram, run};
+use crate::{Adoption, Options, ShimProgram, run};
 use mainstay_ids::{Epoch, Generation, Incarnation};
 use mainstay_model::{NodePlan, NodeReport};
 use mainstay_testkit::{TempDir, wait_until_async};
@@ -99,6 +99,7 @@ async fn system_plans_come_and_reports_go_and_a_restarted_control_centre_is_foun
             program: None,
             arguments: Vec::new(),
         },
+        adoption: Adoption::On,
     };
     let stop = CancellationToken::new();
     let agent = tokio::spawn(run(options, stop.clone()));

@@ -8,6 +8,7 @@ async fn system_a_probe_that_hangs_is_killed_with_its_group_at_its_deadline() {
     let mut agent = state.agent(1).await;
     let mut planned = python("import signal; signal.pause()");
     let pids = state.file("pids");
+    for_all(&pids);
     let hang = format!(
         "import os, signal; os.fork(); open('{}', 'a').write(f'{{os.getpid()}}\\n'); signal.pause()",
         pids.display()

@@ -1,6 +1,6 @@
 //! What two services of one file may not both say, and what one may say of another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use mainstay_ids::ServiceName;
@@ -18,6 +18,77 @@ pub(super) fn check(walk: &Walk<'_>, drafts: &[Draft]) {
     check_addresses(walk, drafts);
     check_routes(walk, drafts);
     check_addressed(walk, drafts);
+    check_needs(walk, drafts);
+}
+
+/// `needs` names servers of this file, and nobody needs himself, by whatever way round.
+fn check_needs(walk: &Walk<'_>, drafts: &[Draft]) {
+    let scheduled = |draft: &Draft| {
+        draft
+            .spec
+            .as_ref()
+            .is_some_and(|spec| spec.schedule.is_some())
+    };
+    let declared: BTreeMap<&str, &Draft> = drafts
+        .iter()
+        .filter_map(|draft| Some((draft.name.as_ref()?.as_str(), draft)))
+        .collect();
+    for draft in drafts {
+        for (needed, at) in &draft.needs {
+            match declared.get(needed.as_str()) {
+                None => walk.refuse_with(at, || {
+                    let message = format!("this file has no service `{needed}`");
+                    let refused = Refused::new(Code::UnknownService, message);
+                    match closest(needed.as_str(), declared.keys().copied()) {
+                        Some(meant) => refused.help(format!("did you mean `{meant}`?")),
+                        None => refused.help("declare it in this file"),
+                    }
+                }),
+                Some(found) if scheduled(found) => {
+                    let message = format!("`{needed}` has a schedule and is never ready");
+                    let refused = Refused::new(Code::Conflict, message);
+                    walk.refuse(at, refused.help("need a server, or use `before`"));
+                }
+                Some(_) => {}
+            }
+        }
+        if let Some(name) = &draft.name
+            && let Some((way, at)) = way_back(name, draft, &declared)
+        {
+            let way: Vec<&str> = way.iter().map(ServiceName::as_str).collect();
+            let message = format!("`{name}` needs itself: {name} > {}", way.join(" > "));
+            let refused = Refused::new(Code::Conflict, message);
+            walk.refuse(&at, refused.help("take one of these needs out"));
+        }
+    }
+}
+
+/// A way by `needs` from a service back to itself, with the place of its first step. Told of the
+/// first service of a circle only.
+fn way_back(
+    name: &ServiceName,
+    draft: &Draft,
+    declared: &BTreeMap<&str, &Draft>,
+) -> Option<(Vec<ServiceName>, At)> {
+    for (first, at) in &draft.needs {
+        let mut seen = BTreeSet::new();
+        let mut ways = vec![vec![first.clone()]];
+        while let Some(way) = ways.pop() {
+            let last = way.last().expect("a way has a step");
+            if last == name {
+                let is_first = way.iter().all(|other| name <= other);
+                return is_first.then(|| (way.clone(), at.clone()));
+            }
+            if !seen.insert(last.clone()) {
+                continue;
+            }
+            let next = declared.get(last.as_str()).into_iter();
+            for (needed, _) in next.flat_map(|draft| &draft.needs) {
+                ways.push(way.iter().chain([needed]).cloned().collect());
+            }
+        }
+    }
+    None
 }
 
 fn check_addresses(walk: &Walk<'_>, drafts: &[Draft]) {

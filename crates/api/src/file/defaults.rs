@@ -22,12 +22,20 @@ pub const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
 pub const HEALTH_FALL: NonZeroU32 = not_zero(2);
 /// `health.rise`.
 pub const HEALTH_RISE: NonZeroU32 = not_zero(1);
+/// `health.start`: as long as a rollout waits for a new instance.
+pub const HEALTH_START: Duration = Duration::from_mins(1);
+/// `health.restart`: long enough for most that heals by itself.
+pub const HEALTH_RESTART: Duration = Duration::from_mins(1);
 /// `rollout.step`: a bad version meets a quarter of the instances at most.
 pub const ROLLOUT_STEP: Step = Step::Percent(not_zero(25));
 /// `rollout.hold`: long enough for a program that dies of its first requests to do so.
 pub const ROLLOUT_HOLD: Duration = Duration::from_secs(5);
 /// `rollout.deadline`: a program that warms up for longer says so in its file.
 pub const ROLLOUT_DEADLINE: Duration = Duration::from_mins(1);
+/// `rollout.progress`: ten instances may need their whole time one after the other.
+pub const ROLLOUT_PROGRESS: Duration = mainstay_model::service::PROGRESS;
+/// `schedule.deadline`: whoever runs for longer says so in the file.
+pub const SCHEDULE_DEADLINE: Duration = Duration::from_hours(1);
 /// `rollout.on_failure`: the version that worked.
 pub const ROLLOUT_ON_FAILURE: OnFailure = OnFailure::Rollback;
 /// `drain`: longer than nearly every request.

@@ -43,40 +43,29 @@ pub(super) const SERVICE: &[Explained] = &[
         "scale",
         "set `instances`, or use `mainstay scale` while it runs",
     ),
-    later(
-        "limits",
-        "limit the machine's memory and CPU by other means until then",
-    ),
     later("place", "all instances run on this machine; take it out"),
     later(
         "retry",
         "the gateway retries what is safe to retry; take it out",
     ),
-    later(
-        "needs",
-        "services start in any order; take it out and let the program try again",
-    ),
-    later(
+    foreign(
         "job",
-        "run it by other means; a service is a program that keeps running",
+        "a program that runs once before a rollout is `before`, one that runs at times `schedule`",
     ),
-    later(
-        "cron",
-        "run it by other means; a service is a program that keeps running",
-    ),
-    later("secrets", "hand them over by `env` and `${VARIABLE}`"),
+    foreign("cron", "write `schedule = \"30 3 * * *\"`"),
     later(
         "singleton",
         "write `instances = 1`; during a rollout there are two for a moment",
     ),
-    later(
-        "canary",
-        "`rollout.step` bounds how many instances a bad version gets",
-    ),
+    foreign("canary", "write `rollout = { canary = 1 }`"),
     foreign(
         "port",
         "Mainstay chooses a port for each instance and hands it over as PORT and as `{port}` in \
          `exec` and `env`; where others reach the service is its `address`",
+    ),
+    foreign(
+        "secrets",
+        "write each into `env` by its name, as in `env = { DB_PASSWORD = \"secret:db\" }`",
     ),
     foreign("args", "put the arguments behind the program in `exec`"),
 ];
@@ -95,6 +84,17 @@ pub(super) const ROLLOUT: &[Explained] = &[
     foreign(
         "order",
         "a new instance is always started before an old one is stopped",
+    ),
+];
+
+/// In `limits`.
+pub(super) const LIMITS: &[Explained] = &[
+    foreign("mem", "write `memory = \"256MiB\"`"),
+    foreign("ram", "write `memory = \"256MiB\"`"),
+    foreign("threads", "write `pids`, which counts threads, too"),
+    foreign(
+        "swap",
+        "`memory` counts what is swapped out, too: there is no more of it",
     ),
 ];
 

@@ -30,6 +30,14 @@ pub const HEALTH_COUNT: RangeInclusive<u32> = 1..=100;
 pub const LOG_SIZE: RangeInclusive<u64> = 4 * 1024..=4 * 1024 * 1024 * 1024;
 /// `log.keep`: each rotation renames that many files.
 pub const LOG_KEEP: RangeInclusive<u32> = 0..=100;
+/// `limits.cpu` in thousandths of a processor. The kernel's shortest quota is a millisecond of each
+/// 100; more than 1024 processors are surely a mistake.
+pub const CPU_THOUSANDTHS: RangeInclusive<u32> = 10..=1_024_000;
+/// `limits.memory` in bytes. With less, the kernel kills a program before it has said a word; more
+/// is surely a mistake.
+pub const MEMORY: RangeInclusive<u64> = 4 * 1024 * 1024..=4096 * 1024 * 1024 * 1024;
+/// `limits.pids`: from the program alone to as many as Linux numbers.
+pub const PIDS: RangeInclusive<u32> = 1..=4_194_304;
 /// The longest name of an account that Linux's tools make.
 pub const USER_LEN_MAX: usize = 32;
 

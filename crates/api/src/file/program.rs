@@ -1,6 +1,5 @@
 //! What is run, where, and with which environment.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use mainstay_model::Template;
@@ -9,6 +8,7 @@ use toml::de::DeValue;
 use super::limits;
 use super::problem::Code;
 use super::refusal::{Refused, quoted};
+use super::secret::{self, Variables};
 use super::variable::{braces_doubled, is_variable_name};
 use super::walk::Entry;
 
@@ -97,7 +97,7 @@ fn program(entry: &Entry<'_, '_>, template: &Template, dir: &str) -> Option<Temp
 }
 
 /// Environment variables.
-pub(super) fn environment(entry: &Entry<'_, '_>) -> Option<BTreeMap<String, Template>> {
+pub(super) fn environment(entry: &Entry<'_, '_>) -> Option<Variables> {
     let entries = entry.entries("a table of texts", "`env = { MODE = \"fast\" }`")?;
     if entries.len() > limits::ENV_MAX {
         let most = limits::ENV_MAX;
@@ -105,18 +105,21 @@ pub(super) fn environment(entry: &Entry<'_, '_>) -> Option<BTreeMap<String, Temp
         entry.refuse(Refused::new(Code::TooMuch, message).help("hand the program a file instead"));
         return None;
     }
-    let mut variables = Some(BTreeMap::new());
+    let mut variables = Variables::default();
+    let mut refused = false;
     for (name, entry) in entries {
         let named = check_variable(name).map_err(|r| entry.walk().refuse(&entry.at_key(), r));
-        let value = entry.template();
-        match (named, value, &mut variables) {
-            (Ok(()), Some(value), Some(variables)) => {
-                variables.insert(name.to_owned(), value);
-            }
-            (Err(()), _, _) | (_, None, _) | (_, _, None) => variables = None,
-        }
+        let value = if secret::is_secret(&entry) {
+            secret::secret(&entry)
+                .map(|secret| drop(variables.secrets.insert(name.to_owned(), secret)))
+        } else {
+            entry
+                .template()
+                .map(|text| drop(variables.texts.insert(name.to_owned(), text)))
+        };
+        refused |= named.is_err() || value.is_none();
     }
-    variables
+    (!refused).then_some(variables)
 }
 
 fn check_variable(name: &str) -> Result<(), Refused> {

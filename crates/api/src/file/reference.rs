@@ -108,7 +108,7 @@ fn kind(value: &Value, kinds: &Value) -> String {
     match value["type"].as_str() {
         Some("array") => format!("list of {}", kind(&value["items"], kinds)),
         Some("object") => format!("table of {}", kind(&value["additionalProperties"], kinds)),
-        Some("integer") => format!("{} to {}", value["minimum"], value["maximum"]),
+        Some("integer" | "number") => format!("{} to {}", value["minimum"], value["maximum"]),
         Some("string") => "text".to_owned(),
         other => other.unwrap_or_default().to_owned(),
     }

@@ -87,12 +87,14 @@ struct Service {
     exec: Vec<Template>,
     /// The directory in which instances run, relative to that of the file, which is the default.
     dir: Option<String>,
-    /// The account under which instances run; by default the one that runs Mainstay. Another one
-    /// takes root.
+    /// The account under which instances run. By default, when Mainstay runs as root, the account
+    /// `mainstay-services` if there is one, else `nobody`, never root; otherwise the account that
+    /// runs Mainstay. Another one takes root.
     user: Option<String>,
     /// Environment variables of the instances. They also get PATH, HOME and LANG of the agent, and
     /// HOST and PORT, where they are to listen. HOST, PORT and names that start with MAINSTAY_
-    /// cannot be set.
+    /// cannot be set. A value typed as `secret:NAME` is the secret that `mainstay secret set NAME`
+    /// has set; the secret is the whole value.
     #[schemars(extend("default" = serde_json::json!({})))]
     env: Option<BTreeMap<String, Template>>,
     /// Where other services reach this one, through the gateway: `"auto"`, or an address and port
@@ -120,6 +122,45 @@ struct Service {
     log: Option<Log>,
     /// The objective to which `mainstay prove` holds the service.
     slo: Option<Slo>,
+    /// Services of the same file of which one instance must be ready before one of this is first
+    /// started, and again after the machine was started anew.
+    #[schemars(extend("default" = serde_json::json!([])))]
+    needs: Option<Vec<String>>,
+    /// A program and its arguments that runs once before each new version is rolled out, with the
+    /// service's directory, account and environment: a migration. Only if it exits with 0 does the
+    /// rollout begin. It does not run before a rollback.
+    #[schemars(length(min = 1, max = limits::ARGV_MAX))]
+    before: Option<Vec<Template>>,
+    /// The program is no server: it is started at these times and ends by itself. A run is skipped
+    /// while the one before goes on; of runs that were missed the last is made up for.
+    schedule: Option<Schedule>,
+    /// What each instance may use. A limit that cannot be kept keeps instances from starting:
+    /// limits take root and cgroups.
+    limits: Option<Limits>,
+}
+
+/// Five fields as in crontab(5), in UTC: minute, hour, day of month, month, day of week.
+#[derive(JsonSchema)]
+#[schemars(extend("examples" = ["30 3 * * mon-fri", "*/15 * * * *"]))]
+struct Cron(String);
+
+/// The times alone, or with how long a run may take.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Schedule {
+    Times(Cron),
+    Table(ScheduleTable),
+}
+
+/// When a program that is no server runs.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, extend("x-key" = "service.NAME.schedule"))]
+struct ScheduleTable {
+    /// The times.
+    cron: Cron,
+    /// A run that takes longer is stopped.
+    #[schemars(extend("default" = display(defaults::SCHEDULE_DEADLINE)))]
+    deadline: Option<Duration>,
 }
 
 /// Requests at the gateway's entry. Of several services that match, one with a host wins over one
@@ -164,6 +205,14 @@ struct Health {
         extend("default" = defaults::HEALTH_RISE.get())
     )]
     rise: Option<u32>,
+    /// How long a start may take to its first passed probe before it is ended and tried again;
+    /// `"never"` waits for ever.
+    #[schemars(extend("default" = display(defaults::HEALTH_START)))]
+    start: Option<DurationOrNever>,
+    /// An instance whose probes fail for so long without one that passes is ended and started
+    /// again; `"never"` only takes it out of traffic.
+    #[schemars(extend("default" = display(defaults::HEALTH_RESTART)))]
+    restart: Option<DurationOrNever>,
 }
 
 /// New instances are started first, and an old one is drained for each new one that is ready.
@@ -180,6 +229,13 @@ struct Rollout {
     /// A new instance that is not ready this long after its start fails the rollout.
     #[schemars(extend("default" = display(defaults::ROLLOUT_DEADLINE)))]
     deadline: Option<Duration>,
+    /// A rollout in which for so long no further instance got ready has failed. Not shorter than
+    /// `deadline`, and by default as long if that is longer than ten minutes.
+    #[schemars(extend("default" = display(defaults::ROLLOUT_PROGRESS)))]
+    progress: Option<Duration>,
+    /// So many instances of a new version run beside all of the old until `mainstay promote`; a
+    /// number, or a percentage, rounded up. Without it nobody is asked.
+    canary: Option<Step>,
     /// What a failed rollout leads to: back to the last version that was wholly healthy, or
     /// leaving things as they are.
     #[schemars(extend("default" = defaults::ROLLOUT_ON_FAILURE))]
@@ -199,6 +255,22 @@ struct Log {
         extend("default" = defaults::LOG_KEEP)
     )]
     keep: Option<u32>,
+}
+
+/// What one instance may use, with everything that it starts. Without a key it may use as much as
+/// there is.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, extend("x-key" = "service.NAME.limits"))]
+struct Limits {
+    /// Processors, with up to three decimals, from 0.01. An instance that wants more waits.
+    #[schemars(range(min = 0.01, max = 1024))]
+    cpu: Option<f64>,
+    /// Memory, swapped out or not, at least 4MiB. An instance that takes more is killed by the
+    /// kernel, and started again.
+    memory: Option<Size>,
+    /// Processes and threads. An instance that makes more is refused them by the kernel.
+    #[schemars(range(min = *limits::PIDS.start(), max = *limits::PIDS.end()))]
+    pids: Option<u32>,
 }
 
 /// A service level objective, counted at the client.
@@ -225,6 +297,14 @@ struct Template(String);
     "examples" = ["250ms", "10s", "1m30s"]
 ))]
 struct Duration(String);
+
+/// A duration, or `"never"`.
+#[derive(JsonSchema)]
+#[schemars(extend(
+    "pattern" = r"^never$|^([0-9]+(ms|s|m|h|d))+$|\$\{",
+    "examples" = ["30s", "never"]
+))]
+struct DurationOrNever(String);
 
 /// A whole number with `B`, `KB`, `MB`, `GB` (powers of 1000), `KiB`, `MiB` or `GiB` (of 1024).
 #[derive(JsonSchema)]

@@ -1,27 +1,25 @@
 //! The keys of a service file: which there are, what each takes, what it becomes.
 
-use std::collections::BTreeMap;
-use std::num::NonZeroU32;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use mainstay_ids::{ServiceName, duration};
-use mainstay_model::ServiceSpec;
 use mainstay_model::route::{HttpMatch, PathPrefix};
-use mainstay_model::service::{
-    AddressSpec, Check, HealthSpec, INSTANCES_MAX, LogSpec, OnFailure, RolloutSpec, Slo, Step,
-};
+use mainstay_model::service::{AddressSpec, INSTANCES_MAX, LimitsSpec, LogSpec, Schedule, Slo};
+use mainstay_model::{ServiceSpec, Template};
 use toml::de::DeValue;
 
 use super::problem::Code;
 use super::program::{EXEC_HELP, argv, directory, environment};
 use super::refusal::{At, Refused, quoted};
-use super::suggest::closest;
+use super::resources::limits_of;
+use super::secret::Variables;
 use super::units::{
     display_size, parse_address, parse_duration, parse_host, parse_path, parse_share, parse_size,
-    parse_step, parse_user,
+    parse_user,
 };
 use super::walk::{Entry, Section, Walk};
-use super::{defaults, later, limits};
+use super::{defaults, health, later, limits, order, rollout};
 
 /// One service on its way from the file: what the checks between services need, also of one that
 /// has mistakes.
@@ -32,6 +30,8 @@ pub(super) struct Draft {
     pub(super) address: Option<(At, Option<AddressSpec>)>,
     /// The place of `http`, and the match, if it is one.
     pub(super) http: Option<(At, Option<HttpMatch>)>,
+    /// What it needs, each with its place.
+    pub(super) needs: Vec<(ServiceName, At)>,
     /// Where the program stands.
     pub(super) exec_at: At,
     /// Where the directory stands.
@@ -97,6 +97,7 @@ fn service(typed: &str, entry: &Entry<'_, '_>, base: &str) -> Draft {
         name: service_name(typed, entry),
         address: None,
         http: None,
+        needs: Vec::new(),
         exec_at: entry.at_key(),
         dir_at: entry.at_key(),
         spec: None,
@@ -113,14 +114,8 @@ fn service(typed: &str, entry: &Entry<'_, '_>, base: &str) -> Draft {
 fn keys(s: &mut Section<'_, '_>, base: &str, draft: &mut Draft) -> Option<ServiceSpec> {
     let exec = s.required("exec", EXEC_HELP);
     let dir = s.take("dir");
-    for (at, key) in [
-        (&mut draft.exec_at, exec.as_ref()),
-        (&mut draft.dir_at, dir.as_ref()),
-    ] {
-        if let Some(key) = key {
-            *at = key.at();
-        }
-    }
+    draft.exec_at = exec.as_ref().map_or(draft.exec_at.clone(), Entry::at);
+    draft.dir_at = dir.as_ref().map_or(draft.dir_at.clone(), Entry::at);
     let dir = or(dir.as_ref(), base.to_owned(), |entry| {
         directory(entry, base)
     });
@@ -130,7 +125,7 @@ fn keys(s: &mut Section<'_, '_>, base: &str, draft: &mut Draft) -> Option<Servic
     let user = s.optional("user", |e| {
         e.text("an account's name", "`user = \"shop\"`", parse_user)
     });
-    let env = s.or("env", BTreeMap::new(), environment);
+    let variables = s.or("env", Variables::default(), environment);
 
     let address = s.take("address");
     draft.address = address.map(|e| (e.at(), self::address(&e)));
@@ -138,36 +133,78 @@ fn keys(s: &mut Section<'_, '_>, base: &str, draft: &mut Draft) -> Option<Servic
     draft.http = http.map(|e| (e.at(), self::http(&e)));
 
     let health = s.take("health");
-    let health = or(health.as_ref(), default_health(), |e| {
-        self::health(e, dir_or_base)
+    let health = or(health.as_ref(), health::default_health(), |e| {
+        health::health(e, dir_or_base)
     });
     let instances = s.or("instances", defaults::INSTANCES, |e| {
         e.integer(0..=INSTANCES_MAX)
     });
     let rollout = s.take("rollout");
-    let rollout = or(rollout.as_ref(), default_rollout(), self::rollout);
+    let rollout = or(
+        rollout.as_ref(),
+        rollout::default_rollout(),
+        rollout::rollout,
+    );
     let drain = s.or("drain", defaults::DRAIN, |e| span(e, Duration::ZERO));
     let grace = s.or("grace", defaults::GRACE, |e| span(e, Duration::ZERO));
     let log = s.or("log", default_log(), self::log);
     let slo = s.optional("slo", self::slo);
+    let limits = s.or("limits", LimitsSpec::default(), limits_of);
+    let variables = variables?;
+
+    let (needs, before, schedule) = starts(s, dir_or_base, draft);
 
     Some(ServiceSpec {
         name: draft.name.clone()?,
         exec: exec?,
         dir: dir?,
         user: user?,
-        env: env?,
+        env: variables.texts,
         address: given(draft.address.as_ref())?,
         http: given(draft.http.as_ref())?,
         health: health?,
-        instances: instances?,
+        instances: if schedule.as_ref()?.is_some() {
+            0
+        } else {
+            instances?
+        },
         rollout: rollout?,
         drain: drain?,
         grace: grace?,
         log: log?,
         slo: slo?,
+        needs: needs?,
+        before: before?,
+        schedule: schedule?,
+        limits: limits?,
+        secrets: variables.secrets,
         artifact: None,
     })
+}
+
+/// The keys that say what is started when.
+#[expect(
+    clippy::type_complexity,
+    reason = "three keys, each of which may be refused"
+)]
+fn starts(
+    s: &mut Section<'_, '_>,
+    dir: &str,
+    draft: &mut Draft,
+) -> (
+    Option<BTreeSet<ServiceName>>,
+    Option<Vec<Template>>,
+    Option<Option<Schedule>>,
+) {
+    let needs = s.or("needs", BTreeSet::new(), |e| {
+        order::needs(e, &mut draft.needs)
+    });
+    let before = s.or("before", Vec::new(), |e| argv(e, dir));
+    let schedule = match s.take("schedule") {
+        Some(entry) => order::schedule(&entry, s).map(Some),
+        None => Some(None),
+    };
+    (needs, before, schedule)
 }
 
 /// Not there: `Some(None)`; there and refused: `None`.
@@ -179,7 +216,7 @@ fn given<T: Clone>(key: Option<&(At, Option<T>)>) -> Option<Option<T>> {
     }
 }
 
-fn or<'w, 't, T>(
+pub(super) fn or<'w, 't, T>(
     entry: Option<&Entry<'w, 't>>,
     default: T,
     read: impl FnOnce(&Entry<'w, 't>) -> Option<T>,
@@ -188,7 +225,7 @@ fn or<'w, 't, T>(
 }
 
 /// A duration of at least `shortest`.
-fn span(entry: &Entry<'_, '_>, shortest: Duration) -> Option<Duration> {
+pub(super) fn span(entry: &Entry<'_, '_>, shortest: Duration) -> Option<Duration> {
     let key = entry.name();
     let example = match entry.value() {
         DeValue::Integer(number) if key == "p99" => format!("`{key} = \"{number}ms\"`"),
@@ -204,11 +241,6 @@ fn span(entry: &Entry<'_, '_>, shortest: Duration) -> Option<Duration> {
         }
         Ok(duration)
     })
-}
-
-fn count(entry: &Entry<'_, '_>) -> Option<NonZeroU32> {
-    let count = entry.integer(limits::HEALTH_COUNT)?;
-    Some(NonZeroU32::new(count).expect("the range does not hold zero"))
 }
 
 fn address(entry: &Entry<'_, '_>) -> Option<AddressSpec> {
@@ -246,175 +278,6 @@ fn http(entry: &Entry<'_, '_>) -> Option<HttpMatch> {
     entry
         .section("a table", Some(help), later::NONE, read)
         .flatten()
-}
-
-fn default_health() -> HealthSpec {
-    HealthSpec {
-        check: Check::Tcp,
-        every: defaults::HEALTH_EVERY,
-        timeout: defaults::HEALTH_TIMEOUT,
-        fall: defaults::HEALTH_FALL,
-        rise: defaults::HEALTH_RISE,
-    }
-}
-
-fn health(entry: &Entry<'_, '_>, dir: &str) -> Option<HealthSpec> {
-    let help = match entry.value() {
-        DeValue::String(text) if text.starts_with('/') => {
-            format!("write `health = {{ get = \"{text}\" }}`")
-        }
-        _ => "write for instance `health = { get = \"/health\", every = \"1s\" }`".to_owned(),
-    };
-    let read = |s: &mut Section<'_, '_>| {
-        let default = default_health();
-        let check = check(s, dir);
-        let every = s.or("every", default.every, |e| {
-            span(e, limits::HEALTH_EVERY_MIN)
-        });
-        let timeout = s.or("timeout", default.timeout, |e| {
-            span(e, Duration::from_millis(1))
-        });
-        let fall = s.or("fall", default.fall, count);
-        let rise = s.or("rise", default.rise, count);
-        Some(HealthSpec {
-            check: check?,
-            every: every?,
-            timeout: timeout?,
-            fall: fall?,
-            rise: rise?,
-        })
-    };
-    entry
-        .section("a table", Some(help), later::HEALTH, read)
-        .flatten()
-}
-
-/// The one check of a service; without any, its port must accept connections.
-fn check(s: &mut Section<'_, '_>, dir: &str) -> Option<Check> {
-    let get = s.take("get");
-    let tcp = s.take("tcp");
-    let exec = s.take("exec");
-    let mut given: Vec<&Entry<'_, '_>> = [&get, &tcp, &exec].into_iter().flatten().collect();
-    given.sort_by_key(|entry| entry.at_key().place.span.start);
-    let one = match given.as_slice() {
-        [first, second, ..] => {
-            let (first, second) = (*first, *second);
-            let message = format!(
-                "a service has one check, and `{}` is one already (line {})",
-                first.name(),
-                first.at_key().place.line
-            );
-            let refused = Refused::new(Code::Conflict, message).also(&first.at_key());
-            let refused = refused.help("keep the one that tells best that requests are answered");
-            s.walk().refuse(&second.at_key(), refused);
-            false
-        }
-        [] | [_] => true,
-    };
-    // Each is read, so that what is wrong inside of it is told too.
-    let get = get.map(|e| {
-        e.text("a path", "`get = \"/health\"`", parse_path)
-            .map(Check::Http)
-    });
-    let tcp = tcp.map(|e| tcp_check(&e));
-    let exec = exec.map(|e| argv(&e, dir).map(Check::Exec));
-    get.or(tcp)
-        .or(exec)
-        .unwrap_or(Some(Check::Tcp))
-        .filter(|_| one)
-}
-
-fn tcp_check(entry: &Entry<'_, '_>) -> Option<Check> {
-    let help = "write `tcp = true`, or `get = \"/health\"` or `exec = [..]` instead";
-    match entry.value() {
-        DeValue::Boolean(true) => Some(Check::Tcp),
-        DeValue::Boolean(false) => {
-            let refused = Refused::value("`tcp` is `true` or not there: a service has a check");
-            entry.refuse(refused.help(help));
-            None
-        }
-        _ => {
-            entry.wrong_type("`true`", Some(help.to_owned()));
-            None
-        }
-    }
-}
-
-fn default_rollout() -> RolloutSpec {
-    RolloutSpec {
-        step: defaults::ROLLOUT_STEP,
-        hold: defaults::ROLLOUT_HOLD,
-        deadline: defaults::ROLLOUT_DEADLINE,
-        on_failure: defaults::ROLLOUT_ON_FAILURE,
-    }
-}
-
-fn rollout(entry: &Entry<'_, '_>) -> Option<RolloutSpec> {
-    let help = Some("write for instance `rollout = { step = \"25%\", hold = \"5s\" }`".to_owned());
-    let read = |s: &mut Section<'_, '_>| {
-        let default = default_rollout();
-        let step = s.or("step", default.step, self::step);
-        let hold_entry = s.take("hold");
-        let hold = or(hold_entry.as_ref(), default.hold, |e| {
-            span(e, Duration::ZERO)
-        });
-        let deadline_entry = s.take("deadline");
-        let deadline = or(deadline_entry.as_ref(), default.deadline, |e| {
-            span(e, Duration::from_millis(1))
-        });
-        let on_failure = s.or("on_failure", default.on_failure, self::on_failure);
-        if let (Some(hold), Some(deadline)) = (hold, deadline)
-            && hold >= deadline
-        {
-            let message = format!(
-                "the deadline ({}) must be longer than hold ({}): an instance is ready only after \
-                 it was healthy for as long as hold",
-                duration::display(deadline),
-                duration::display(hold)
-            );
-            let written = deadline_entry.as_ref().or(hold_entry.as_ref());
-            let at = written.map_or_else(|| s.at().clone(), Entry::at);
-            let refused = Refused::value(message).help("shorten `hold` or lengthen `deadline`");
-            s.walk().refuse(&at, refused);
-            return None;
-        }
-        Some(RolloutSpec {
-            step: step?,
-            hold: hold?,
-            deadline: deadline?,
-            on_failure: on_failure?,
-        })
-    };
-    entry
-        .section("a table", help, later::ROLLOUT, read)
-        .flatten()
-}
-
-fn step(entry: &Entry<'_, '_>) -> Option<Step> {
-    if let DeValue::Integer(_) = entry.value() {
-        let count = entry.integer(1..=INSTANCES_MAX)?;
-        let count = NonZeroU32::new(count).expect("the range does not hold zero");
-        return Some(Step::Count(count));
-    }
-    let expected = "a percentage, as in `25%`, or a number of instances";
-    entry
-        .text(expected, "`step = \"25%\"`", parse_step)
-        .map(Step::Percent)
-}
-
-fn on_failure(entry: &Entry<'_, '_>) -> Option<OnFailure> {
-    let expected = "`rollback` or `pause`";
-    entry.text(expected, "`on_failure = \"rollback\"`", |text| match text {
-        "rollback" => Ok(OnFailure::Rollback),
-        "pause" => Ok(OnFailure::Pause),
-        _ => {
-            let refused = Refused::value(format!("expected {expected}, found {}", quoted(text)));
-            Err(match closest(text, ["rollback", "pause"]) {
-                Some(meant) => refused.help(format!("did you mean `{meant}`?")),
-                None => refused,
-            })
-        }
-    })
 }
 
 fn default_log() -> LogSpec {

@@ -7,6 +7,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use mainstay_ids::{ConsumerId, Generation, Incarnation, InstanceId, Instant};
+use mainstay_model::event::HeldUp;
 use mainstay_model::{Ack, EventKind};
 
 use super::contract::{Clock, Refusal};
@@ -58,6 +59,16 @@ impl Consumer {
             acknowledged: None,
             in_flight: BTreeMap::new(),
             unbound: Vec::new(),
+        }
+    }
+
+    /// Whether it may still send to `instance`, which left the routes with `removed_in`.
+    fn may_send(&self, instance: &InstanceId, removed_in: Generation) -> bool {
+        match self.presence {
+            Presence::Gone => false,
+            Presence::Live | Presence::Mute => {
+                self.acknowledged < Some(removed_in) || self.in_flight.contains_key(instance)
+            }
         }
     }
 }
@@ -206,13 +217,26 @@ impl Consumers {
     /// Whether nobody can send to `instance` any more, which left the routes with `removed_in`:
     /// all have said so for that generation or a later one. A mute one may still send.
     pub(super) fn released(&self, instance: &InstanceId, removed_in: Generation) -> bool {
-        self.0.values().all(|consumer| match consumer.presence {
-            Presence::Gone => true,
-            Presence::Live | Presence::Mute => {
-                consumer.acknowledged >= Some(removed_in)
-                    && !consumer.in_flight.contains_key(instance)
-            }
-        })
+        let consumers = self.0.values();
+        !consumers
+            .into_iter()
+            .any(|consumer| consumer.may_send(instance, removed_in))
+    }
+
+    /// Who keeps [`Consumers::released`] from being true.
+    pub(super) fn holding_up(&self, instance: &InstanceId, removed_in: Generation) -> Vec<HeldUp> {
+        let holding = self.0.iter();
+        holding
+            .filter(|(_, consumer)| consumer.may_send(instance, removed_in))
+            .map(|(name, consumer)| HeldUp {
+                consumer: ConsumerId {
+                    name: name.clone(),
+                    incarnation: consumer.incarnation,
+                },
+                acknowledged: consumer.acknowledged,
+                in_flight: consumer.in_flight.get(instance).copied().unwrap_or(0),
+            })
+            .collect()
     }
 
     pub(super) fn shown(&self) -> impl Iterator<Item = Shown> {

@@ -6,7 +6,7 @@ use core::net::SocketAddr;
 
 use mainstay_ids::{ConsumerId, Instant, NodeName, ServiceName, Timestamp, Version};
 use mainstay_model::service::INSTANCES_MAX;
-use mainstay_model::{Ack, HttpMatch, NodeReport, ServiceSpec};
+use mainstay_model::{Ack, HttpMatch, NodeReport, ProblemCode, ServiceSpec};
 
 /// The time of an input: `now` for decisions, `at` for the record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +67,21 @@ pub enum Input {
         /// Which; `None` is the last one before the current that was wholly healthy.
         to: Option<Version>,
     },
+    /// Somebody stops the rollout of a service where it is.
+    Pause {
+        /// Which service.
+        service: ServiceName,
+    },
+    /// Somebody lets a paused rollout go on, or a failed one begin anew.
+    Resume {
+        /// Which service.
+        service: ServiceName,
+    },
+    /// Somebody lets the canaries' version replace the old one.
+    Promote {
+        /// Which service.
+        service: ServiceName,
+    },
     /// Somebody takes a service down.
     Remove {
         /// Which.
@@ -123,6 +138,13 @@ pub enum Note {
         /// The service that addresses it.
         by: ServiceName,
     },
+    /// This service goes, and that one needs it at its next start.
+    StillNeeded {
+        /// The service that goes.
+        service: ServiceName,
+        /// The service that needs it.
+        by: ServiceName,
+    },
     /// These services are there and were not declared.
     LeftAlone {
         /// Which.
@@ -136,6 +158,10 @@ impl fmt::Display for Note {
             Self::StillAddressed { service, by } => write!(
                 f,
                 "`{by}` addresses `{service}`, whose address changes or goes: declare `{by}` anew"
+            ),
+            Self::StillNeeded { service, by } => write!(
+                f,
+                "`{by}` needs `{service}` and will not start again without it: declare `{by}` anew"
             ),
             Self::LeftAlone { services } => {
                 f.write_str("not in this file, and left as they are:")?;
@@ -157,17 +183,6 @@ pub struct Reply {
     pub services: Vec<ServiceChange>,
     /// What the user should know.
     pub notes: Vec<Note>,
-}
-
-/// What kind of refusal it is, for whoever has to answer it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RefusalKind {
-    /// There is no such thing.
-    NotFound,
-    /// The state does not allow it now.
-    Conflict,
-    /// The declaration contradicts itself or another service's.
-    Invalid,
 }
 
 /// An input was refused; nothing has changed.
@@ -241,6 +256,62 @@ pub enum Refusal {
         /// The service in its `{address:..}`.
         addressed: ServiceName,
     },
+    /// A service needs one that does not exist.
+    #[error("service `{service}` needs `{needed}`, which does not exist")]
+    NeedsUnknown {
+        /// The declared service.
+        service: ServiceName,
+        /// The service in its `needs`.
+        needed: ServiceName,
+    },
+    /// A service needs one that is no server.
+    #[error("service `{service}` needs `{needed}`, which has a schedule and is never ready")]
+    NeedsScheduled {
+        /// The declared service.
+        service: ServiceName,
+        /// The service in its `needs`.
+        needed: ServiceName,
+    },
+    /// A service needs itself, by whatever way round.
+    #[error("service `{service}` needs itself, by way of its needs")]
+    NeedsItself {
+        /// The declared service.
+        service: ServiceName,
+    },
+    /// A service with a schedule has no instances to scale.
+    #[error("service `{service}` has a schedule: one run at a time, and no number of instances")]
+    Scheduled {
+        /// The service.
+        service: ServiceName,
+    },
+    /// There is no rollout to pause.
+    #[error("no rollout of service `{service}` is under way")]
+    NothingToPause {
+        /// The service.
+        service: ServiceName,
+    },
+    /// There is no rollout that was paused or has failed.
+    #[error("no rollout of service `{service}` is paused or has failed")]
+    NothingToResume {
+        /// The service.
+        service: ServiceName,
+    },
+    /// The rollout under way, if any, has no canaries.
+    #[error("no version of service `{service}` waits to be promoted")]
+    NothingToPromote {
+        /// The service.
+        service: ServiceName,
+    },
+    /// Not all canaries are ready.
+    #[error("{ready} of {canaries} canaries of service `{service}` are ready")]
+    CanariesNotReady {
+        /// The service.
+        service: ServiceName,
+        /// How many there are to be.
+        canaries: u32,
+        /// How many are ready.
+        ready: u32,
+    },
     /// No version before the current one was ever wholly healthy.
     #[error("service `{service}` has no earlier version that was wholly healthy")]
     NothingToGoBackTo {
@@ -281,49 +352,32 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// What kind of refusal it is.
-    pub fn kind(&self) -> RefusalKind {
+    /// The stable word for programs; it has a remedy, too.
+    pub const fn code(&self) -> ProblemCode {
         match self {
-            Self::UnknownService { .. }
-            | Self::UnknownVersion { .. }
-            | Self::UnknownNode { .. } => RefusalKind::NotFound,
-            Self::Removing { .. }
-            | Self::NothingToGoBackTo { .. }
-            | Self::AlreadyCurrent { .. }
-            | Self::StoppingAll
-            | Self::NoAddressFree { .. }
-            | Self::TooManyConsumers { .. } => RefusalKind::Conflict,
-            Self::DeclaredTwice { .. }
-            | Self::TooMany { .. }
-            | Self::AddressTaken { .. }
-            | Self::RouteTaken { .. }
-            | Self::AddressedUnknown { .. }
-            | Self::AddressedWithout { .. } => RefusalKind::Invalid,
-        }
-    }
-
-    /// What to do about it, where that is not obvious.
-    pub fn remedy(&self) -> Option<&'static str> {
-        match self {
-            Self::Removing { .. } => Some("declare it again with `mainstay up`"),
-            Self::AddressTaken { .. } => Some("choose another address, or `auto`"),
-            Self::RouteTaken { .. } => {
-                Some("take the other service down, or change it first and let its rollout finish")
-            }
-            Self::AddressedUnknown { .. } => Some("declare both in one file"),
-            Self::AddressedWithout { .. } => Some("give it `address = \"auto\"`"),
-            Self::StoppingAll => Some("start Mainstay again first"),
-            Self::NothingToGoBackTo { .. } => {
-                Some("name the version, as in `mainstay rollback SERVICE v2`")
-            }
-            Self::UnknownService { .. }
-            | Self::UnknownVersion { .. }
-            | Self::UnknownNode { .. }
-            | Self::NoAddressFree { .. }
-            | Self::AlreadyCurrent { .. }
-            | Self::TooManyConsumers { .. }
-            | Self::DeclaredTwice { .. }
-            | Self::TooMany { .. } => None,
+            Self::UnknownService { .. } => ProblemCode::ServiceUnknown,
+            Self::UnknownVersion { .. } => ProblemCode::VersionUnknown,
+            Self::UnknownNode { .. } => ProblemCode::NodeUnknown,
+            Self::Removing { .. } => ProblemCode::ServiceRemoving,
+            Self::NothingToGoBackTo { .. } => ProblemCode::NoEarlierVersion,
+            Self::AlreadyCurrent { .. } => ProblemCode::VersionCurrent,
+            Self::StoppingAll => ProblemCode::StoppingAll,
+            Self::NoAddressFree { .. } => ProblemCode::NoAddressFree,
+            Self::TooManyConsumers { .. } => ProblemCode::TooManyConsumers,
+            Self::DeclaredTwice { .. } => ProblemCode::ServiceDeclaredTwice,
+            Self::TooMany { .. } => ProblemCode::TooManyInstances,
+            Self::AddressTaken { .. } => ProblemCode::AddressTaken,
+            Self::RouteTaken { .. } => ProblemCode::RouteTaken,
+            Self::AddressedUnknown { .. } => ProblemCode::AddressedUnknown,
+            Self::AddressedWithout { .. } => ProblemCode::AddressedWithoutAddress,
+            Self::NeedsUnknown { .. } => ProblemCode::NeedsUnknown,
+            Self::NeedsScheduled { .. } => ProblemCode::NeedsScheduled,
+            Self::NeedsItself { .. } => ProblemCode::NeedsItself,
+            Self::Scheduled { .. } => ProblemCode::ServiceScheduled,
+            Self::NothingToPause { .. } => ProblemCode::NothingToPause,
+            Self::NothingToResume { .. } => ProblemCode::NothingToResume,
+            Self::NothingToPromote { .. } => ProblemCode::NothingToPromote,
+            Self::CanariesNotReady { .. } => ProblemCode::CanariesNotReady,
         }
     }
 }

@@ -67,6 +67,7 @@ impl Services {
         let autos = self.check_claims(&apply.services, &names)?;
         let reach = |name: &ServiceName| self.reach_after(&apply.services, &autos, name);
         check_addressed(&apply.services, reach)?;
+        self.check_needs(&apply.services)?;
         let mut notes = Vec::new();
         for spec in &apply.services {
             let before = self.by_name.get(&spec.name).and_then(Service::address);
@@ -261,6 +262,15 @@ impl Services {
         (service, from)
     }
 
+    /// The same, to be changed.
+    pub(super) fn changeable_mut(&mut self, name: &ServiceName) -> Result<&mut Service, Refusal> {
+        self.changeable(name)?;
+        let found = self.by_name.get_mut(name);
+        found.ok_or_else(|| Refusal::UnknownService {
+            service: name.clone(),
+        })
+    }
+
     /// The service, unless it is being taken down.
     fn changeable(&self, name: &ServiceName) -> Result<&Service, Refusal> {
         let service = name.clone();
@@ -277,7 +287,10 @@ impl Services {
         instances: u32,
         step: &mut Step<'_>,
     ) -> Result<(), Refusal> {
-        self.changeable(name)?;
+        if self.changeable(name)?.spec().schedule.is_some() {
+            let service = name.clone();
+            return Err(Refusal::Scheduled { service });
+        }
         if instances > INSTANCES_MAX {
             let service = name.clone();
             return Err(Refusal::TooMany { service, instances });
@@ -352,6 +365,7 @@ impl Services {
     ) -> Result<Vec<Note>, Refusal> {
         let mut notes = Vec::new();
         self.note_addressed(name, &BTreeSet::new(), &mut notes);
+        self.note_needed(name, &mut notes);
         let Some(service) = self.by_name.get_mut(name) else {
             let service = name.clone();
             return Err(Refusal::UnknownService { service });

@@ -1,5 +1,7 @@
 //! The acknowledged drain: out of the routes, then told to stop once nobody can reach it any more.
 
+use alloc::vec::Vec;
+
 use mainstay_ids::ServiceName;
 use mainstay_model::EventKind;
 use mainstay_model::event::{DrainOutcome, DrainReason};
@@ -19,6 +21,7 @@ impl Service {
         step: &mut Step<'_>,
     ) {
         for number in numbers {
+            let wanted = self.wanted;
             let Some(instance) = self.instances.get_mut(number) else {
                 continue;
             };
@@ -36,10 +39,13 @@ impl Service {
                 deadline: step.clock.now.after(time),
                 reason,
             });
+            let ready = self.kept().filter(|(_, other)| other.is_ready()).count();
             let started = EventKind::DrainStarted {
                 instance: instance_id(name, *number),
                 generation: removed_in,
                 reason,
+                ready: u32::try_from(ready).unwrap_or(u32::MAX),
+                wanted,
             };
             step.record(name, started);
         }
@@ -60,10 +66,15 @@ impl Service {
                 told_in: step.upcoming,
             };
             let waited = step.clock.now.since(drain.since);
+            let held_up_by = match outcome {
+                DrainOutcome::TimeOver => step.consumers.holding_up(&id, drain.removed_in),
+                DrainOutcome::Acknowledged | DrainOutcome::Unreachable => Vec::new(),
+            };
             let finished = EventKind::DrainFinished {
                 instance: id,
                 waited_ms: u64::try_from(waited.as_millis()).unwrap_or(u64::MAX),
                 outcome,
+                held_up_by,
             };
             step.record(name, finished);
         }

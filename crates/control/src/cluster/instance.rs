@@ -1,6 +1,6 @@
 //! One instance: what is wanted of it, what was last seen of it, and what its reports change.
 
-use mainstay_ids::{Attempt, Generation, InstanceId, Instant, ServiceName, Version};
+use mainstay_ids::{Attempt, Generation, InstanceId, Instant, ServiceName, Timestamp, Version};
 use mainstay_model::event::DrainReason;
 use mainstay_model::report::CrashLooping;
 use mainstay_model::routing::{Endpoint, EndpointHealth};
@@ -13,6 +13,8 @@ use super::step::Step;
 #[derive(Debug, Clone)]
 pub(super) struct Instance {
     pub(super) version: Version,
+    pub(super) duty: Duty,
+    pub(super) start: Start,
     pub(super) life: Life,
     pub(super) standing: Standing,
     pub(super) exposure: Exposure,
@@ -23,6 +25,32 @@ pub(super) struct Instance {
     pub(super) seen: Option<InstanceReport>,
     /// How many reports in a row lacked it.
     pub(super) missed: u32,
+}
+
+/// What an instance is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Duty {
+    /// It takes requests and is kept running.
+    Serve,
+    /// It runs once, before the rollout of its version.
+    Before { planned: Timestamp },
+    /// It is one run of a schedule, and is stopped if it takes longer than until then.
+    Run {
+        planned: Timestamp,
+        stop_by: Instant,
+    },
+    /// It ran to its end, and what its agent keeps of it is to go.
+    Over,
+}
+
+/// Whether an instance may be started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Start {
+    /// What it needs is not ready.
+    Held,
+    #[default]
+    Allowed,
 }
 
 /// What is wanted of an instance. It never goes back.
@@ -193,9 +221,11 @@ impl Trial {
 }
 
 impl Instance {
-    pub(super) fn planned(version: Version, now: Instant, spec: &ServiceSpec) -> Self {
+    pub(super) fn planned(version: Version, duty: Duty, now: Instant, spec: &ServiceSpec) -> Self {
         Self {
             version,
+            duty,
+            start: Start::Allowed,
             life: Life::Kept,
             standing: Standing::Planned,
             exposure: Exposure::Never,
@@ -213,12 +243,23 @@ impl Instance {
         }
     }
 
+    /// Whether it is one of those that are kept running.
+    pub(super) fn serves(&self) -> bool {
+        match self.duty {
+            Duty::Serve => true,
+            Duty::Before { .. } | Duty::Run { .. } | Duty::Over => false,
+        }
+    }
+
     pub(super) fn is_ready(&self) -> bool {
         matches!(self.standing, Standing::Ready { .. })
     }
 
     /// Its endpoint for the routes: running, not starting, and nothing else is wanted of it.
     pub(super) fn endpoint(&self, id: InstanceId) -> Option<Endpoint> {
+        if !self.serves() {
+            return None;
+        }
         let (attempt, health) = match (self.life, self.standing) {
             (Life::Kept, Standing::Passing { attempt, .. } | Standing::Ready { attempt }) => {
                 (attempt, EndpointHealth::Passing)

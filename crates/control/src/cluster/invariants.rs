@@ -3,7 +3,7 @@
 use alloc::collections::BTreeSet;
 
 use super::instance::{Instance, Life};
-use super::service::{Course, Service};
+use super::service::{Course, Service, Stage};
 use super::{Control, Purpose};
 
 impl Control {
@@ -85,7 +85,7 @@ impl Service {
         match &self.course {
             Course::Removing => assert_eq!(kept, 0, "a service that goes keeps nothing"),
             Course::Settled | Course::RollingOut(_) | Course::Failed { .. } => {
-                let room = self.wanted() + self.step();
+                let room = self.wanted() + self.surge();
                 assert!(kept <= room, "{kept} are kept, {room} is the most");
                 assert!(
                     kept >= self.wanted() || self.is_waiting_for_room(),
@@ -95,8 +95,13 @@ impl Service {
         }
     }
 
-    /// Fewer than wanted are kept only while a rollout's step holds back the next start.
+    /// Fewer than wanted are kept only while a rollout's step holds back the next start, and while
+    /// there is no version that may serve.
     fn is_waiting_for_room(&self) -> bool {
-        matches!(self.course, Course::RollingOut(_)) && self.kept().count() > self.ready()
+        match self.stage() {
+            Some(Stage::Before) => true,
+            Some(Stage::Canary | Stage::Replacing) => self.kept().count() > self.ready(),
+            None => self.base().is_none(),
+        }
     }
 }

@@ -10,9 +10,12 @@ pub(crate) mod consumers;
 pub(crate) mod contract;
 mod declare;
 mod drain;
+mod gate;
 mod instance;
 mod invariants;
 mod journal;
+mod needs;
+mod once;
 mod publish;
 mod report;
 mod restore;
@@ -22,13 +25,14 @@ pub(crate) mod snapshot;
 mod step;
 pub(crate) mod views;
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-use mainstay_ids::{Epoch, Generation, Instant, NodeName};
-use mainstay_model::{Event, EventKind, NodePlan, NodeReport, Routing};
+use mainstay_ids::{Epoch, Generation, Instant, NodeName, ServiceName};
+use mainstay_model::{BootId, Event, EventKind, NodePlan, NodeReport, Routing};
 
 use consumers::Consumers;
-use contract::{Clock, Input, Refusal, Reply, Settings};
+use contract::{Apply, Clock, Input, Refusal, Reply, Settings};
 use declare::Services;
 use journal::Journal;
 use report::{Accepted, Agent, Strangers};
@@ -48,6 +52,8 @@ pub struct Control {
     strangers: Strangers,
     consumers: Consumers,
     agent: Agent,
+    /// Which start of the node was seen last.
+    boot: Option<BootId>,
     journal: Journal,
     routing: Routing,
     plan: NodePlan,
@@ -100,6 +106,7 @@ impl Control {
             strangers: Strangers::default(),
             consumers: Consumers::default(),
             agent: Agent::default(),
+            boot: None,
             journal: Journal::default(),
         }
     }
@@ -124,6 +131,7 @@ impl Control {
             control.services.by_name.insert(name, service);
         }
         control.services.retired = snapshot.retired.into_iter().collect();
+        control.boot = snapshot.boot;
         control.consumers = Consumers::restore(snapshot.consumers, clock.now);
         control.journal = Journal::resumed(snapshot.event);
         control.record_start(clock);
@@ -153,7 +161,8 @@ impl Control {
         self.consumers.notice_mute(clock, &mut self.journal);
         if self.may_publish() {
             let purpose = self.purpose;
-            let (services, strangers, mut step) = self.step(clock);
+            let ready = self.services.ready();
+            let (services, strangers, mut step) = self.step(clock, &ready);
             for (name, service) in &mut services.by_name {
                 match purpose {
                     Purpose::KeepUp => service.advance(name, &mut step),
@@ -161,6 +170,8 @@ impl Control {
                 }
             }
             services.retire(&mut step);
+            let ready = services.ready();
+            services.release(&mut step.with_ready(&ready));
             strangers.finish_drains(&mut step);
         }
         // Whatever the routes and the plan are made from, a change of it is in the journal.
@@ -178,6 +189,8 @@ impl Control {
             return Err(Refusal::StoppingAll);
         }
         let mut reply = Reply::default();
+        // What an input itself plans is looked at again by every service's advance.
+        let ready = BTreeSet::new();
         let published = self.routing.generation;
         match input {
             Input::Report(report) => self.take_report(clock, &report)?,
@@ -197,30 +210,34 @@ impl Control {
                 reply.services = checked.services.into_iter().map(|one| one.change).collect();
                 reply.notes = checked.notes;
             }
-            Input::Apply(apply) => {
-                let (services, _, mut step) = self.step(clock);
-                let checked = services.check(apply)?;
-                reply.notes = checked.notes;
-                for one in checked.services {
-                    reply.services.push(one.change.clone());
-                    services.declare(one, &mut step);
-                }
-            }
+            Input::Apply(apply) => self.apply(clock, apply, &mut reply)?,
             Input::Scale { service, instances } => {
-                let (services, _, mut step) = self.step(clock);
+                let (services, _, mut step) = self.step(clock, &ready);
                 services.scale(&service, instances, &mut step)?;
             }
             Input::Rollback { service, to } => {
-                let (services, _, mut step) = self.step(clock);
+                let (services, _, mut step) = self.step(clock, &ready);
                 services.roll_back(&service, to, &mut step)?;
             }
             Input::Remove { service } => {
-                let (services, _, mut step) = self.step(clock);
+                let (services, _, mut step) = self.step(clock, &ready);
                 reply.notes = services.remove(&service, &mut step)?;
             }
             Input::RemoveAll => {
-                let (services, _, mut step) = self.step(clock);
+                let (services, _, mut step) = self.step(clock, &ready);
                 services.remove_all(&mut step);
+            }
+            Input::Pause { service } => {
+                let (services, _, mut step) = self.step(clock, &ready);
+                services.pause(&service, &mut step)?;
+            }
+            Input::Resume { service } => {
+                let (services, _, mut step) = self.step(clock, &ready);
+                services.resume(&service, &mut step)?;
+            }
+            Input::Promote { service } => {
+                let (services, _, mut step) = self.step(clock, &ready);
+                services.promote(&service, &mut step)?;
             }
             Input::StopAll => {
                 self.purpose = Purpose::StopAll;
@@ -229,6 +246,18 @@ impl Control {
             }
         }
         Ok(reply)
+    }
+
+    fn apply(&mut self, clock: Clock, apply: Apply, reply: &mut Reply) -> Result<(), Refusal> {
+        let ready = BTreeSet::new();
+        let (services, _, mut step) = self.step(clock, &ready);
+        let checked = services.check(apply)?;
+        reply.notes = checked.notes;
+        for one in checked.services {
+            reply.services.push(one.change.clone());
+            services.declare(one, &mut step);
+        }
+        Ok(())
     }
 
     fn take_report(&mut self, clock: Clock, report: &NodeReport) -> Result<(), Refusal> {
@@ -240,7 +269,19 @@ impl Control {
             Accepted::Stale => return Ok(()),
             Accepted::Fresh => {}
         }
-        let (services, strangers, mut step) = self.step(clock);
+        let rebooted = report.boot.is_some() && self.boot.is_some() && report.boot != self.boot;
+        if report.boot.is_some() && report.boot != self.boot {
+            self.boot.clone_from(&report.boot);
+            self.journal.mark_changed();
+        }
+        let ready = BTreeSet::new();
+        if let (true, Some(boot)) = (rebooted, report.boot.clone()) {
+            let rebooted = EventKind::NodeRebooted { boot };
+            self.journal.record(clock, None, rebooted);
+            let (services, _, mut step) = self.step(clock, &ready);
+            services.hold_after_reboot(&mut step);
+        }
+        let (services, strangers, mut step) = self.step(clock, &ready);
         services.observe(report, &mut step);
         strangers.observe(report, services, &mut step);
         if self.knowledge == Knowledge::AwaitsReport {
@@ -251,8 +292,13 @@ impl Control {
     }
 
     /// The state to decide on, apart from what every decision has at hand.
-    fn step(&mut self, clock: Clock) -> (&mut Services, &mut Strangers, Step<'_>) {
+    fn step<'a>(
+        &'a mut self,
+        clock: Clock,
+        ready: &'a BTreeSet<ServiceName>,
+    ) -> (&'a mut Services, &'a mut Strangers, Step<'a>) {
         let step = Step {
+            ready,
             clock,
             settings: self.settings,
             upcoming: self.upcoming(),
@@ -333,6 +379,7 @@ impl Control {
             node: self.node.clone(),
             epoch: self.epoch,
             event: self.journal.last(),
+            boot: self.boot.clone(),
             services: services
                 .map(|(name, service)| service.record(name))
                 .collect(),
@@ -350,11 +397,15 @@ impl Control {
 /// Whether the input asks for instances that would have to be started.
 fn starts_something(input: &Input) -> bool {
     match input {
-        Input::Apply(_) | Input::Scale { .. } | Input::Rollback { .. } => true,
+        Input::Apply(_) | Input::Scale { .. } | Input::Rollback { .. } | Input::Resume { .. } => {
+            true
+        }
         Input::DryRun(_)
         | Input::Remove { .. }
         | Input::RemoveAll
         | Input::StopAll
+        | Input::Pause { .. }
+        | Input::Promote { .. }
         | Input::Report(_)
         | Input::ConsumerJoined(_)
         | Input::Ack(_)

@@ -1,6 +1,6 @@
 //! From the state to what others are told: the routes and the plan, each change a generation.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -10,12 +10,14 @@ use core::time::Duration;
 use mainstay_ids::{Generation, InstanceId, ServiceName, Version};
 use mainstay_model::plan::{PlannedAction, PlannedInstance};
 use mainstay_model::routing::ServiceRoutes;
-use mainstay_model::service::{Check, HealthSpec, LogSpec, OnFailure, RolloutSpec, Step};
+use mainstay_model::service::{
+    Check, HealthSpec, LimitsSpec, LogSpec, OnFailure, RolloutSpec, Step,
+};
 use mainstay_model::{NodePlan, Routing, ServiceSpec};
 
 use super::Purpose;
 use super::declare::Services;
-use super::instance::{Exposure, Instance, Life};
+use super::instance::{Duty, Exposure, Instance, Life, Start};
 use super::report::Strangers;
 use super::service::{Service, instance_id};
 
@@ -82,15 +84,26 @@ impl Services {
     }
 
     fn planned(&self, id: InstanceId, service: &Service, instance: &Instance) -> PlannedInstance {
-        let spec = service.spec_of(instance.version).clone();
+        let mut spec = service.spec_of(instance.version).clone();
+        if let Duty::Before { .. } = instance.duty {
+            spec.exec = core::mem::take(&mut spec.before);
+        }
         PlannedInstance {
             instance: id,
             version: instance.version,
             addresses: self.addresses_in(&spec),
             spec,
-            action: match instance.life {
-                Life::Kept | Life::Draining(_) => PlannedAction::Run,
-                Life::Stopping { .. } => PlannedAction::Stop,
+            action: match (instance.life, instance.start, instance.duty) {
+                (Life::Kept, Start::Held, _) => PlannedAction::Hold,
+                (
+                    Life::Kept,
+                    Start::Allowed,
+                    Duty::Before { .. } | Duty::Run { .. } | Duty::Over,
+                ) => PlannedAction::RunOnce,
+                (Life::Kept, Start::Allowed, Duty::Serve) | (Life::Draining(_), _, _) => {
+                    PlannedAction::Run
+                }
+                (Life::Stopping { .. }, _, _) => PlannedAction::Stop,
             },
         }
     }
@@ -149,18 +162,27 @@ fn unknown_spec(name: ServiceName) -> ServiceSpec {
             timeout: Duration::from_secs(1),
             fall: ONE,
             rise: ONE,
+            start: None,
+            restart: None,
         },
         instances: 0,
         rollout: RolloutSpec {
             step: Step::Count(ONE),
             hold: Duration::ZERO,
             deadline: Duration::ZERO,
+            progress: mainstay_model::service::PROGRESS,
+            canary: None,
             on_failure: OnFailure::Pause,
         },
         drain: Duration::ZERO,
         grace: GRACE,
         log: LogSpec { size: 0, keep: 0 },
         slo: None,
+        needs: BTreeSet::new(),
+        before: Vec::new(),
+        schedule: None,
+        limits: LimitsSpec::default(),
+        secrets: BTreeMap::new(),
         artifact: None,
     }
 }

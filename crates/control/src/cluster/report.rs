@@ -5,7 +5,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use core::time::Duration;
 
 use mainstay_ids::{Generation, Incarnation, InstanceId, Instant, ServiceName, Version};
-use mainstay_model::{EventKind, InstanceReport, NodeReport, Phase};
+use mainstay_model::{EventKind, Exit, InstanceReport, NodeReport, Phase};
 
 use super::declare::Services;
 use super::instance::Life;
@@ -174,6 +174,12 @@ impl Service {
             return;
         };
         match &seen.phase {
+            // It was adopted by an agent that had no plan yet. It is not run a second time.
+            Phase::BackingOff { exit, .. } if !instance.serves() => {
+                instance.seen = Some(seen.clone());
+                instance.missed = 0;
+                self.conclude_once(name, number, Some(*exit), step);
+            }
             Phase::Running { .. } | Phase::BackingOff { .. } => {
                 let spec = self.versions.get(&instance.version);
                 let spec = spec.expect("the versions of instances are kept");
@@ -193,6 +199,9 @@ impl Service {
                         step.mark_changed();
                     }
                 }
+            }
+            Phase::Stopped { exit } if !instance.serves() => {
+                self.ended_once(name, number, *exit, step);
             }
             Phase::Stopped { exit } => {
                 self.instances.remove(&number);
@@ -214,6 +223,7 @@ impl Service {
         step: &mut Step<'_>,
     ) {
         let mut setbacks = alloc::vec::Vec::new();
+        let mut lost_once = alloc::vec::Vec::new();
         self.instances.retain(|number, instance| {
             let id = super::service::instance_id(name, *number);
             if named.contains(&id) {
@@ -229,6 +239,11 @@ impl Service {
             }
             instance.missed = 0;
             match instance.life {
+                // Nobody knows how far it came, so it is not run a second time.
+                Life::Kept if !instance.serves() => {
+                    lost_once.push(*number);
+                    true
+                }
                 Life::Kept | Life::Draining(_) => {
                     let setback = instance.lost(&id, step);
                     setbacks.extend(setback.map(|setback| (*number, setback)));
@@ -243,6 +258,9 @@ impl Service {
         });
         for (number, setback) in setbacks {
             self.set_back(name, number, setback, step);
+        }
+        for number in lost_once {
+            self.conclude_once(name, number, Some(Exit::Lost), step);
         }
     }
 }

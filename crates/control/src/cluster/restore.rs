@@ -6,11 +6,11 @@ use alloc::collections::BTreeMap;
 use mainstay_ids::{Epoch, Generation};
 
 use super::contract::Clock;
-use super::instance::{Drain, Instance, Life, Proof, Standing, Trial};
-use super::service::{Course, Rollout, Service};
+use super::instance::{Drain, Duty, Instance, Life, Proof, Standing, Trial};
+use super::service::{Course, Rollout, Service, Timetable};
 use super::snapshot::{
-    CourseRecord, InstanceRecord, LifeRecord, RestoreError, ServiceRecord, StandingRecord,
-    VersionRecord,
+    CourseRecord, DutyRecord, InstanceRecord, LifeRecord, RestoreError, ServiceRecord,
+    StandingRecord, VersionRecord,
 };
 use mainstay_ids::ServiceName;
 use mainstay_model::ServiceSpec;
@@ -39,6 +39,9 @@ impl Service {
                     back: rollout.back,
                     first_instance: rollout.first_instance,
                     started: rollout.started,
+                    stage: rollout.stage,
+                    gate: rollout.gate,
+                    told: rollout.told.clone(),
                 },
                 Course::Failed { started } => CourseRecord::Failed { started: *started },
                 Course::Removing => CourseRecord::Removing,
@@ -46,6 +49,8 @@ impl Service {
             instances: instances
                 .map(|(number, instance)| instance.record(*number))
                 .collect(),
+            prepared: self.prepared.iter().copied().collect(),
+            schedule_done: self.timetable.done,
         }
     }
 
@@ -71,6 +76,8 @@ impl Service {
             let spec = spec.ok_or_else(|| missing(one.version))?;
             instances.insert(one.number, Instance::restore(&one, spec, epoch, clock));
         }
+        let current = versions.get(&record.current);
+        let progress = current.map_or_else(Default::default, |spec| spec.rollout.progress);
         let service = Self {
             versions,
             current: record.current,
@@ -85,16 +92,28 @@ impl Service {
                     back,
                     first_instance,
                     started,
+                    stage,
+                    gate,
+                    told,
                 } => Course::RollingOut(Rollout {
                     back,
                     first_instance,
                     started,
                     failure: None,
+                    stage,
+                    gate,
+                    progress_by: clock.now.after(progress),
+                    told,
                 }),
                 CourseRecord::Failed { started } => Course::Failed { started },
                 CourseRecord::Removing => Course::Removing,
             },
             instances,
+            prepared: record.prepared.into_iter().collect(),
+            timetable: Timetable {
+                done: record.schedule_done,
+                next: None,
+            },
         };
         Ok((record.name, service))
     }
@@ -105,6 +124,13 @@ impl Instance {
         InstanceRecord {
             number,
             version: self.version,
+            duty: match self.duty {
+                Duty::Serve => DutyRecord::Serve,
+                Duty::Before { planned } => DutyRecord::Before { planned },
+                Duty::Run { planned, .. } => DutyRecord::Run { planned },
+                Duty::Over => DutyRecord::Over,
+            },
+            start: self.start,
             life: match self.life {
                 Life::Kept => LifeRecord::Kept,
                 Life::Draining(drain) => LifeRecord::Draining {
@@ -143,8 +169,19 @@ impl Instance {
             StandingRecord::Failing { attempt } => Standing::Failing { attempt },
             StandingRecord::Ended { attempt } => Standing::Ended { attempt },
         };
+        let deadline = spec.schedule.as_ref().map(|schedule| schedule.deadline);
         Self {
             version: record.version,
+            duty: match record.duty {
+                DutyRecord::Serve => Duty::Serve,
+                DutyRecord::Before { planned } => Duty::Before { planned },
+                DutyRecord::Over => Duty::Over,
+                DutyRecord::Run { planned } => Duty::Run {
+                    planned,
+                    stop_by: now.after(deadline.unwrap_or_default()),
+                },
+            },
+            start: record.start,
             life: match record.life {
                 LifeRecord::Kept => Life::Kept,
                 LifeRecord::Draining { removed_in, reason } => Life::Draining(Drain {

@@ -8,18 +8,22 @@
 
 use mainstay_ids::{ServiceName, Version};
 use mainstay_model::EventKind;
-use mainstay_model::event::{DrainReason, PauseReason, RollbackAsked, RolloutFailure};
+use mainstay_model::event::{DrainReason, PauseReason, PlanReason, RollbackAsked, RolloutFailure};
 use mainstay_model::service::OnFailure;
 
-use super::instance::{Instance, Setback, Weight};
-use super::service::{Course, Rollout, Service, instance_id, same_content};
+use super::instance::{Instance, Setback, Start, Weight};
+use super::service::{Course, Gate, Rollout, Service, Stage, instance_id, same_content};
 use super::step::Step;
 
 impl Service {
     /// Decides everything that is to be decided now.
     pub(super) fn advance(&mut self, name: &ServiceName, step: &mut Step<'_>) {
+        let ready_before = self.ready();
         for (number, instance) in &mut self.instances {
             instance.promote(name, *number, step);
+        }
+        if self.ready() > ready_before {
+            self.note_progress(step);
         }
         if let Some(failure) = self.failure_by_now(name, step) {
             self.fail(name, failure, step);
@@ -28,9 +32,16 @@ impl Service {
             Course::Removing => {
                 let all = self.ranked(|_| true);
                 self.drain(name, &all, DrainReason::Removed, step);
+                self.stop_once(step);
             }
             Course::Failed { .. } => self.hold_still(name, step),
             Course::Settled => self.replace(name, DrainReason::Replaced, step),
+            Course::RollingOut(rollout)
+                if rollout.gate == Gate::Paused || rollout.stage == Stage::Before =>
+            {
+                self.hold_where_it_is(name, step);
+                self.prepare(name, step);
+            }
             Course::RollingOut(rollout) => {
                 let reason = match rollout.back {
                     Some(RollbackAsked::ByFailure) => DrainReason::FailedVersion,
@@ -41,6 +52,8 @@ impl Service {
         }
         self.finish_drains(name, step);
         self.conclude(name, step);
+        self.follow_schedule(name, step);
+        self.tell_wait(name, step);
         if self.forget_versions() > 0 {
             step.mark_changed();
         }
@@ -50,14 +63,46 @@ impl Service {
     pub(super) fn wind_down(&mut self, name: &ServiceName, step: &mut Step<'_>) {
         let all = self.ranked(|_| true);
         self.drain(name, &all, DrainReason::Removed, step);
+        self.stop_once(step);
         self.finish_drains(name, step);
+    }
+
+    /// Something went on: the progress deadline begins anew.
+    fn note_progress(&mut self, step: &Step<'_>) {
+        let progress_by = step.clock.now.after(self.spec().rollout.progress);
+        match &mut self.course {
+            Course::RollingOut(rollout) => rollout.progress_by = progress_by,
+            Course::Settled | Course::Failed { .. } | Course::Removing => {}
+        }
+    }
+
+    /// The version with which the wanted number is followed while no rollout goes on; `None`: there
+    /// is none, since what has to run before the only one has not come to a good end.
+    pub(super) fn base(&self) -> Option<Version> {
+        let unprepared = !self.spec().before.is_empty() && !self.prepared.contains(&self.current);
+        self.stable.or((!unprepared).then_some(self.current))
+    }
+
+    /// Follows the wanted number alone, with the version that serves.
+    fn hold_where_it_is(&mut self, name: &ServiceName, step: &mut Step<'_>) {
+        let wanted = self.wanted();
+        let mut excess = self.ranked(|_| true);
+        let excess = excess.split_off((wanted + self.surge()).min(excess.len()));
+        self.drain(name, &excess, DrainReason::ScaledIn, step);
+        let Some(base) = self.base() else {
+            return;
+        };
+        for _ in self.kept().count()..wanted {
+            self.plan_instance(name, base, PlanReason::Wanted, step);
+        }
     }
 
     /// Goes one step from the old versions to the current one, and to the wanted number.
     fn replace(&mut self, name: &ServiceName, reason: DrainReason, step: &mut Step<'_>) {
-        let (wanted, current) = (self.wanted(), self.current);
+        let (wanted, target, current) = (self.wanted(), self.target(), self.current);
+        let asks = self.stage() == Some(Stage::Canary);
         let mut new = self.ranked(|instance| instance.version == current);
-        let excess = new.split_off(wanted.min(new.len()));
+        let excess = new.split_off(target.min(new.len()));
         self.drain(name, &excess, DrainReason::ScaledIn, step);
 
         let ready = new.iter().filter(|number| self.is_ready(**number)).count();
@@ -65,25 +110,42 @@ impl Service {
         let unprotected = self.stable.is_none() && !self.any_serves(&old);
         // One of the old goes for each of the new that is ready, the least useful first. What no
         // version ever made healthy and serves nothing is not worth waiting for.
-        let stays = if unprotected { 0 } else { wanted - ready };
+        let stays = match (asks, unprotected) {
+            (true, _) => wanted,
+            (false, true) => 0,
+            (false, false) => wanted - ready,
+        };
         let replaced = old.split_off(stays.min(old.len()));
         self.drain(name, &replaced, reason, step);
 
+        if asks && let Some(stable) = self.stable {
+            for _ in old.len()..wanted {
+                self.plan_instance(name, stable, PlanReason::Wanted, step);
+            }
+            old = self.ranked(|instance| instance.version != current);
+        }
+
         // A smaller number or step may leave more unready ones than there is room for.
-        let room = (wanted + self.step()).saturating_sub(old.len());
+        let surge = if asks { target } else { self.step() };
+        let room = (wanted + surge).saturating_sub(old.len());
         let surplus = new.split_off(room.max(ready).min(new.len()));
         self.drain(name, &surplus, DrainReason::ScaledIn, step);
 
         let starts = if old.is_empty() {
-            wanted - new.len()
+            target - new.len()
         } else {
             let unready = new.len() - ready;
-            let missing = wanted - new.len();
+            let missing = target - new.len();
             let room = room.saturating_sub(new.len());
-            missing.min(room).min(self.step().saturating_sub(unready))
+            missing.min(room).min(surge.saturating_sub(unready))
+        };
+        let reason = if old.is_empty() {
+            PlanReason::Wanted
+        } else {
+            PlanReason::Replaces
         };
         for _ in 0..starts {
-            self.plan_instance(name, current, step);
+            self.plan_instance(name, current, reason, step);
         }
     }
 
@@ -108,9 +170,11 @@ impl Service {
             !stays
         });
         self.drain(name, &excess, DrainReason::ScaledIn, step);
-        let base = self.stable.unwrap_or(self.current);
+        let Some(base) = self.base() else {
+            return;
+        };
         for _ in self.kept().count()..wanted {
-            self.plan_instance(name, base, step);
+            self.plan_instance(name, base, PlanReason::Wanted, step);
         }
     }
 
@@ -155,6 +219,7 @@ impl Service {
         let late = |instance: &Instance| {
             instance.version == current
                 && !instance.is_ready()
+                && instance.start == Start::Allowed
                 && instance.trial.ready_by <= step.clock.now
         };
         let late = self.kept().find(|(_, instance)| late(instance));
@@ -167,10 +232,26 @@ impl Service {
             deadline_ms: u64::try_from(self.spec().rollout.deadline.as_millis())
                 .unwrap_or(u64::MAX),
         });
+        let late = late.or_else(|| self.without_progress(step));
         match &mut self.course {
+            Course::RollingOut(rollout) if rollout.gate == Gate::Paused => None,
             Course::RollingOut(rollout) => rollout.failure.take().or(late),
             Course::Settled | Course::Failed { .. } | Course::Removing => None,
         }
+    }
+
+    fn without_progress(&self, step: &Step<'_>) -> Option<RolloutFailure> {
+        let Course::RollingOut(rollout) = &self.course else {
+            return None;
+        };
+        if self.awaits_promotion() || step.clock.now < rollout.progress_by {
+            return None;
+        }
+        let deadline = self.spec().rollout.progress.as_millis();
+        Some(RolloutFailure::NoProgress {
+            deadline_ms: u64::try_from(deadline).unwrap_or(u64::MAX),
+            wait: self.wait(step.ready),
+        })
     }
 
     /// The rollout under way has failed: back to the stable version, or stay.
@@ -180,6 +261,8 @@ impl Service {
         };
         let version = self.current;
         step.record(name, EventKind::RolloutFailed { version, cause });
+        // It is of a version that is not wanted any more, or did not end in its time.
+        self.stop_once(step);
         match self.way_back(back) {
             Ok(to) => {
                 let rollback = EventKind::RollbackStarted {

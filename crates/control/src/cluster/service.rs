@@ -6,14 +6,14 @@ use core::cmp::Reverse;
 use core::net::SocketAddr;
 
 use mainstay_ids::{InstanceId, Instant, ServiceName, Timestamp, Version};
-use mainstay_model::event::{RollbackAsked, RolloutFailure};
+use mainstay_model::event::{PlanReason, RollbackAsked, RolloutFailure, Wait};
 use mainstay_model::report::CrashLooping;
 use mainstay_model::routing::Unavailable;
 use mainstay_model::service::AddressSpec;
 use mainstay_model::{EventKind, ServiceSpec};
 
 use super::Purpose;
-use super::instance::{Instance, Life, Standing, Trial};
+use super::instance::{Duty, Instance, Life, Standing, Start, Trial};
 use super::step::Step;
 
 /// How many versions are kept to go back to: more than anybody remembers the meaning of. The
@@ -36,6 +36,18 @@ pub(super) struct Service {
     pub(super) next_instance: u64,
     pub(super) course: Course,
     pub(super) instances: BTreeMap<u64, Instance>,
+    /// The versions before which what runs before them has come to a good end.
+    pub(super) prepared: BTreeSet<Version>,
+    pub(super) timetable: Timetable,
+}
+
+/// Where a service with a schedule is in it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Timetable {
+    /// Times up to this one are done with; `None`: it never had a schedule.
+    pub(super) done: Option<Timestamp>,
+    /// When the next time comes, by the time of day of the last input.
+    pub(super) next: Option<Instant>,
 }
 
 /// What is going on with a service.
@@ -61,6 +73,35 @@ pub(super) struct Rollout {
     pub(super) started: Timestamp,
     /// Why it has failed, until that is acted upon.
     pub(super) failure: Option<RolloutFailure>,
+    pub(super) stage: Stage,
+    pub(super) gate: Gate,
+    /// When it has failed unless something goes on before.
+    pub(super) progress_by: Instant,
+    /// What it waits for, as far as that was told.
+    pub(super) told: Option<Wait>,
+}
+
+/// How far a rollout is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Stage {
+    /// What runs once before it has not come to a good end yet.
+    Before,
+    /// A few of the new version run beside all of the old, until somebody promotes them.
+    Canary,
+    /// The new version replaces the old.
+    #[default]
+    Replacing,
+}
+
+/// Whether a rollout goes on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Gate {
+    #[default]
+    Open,
+    /// Somebody stopped it where it is. Nothing of it is decided: not even that it failed.
+    Paused,
 }
 
 impl Service {
@@ -76,6 +117,8 @@ impl Service {
             next_instance,
             course: Course::Settled,
             instances: BTreeMap::new(),
+            prepared: BTreeSet::new(),
+            timetable: Timetable::default(),
         }
     }
 
@@ -111,13 +154,40 @@ impl Service {
         count(self.spec().rollout.step.of(self.wanted))
     }
 
+    /// How many instances beyond the wanted ones there may be.
+    pub(super) fn surge(&self) -> usize {
+        self.step().max(self.canaries())
+    }
+
     pub(super) fn wanted(&self) -> usize {
         count(self.wanted)
     }
 
+    /// How many of the wanted version there are to be for now.
+    pub(super) fn target(&self) -> usize {
+        match self.stage() {
+            Some(Stage::Canary) => self.canaries(),
+            Some(Stage::Before | Stage::Replacing) | None => self.wanted(),
+        }
+    }
+
+    /// How many of a new version run beside all of the old.
+    pub(super) fn canaries(&self) -> usize {
+        let canary = self.spec().rollout.canary;
+        count(canary.map_or(0, |canary| canary.of(self.wanted).min(self.wanted)))
+    }
+
+    pub(super) fn stage(&self) -> Option<Stage> {
+        match &self.course {
+            Course::RollingOut(rollout) => Some(rollout.stage),
+            Course::Settled | Course::Failed { .. } | Course::Removing => None,
+        }
+    }
+
+    /// The instances that serve and are to go on.
     pub(super) fn kept(&self) -> impl Iterator<Item = (u64, &Instance)> {
         let all = self.instances.iter();
-        all.filter(|(_, instance)| instance.is_kept())
+        all.filter(|(_, instance)| instance.is_kept() && instance.serves())
             .map(|(number, instance)| (*number, instance))
     }
 
@@ -158,17 +228,37 @@ impl Service {
         step: &Step<'_>,
     ) {
         self.current = to;
+        let spec = self.spec().clone();
+        let runs_before = back.is_none() && !spec.before.is_empty() && !self.prepared.contains(&to);
         self.course = Course::RollingOut(Rollout {
             back,
             first_instance: self.next_instance,
             started: step.clock.at,
             failure: None,
+            stage: if runs_before {
+                Stage::Before
+            } else {
+                self.stage_after_before(back)
+            },
+            gate: Gate::Open,
+            progress_by: step.clock.now.after(spec.rollout.progress),
+            told: None,
         });
-        let spec = self.spec().clone();
         for instance in self.instances.values_mut() {
             if instance.version == to {
                 instance.trial = Trial::new(step.clock.now, &spec);
             }
+        }
+    }
+
+    /// What follows once nothing has to run before the rollout any more. Who goes back asks nobody,
+    /// and without a version that was wholly healthy there is nothing to compare with.
+    pub(super) fn stage_after_before(&self, back: Option<RollbackAsked>) -> Stage {
+        let compares = self.stable.is_some_and(|stable| stable != self.current);
+        if back.is_none() && compares && self.canaries() > 0 {
+            Stage::Canary
+        } else {
+            Stage::Replacing
         }
     }
 
@@ -177,14 +267,45 @@ impl Service {
         &mut self,
         name: &ServiceName,
         version: Version,
+        reason: PlanReason,
         step: &mut Step<'_>,
     ) {
         let number = self.next_instance;
         self.next_instance += 1;
-        let instance = Instance::planned(version, step.clock.now, self.spec_of(version));
+        let spec = self.spec_of(version);
+        let planned = step.clock.at;
+        let duty = match reason {
+            PlanReason::Wanted | PlanReason::Replaces => Duty::Serve,
+            PlanReason::Before => Duty::Before { planned },
+            PlanReason::Scheduled => {
+                let deadline = spec.schedule.as_ref().map(|schedule| schedule.deadline);
+                let stop_by = step.clock.now.after(deadline.unwrap_or_default());
+                Duty::Run { planned, stop_by }
+            }
+        };
+        let mut instance = Instance::planned(version, duty, step.clock.now, spec);
+        // Where one has started, what it needs was there: a rollout does not wait for it again.
+        let first = !self.kept().any(|(_, other)| other.start == Start::Allowed);
+        let needs = if first {
+            step.missing(&spec.needs)
+        } else {
+            BTreeSet::new()
+        };
+        if !needs.is_empty() {
+            instance.start = Start::Held;
+        }
         self.instances.insert(number, instance);
         let instance = instance_id(name, number);
-        step.record(name, EventKind::InstancePlanned { instance, version });
+        let planned = EventKind::InstancePlanned {
+            instance,
+            version,
+            reason,
+        };
+        step.record(name, planned);
+        if !needs.is_empty() {
+            let instance = instance_id(name, number);
+            step.record(name, EventKind::InstanceHeld { instance, needs });
+        }
     }
 
     /// Drops the oldest versions that nobody needs. Gives how many.
@@ -205,6 +326,8 @@ impl Service {
         });
         let versions = &self.versions;
         self.proven.retain(|version| versions.contains_key(version));
+        self.prepared
+            .retain(|version| versions.contains_key(version));
         before - self.versions.len()
     }
 
@@ -232,10 +355,28 @@ impl Service {
 
     /// When something has to be decided although nothing happens.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        let rolling = matches!(self.course, Course::RollingOut(_));
+        let (rolling, progress_by) = match &self.course {
+            Course::RollingOut(Rollout {
+                gate: Gate::Open,
+                progress_by,
+                ..
+            }) => (true, (!self.awaits_promotion()).then_some(*progress_by)),
+            Course::RollingOut(_) | Course::Settled | Course::Failed { .. } | Course::Removing => {
+                (false, None)
+            }
+        };
         let deadlines = self.instances.values().flat_map(|instance| {
-            let trial = rolling && instance.version == self.current && !instance.is_ready();
-            let ready_by = trial.then_some(instance.trial.ready_by);
+            let ready_by = match instance.duty {
+                Duty::Serve => {
+                    let trial = rolling
+                        && instance.version == self.current
+                        && !instance.is_ready()
+                        && instance.start == Start::Allowed;
+                    trial.then_some(instance.trial.ready_by)
+                }
+                Duty::Before { .. } | Duty::Over => None,
+                Duty::Run { stop_by, .. } => instance.is_kept().then_some(stop_by),
+            };
             match (instance.life, instance.standing) {
                 (Life::Kept, Standing::Passing { ready_at, .. }) => [Some(ready_at), ready_by],
                 (
@@ -250,7 +391,8 @@ impl Service {
                 (Life::Stopping { .. }, _) => [None, None],
             }
         });
-        deadlines.flatten().min()
+        let deadlines = deadlines.flatten().chain(progress_by);
+        deadlines.chain(self.timetable.next).min()
     }
 }
 

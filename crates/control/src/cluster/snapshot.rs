@@ -6,12 +6,13 @@ use core::net::SocketAddr;
 use mainstay_ids::{
     Attempt, ConsumerId, Epoch, Generation, NodeName, ServiceName, Timestamp, Version,
 };
-use mainstay_model::ServiceSpec;
-use mainstay_model::event::{DrainReason, RollbackAsked};
+use mainstay_model::event::{DrainReason, RollbackAsked, Wait};
 use mainstay_model::report::CrashLooping;
+use mainstay_model::{BootId, ServiceSpec};
 
 use super::consumers::Presence;
-use super::instance::Exposure;
+use super::instance::{Exposure, Start};
+use super::service::{Gate, Stage};
 
 /// The format that this program writes, and the newest that it reads.
 pub const SNAPSHOT_FORMAT: u32 = 1;
@@ -46,6 +47,9 @@ pub struct Snapshot {
     pub(super) event: u64,
     pub(super) services: Vec<ServiceRecord>,
     pub(super) consumers: Vec<ConsumerRecord>,
+    /// Which start of the node was seen last.
+    #[serde(default)]
+    pub(super) boot: Option<BootId>,
     /// Services that are gone, with the number that their next instance would have had.
     pub(super) retired: Vec<(ServiceName, u64)>,
 }
@@ -70,6 +74,12 @@ pub(super) struct ServiceRecord {
     pub(super) next_instance: u64,
     pub(super) course: CourseRecord,
     pub(super) instances: Vec<InstanceRecord>,
+    /// The versions before which what runs before them has come to a good end.
+    #[serde(default)]
+    pub(super) prepared: Vec<Version>,
+    /// Times of its schedule up to this one are done with.
+    #[serde(default)]
+    pub(super) schedule_done: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -86,6 +96,12 @@ pub(super) enum CourseRecord {
         back: Option<RollbackAsked>,
         first_instance: u64,
         started: Timestamp,
+        #[serde(default)]
+        stage: Stage,
+        #[serde(default)]
+        gate: Gate,
+        #[serde(default)]
+        told: Option<Wait>,
     },
     Failed {
         started: Timestamp,
@@ -97,10 +113,28 @@ pub(super) enum CourseRecord {
 pub(super) struct InstanceRecord {
     pub(super) number: u64,
     pub(super) version: Version,
+    #[serde(default)]
+    pub(super) duty: DutyRecord,
+    #[serde(default)]
+    pub(super) start: Start,
     pub(super) life: LifeRecord,
     pub(super) standing: StandingRecord,
     pub(super) exposure: Exposure,
     pub(super) crash_looping: CrashLooping,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case", tag = "duty")]
+pub(super) enum DutyRecord {
+    #[default]
+    Serve,
+    Before {
+        planned: Timestamp,
+    },
+    Run {
+        planned: Timestamp,
+    },
+    Over,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

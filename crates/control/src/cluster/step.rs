@@ -1,5 +1,7 @@
 //! What every decision of one input has at hand.
 
+use alloc::collections::BTreeSet;
+
 use mainstay_ids::{Generation, ServiceName};
 use mainstay_model::EventKind;
 
@@ -16,13 +18,33 @@ pub(super) struct Step<'a> {
     /// The generation of the newest routing.
     pub(super) routed_in: Generation,
     pub(super) consumers: &'a Consumers,
+    /// The services of which an instance was ready when the input came.
+    pub(super) ready: &'a BTreeSet<ServiceName>,
     pub(super) journal: &'a mut Journal,
 }
 
 impl Step<'_> {
+    /// The same step with another look at who is ready.
+    pub(super) fn with_ready<'b>(&'b mut self, ready: &'b BTreeSet<ServiceName>) -> Step<'b> {
+        Step {
+            clock: self.clock,
+            settings: self.settings,
+            upcoming: self.upcoming,
+            routed_in: self.routed_in,
+            consumers: self.consumers,
+            ready,
+            journal: self.journal,
+        }
+    }
+
     /// Records a decision about a service.
     pub(super) fn record(&mut self, service: &ServiceName, kind: EventKind) {
         self.journal.record(self.clock, Some(service), kind);
+    }
+
+    /// Those of `needs` of which no instance is ready.
+    pub(super) fn missing(&self, needs: &BTreeSet<ServiceName>) -> BTreeSet<ServiceName> {
+        needs.difference(self.ready).cloned().collect()
     }
 
     /// Something durable changed that is no event.

@@ -1,5 +1,6 @@
 //! Read models: what others may know of the machine's state, for the API to show.
 
+use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -8,14 +9,14 @@ use core::time::Duration;
 use mainstay_ids::{
     Attempt, ConsumerId, Generation, InstanceId, Instant, NodeName, ServiceName, Timestamp, Version,
 };
-use mainstay_model::event::RollbackAsked;
+use mainstay_model::event::{RollbackAsked, Wait};
 use mainstay_model::report::CrashLooping;
 use mainstay_model::routing::Unavailable;
 use mainstay_model::{Exit, InstanceState, Phase, ServiceSpec, ServiceState};
 
 use super::consumers::Presence;
-use super::instance::{Instance, Life, Standing};
-use super::service::{Course, Service, instance_id};
+use super::instance::{Instance, Life, Standing, Start};
+use super::service::{Course, Gate, Service, instance_id};
 use super::{Control, Purpose};
 
 /// One service.
@@ -41,6 +42,8 @@ pub struct ServiceView<'a> {
     pub unavailable: Option<Unavailable>,
     /// Its versions that can be gone back to, the oldest first.
     pub versions: Vec<Version>,
+    /// What its rollout waits for, if one is under way.
+    pub wait: Option<Wait>,
 }
 
 /// One instance.
@@ -97,14 +100,15 @@ pub struct NodeView {
 impl Control {
     /// The services by name.
     pub fn services(&self) -> impl Iterator<Item = ServiceView<'_>> {
+        let ready = self.services.ready();
         let services = self.services.by_name.iter();
-        services.map(|(name, service)| service.view(name, self.purpose))
+        services.map(move |(name, service)| service.view(name, self.purpose, &ready))
     }
 
     /// One service.
     pub fn service(&self, name: &ServiceName) -> Option<ServiceView<'_>> {
         let (name, service) = self.services.by_name.get_key_value(name)?;
-        Some(service.view(name, self.purpose))
+        Some(service.view(name, self.purpose, &self.services.ready()))
     }
 
     /// The instances by id.
@@ -140,7 +144,12 @@ impl Control {
 }
 
 impl Service {
-    fn view<'a>(&'a self, name: &'a ServiceName, purpose: Purpose) -> ServiceView<'a> {
+    fn view<'a>(
+        &'a self,
+        name: &'a ServiceName,
+        purpose: Purpose,
+        ready: &BTreeSet<ServiceName>,
+    ) -> ServiceView<'a> {
         let serves = |(number, instance): (&u64, &Instance)| {
             instance.endpoint(instance_id(name, *number)).is_some()
         };
@@ -156,6 +165,7 @@ impl Service {
             address: self.address(),
             unavailable: (!available).then(|| self.unavailable(purpose)),
             versions: self.versions.keys().copied().collect(),
+            wait: self.wait(ready),
         }
     }
 
@@ -163,6 +173,8 @@ impl Service {
         match &self.course {
             Course::Settled if self.is_whole() => ServiceState::Steady,
             Course::Settled => ServiceState::Degraded,
+            Course::RollingOut(rollout) if rollout.gate == Gate::Paused => ServiceState::Paused,
+            Course::RollingOut(_) if self.awaits_promotion() => ServiceState::AwaitsPromotion,
             Course::RollingOut(rollout) => match rollout.back {
                 Some(RollbackAsked::ByFailure | RollbackAsked::ByUser) => ServiceState::RollingBack,
                 None => ServiceState::RollingOut,
@@ -206,7 +218,13 @@ impl Instance {
         match (self.life, self.standing) {
             (Life::Draining(_), _) => InstanceState::Draining,
             (Life::Stopping { .. }, _) => InstanceState::Stopping,
+            (Life::Kept, Standing::Planned | Standing::Ended { .. })
+                if self.start == Start::Held =>
+            {
+                InstanceState::Held
+            }
             (Life::Kept, Standing::Planned) => InstanceState::Planned,
+            (Life::Kept, Standing::Starting { .. }) if !self.serves() => InstanceState::Running,
             (Life::Kept, Standing::Starting { .. }) => InstanceState::Starting,
             (Life::Kept, Standing::Passing { .. }) => InstanceState::Healthy,
             (Life::Kept, Standing::Ready { .. }) => InstanceState::Ready,

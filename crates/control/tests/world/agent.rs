@@ -9,7 +9,7 @@ use mainstay_ids::{
     Attempt, Generation, Incarnation, InstanceId, Instant, NodeName, Timestamp, Version,
 };
 use mainstay_model::plan::PlannedAction;
-use mainstay_model::{Exit, InstanceReport, NodePlan, NodeReport, Phase, ProbedHealth};
+use mainstay_model::{BootId, Exit, InstanceReport, NodePlan, NodeReport, Phase, ProbedHealth};
 
 /// What a program does, by the name in `exec`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub(crate) enum Behaviour {
     Flap { every: u64 },
     /// Passes at once and ends after so long.
     Late { after: u64 },
+    /// Ends well after so long, as a migration.
+    Done { after: u64 },
 }
 
 impl Behaviour {
@@ -36,6 +38,7 @@ impl Behaviour {
             "never" => Self::Never,
             "flap" => Self::Flap { every: ms },
             "late" => Self::Late { after: ms },
+            "done" => Self::Done { after: ms },
             other => panic!("no behaviour {other}"),
         }
     }
@@ -46,16 +49,29 @@ impl Behaviour {
             Self::Late { .. } => ProbedHealth::Passing,
             Self::Flap { every } if age / every % 2 == 1 => ProbedHealth::Passing,
             Self::Flap { every } if age >= every => ProbedHealth::Failing,
-            Self::Good { .. } | Self::Crash { .. } | Self::Never | Self::Flap { .. } => {
-                ProbedHealth::Starting
-            }
+            Self::Good { .. }
+            | Self::Crash { .. }
+            | Self::Never
+            | Self::Flap { .. }
+            | Self::Done { .. } => ProbedHealth::Starting,
         }
     }
 
     fn ends(self, age: u64) -> bool {
         match self {
-            Self::Crash { after } | Self::Late { after } => age >= after,
+            Self::Crash { after } | Self::Late { after } | Self::Done { after } => age >= after,
             Self::Good { .. } | Self::Never | Self::Flap { .. } => false,
+        }
+    }
+
+    fn exit(self) -> Exit {
+        match self {
+            Self::Done { .. } => Exit::Code(0),
+            Self::Good { .. }
+            | Self::Crash { .. }
+            | Self::Never
+            | Self::Flap { .. }
+            | Self::Late { .. } => Exit::Code(1),
         }
     }
 }
@@ -68,6 +84,14 @@ enum State {
     Stopped { exit: Option<Exit> },
 }
 
+/// What the newest plan wants of a process that is not to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Run,
+    Hold,
+    RunOnce,
+}
+
 #[derive(Debug, Clone)]
 struct ModelProcess {
     version: Version,
@@ -75,6 +99,7 @@ struct ModelProcess {
     attempt: Attempt,
     state: State,
     restart: Restart,
+    order: Order,
     last_exit: Option<Exit>,
     /// A probe of a stopped world: said instead of the truth until then.
     failing_until: u64,
@@ -83,6 +108,7 @@ struct ModelProcess {
 #[derive(Debug, Clone)]
 pub(crate) struct Agent {
     pub(crate) incarnation: u64,
+    boot: u32,
     pub(crate) alive: bool,
     plan: Option<NodePlan>,
     processes: BTreeMap<InstanceId, ModelProcess>,
@@ -97,11 +123,13 @@ impl Agent {
     pub(crate) fn new() -> Self {
         Self {
             incarnation: 1,
+            boot: 1,
             alive: true,
             plan: None,
             processes: BTreeMap::new(),
             forgotten: BTreeSet::new(),
-            now: 0,
+            // As the world's.
+            now: 1000,
             stop_takes: 100,
             broken: Vec::new(),
         }
@@ -120,20 +148,28 @@ impl Agent {
         for planned in &plan.instances {
             let id = &planned.instance;
             let known = processes.get_mut(id);
+            let order = match planned.action {
+                PlannedAction::Run | PlannedAction::Stop => Order::Run,
+                PlannedAction::Hold => Order::Hold,
+                PlannedAction::RunOnce => Order::RunOnce,
+            };
             match (planned.action, known) {
-                (PlannedAction::Run, None) => {
+                (PlannedAction::Hold, None) => {}
+                (PlannedAction::Run | PlannedAction::RunOnce, None) => {
                     if self.forgotten.contains(id) {
                         self.broken
                             .push(format!("{id} is started again after its end"));
                     }
                     let program = planned.spec.exec[0].to_string();
                     let state = State::Running { since: self.now };
-                    processes.insert(
-                        id.clone(),
-                        ModelProcess::new(planned.version, &program, state),
-                    );
+                    let mut process = ModelProcess::new(planned.version, &program, state);
+                    process.order = order;
+                    processes.insert(id.clone(), process);
                 }
-                (PlannedAction::Run, Some(process)) => {
+                // Whoever ran to its end has: the plan will drop it.
+                (PlannedAction::RunOnce, Some(process)) => process.order = order,
+                (PlannedAction::Run | PlannedAction::Hold, Some(process)) => {
+                    process.order = order;
                     if matches!(
                         process.state,
                         State::Stopping { .. } | State::Stopped { .. }
@@ -178,9 +214,11 @@ impl Agent {
             node: NodeName::parse("local").expect("a legal name"),
             incarnation: Incarnation(self.incarnation),
             plan: self.plan.as_ref().map(|plan| plan.generation),
+            boot: Some(BootId(format!("boot-{}", self.boot))),
             instances: processes
                 .map(|(id, process)| process.report(id, self.now))
                 .collect(),
+            capacity: None,
         }
     }
 
@@ -197,6 +235,27 @@ impl Agent {
         self.alive = true;
         self.incarnation += 1;
         self.plan = None;
+    }
+
+    /// The machine is started anew: every process has ended, and none is started again before a
+    /// plan says so.
+    pub(crate) fn reboot(&mut self) {
+        self.boot += 1;
+        self.come_back();
+        for process in self.processes.values_mut() {
+            process.order = match process.order {
+                Order::Run | Order::Hold => Order::Hold,
+                Order::RunOnce => Order::RunOnce,
+            };
+            match process.state {
+                State::Running { .. } => process.end(self.now, Exit::Lost),
+                State::Stopping { .. } => {
+                    let exit = Some(Exit::Lost);
+                    process.state = State::Stopped { exit };
+                }
+                State::BackingOff { .. } | State::Stopped { .. } => {}
+            }
+        }
     }
 
     /// SIGKILL of one running process.
@@ -259,6 +318,7 @@ impl ModelProcess {
             attempt: Attempt::FIRST,
             state,
             restart: Restart::new(),
+            order: Order::Run,
             last_exit: None,
             failing_until: 0,
         }
@@ -273,6 +333,13 @@ impl ModelProcess {
     }
 
     fn end(&mut self, now: u64, exit: Exit) {
+        match self.order {
+            Order::Run | Order::Hold => {}
+            Order::RunOnce => {
+                self.state = State::Stopped { exit: Some(exit) };
+                return;
+            }
+        }
         let retry = self.restart.ended(instant(now));
         self.state = State::BackingOff {
             exit,
@@ -285,7 +352,7 @@ impl ModelProcess {
         match self.state {
             State::Running { since } => {
                 if self.behaviour.ends(now - since) {
-                    self.end(now, Exit::Code(1));
+                    self.end(now, self.behaviour.exit());
                 } else {
                     match self.health(now, since) {
                         ProbedHealth::Passing => self.restart.passing(instant(now)),
@@ -295,7 +362,9 @@ impl ModelProcess {
                     }
                 }
             }
-            State::BackingOff { until, .. } if agent_lives && now >= until => {
+            State::BackingOff { until, .. }
+                if agent_lives && now >= until && self.order != Order::Hold =>
+            {
                 self.attempt = self.attempt.next();
                 self.state = State::Running { since: now };
                 self.failing_until = 0;

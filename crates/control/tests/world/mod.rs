@@ -18,7 +18,9 @@ use mainstay_ids::{Generation, InstanceId, Instant, NodeName, ServiceName, Times
 use mainstay_model::event::DrainOutcome;
 use mainstay_model::plan::PlannedAction;
 use mainstay_model::route::{HttpMatch, PathPrefix};
-use mainstay_model::service::{Check, HealthSpec, LogSpec, OnFailure, RolloutSpec, Step};
+use mainstay_model::service::{
+    Check, HealthSpec, LimitsSpec, LogSpec, OnFailure, RolloutSpec, Step,
+};
 use mainstay_model::{
     Event, EventKind, InstanceState, NodePlan, Routing, ServiceSpec, ServiceState, Template,
 };
@@ -54,18 +56,27 @@ pub(crate) fn spec(service: &str, instances: u32, behaviour: &str) -> ServiceSpe
             timeout: Duration::from_secs(1),
             fall: one,
             rise: one,
+            start: None,
+            restart: None,
         },
         instances,
         rollout: RolloutSpec {
             step: Step::Count(one),
             hold: HOLD,
             deadline: DEADLINE,
+            progress: mainstay_model::service::PROGRESS,
+            canary: None,
             on_failure: OnFailure::Rollback,
         },
         drain: DRAIN,
         grace: Duration::from_secs(1),
         log: LogSpec { size: 1, keep: 1 },
         slo: None,
+        needs: BTreeSet::new(),
+        before: Vec::new(),
+        schedule: None,
+        limits: LimitsSpec::default(),
+        secrets: BTreeMap::new(),
         artifact: None,
     }
 }
@@ -89,6 +100,7 @@ pub(crate) struct World {
     pub(crate) control: Control,
     pub(crate) settings: Settings,
     pub(crate) now_ms: u64,
+    clock_set_ms: i64,
     /// The disk: the last durable snapshot.
     saved: Option<String>,
     saves: u32,
@@ -115,6 +127,7 @@ impl World {
             control,
             settings,
             now_ms: 1000,
+            clock_set_ms: 0,
             saved: None,
             saves: 0,
             agent: Agent::new(),
@@ -127,15 +140,24 @@ impl World {
         }
     }
 
-    /// The time of day at so many milliseconds of the world's life.
+    /// The time of day at so many milliseconds of the world's life, where nobody sets the clock.
     pub(crate) fn at(ms: u64) -> Timestamp {
         Timestamp(1_800_000_000_000 + ms)
+    }
+
+    /// Sets the time of day forward or back.
+    pub(crate) fn set_clock(&mut self, by_ms: i64) {
+        self.clock_set_ms += by_ms;
     }
 
     pub(crate) fn clock(&self) -> Clock {
         Clock {
             now: Instant::from_start(Duration::from_millis(self.now_ms)),
-            at: Self::at(self.now_ms),
+            at: Timestamp(
+                Self::at(self.now_ms)
+                    .0
+                    .saturating_add_signed(self.clock_set_ms),
+            ),
         }
     }
 

@@ -70,26 +70,31 @@ pub(crate) struct Settings {
     node: NodeName,
     entry: SocketAddr,
     api: SocketAddr,
+    /// Who may open the unix socket, beside its owner.
+    api_group: Option<u32>,
     workers: usize,
     access_log: Switch,
     server_flags: Vec<&'static str>,
+    agent_flags: Vec<&'static str>,
 }
 
 impl Settings {
     pub(crate) fn new(state: &Path, dev: &Dev) -> anyhow::Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let without_acknowledgements = dev.unsafe_no_acknowledged_drain;
+        let flag = |set: bool, name| set.then_some(name).into_iter().collect();
         Ok(Self {
             state: state.to_owned(),
             node: NodeName::parse("local").context("`local` is a name")?,
             entry: dev.entry,
             api: dev.api,
+            api_group: dev.api_group.as_deref().map(sockets::group).transpose()?,
             workers: dev.workers.map_or(cores, usize::from),
             access_log: dev.access_log,
-            server_flags: without_acknowledgements
-                .then_some("--unsafe-no-acknowledged-drain")
-                .into_iter()
-                .collect(),
+            server_flags: flag(
+                dev.unsafe_no_acknowledged_drain,
+                "--unsafe-no-acknowledged-drain",
+            ),
+            agent_flags: flag(dev.unsafe_no_adoption, "--unsafe-no-adoption"),
         })
     }
 }
@@ -288,7 +293,8 @@ impl Family {
                 }
                 let tcp = sockets::bind_api_tcp(self.settings.api)?;
                 self.settings.api = sockets::local_address(&tcp)?;
-                let unix = sockets::bind_api_unix(&self.settings.state.join(API_SOCKET))?;
+                let socket = self.settings.state.join(API_SOCKET);
+                let unix = sockets::bind_api_unix(&socket, self.settings.api_group)?;
                 self.listening.api = Some((unix, tcp));
             }
             Kind::Gateway | Kind::Server | Kind::Agent => {}
@@ -307,12 +313,16 @@ impl Family {
             .output(log.as_fd())
             .place(Place::OwnSession);
         match kind {
-            Kind::Agent => spawn,
+            Kind::Agent => spawn.arguments(self.settings.agent_flags.iter()),
             Kind::Server => {
                 let spawn = spawn
                     .argument("--entry")
                     .argument(self.settings.entry.to_string())
                     .arguments(self.settings.server_flags.iter());
+                let spawn = match self.settings.api_group {
+                    Some(group) => spawn.argument("--api-group").argument(group.to_string()),
+                    None => spawn,
+                };
                 self.listening.api.iter().fold(spawn, |spawn, (unix, tcp)| {
                     spawn
                         .pass(API_UNIX, unix.as_fd())

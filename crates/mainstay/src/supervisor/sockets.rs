@@ -4,11 +4,12 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use anyhow::Context;
+use mainstay_kernel::Account;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::outcome::{Failure, Outcome};
@@ -54,8 +55,24 @@ pub(crate) fn bind_api_tcp(address: SocketAddr) -> anyhow::Result<Socket> {
         .map_err(|error| explain(address, "--api", &error).into())
 }
 
-/// Listens on the API's unix socket, which only its owner may open.
-pub(crate) fn bind_api_unix(path: &Path) -> anyhow::Result<OwnedFd> {
+/// The number of the group that `--api-group` names.
+pub(crate) fn group(name: &str) -> anyhow::Result<u32> {
+    let found = Account::group(name).context("cannot read `/etc/group`")?;
+    found.ok_or_else(|| {
+        let failure = Failure::new(
+            Outcome::WrongInput,
+            format!("there is no group `{name}` on this machine"),
+        );
+        failure
+            .remedy("make it with `groupadd`, or choose another --api-group")
+            .into()
+    })
+}
+
+/// Listens on the API's unix socket, which only its owner may open, and the members of `group`.
+/// They may go through the state directory and see nothing else of it. Who opened the socket is
+/// looked at again by whoever answers.
+pub(crate) fn bind_api_unix(path: &Path, group: Option<u32>) -> anyhow::Result<OwnedFd> {
     let context = || format!("cannot listen on `{}`", path.display());
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -65,8 +82,19 @@ pub(crate) fn bind_api_unix(path: &Path) -> anyhow::Result<OwnedFd> {
     }
     let listener = UnixListener::bind(path).with_context(context)?;
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).with_context(context)?;
+    if let (Some(group), Some(directory)) = (group, path.parent()) {
+        open_to_group(path, 0o060, group)?;
+        open_to_group(directory, 0o010, group)?;
+    }
     listener.set_nonblocking(true).with_context(context)?;
     Ok(listener.into())
+}
+
+fn open_to_group(path: &Path, bits: u32, group: u32) -> anyhow::Result<()> {
+    let context = || format!("cannot give `{}` to group {group}", path.display());
+    chown(path, None, Some(group)).with_context(context)?;
+    let mode = std::fs::metadata(path).with_context(context)?.mode() | bits;
+    std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).with_context(context)
 }
 
 /// The address on which a socket listens, with the port that the kernel chose.

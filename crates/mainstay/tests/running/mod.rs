@@ -38,9 +38,24 @@ server.serve_forever()
     )
 }
 
+/// Echoes the nonce of `prove`, as the examples do, and ends at once on SIGTERM: nothing but an
+/// acknowledged drain saves its requests.
+pub(crate) fn echo_server() -> String {
+    let server = python_server("import time").replace(
+        "    def do_GET(self):\n        body =",
+        "    def do_POST(self):\n        self.rfile.read(int(self.headers['content-length'] or 0))\n        self.do_GET()\n    def do_GET(self):\n        time.sleep(0.03)\n        nonce = self.headers['x-prove-nonce'] or ''\n        body = nonce.encode() +",
+    );
+    server.replace(
+        "        self.send_header(\"content-length\"",
+        "        self.send_header(\"x-prove-nonce\", nonce)\n        self.send_header(\"content-length\"",
+    )
+}
+
 /// A directory with service files and programs, and the `dev` that runs in it.
 pub(crate) struct Running {
     dev: Option<Spawned>,
+    /// Those before it, killed. What they started bears their marks and would end with them.
+    former: Vec<Spawned>,
     pub(crate) dir: TempDir,
     state: PathBuf,
 }
@@ -52,6 +67,7 @@ impl Running {
         let state = dir.join("state");
         Self {
             dev: None,
+            former: Vec::new(),
             dir,
             state,
         }
@@ -100,7 +116,15 @@ impl Running {
             "2",
         ]);
         command.args(arguments).arg("--state").arg(&self.state);
-        self.dev = Some(Spawned::start(&self.dir, "dev", &mut command));
+        let next = Spawned::start(&self.dir, "dev", &mut command);
+        self.former.extend(self.dev.replace(next));
+    }
+
+    /// SIGKILLs `dev` alone.
+    #[track_caller]
+    pub(crate) fn kill_dev(&self) {
+        self.spawned().signal(Signal::KILL);
+        assert_eq!(self.spawned().wait(PATIENCE), Ended::Signal(9));
     }
 
     /// The running `dev`.

@@ -3,17 +3,20 @@
 use std::convert::Infallible;
 use std::io;
 use std::os::unix::net::UnixListener as StdUnixListener;
+use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::response::{IntoResponse as _, Response};
+use futures_util::FutureExt as _;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use mainstay_api::wire::ProblemCode;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -24,6 +27,7 @@ use tower::ServiceExt as _;
 
 use super::admission::{Admission, Caller};
 use super::patience::Patient;
+use super::refusal::Refused;
 
 /// Connections per listener. Callers make one per call and a few watches; a thousand idle ones of a
 /// client gone wrong stay waiting in the kernel's queue until idle ones are closed. Each of the
@@ -33,8 +37,25 @@ const CONNECTIONS_MAX: usize = 512;
 /// How long a request's head may take.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Requests at a time on one HTTP/2 connection.
+/// The longest head of a request. Ours are below 1 KiB; a browser's with its cookies below 8 KiB.
+const HEAD_LEN_MAX: u32 = 32 * 1024;
+
+/// The most header fields of one request: a browser sends twenty.
+const HEADERS_MAX: usize = 64;
+
+/// Requests at a time on one HTTP/2 connection. More are told to come again (RFC 9113, 5.1.2).
 const HTTP2_STREAMS_MAX: u32 = 32;
+
+/// Requests of one HTTP/2 connection that were taken back before they were looked at. More, and the
+/// connection ends: asking and taking back costs the one who does it nothing (CVE-2023-44487).
+const HTTP2_RESETS_MAX: usize = 32;
+
+/// Requests of one HTTP/2 connection that were refused for an error of the protocol. More, and the
+/// connection ends.
+const HTTP2_ERRORS_MAX: usize = 32;
+
+/// What is kept of one answer that its reader does not fetch; a watch holds one state besides.
+const HTTP2_UNSENT_LEN_MAX: usize = 256 * 1024;
 
 /// How long a connection may finish its request at the end; nothing here takes longer but a disk
 /// that does not answer.
@@ -91,18 +112,18 @@ impl Listener {
             while connections.try_join_next().is_some() {}
             let accepted = tokio::select! {
                 () = stop.cancelled() => break,
-                accepted = self.accept(&places) => accepted,
+                accepted = self.accept(&places, &door.admission) => accepted,
             };
             match accepted {
                 Ok((connection, place)) => {
                     let (door, stop) = (door.clone(), stop.clone());
                     connections.spawn(async move {
                         match connection {
-                            Connection::Unix(stream, account) => {
-                                door.serve(stream, Caller::Account(account), stop).await;
+                            Connection::Unix(stream, caller) => {
+                                door.serve(stream, caller, stop).await;
                             }
-                            Connection::Loopback(stream) => {
-                                door.serve(stream, Caller::Loopback, stop).await;
+                            Connection::Loopback(stream, caller) => {
+                                door.serve(stream, caller, stop).await;
                             }
                         }
                         drop(place);
@@ -121,6 +142,7 @@ impl Listener {
     async fn accept(
         &self,
         places: &Arc<Semaphore>,
+        admission: &Admission,
     ) -> io::Result<(Connection, OwnedSemaphorePermit)> {
         let place = places
             .clone()
@@ -130,23 +152,24 @@ impl Listener {
         let connection = match self {
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
-                let account = stream.peer_cred()?.uid();
-                Connection::Unix(stream, account)
+                let caller = admission.recognise(&stream)?;
+                Connection::Unix(stream, caller)
             }
             Self::Loopback(listener) => {
                 let (stream, _) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Connection::Loopback(stream)
+                let port = stream.local_addr()?.port();
+                Connection::Loopback(stream, Caller::Loopback { port })
             }
         };
         Ok((connection, place))
     }
 }
 
-/// One that was accepted; on the unix socket with the account of its other end.
+/// One that was accepted, with who is at its other end.
 enum Connection {
-    Unix(UnixStream, u32),
-    Loopback(TcpStream),
+    Unix(UnixStream, Caller),
+    Loopback(TcpStream, Caller),
 }
 
 /// What every connection is led through.
@@ -167,10 +190,16 @@ impl Door {
         let mut http = auto::Builder::new(TokioExecutor::new());
         http.http1()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_DEADLINE);
+            .header_read_timeout(HEAD_DEADLINE)
+            .max_buf_size(HEAD_LEN_MAX as usize)
+            .max_headers(HEADERS_MAX);
         http.http2()
             .timer(TokioTimer::new())
-            .max_concurrent_streams(HTTP2_STREAMS_MAX);
+            .max_header_list_size(HEAD_LEN_MAX)
+            .max_concurrent_streams(HTTP2_STREAMS_MAX)
+            .max_pending_accept_reset_streams(HTTP2_RESETS_MAX)
+            .max_local_error_reset_streams(HTTP2_ERRORS_MAX)
+            .max_send_buf_size(HTTP2_UNSENT_LEN_MAX);
         let io = TokioIo::new(Patient::new(stream));
         let mut connection = pin!(http.serve_connection(io, service));
         let ended = tokio::select! {
@@ -192,8 +221,60 @@ impl Door {
         if let Err(refused) = self.admission.admit(caller, &parts) {
             return refused.into_response();
         }
-        let request = Request::from_parts(parts, body);
-        let answered = self.router.clone().oneshot(request).await;
-        answered.unwrap_or_else(|never| match never {})
+        let mut request = Request::from_parts(parts, body);
+        request.extensions_mut().insert(caller);
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        // What a call breaks is its own: the tasks of connections hold no state.
+        let answered = AssertUnwindSafe(self.router.clone().oneshot(request)).catch_unwind();
+        if let Ok(answered) = answered.await {
+            return answered.unwrap_or_else(|never| match never {});
+        }
+        let message = format!("{method} {path} failed inside the control centre");
+        tracing::error!("{message}: a fault of Mainstay, please report it");
+        Refused::new(ProblemCode::InternalFault, message).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::admission::Standing;
+    use crate::token::Token;
+    use axum::routing::get;
+    use http_body_util::{BodyExt as _, Empty};
+    use mainstay_api::wire::Problem;
+    use mainstay_testkit::TempDir;
+
+    #[tokio::test]
+    async fn a_call_that_breaks_is_answered_and_the_next_one_as_well() {
+        let dir = TempDir::new("door");
+        let token = Token::load_or_make(dir.path()).expect("makes one");
+        let breaks = || async {
+            assert!(std::hint::black_box(false), "broken on purpose");
+        };
+        let door = Arc::new(Door {
+            router: Router::new().route("/breaks", get(breaks)),
+            admission: Admission::new(token, None),
+        });
+        let (ours, theirs) = tokio::io::duplex(1024);
+        let (uid, standing) = (0, Standing::Owner);
+        let caller = Caller::Account { uid, standing };
+        let stop = CancellationToken::new();
+        let served = tokio::spawn(door.serve(theirs, caller, stop.clone()));
+        let io = TokioIo::new(ours);
+        let handshake = hyper::client::conn::http1::handshake(io).await;
+        let (mut sender, connection) = handshake.expect("connects");
+        let connection = tokio::spawn(connection);
+        for _ in 0..2 {
+            let request = Request::get("/breaks").body(Empty::<bytes::Bytes>::new());
+            let answer = sender.send_request(request.expect("legal")).await;
+            let body = answer.expect("answers").into_body().collect().await;
+            let problem: Problem =
+                serde_json::from_slice(&body.expect("is whole").to_bytes()).expect("a problem");
+            assert_eq!(problem.code, ProblemCode::InternalFault);
+        }
+        stop.cancel();
+        served.await.expect("no panic");
+        connection.abort();
     }
 }

@@ -1,24 +1,28 @@
 //! One function per path.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::Json as Answer;
 use axum::Router;
-use axum::extract::State;
-use axum::response::Response;
-use axum::routing::{delete, get, post};
-use http::{Method, StatusCode, Uri};
+use axum::extract::{Extension, Request, State};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodFilter, MethodRouter, on};
+use bytes::Bytes;
+use http::{Uri, header};
+use mainstay_api::calls::{Access, CALLS, Call, Effect, Method, Name};
 use mainstay_api::wire::{
-    Accepted, Applied, Apply, InstanceStatus, ProblemCode, Rollback, Scale, ServiceStatus, Status,
+    Accepted, Applied, Apply, EventsQuery, InstanceStatus, PlanQuery, ProblemCode, Rollback,
+    RoutesQuery, Scale, ServiceStatus, Status,
 };
 use mainstay_control::Input;
-use mainstay_ids::{ConsumerId, Incarnation, NodeName, ServiceName};
+use mainstay_ids::{ConsumerId, NodeName};
 use mainstay_model::routing::Farewell;
 use mainstay_model::{Ack, NodeReport, ServiceSpec};
-use serde::Deserialize;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::admission::{Caller, Standing};
 use super::refusal::Refused;
 use super::request::{Asked, Json, Named};
 use super::stream::{self, Beat, Follow, Wanted};
@@ -57,23 +61,20 @@ impl Api {
         }
     }
 
-    /// The table of paths.
+    /// The table of calls as a router. A path of several methods is merged by it.
     pub(crate) fn router(self) -> Router {
-        Router::new()
-            .route("/v1/status", get(status))
-            .route("/v1/services", get(services).post(apply))
-            .route("/v1/services/{name}", delete(remove))
-            .route("/v1/services/{name}/spec", get(spec))
-            .route("/v1/services/{name}/scale", post(scale))
-            .route("/v1/services/{name}/rollback", post(rollback))
-            .route("/v1/instances", get(instances))
-            .route("/v1/events", get(events))
-            .route("/v1/watch/routes", get(watch_routes))
-            .route("/v1/watch/plan", get(watch_plan))
-            .route("/v1/consumers/ack", post(ack))
-            .route("/v1/consumers/farewell", post(farewell))
-            .route("/v1/nodes/report", post(report))
-            .route("/v1/shutdown", post(shutdown))
+        let mut router = Router::new();
+        for call in CALLS {
+            let mut endpoint = endpoint(call);
+            if call.access == Access::UnixSocket {
+                endpoint = endpoint.layer(from_fn(admit_own_processes));
+            }
+            if call.effect == Effect::Changes {
+                endpoint = endpoint.layer(from_fn(record));
+            }
+            router = router.route(call.path, endpoint);
+        }
+        router
             .fallback(no_such_path)
             .method_not_allowed_fallback(no_such_method)
             .with_state(self)
@@ -83,9 +84,7 @@ impl Api {
     fn beat(&self) -> Result<Beat, Refused> {
         let Ok(place) = self.streams.clone().try_acquire_owned() else {
             let message = format!("{STREAMS_MAX} watches are open already");
-            let status = StatusCode::SERVICE_UNAVAILABLE;
-            return Err(Refused::new(status, ProblemCode::Conflict, message)
-                .with_remedy("close one of them"));
+            return Err(Refused::new(ProblemCode::TooManyWatches, message));
         };
         Ok(Beat::new(self.stop.clone(), place))
     }
@@ -95,6 +94,79 @@ impl Api {
         let reply = self.handle.hand_in(input).await?;
         Ok(Answer(views::accepted(&reply)))
     }
+}
+
+/// The function that answers a call, on its method.
+fn endpoint(call: &Call) -> MethodRouter<Api> {
+    let method = match call.method {
+        Method::Get => MethodFilter::GET,
+        Method::Post => MethodFilter::POST,
+        Method::Delete => MethodFilter::DELETE,
+    };
+    match call.name {
+        Name::Status => on(method, status),
+        Name::Services => on(method, services),
+        Name::Apply => on(method, apply),
+        Name::Remove => on(method, remove),
+        Name::Spec => on(method, spec),
+        Name::Scale => on(method, scale),
+        Name::Rollback => on(method, rollback),
+        Name::Pause => on(method, pause),
+        Name::Resume => on(method, resume),
+        Name::Promote => on(method, promote),
+        Name::Instances => on(method, instances),
+        Name::Events => on(method, events),
+        Name::Shutdown => on(method, shutdown),
+        Name::OpenApi => on(method, openapi),
+        Name::WatchRoutes => on(method, watch_routes),
+        Name::Acknowledge => on(method, ack),
+        Name::Farewell => on(method, farewell),
+        Name::WatchPlan => on(method, watch_plan),
+        Name::Report => on(method, report),
+    }
+}
+
+/// What only Mainstay's own processes may call, which use the unix socket and run as its account.
+async fn admit_own_processes(
+    Extension(caller): Extension<Caller>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Refused> {
+    let path = request.uri().path();
+    match caller {
+        Caller::Account {
+            standing: Standing::Owner,
+            ..
+        } => Ok(next.run(request).await),
+        Caller::Account { uid, .. } => Err(Refused::new(
+            ProblemCode::AccountRefused,
+            format!("`{path}` is for Mainstay's own processes, not for account {uid}"),
+        )),
+        Caller::Loopback { .. } => Err(Refused::new(
+            ProblemCode::SocketOnly,
+            format!("`{path}` is answered on the unix socket alone"),
+        )),
+    }
+}
+
+/// Writes down who asked for a change, and what became of it.
+async fn record(Extension(caller): Extension<Caller>, request: Request, next: Next) -> Response {
+    let call = format!("{} {}", request.method(), request.uri().path());
+    let answer = next.run(request).await;
+    tracing::info!(by = %caller, status = answer.status().as_u16(), "{call}");
+    answer
+}
+
+async fn openapi() -> impl IntoResponse {
+    /// Made once: it is the same for the life of the program.
+    static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
+        let document = mainstay_api::openapi::document();
+        serde_json::to_vec(&document)
+            .expect("a value is JSON")
+            .into()
+    });
+    let content_type = [(header::CONTENT_TYPE, "application/json")];
+    (content_type, DOCUMENT.clone())
 }
 
 async fn status(State(api): State<Api>) -> Answered<Status> {
@@ -128,7 +200,7 @@ async fn spec(State(api): State<Api>, Named(service): Named) -> Answered<Service
         .await?;
     found.map(Answer).ok_or_else(|| {
         let message = format!("there is no service `{service}`");
-        Refused::new(StatusCode::NOT_FOUND, ProblemCode::NotFound, message)
+        Refused::new(ProblemCode::ServiceUnknown, message)
     })
 }
 
@@ -146,6 +218,18 @@ async fn rollback(
     Json(Rollback { to }): Json<Rollback>,
 ) -> Answered<Accepted> {
     api.hand_in(Input::Rollback { service, to }).await
+}
+
+async fn pause(State(api): State<Api>, Named(service): Named) -> Answered<Accepted> {
+    api.hand_in(Input::Pause { service }).await
+}
+
+async fn resume(State(api): State<Api>, Named(service): Named) -> Answered<Accepted> {
+    api.hand_in(Input::Resume { service }).await
+}
+
+async fn promote(State(api): State<Api>, Named(service): Named) -> Answered<Accepted> {
+    api.hand_in(Input::Promote { service }).await
 }
 
 async fn remove(State(api): State<Api>, Named(service): Named) -> Answered<Accepted> {
@@ -173,13 +257,6 @@ async fn farewell(State(api): State<Api>, Json(farewell): Json<Farewell>) -> Ans
     api.hand_in(Input::Farewell(consumer)).await
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RoutesQuery {
-    name: String,
-    incarnation: Incarnation,
-}
-
 async fn watch_routes(
     State(api): State<Api>,
     Asked(RoutesQuery { name, incarnation }): Asked<RoutesQuery>,
@@ -192,37 +269,16 @@ async fn watch_routes(
     Ok(stream::states(beat, api.handle.routing()))
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PlanQuery {
-    node: NodeName,
-    incarnation: Incarnation,
-}
-
 async fn watch_plan(
     State(api): State<Api>,
     Asked(PlanQuery { node, incarnation }): Asked<PlanQuery>,
 ) -> Result<Response, Refused> {
     if node != api.node {
         let message = format!("node `{node}` is not part of this cluster");
-        return Err(Refused::new(
-            StatusCode::NOT_FOUND,
-            ProblemCode::NotFound,
-            message,
-        ));
+        return Err(Refused::new(ProblemCode::NodeUnknown, message));
     }
     tracing::info!(%node, incarnation = incarnation.0, "an agent follows its plan");
     Ok(stream::states(api.beat()?, api.handle.plan()))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct EventsQuery {
-    #[serde(default)]
-    after: u64,
-    #[serde(default)]
-    follow: bool,
-    service: Option<ServiceName>,
 }
 
 async fn events(
@@ -244,23 +300,19 @@ async fn events(
 
 async fn no_such_path(uri: Uri) -> Refused {
     let message = format!("there is no path `{}`", uri.path());
-    Refused::new(StatusCode::NOT_FOUND, ProblemCode::NotFound, message)
+    Refused::new(ProblemCode::PathUnknown, message)
 }
 
-async fn no_such_method(method: Method, uri: Uri) -> Refused {
+async fn no_such_method(method: http::Method, uri: Uri) -> Refused {
     let message = format!("`{}` does not take {method}", uri.path());
-    Refused::new(
-        StatusCode::METHOD_NOT_ALLOWED,
-        ProblemCode::BadRequest,
-        message,
-    )
+    Refused::new(ProblemCode::MethodNotAllowed, message)
 }
 
 fn check_consumer(consumer: &ConsumerId) -> Result<(), Refused> {
     let name = &consumer.name;
     if name.is_empty() || name.len() > CONSUMER_NAME_LEN_MAX || name.chars().any(char::is_control) {
         let message = format!("a consumer's name has 1 to {CONSUMER_NAME_LEN_MAX} characters");
-        return Err(Refused::bad_request(message));
+        return Err(Refused::new(ProblemCode::ConsumerNameInvalid, message));
     }
     Ok(())
 }

@@ -6,12 +6,13 @@ use std::time::Duration;
 use axum::body::{Body, HttpBody as _};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query};
 use bytes::{Bytes, BytesMut};
+use http::Request;
 use http::request::Parts;
-use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
 use mainstay_api::wire::{BODY_LEN_MAX, ProblemCode};
 use mainstay_ids::ServiceName;
 use serde::de::DeserializeOwned;
+use serde_json::error::Category;
 
 use super::refusal::Refused;
 
@@ -39,11 +40,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
             .await
             .map_err(|_| {
                 let message = format!("the body did not come within {BODY_DEADLINE:?}");
-                Refused::new(
-                    StatusCode::REQUEST_TIMEOUT,
-                    ProblemCode::BadRequest,
-                    message,
-                )
+                Refused::new(ProblemCode::BodyLate, message)
             })??;
         parse(&body).map(Self)
     }
@@ -53,8 +50,9 @@ async fn collect(mut body: Body) -> Result<Bytes, Refused> {
     let mut whole = BytesMut::new();
     let mut len = 0;
     while let Some(frame) = body.frame().await {
-        let frame =
-            frame.map_err(|error| Refused::bad_request(format!("the body broke: {error}")))?;
+        let frame = frame.map_err(|error| {
+            Refused::new(ProblemCode::BodyBroken, format!("the body broke: {error}"))
+        })?;
         let Ok(chunk) = frame.into_data() else {
             continue;
         };
@@ -71,11 +69,9 @@ async fn collect(mut body: Body) -> Result<Bytes, Refused> {
         return Ok(whole.freeze());
     }
     Err(Refused::new(
-        StatusCode::PAYLOAD_TOO_LARGE,
-        ProblemCode::BadRequest,
+        ProblemCode::BodyTooLarge,
         format!("the body is longer than {BODY_LEN_MAX} bytes"),
-    )
-    .with_remedy("declare fewer services at a time"))
+    ))
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refused> {
@@ -83,15 +79,29 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refused> {
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
         let error = error.into_inner();
-        Refused::bad_request(match (error.classify(), path.as_str()) {
-            (serde_json::error::Category::Data, "." | "") => format!("the body is wrong: {error}"),
-            (serde_json::error::Category::Data, _) => format!("`{path}` is wrong: {error}"),
-            _ => format!("the body is not JSON: {error}"),
-        })
+        let (code, message) = match (error.classify(), path.as_str()) {
+            (Category::Data, "." | "") => (
+                ProblemCode::FieldInvalid,
+                format!("the body is wrong: {error}"),
+            ),
+            (Category::Data, _) => (
+                ProblemCode::FieldInvalid,
+                format!("`{path}` is wrong: {error}"),
+            ),
+            (Category::Io | Category::Syntax | Category::Eof, _) => not_json(&error),
+        };
+        Refused::new(code, message)
     })?;
-    json.end()
-        .map_err(|error| Refused::bad_request(format!("the body is not JSON: {error}")))?;
+    json.end().map_err(|error| {
+        let (code, message) = not_json(&error);
+        Refused::new(code, message)
+    })?;
     Ok(value)
+}
+
+fn not_json(error: &serde_json::Error) -> (ProblemCode, String) {
+    let message = format!("the body is not JSON: {error}");
+    (ProblemCode::BodyNotJson, message)
 }
 
 impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Asked<T> {
@@ -100,10 +110,10 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Asked<T> {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refused> {
         match Query::<T>::try_from_uri(&parts.uri) {
             Ok(Query(asked)) => Ok(Self(asked)),
-            Err(rejection) => Err(Refused::bad_request(format!(
-                "the query is wrong: {}",
-                rejection.body_text()
-            ))),
+            Err(rejection) => Err(Refused::new(
+                ProblemCode::QueryInvalid,
+                format!("the query is wrong: {}", rejection.body_text()),
+            )),
         }
     }
 }
@@ -114,12 +124,13 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
         let Path(name) = Path::<String>::from_request_parts(parts, state)
             .await
-            .map_err(|rejection| Refused::bad_request(rejection.body_text()))?;
+            .map_err(|rejection| Refused::new(ProblemCode::NameInvalid, rejection.body_text()))?;
         match ServiceName::parse(&name) {
             Ok(name) => Ok(Self(name)),
-            Err(error) => Err(Refused::bad_request(format!(
-                "`{name}` is not a service's name: {error}"
-            ))),
+            Err(error) => Err(Refused::new(
+                ProblemCode::NameInvalid,
+                format!("`{name}` is not a service's name: {error}"),
+            )),
         }
     }
 }

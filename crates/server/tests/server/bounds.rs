@@ -145,7 +145,9 @@ fn report(plan: &NodePlan, health: ProbedHealth) -> NodeReport {
         node: node(),
         incarnation: Incarnation(1),
         plan: Some(plan.generation),
+        boot: None,
         instances: instances.collect(),
+        capacity: None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! A running control centre that a test may kill.
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroU32;
 use std::os::unix::net::UnixListener;
@@ -12,7 +13,7 @@ use mainstay_api::wire::{Applied, Apply, Problem};
 use mainstay_control::AcknowledgedDrain;
 use mainstay_ids::{Incarnation, NodeName, ServiceName};
 use mainstay_model::service::{
-    Check, HealthSpec, LogSpec, OnFailure, RolloutSpec, ServiceSpec, Step,
+    Check, HealthSpec, LimitsSpec, LogSpec, OnFailure, RolloutSpec, ServiceSpec, Step,
 };
 use mainstay_model::{HostName, HttpMatch, PathPrefix, Template};
 use mainstay_server::{Error, Options, Sockets, TOKEN_FILE};
@@ -30,6 +31,7 @@ pub(crate) struct Place {
     tcp: TcpListener,
     incarnation: Incarnation,
     acknowledged_drain: AcknowledgedDrain,
+    api_group: Option<u32>,
 }
 
 /// One incarnation; killed when it is dropped.
@@ -57,7 +59,12 @@ impl Place {
             tcp,
             incarnation: Incarnation(0),
             acknowledged_drain: AcknowledgedDrain::On,
+            api_group: None,
         }
+    }
+
+    pub(crate) fn set_api_group(&mut self, group: u32) {
+        self.api_group = Some(group);
     }
 
     pub(crate) fn set_acknowledged_drain(&mut self, drain: AcknowledgedDrain) {
@@ -72,6 +79,7 @@ impl Place {
             node: node(),
             incarnation: self.incarnation,
             entry: vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
+            api_group: self.api_group,
             acknowledged_drain: self.acknowledged_drain,
         };
         let sockets = Sockets {
@@ -192,12 +200,16 @@ pub(crate) fn spec(name: &str, instances: u32) -> ServiceSpec {
             timeout: Duration::from_secs(1),
             fall: one,
             rise: one,
+            start: None,
+            restart: None,
         },
         instances,
         rollout: RolloutSpec {
             step: Step::Count(one),
             hold: Duration::ZERO,
             deadline: Duration::from_mins(1),
+            progress: mainstay_model::service::PROGRESS,
+            canary: None,
             on_failure: OnFailure::Rollback,
         },
         drain: Duration::from_mins(1),
@@ -207,6 +219,11 @@ pub(crate) fn spec(name: &str, instances: u32) -> ServiceSpec {
             keep: 1,
         },
         slo: None,
+        needs: std::collections::BTreeSet::new(),
+        before: Vec::new(),
+        schedule: None,
+        limits: LimitsSpec::default(),
+        secrets: BTreeMap::new(),
         artifact: None,
     }
 }

@@ -100,11 +100,11 @@ async fn on_a_full_disk_wishes_are_refused_and_the_routes_follow_what_happens() 
 
     shop.disk.fill();
     let refused = problem(scale(client, 5).await);
-    assert_eq!(refused.code, ProblemCode::Storage);
+    assert_eq!(refused.code, ProblemCode::StorageFull);
     assert!(refused.message.contains("state.db"), "{refused:?}");
     assert!(refused.message.contains("No space left"), "{refused:?}");
     let refused = problem(apply(client, vec![spec("payments", 1)]).await);
-    assert_eq!(refused.code, ProblemCode::Storage);
+    assert_eq!(refused.code, ProblemCode::StorageFull);
     assert_eq!(wanted(client).await, [2], "nothing of it is left");
     assert_eq!(agent.planned(PlannedAction::Run).len(), 2);
 

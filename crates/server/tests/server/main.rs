@@ -3,8 +3,12 @@
 
 mod api;
 mod bounds;
+mod callers;
 mod centre;
+mod contract;
 mod disk;
+mod hostile;
+mod http2;
 mod kill;
 mod lifecycle;
 mod pretenders;

@@ -61,7 +61,7 @@ impl Seen {
         for planned in &plan.instances {
             let (instance, version) = (&planned.instance, planned.version);
             match planned.action {
-                PlannedAction::Run => {
+                PlannedAction::Run | PlannedAction::Hold | PlannedAction::RunOnce => {
                     if self.stopped.contains_key(instance) {
                         self.wrong
                             .push(format!("{instance} was stopped and is to run again"));
@@ -120,7 +120,9 @@ impl Seen {
             node: node(),
             incarnation,
             plan: self.plan.as_ref().map(|plan| plan.generation),
+            boot: None,
             instances,
+            capacity: None,
         }
     }
 }

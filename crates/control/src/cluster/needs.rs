@@ -1,0 +1,135 @@
+//! What must be ready before an instance is started.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+
+use mainstay_ids::ServiceName;
+use mainstay_model::{EventKind, ServiceSpec};
+
+use super::contract::{Note, Refusal};
+use super::declare::Services;
+use super::instance::{Instance, Start, Trial};
+use super::service::{Course, Service, instance_id};
+use super::step::Step;
+
+impl Services {
+    /// Checks that every service that a declaration needs will exist and can be ready, and that none
+    /// needs itself, by whatever way round.
+    pub(super) fn check_needs(&self, declared: &[ServiceSpec]) -> Result<(), Refusal> {
+        let going = |service: &Service| service.course == Course::Removing;
+        let kept = self.by_name.iter().filter(|(_, service)| !going(service));
+        let mut specs: BTreeMap<&ServiceName, &ServiceSpec> =
+            kept.map(|(name, service)| (name, service.spec())).collect();
+        specs.extend(declared.iter().map(|spec| (&spec.name, spec)));
+        for spec in declared {
+            let service = &spec.name;
+            for needed in &spec.needs {
+                let (service, needed) = (service.clone(), needed.clone());
+                match specs.get(&needed) {
+                    None => return Err(Refusal::NeedsUnknown { service, needed }),
+                    Some(found) if found.schedule.is_some() => {
+                        return Err(Refusal::NeedsScheduled { service, needed });
+                    }
+                    Some(_) => {}
+                }
+            }
+            let mut seen = BTreeSet::new();
+            let mut next: Vec<&ServiceName> = spec.needs.iter().collect();
+            while let Some(needed) = next.pop() {
+                if needed == service {
+                    let service = service.clone();
+                    return Err(Refusal::NeedsItself { service });
+                }
+                if seen.insert(needed) {
+                    next.extend(specs.get(needed).into_iter().flat_map(|spec| &spec.needs));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells who needs a service that goes.
+    pub(super) fn note_needed(&self, service: &ServiceName, notes: &mut Vec<Note>) {
+        for (by, other) in &self.by_name {
+            if other.course != Course::Removing && other.spec().needs.contains(service) {
+                notes.push(Note::StillNeeded {
+                    service: service.clone(),
+                    by: by.clone(),
+                });
+            }
+        }
+    }
+
+    /// The services of which an instance is ready.
+    pub(super) fn ready(&self) -> BTreeSet<ServiceName> {
+        let services = self.by_name.iter();
+        services
+            .filter(|(_, service)| service.kept().any(|(_, instance)| instance.is_ready()))
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
+    /// Lets those start whose needs are ready now.
+    pub(super) fn release(&mut self, step: &mut Step<'_>) {
+        for (name, service) in &mut self.by_name {
+            service.release(name, step);
+        }
+    }
+
+    /// The machine was started anew: nothing of any instance runs, and the order of needs holds
+    /// again.
+    pub(super) fn hold_after_reboot(&mut self, step: &mut Step<'_>) {
+        for (name, service) in &mut self.by_name {
+            service.hold_after_reboot(name, step);
+        }
+    }
+}
+
+impl Service {
+    fn release(&mut self, name: &ServiceName, step: &mut Step<'_>) {
+        let now = step.clock.now;
+        for (number, instance) in &mut self.instances {
+            let spec = self.versions.get(&instance.version);
+            let spec = spec.expect("the versions of instances are kept");
+            let runs = instance.standing.running().is_some();
+            if instance.start == Start::Allowed || (!runs && !step.missing(&spec.needs).is_empty())
+            {
+                continue;
+            }
+            instance.start = Start::Allowed;
+            instance.trial = Trial::new(now, spec);
+            let instance = instance_id(name, *number);
+            step.record(name, EventKind::InstanceReleased { instance });
+        }
+    }
+
+    fn hold_after_reboot(&mut self, name: &ServiceName, step: &mut Step<'_>) {
+        if self.course == Course::Removing {
+            return;
+        }
+        for (number, instance) in &mut self.instances {
+            let spec = self.versions.get(&instance.version);
+            let spec = spec.expect("the versions of instances are kept");
+            if !instance.is_kept() || !instance.serves() || spec.needs.is_empty() {
+                continue;
+            }
+            instance.start = Start::Held;
+            let held = EventKind::InstanceHeld {
+                instance: instance_id(name, *number),
+                needs: spec.needs.clone(),
+            };
+            step.record(name, held);
+        }
+    }
+
+    /// What the instances that may not start yet wait for.
+    pub(super) fn missing_needs(&self, ready: &BTreeSet<ServiceName>) -> BTreeSet<ServiceName> {
+        let held = |instance: &&Instance| instance.is_kept() && instance.start == Start::Held;
+        let specs = self.instances.values().filter(held);
+        specs
+            .flat_map(|instance| &self.spec_of(instance.version).needs)
+            .filter(|needed| !ready.contains(*needed))
+            .cloned()
+            .collect()
+    }
+}
