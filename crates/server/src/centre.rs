@@ -470,10 +470,14 @@ fn refused_by_disk(error: &SaveError) -> Problem {
         | SaveError::Layout(_) => ProblemCode::StorageFailed,
     };
     let cause = error.source().map(|cause| format!(": {cause}"));
-    Problem::new(
+    let problem = Problem::new(
         code,
         format!("nothing was changed: {error}{}", cause.unwrap_or_default()),
-    )
+    );
+    match error {
+        SaveError::TooLarge { .. } => problem.with_remedy("declare less in that service"),
+        SaveError::Store(_) | SaveError::Conflict { .. } | SaveError::Layout(_) => problem,
+    }
 }
 
 fn read_clock(start: Instant) -> Clock {
