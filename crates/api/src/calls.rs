@@ -8,8 +8,8 @@ use mainstay_model::{Ack, Event, NodePlan, NodeReport, ProblemCode, Routing, Ser
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use crate::wire::{
-    Accepted, Applied, Apply, EventsQuery, InstanceStatus, PlanQuery, Rollback, RoutesQuery, Scale,
-    ServiceStatus, Status,
+    Accepted, Applied, Apply, Backup, EventsQuery, InstanceStatus, PlanQuery, Rollback,
+    RoutesQuery, Scale, ServiceStatus, Status,
 };
 
 /// A call's name; whoever answers calls matches over it.
@@ -29,6 +29,7 @@ pub enum Name {
     Instances,
     Events,
     Shutdown,
+    Backup,
     OpenApi,
     WatchRoutes,
     Acknowledge,
@@ -398,6 +399,17 @@ pub const CALLS: &[Call] = &[
         summary: "Drains and stops everything; what was declared is kept for the next start.",
         own_problems: &[ProblemCode::StoppingAll],
         ..Call::change(Name::Shutdown, Method::Post, "/v1/shutdown", ACCEPTED)
+    },
+    Call {
+        summary: "Copies the control centre's state, as of one moment, to a new file in the state \
+                  directory; `mainstay backup` takes it from there.",
+        access: Access::UnixSocket,
+        ..Call::change(
+            Name::Backup,
+            Method::Post,
+            "/v1/backup",
+            Answer::Whole(Form::of::<Backup>()),
+        )
     },
     Call {
         summary: "This description of the API.",

@@ -92,6 +92,8 @@ async fn run_online(place: &arguments::Place, command: Command) -> anyhow::Resul
             all: _,
             waiting,
         } => command::down::run(place, services, waiting).await,
+        Command::Backup { file } => command::backup::run(place, file).await,
+        Command::Restore { file } => command::restore::run(place, &file).await,
         Command::Prove(prove) => command::prove::run(place, prove).await,
         Command::Internal(_)
         | Command::Schema { .. }

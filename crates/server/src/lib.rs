@@ -30,6 +30,7 @@ mod http;
 mod layout;
 mod publication;
 mod registry;
+mod safekeeping;
 mod token;
 mod views;
 
@@ -45,6 +46,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::centre::Centre;
 use crate::http::{Admission, Api, Listener};
+use crate::safekeeping::Copier;
 use crate::token::Token;
 
 pub use crate::archive::StateError;
@@ -52,6 +54,7 @@ pub use crate::centre::{RunError, StartError};
 pub use crate::http::ListenError;
 pub use crate::layout::LayoutError;
 pub use crate::registry::{LoadError, SaveError};
+pub use crate::safekeeping::{Restored, SafekeepingError, backup, restore};
 pub use crate::token::{TOKEN_FILE, TokenError};
 
 /// What a control centre is started with.
@@ -110,14 +113,20 @@ pub async fn run(options: Options, sockets: Sockets, stop: CancellationToken) ->
     if let Some(socket) = sockets.api_tcp {
         listeners.push(Listener::loopback(socket)?);
     }
-    let (centre, handle, _store) = Centre::open(&options).await?;
+    let (centre, handle, store) = Centre::open(&options).await?;
     let admission = Admission::new(Token::load_or_make(&options.state)?, options.api_group);
     tracing::info!(incarnation = options.incarnation.0, node = %options.node, "control centre starts");
 
     // The listeners end first, so that every question that was let in gets its answer.
     let stop_listening = stop.child_token();
     let stop_centre = CancellationToken::new();
-    let router = Api::new(handle, options.node, stop_listening.clone()).router();
+    let router = Api::new(
+        handle,
+        Copier::new(store),
+        options.node,
+        stop_listening.clone(),
+    )
+    .router();
     let mut serving = JoinSet::new();
     for listener in listeners {
         serving.spawn(listener.serve(router.clone(), admission.clone(), stop_listening.clone()));

@@ -71,7 +71,8 @@ struct Inner {
     path: PathBuf,
     /// `None` only while this is dropped.
     queues: Option<Queues>,
-    threads: Vec<JoinHandle<()>>,
+    readers: Vec<JoinHandle<()>>,
+    writer: Option<JoinHandle<()>>,
     _right: Option<Right>,
 }
 
@@ -176,13 +177,14 @@ impl Database {
             path: path.to_owned(),
             source,
         };
-        let mut threads = reader::start(readers, waiting_reads).map_err(ground)?;
-        threads.push(writer::start(path.to_owned(), writer, waiting_jobs).map_err(ground)?);
+        let readers = reader::start(readers, waiting_reads).map_err(ground)?;
+        let writer = writer::start(path.to_owned(), writer, waiting_jobs).map_err(ground)?;
         Ok(Self {
             inner: Arc::new(Inner {
                 path: path.to_owned(),
                 queues: Some(Queues { jobs, reads }),
-                threads,
+                readers,
+                writer: Some(writer),
                 _right: right,
             }),
         })
@@ -283,10 +285,19 @@ impl std::fmt::Debug for Database {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.queues = None;
-        for thread in self.threads.drain(..) {
+        let Some(Queues { jobs, reads }) = self.queues.take() else {
+            return;
+        };
+        // The writer goes last: only the last connection writes the log back and leaves one file,
+        // and of two that go at the same time neither is.
+        drop(reads);
+        for reader in self.readers.drain(..) {
             // A panic in it has been printed, and its jobs were answered with `Closed`.
-            let _ = thread.join();
+            let _ = reader.join();
+        }
+        drop(jobs);
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
         }
     }
 }

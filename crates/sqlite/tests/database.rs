@@ -57,6 +57,8 @@ async fn what_was_written_is_there_after_opening_again_for_the_owner_alone() {
         assert_eq!(mode(&dir.join("inner").join(file)), 0o600, "{file}");
     }
     drop(database);
+    let log = dir.join("inner/state.db-wal");
+    assert!(!log.exists(), "what was closed is one file");
     let database = Database::open(&path, &KIND).expect("opens");
     assert_eq!(numbers(&database).await, [1]);
 }

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use http::{Uri, header};
 use mainstay_api::calls::{Access, CALLS, Call, Effect, Method, Name};
 use mainstay_api::wire::{
-    Accepted, Applied, Apply, EventsQuery, InstanceStatus, PlanQuery, ProblemCode, Rollback,
-    RoutesQuery, Scale, ServiceStatus, Status,
+    Accepted, Applied, Apply, Backup, EventsQuery, InstanceStatus, PlanQuery, ProblemCode,
+    Rollback, RoutesQuery, Scale, ServiceStatus, Status,
 };
 use mainstay_control::Input;
 use mainstay_ids::{ConsumerId, NodeName};
@@ -27,6 +27,7 @@ use super::refusal::Refused;
 use super::request::{Asked, Json, Named};
 use super::stream::{self, Beat, Follow, Wanted};
 use crate::handle::Handle;
+use crate::safekeeping::Copier;
 use crate::views;
 
 /// How many answers may go on at a time: a gateway and an agent with their successors, some
@@ -43,6 +44,7 @@ const REASON_LEN_MAX: usize = 200;
 #[derive(Clone)]
 pub(crate) struct Api {
     handle: Handle,
+    copier: Copier,
     node: NodeName,
     stop: CancellationToken,
     streams: Arc<Semaphore>,
@@ -52,9 +54,15 @@ type Answered<T> = Result<Answer<T>, Refused>;
 
 impl Api {
     /// Endpoints that ask `handle`; streams end with `stop`.
-    pub(crate) fn new(handle: Handle, node: NodeName, stop: CancellationToken) -> Self {
+    pub(crate) fn new(
+        handle: Handle,
+        copier: Copier,
+        node: NodeName,
+        stop: CancellationToken,
+    ) -> Self {
         Self {
             handle,
+            copier,
             node,
             stop,
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
@@ -117,6 +125,7 @@ fn endpoint(call: &Call) -> MethodRouter<Api> {
         Name::Instances => on(method, instances),
         Name::Events => on(method, events),
         Name::Shutdown => on(method, shutdown),
+        Name::Backup => on(method, backup),
         Name::OpenApi => on(method, openapi),
         Name::WatchRoutes => on(method, watch_routes),
         Name::Acknowledge => on(method, ack),
@@ -238,6 +247,10 @@ async fn remove(State(api): State<Api>, Named(service): Named) -> Answered<Accep
 
 async fn shutdown(State(api): State<Api>) -> Answered<Accepted> {
     api.hand_in(Input::StopAll).await
+}
+
+async fn backup(State(api): State<Api>) -> Answered<Backup> {
+    Ok(Answer(api.copier.copy().await?))
 }
 
 async fn report(State(api): State<Api>, Json(report): Json<NodeReport>) -> Answered<Accepted> {

@@ -12,3 +12,4 @@ mod http2;
 mod kill;
 mod lifecycle;
 mod pretenders;
+mod safekeeping;
