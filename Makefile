@@ -3,12 +3,13 @@
 RUST_MIN := 1.95.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test build fmt clean rust
+.PHONY: help demo test soak build fmt clean rust
 
 help:
 	@echo 'make demo         keep a small shop available while it is killed and replaced; Ctrl-C ends it'
 	@echo 'make demo ONCE=1  the same, and exit with the verdict'
 	@echo 'make test         install what tests need, then run every check'
+	@echo 'make soak         kill our own processes at random under load, for as long as it takes'
 	@echo 'make build        build target/release/mainstay'
 	@echo 'make fmt          format the code'
 	@echo 'make clean        delete what was built'
@@ -22,6 +23,9 @@ test: rust
 	cargo fetch --locked --quiet
 	cargo xtask setup
 	cargo xtask ci
+
+soak: rust
+	cargo xtask soak
 
 build: rust
 	cargo build --release --locked --package mainstay

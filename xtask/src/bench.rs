@@ -20,7 +20,7 @@ mod haproxy;
 #[cfg(feature = "bench")]
 mod load;
 #[cfg(feature = "bench")]
-mod machine;
+pub(crate) mod machine;
 #[cfg(feature = "bench")]
 mod node;
 #[cfg(feature = "bench")]
@@ -67,23 +67,23 @@ impl Name {
 
 #[cfg(not(feature = "bench"))]
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let mut again = crate::cargo::command();
-    again.args([
-        "run",
-        "--release",
-        "--quiet",
-        "--package",
-        "xtask",
-        "--features",
-        "bench",
-    ]);
-    again.args(["--", "bench", arguments.name.as_str()]);
+    let mut again = again();
+    again.args(["bench", arguments.name.as_str()]);
     again.args(arguments.quick.then_some("--quick"));
     again.args(arguments.json.then_some("--json"));
     if !again.status()?.success() {
         bail!("the bench `{}` failed", arguments.name.as_str());
     }
     Ok(())
+}
+
+/// This program in release and with the feature, to which the command is yet to be added.
+#[cfg(not(feature = "bench"))]
+pub(crate) fn again() -> std::process::Command {
+    let mut again = crate::cargo::command();
+    again.args(["run", "--release", "--quiet", "--package", "xtask"]);
+    again.args(["--features", "bench", "--"]);
+    again
 }
 
 #[cfg(feature = "bench")]

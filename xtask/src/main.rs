@@ -13,6 +13,7 @@ mod ci;
 mod demo;
 mod report;
 mod setup;
+mod soak;
 mod source;
 mod tests_step;
 mod tidy;
@@ -58,6 +59,8 @@ enum Command {
     #[cfg(feature = "bench")]
     #[command(hide = true)]
     BenchBackend(bench::backend::Arguments),
+    /// Kill supervisor, control centre and agent at random under load, for some minutes
+    Soak(soak::Arguments),
     /// Show the shop: real services kept available while they are killed and replaced
     Demo(demo::Arguments),
 }
@@ -84,6 +87,7 @@ fn run(command: &Command) -> anyhow::Result<()> {
         Command::Bench(arguments) => bench::run(arguments),
         #[cfg(feature = "bench")]
         Command::BenchBackend(arguments) => bench::backend::run(arguments),
+        Command::Soak(arguments) => soak::run(arguments),
         Command::Demo(arguments) => demo::run(*arguments),
     }
 }

@@ -138,18 +138,16 @@ fn recall(run: &RunDir) -> Result<Recalled, FoundError> {
 /// keeps its successor from being started. That it is ours, the lock on our directory shows; which
 /// processes it has, the shim knows, and else their environment tells.
 pub(crate) fn dismiss(state: &Path, id: &InstanceId, shim: Option<&Pidfd>) -> io::Result<()> {
-    match shim {
-        Some(shim) => shim.signal(Signal::TERM),
-        // Their shim ends when they have.
-        None => {
-            let marks = launch::marks_of(&id.to_string(), &mark(state)).to_vec();
-            let strays = Strays {
-                session: None,
-                marks,
-            };
-            strays.kill().map(drop)
-        }
+    if let Some(shim) = shim {
+        return shim.signal(Signal::TERM);
     }
+    // Their shim ends when they have.
+    let marks = launch::marks_of(&id.to_string(), &mark(state)).to_vec();
+    let strays = Strays {
+        session: None,
+        marks,
+    };
+    strays.kill().map(drop)
 }
 
 fn boot_of(spec: &AttemptSpec, record: Option<&ShimRecord>) -> io::Result<Boot> {

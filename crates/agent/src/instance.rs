@@ -24,7 +24,7 @@ use std::time::Duration;
 use mainstay_control::restart::{Restart, Retry};
 use mainstay_ids::{Attempt, InstanceId, Instant};
 use mainstay_kernel::Pidfd;
-use mainstay_model::{Exit, InstanceReport, Phase, PlannedInstance, StartFailure};
+use mainstay_model::{Exit, InstanceReport, Phase, PlannedAction, PlannedInstance, StartFailure};
 use tokio::sync::{mpsc, watch};
 
 use crate::context::Context;
@@ -50,6 +50,8 @@ pub(crate) enum Order {
     Run,
     /// Start nothing; what runs goes on.
     Hold,
+    /// Run it to its end, and never again.
+    RunOnce,
     Stop,
     /// Only for a stopped instance: remove what is kept of it.
     Forget,
@@ -164,7 +166,7 @@ impl Instance {
             Order::Hold => State::Held {
                 attempt: Attempt::FIRST,
             },
-            Order::None | Order::Run => State::Starting {
+            Order::None | Order::Run | Order::RunOnce => State::Starting {
                 attempt: Attempt::FIRST,
             },
         };
@@ -206,11 +208,21 @@ impl Instance {
         self.orders.borrow().clone()
     }
 
+    /// Whether it runs to its end and is not probed. What an earlier agent started says so in its
+    /// file, so that it is not run a second time while no plan has come.
+    fn runs_once(&self) -> bool {
+        self.planned.action == PlannedAction::RunOnce || self.order() == Order::RunOnce
+    }
+
     async fn held(&mut self, attempt: Attempt) -> State {
         self.settle().await;
         loop {
             match self.order() {
                 Order::Run => return State::Starting { attempt },
+                Order::RunOnce => {
+                    self.planned.action = PlannedAction::RunOnce;
+                    return State::Starting { attempt };
+                }
                 Order::Stop | Order::Forget => {
                     return State::Stopped {
                         attempt,
@@ -342,10 +354,10 @@ impl Instance {
             (Order::Stop | Order::Forget, Cause::Own | Cause::Ordered) => true,
             // Without a plan: an agent before us was told to stop it; or the machine, at its end.
             (Order::None, Cause::Ordered) => boot == Boot::This,
-            (Order::None, Cause::Own) | (Order::Run | Order::Hold, Cause::Own | Cause::Ordered) => {
-                false
-            }
+            (Order::None, Cause::Own)
+            | (Order::Run | Order::Hold | Order::RunOnce, Cause::Own | Cause::Ordered) => false,
         };
+        let stopped = stopped || self.runs_once();
         tracing::info!(instance = %self.planned.instance, attempt = spec.attempt.0, %exit, "ended");
         if stopped {
             return State::Stopped {
@@ -381,7 +393,10 @@ impl Instance {
                 Some(retry.until)
             }
             (Order::None, Release::Plan)
-            | (Order::Hold | Order::Stop | Order::Forget, Release::Due | Release::Plan) => None,
+            | (
+                Order::Hold | Order::RunOnce | Order::Stop | Order::Forget,
+                Release::Due | Release::Plan,
+            ) => None,
         }
     }
 
@@ -409,7 +424,7 @@ impl Instance {
                 changed = self.orders.changed() => match (changed, self.order()) {
                     (Err(_), _) => return State::Left,
                     (Ok(()), Order::Stop | Order::Forget) => return State::Stopped { attempt: spec.attempt, exit: None },
-                    (Ok(()), Order::None | Order::Run | Order::Hold) => {}
+                    (Ok(()), Order::None | Order::Run | Order::Hold | Order::RunOnce) => {}
                 },
                 () = self.context.clock.sleep_until_some(due) => {
                     self.last_exit = Some(exit);
@@ -431,7 +446,7 @@ impl Instance {
                         attempt: attempt.next(),
                     };
                 }
-                Order::None | Order::Hold | Order::Stop => {}
+                Order::None | Order::Hold | Order::RunOnce | Order::Stop => {}
             }
             tokio::select! {
                 () = self.context.stop.cancelled() => return State::Left,

@@ -43,10 +43,11 @@ mod shim;
 mod tests;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use mainstay_api::client::Client;
 use mainstay_ids::{Incarnation, NodeName, Timestamp};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use context::Context;
@@ -103,14 +104,16 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     let (plans_end, plans) = watch::channel(None);
     let (reports_end, reports) = watch::channel(None);
     let client = Client::unix(&api);
+    let reached = Arc::new(Notify::new());
     let follow = tokio::spawn(link::follow(
         client.clone(),
         node.clone(),
         incarnation,
         plans_end,
+        Arc::clone(&reached),
         stop.clone(),
     ));
-    let report = tokio::spawn(link::report(client, reports, stop.clone()));
+    let report = tokio::spawn(link::report(client, reports, reached, stop.clone()));
     let mut context = Context::new(state, shim, stop.clone());
     context.adoption = adoption;
     let node = Node::adopt(node, incarnation, context).await?;

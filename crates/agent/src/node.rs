@@ -238,7 +238,8 @@ impl Node {
             .collect();
         for planned in plan.instances {
             let order = match planned.action {
-                PlannedAction::Run | PlannedAction::RunOnce => Order::Run,
+                PlannedAction::Run => Order::Run,
+                PlannedAction::RunOnce => Order::RunOnce,
                 PlannedAction::Hold => Order::Hold,
                 PlannedAction::Stop => Order::Stop,
             };

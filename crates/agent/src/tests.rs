@@ -6,6 +6,7 @@ mod disk;
 mod ends;
 mod limits;
 mod link;
+mod once;
 mod probes;
 mod reboot;
 

@@ -4,11 +4,11 @@
 use std::borrow::Cow;
 
 use mainstay_model::routing::Farewell;
-use mainstay_model::{Ack, Event, NodePlan, NodeReport, ProblemCode, Routing, ServiceSpec};
+use mainstay_model::{Ack, NodePlan, NodeReport, ProblemCode, Routing, ServiceSpec};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use crate::wire::{
-    Accepted, Applied, Apply, Backup, EventsQuery, InstanceStatus, PlanQuery, Rollback,
+    Accepted, Applied, Apply, Backup, EventLine, EventsQuery, InstanceStatus, PlanQuery, Rollback,
     RoutesQuery, Scale, ServiceStatus, Status,
 };
 
@@ -254,6 +254,7 @@ pub const CALLS: &[Call] = &[
         takes: Some(Form::of::<Apply>()),
         own_problems: &[
             ProblemCode::ServiceDeclaredTwice,
+            ProblemCode::SpecInvalid,
             ProblemCode::TooManyInstances,
             ProblemCode::AddressTaken,
             ProblemCode::RouteTaken,
@@ -392,7 +393,7 @@ pub const CALLS: &[Call] = &[
         ..Call::get(
             Name::Events,
             "/v1/events",
-            Answer::Lines(Form::of::<Event>()),
+            Answer::Lines(Form::of::<EventLine>()),
         )
     },
     Call {

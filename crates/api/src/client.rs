@@ -16,8 +16,8 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
@@ -86,6 +86,9 @@ pub enum Error {
     /// The call was refused.
     #[error("refused by the control centre")]
     Refused(#[source] Problem),
+    /// The call was refused with a code that this version does not know.
+    #[error("refused by a control centre of another version")]
+    RefusedOtherwise(#[source] OtherProblem),
     /// A path or token that cannot stand in a request.
     #[error("{call} is not a legal request")]
     Request {
@@ -97,6 +100,19 @@ pub enum Error {
     },
 }
 
+/// A refusal of a control centre of another version; its message is as good as any.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, thiserror::Error)]
+#[error("{message} ({code})")]
+pub struct OtherProblem {
+    /// The word for programs, which this one does not know.
+    pub code: String,
+    /// What was attempted, on what, and why it was refused.
+    pub message: String,
+    /// What to do about it.
+    #[serde(default)]
+    pub remedy: Option<String>,
+}
+
 impl Error {
     /// Whether the control centre was not there or went away, so that a later try may succeed.
     pub fn is_transient(&self) -> bool {
@@ -105,6 +121,7 @@ impl Error {
             Self::Answer { .. }
             | Self::TooLong { .. }
             | Self::Refused(_)
+            | Self::RefusedOtherwise(_)
             | Self::Request { .. } => false,
         }
     }
@@ -327,8 +344,11 @@ async fn collect(mut body: Incoming, call: &str) -> Result<Bytes, Error> {
 }
 
 fn refusal(body: &[u8], call: &str) -> Error {
+    if let Ok(problem) = serde_json::from_slice(body) {
+        return Error::Refused(problem);
+    }
     match serde_json::from_slice(body) {
-        Ok(problem) => Error::Refused(problem),
+        Ok(problem) => Error::RefusedOtherwise(problem),
         Err(source) => Error::Answer {
             call: call.to_owned(),
             source,
@@ -422,6 +442,26 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::ProblemCode;
+
+    #[test]
+    fn a_refusal_with_a_code_of_another_version_keeps_its_message() {
+        let own = br#"{"code":"service-unknown","message":"there is none","remedy":"look"}"#;
+        let Error::Refused(problem) = refusal(own, "GET /") else {
+            panic!("it is one of ours");
+        };
+        assert_eq!(problem.code, ProblemCode::ServiceUnknown);
+        for other in [
+            "{\"code\":\"not_found\",\"message\":\"no\",\"remedy\":null}",
+            "{\"code\":\"of-later\",\"message\":\"no\",\"remedy\":\"do\",\"more\":1}",
+        ] {
+            let Error::RefusedOtherwise(problem) = refusal(other.as_bytes(), "GET /") else {
+                panic!("{other}");
+            };
+            assert_eq!(problem.message, "no");
+        }
+        assert!(matches!(refusal(b"no", "GET /"), Error::Answer { .. }));
+    }
 
     #[test]
     fn lines_are_the_same_however_the_stream_is_cut() {

@@ -4,17 +4,19 @@
 //!
 //! Which path takes and gives what is the table of [`crate::calls`].
 //!
-//! A watch sends the newest state at once and on each change; states in between may be skipped. An
-//! empty line each second shows that the watch is alive. Every refusal is a [`Problem`].
+//! A watch sends the newest state at once, unless the reader has it (`after`), and on each change;
+//! states in between may be skipped. Events are never skipped in silence: a [`Gap`] says which are
+//! missing. An empty line each second shows that the other side is alive. Every refusal is a [`Problem`].
 
 use std::net::SocketAddr;
 
+use mainstay_ids::generation::GenerationError;
 use mainstay_ids::{
     Attempt, ConsumerId, Generation, Incarnation, InstanceId, NodeName, ServiceName, Timestamp,
     Version,
 };
 use mainstay_model::routing::Unavailable;
-use mainstay_model::{Exit, ServiceSpec};
+use mainstay_model::{Event, Exit, ServiceSpec};
 pub use mainstay_model::{InstanceState, ProblemCode, ServiceState};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -220,6 +222,8 @@ pub struct RoutesQuery {
     pub name: String,
     /// Which start of it.
     pub incarnation: Incarnation,
+    /// The generation that the reader has: it is not sent again, the next one is.
+    pub after: Option<After>,
 }
 
 /// The query of `/v1/watch/plan`.
@@ -230,20 +234,100 @@ pub struct PlanQuery {
     pub node: NodeName,
     /// Which start of the agent.
     pub incarnation: Incarnation,
+    /// The generation that the reader has: it is not sent again, the next one is.
+    pub after: Option<After>,
+}
+
+/// A generation in a query, as `3.17`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+pub struct After(pub Generation);
+
+impl TryFrom<String> for After {
+    type Error = GenerationError;
+
+    fn try_from(text: String) -> Result<Self, GenerationError> {
+        text.parse().map(Self)
+    }
+}
+
+impl From<After> for String {
+    fn from(After(generation): After) -> Self {
+        generation.to_string()
+    }
 }
 
 /// The query of `/v1/events`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EventsQuery {
-    /// Only events behind this number.
-    #[serde(default)]
-    pub after: u64,
+    /// Only events behind this number, and a [`Gap`] for those that are missing behind it. Without
+    /// it, from the oldest that is known.
+    pub after: Option<u64>,
     /// Go on behind the last one that there is.
     #[serde(default)]
     pub follow: bool,
     /// Only events of this service.
     pub service: Option<ServiceName>,
+}
+
+/// A line of `/v1/events`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum EventLine {
+    /// Something happened.
+    Event(Box<Event>),
+    /// Something happened that nobody can tell any more.
+    Gap {
+        /// Which.
+        gap: Gap,
+    },
+}
+
+/// The numbers of events that a reader asked for and does not get: it was away for longer than they
+/// are kept, or they were never durable and the numbers are given anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Gap {
+    /// The first.
+    pub from: u64,
+    /// The last.
+    pub to: u64,
+    /// Why.
+    pub reason: GapReason,
+}
+
+/// Why a reader does not get events that it asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum GapReason {
+    /// They are no longer kept. What the reader shows may be out of date: it should look anew.
+    Forgotten,
+    /// The control centre does not know them: it went on from a state before them, after a loss of
+    /// power or with a restored state. The numbers will be given again.
+    Renumbered,
+}
+
+impl Gap {
+    /// The number behind which a reader goes on that has taken note of the gap.
+    pub fn resume(&self) -> u64 {
+        match self.reason {
+            GapReason::Forgotten => self.to,
+            GapReason::Renumbered => self.from - 1,
+        }
+    }
+}
+
+impl std::fmt::Display for Gap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { from, to, reason } = self;
+        match reason {
+            GapReason::Forgotten => write!(f, "events {from} to {to} are no longer kept"),
+            GapReason::Renumbered => write!(
+                f,
+                "events {from} to {to} are not known, their numbers are given anew"
+            ),
+        }
+    }
 }
 
 /// A refusal, as the body of a 4xx or 5xx answer.

@@ -106,6 +106,7 @@ fn what_is_right_becomes_a_specification_that_survives_json() {
         let services = parse(text).unwrap_or_else(|problems| panic!("{problems}"));
         let mut said = String::new();
         for service in services {
+            assert_eq!(service.check(), Ok(()), "the API takes what a file may say");
             let json = serde_json::to_string(&service).expect("a specification is JSON");
             assert_eq!(
                 serde_json::from_str::<ServiceSpec>(&json).ok(),

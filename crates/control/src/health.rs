@@ -14,6 +14,14 @@ use mainstay_model::service::HealthSpec;
 /// milliseconds must not wait for the ordinary interval, which is a second by default.
 pub const FIRST_GAP: Duration = Duration::from_millis(25);
 
+/// A fall that comes sooner than this after a rise is a flap: the next rise takes twice as many
+/// passes. Who passed for longer starts afresh.
+pub const FLAP_WINDOW: Duration = Duration::from_mins(1);
+
+/// How often the passes that a rise takes are doubled: 16 times `rise`, which at the default of one
+/// probe a second keeps one that flaps out of the routes for most of the time.
+const DOUBLINGS_MAX: u32 = 4;
+
 /// What happened with a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Probe {
@@ -29,11 +37,11 @@ pub enum Probe {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Never passed; the next gap between probes doubles up to the ordinary one.
-    Starting { gap: Duration },
+    Starting { since: Instant, gap: Duration },
     /// Passes; so many probes failed in a row.
-    Passing { failures: u32 },
+    Passing { since: Instant, failures: u32 },
     /// Passed once and fails now; so many probes passed in a row.
-    Failing { successes: u32 },
+    Failing { since: Instant, successes: u32 },
 }
 
 /// When the next probe is to be sent.
@@ -51,6 +59,10 @@ pub struct Health {
     every: Duration,
     fall: NonZeroU32,
     rise: NonZeroU32,
+    start: Option<Duration>,
+    restart: Option<Duration>,
+    /// Flaps in a row.
+    flaps: u32,
 }
 
 impl Health {
@@ -58,13 +70,43 @@ impl Health {
     pub fn new(spec: &HealthSpec, now: Instant) -> Self {
         Self {
             state: State::Starting {
+                since: now,
                 gap: FIRST_GAP.min(spec.every),
             },
             schedule: Schedule::Due(now),
             every: spec.every,
             fall: spec.fall,
             rise: spec.rise,
+            start: spec.start,
+            restart: spec.restart,
+            flaps: 0,
         }
+    }
+
+    /// When the attempt is given up unless it passes before; `None`: never.
+    pub fn give_up_at(&self) -> Option<Instant> {
+        match self.state {
+            State::Starting { since, .. } => self.start.map(|patience| since.after(patience)),
+            State::Passing { .. } => None,
+            State::Failing { since, .. } => self.restart.map(|patience| since.after(patience)),
+        }
+    }
+
+    /// For how long it has not passed, if that is longer than its service allows.
+    pub fn given_up(&self, now: Instant) -> Option<Duration> {
+        let at = self.give_up_at()?;
+        match self.state {
+            State::Starting { since, .. } | State::Failing { since, .. } if at <= now => {
+                Some(now.since(since))
+            }
+            State::Starting { .. } | State::Failing { .. } | State::Passing { .. } => None,
+        }
+    }
+
+    /// How many passes in a row turn a failing attempt into a passing one now.
+    fn rise(&self) -> u32 {
+        let doubled = self.rise.get().checked_shl(self.flaps.min(DOUBLINGS_MAX));
+        doubled.unwrap_or(u32::MAX)
     }
 
     /// What the probes say up to now.
@@ -90,15 +132,15 @@ impl Health {
         match probe {
             Probe::Started => self.schedule = Schedule::UnderWay { since: now },
             Probe::Passed => {
-                self.state = self.after_pass();
+                self.state = self.after_pass(now);
                 self.schedule_after(now, self.every);
             }
             Probe::Failed => {
                 let gap = match self.state {
-                    State::Starting { gap } => gap,
+                    State::Starting { gap, .. } => gap,
                     State::Passing { .. } | State::Failing { .. } => self.every,
                 };
-                self.state = self.after_failure();
+                self.state = self.after_failure(now);
                 self.schedule_after(now, gap);
             }
         }
@@ -106,27 +148,48 @@ impl Health {
         (after != before).then_some(after)
     }
 
-    fn after_pass(&self) -> State {
+    fn after_pass(&self, now: Instant) -> State {
         match self.state {
-            State::Failing { successes } if successes + 1 < self.rise.get() => State::Failing {
+            State::Failing { since, successes } if successes + 1 < self.rise() => State::Failing {
+                since,
                 successes: successes + 1,
             },
+            State::Passing { since, .. } => State::Passing { since, failures: 0 },
             // Before the first pass there was no fall, so there is nothing to rise from.
-            State::Starting { .. } | State::Passing { .. } | State::Failing { .. } => {
-                State::Passing { failures: 0 }
-            }
+            State::Starting { .. } | State::Failing { .. } => State::Passing {
+                since: now,
+                failures: 0,
+            },
         }
     }
 
-    fn after_failure(&self) -> State {
+    fn after_failure(&mut self, now: Instant) -> State {
         match self.state {
-            State::Starting { gap } => State::Starting {
+            State::Starting { since, gap } => State::Starting {
+                since,
                 gap: gap.saturating_mul(2).min(self.every),
             },
-            State::Passing { failures } if failures + 1 < self.fall.get() => State::Passing {
-                failures: failures + 1,
+            State::Passing { since, failures } if failures + 1 < self.fall.get() => {
+                State::Passing {
+                    since,
+                    failures: failures + 1,
+                }
+            }
+            State::Passing { since, .. } => {
+                self.flaps = if now.since(since) < FLAP_WINDOW {
+                    self.flaps.saturating_add(1)
+                } else {
+                    0
+                };
+                State::Failing {
+                    since: now,
+                    successes: 0,
+                }
+            }
+            State::Failing { since, .. } => State::Failing {
+                since,
+                successes: 0,
             },
-            State::Passing { .. } | State::Failing { .. } => State::Failing { successes: 0 },
         }
     }
 
@@ -199,5 +262,64 @@ mod tests {
             Some(gap),
             "counted from the start of the probe"
         );
+    }
+
+    #[test]
+    fn a_flap_doubles_the_passes_that_the_next_rise_takes_and_a_minute_of_health_forgives_it() {
+        let mut health = health(1, 1);
+        health.handle(at(0), Probe::Passed);
+        let mut now = 0;
+        for expected in [2, 4, 8, 16, 16] {
+            now += 1000;
+            assert_eq!(
+                health.handle(at(now), Probe::Failed),
+                Some(ProbedHealth::Failing)
+            );
+            let mut passes = 0;
+            while health.verdict() == ProbedHealth::Failing {
+                now += 1000;
+                passes += 1;
+                health.handle(at(now), Probe::Passed);
+            }
+            assert_eq!(passes, expected);
+        }
+        now += 60_000;
+        health.handle(at(now), Probe::Failed);
+        let rise = health.handle(at(now), Probe::Passed);
+        assert_eq!(
+            rise,
+            Some(ProbedHealth::Passing),
+            "one pass is enough again"
+        );
+    }
+
+    #[test]
+    fn an_attempt_is_given_up_when_it_does_not_start_or_fails_for_too_long_and_not_before() {
+        let mut health = health(1, 2);
+        assert_eq!(health.give_up_at(), None, "nobody asked for it");
+        health.start = Some(Duration::from_secs(30));
+        health.restart = Some(Duration::from_mins(1));
+        health.handle(at(1000), Probe::Failed);
+        assert_eq!(
+            health.give_up_at(),
+            Some(at(30_000)),
+            "counted from the start"
+        );
+        assert_eq!(health.given_up(at(29_999)), None);
+        assert_eq!(health.given_up(at(30_000)), Some(Duration::from_secs(30)));
+        health.handle(at(20_000), Probe::Passed);
+        assert_eq!(
+            (health.give_up_at(), health.given_up(at(90_000))),
+            (None, None)
+        );
+        health.handle(at(40_000), Probe::Failed);
+        health.handle(at(50_000), Probe::Passed);
+        health.handle(at(60_000), Probe::Failed);
+        assert_eq!(
+            health.give_up_at(),
+            Some(at(100_000)),
+            "one pass is no rise"
+        );
+        assert_eq!(health.given_up(at(100_000)), Some(Duration::from_mins(1)));
     }
 }

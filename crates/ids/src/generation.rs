@@ -1,6 +1,7 @@
 //! The numbers that order published states.
 
 use core::fmt;
+use core::str::FromStr;
 
 /// How often a control centre has begun to publish; grows at each of its starts, so that a state
 /// that was restored from an older backup is still newer than everything published before.
@@ -80,6 +81,30 @@ impl Generation {
     }
 }
 
+/// Why a text is not a generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a generation is written EPOCH.REVISION, as in `3.17`")]
+pub struct GenerationError;
+
+impl FromStr for Generation {
+    type Err = GenerationError;
+
+    fn from_str(text: &str) -> Result<Self, GenerationError> {
+        let number = |digits: &str| {
+            let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
+            plain.then(|| digits.parse().ok()).flatten()
+        };
+        let numbers = text
+            .split_once('.')
+            .and_then(|(epoch, revision)| Some((number(epoch)?, number(revision)?)));
+        let (epoch, revision) = numbers.ok_or(GenerationError)?;
+        Ok(Self {
+            epoch: Epoch(epoch),
+            revision: Revision(revision),
+        })
+    }
+}
+
 impl fmt::Display for Generation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.epoch.0, self.revision.0)
@@ -89,6 +114,7 @@ impl fmt::Display for Generation {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::string::ToString;
 
     #[test]
     fn a_later_epoch_is_newer_than_any_revision_before_it() {
@@ -98,5 +124,23 @@ mod tests {
         };
         assert!(Generation::first(Epoch(4)) > old);
         assert!(old.next() > old);
+    }
+
+    #[test]
+    fn a_generation_is_read_back_as_it_was_written() {
+        let generation = Generation::first(Epoch(3)).next();
+        assert_eq!(generation.to_string().parse(), Ok(generation));
+        for bad in [
+            "",
+            "3",
+            "3.",
+            ".2",
+            "3.+2",
+            "3.2.1",
+            "-1.2",
+            "99999999999999999999.1",
+        ] {
+            assert_eq!(bad.parse::<Generation>(), Err(GenerationError), "{bad}");
+        }
     }
 }

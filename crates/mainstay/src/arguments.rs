@@ -130,6 +130,11 @@ pub(crate) enum Command {
         #[arg(long)]
         api: bool,
     },
+    /// Say what a code means that a message, an answer or a table showed, and what to do.
+    Explain {
+        /// The code, as `address-taken`.
+        code: String,
+    },
     /// Print the completions for a shell, for instance `mainstay completions bash`.
     Completions {
         /// Which shell.
@@ -238,9 +243,9 @@ pub(crate) struct Events {
     /// Go on with what happens from now on.
     #[arg(short, long)]
     pub(crate) follow: bool,
-    /// Only events after this number.
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    pub(crate) after: u64,
+    /// Only events after this number; those of them that are no longer kept are told as a gap.
+    #[arg(long, value_name = "N")]
+    pub(crate) after: Option<u64>,
 }
 
 #[derive(Debug, Args)]
@@ -300,6 +305,9 @@ pub(crate) struct ServerProcess {
     /// Where the gateway listens, to be shown.
     #[arg(long)]
     pub(crate) entry: SocketAddr,
+    /// Whoever stopped everything has got it: keep up again what is declared.
+    #[arg(long)]
+    pub(crate) earlier_stop_is_over: bool,
     /// The number of the group whose members may call.
     #[arg(long)]
     pub(crate) api_group: Option<u32>,

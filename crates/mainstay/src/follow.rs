@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use mainstay_api::client::{Client, Error};
-use mainstay_api::wire::{Accepted, ServiceState, ServiceStatus};
+use mainstay_api::wire::{Accepted, EventLine, ServiceState, ServiceStatus};
 use mainstay_ids::{ServiceName, Version};
-use mainstay_model::{Event, EventKind};
+use mainstay_model::EventKind;
 
 use crate::arguments::{Place, Waiting};
 use crate::command::events::line;
@@ -135,8 +135,16 @@ impl Follow {
     async fn tell_events(&mut self) -> Result<(), Error> {
         let names: BTreeSet<&ServiceName> = self.goals.iter().map(|(name, _)| name).collect();
         let path = format!("/v1/events?after={}&follow=false", self.after);
-        let mut watch = self.client.watch::<Event>(&path).await?;
-        while let Some(event) = watch.next().await? {
+        let mut watch = self.client.watch::<EventLine>(&path).await?;
+        while let Some(told) = watch.next().await? {
+            let event = match told {
+                EventLine::Event(event) => event,
+                EventLine::Gap { gap } => {
+                    self.after = gap.resume();
+                    output::warn(format_args!("warning: {gap}"));
+                    continue;
+                }
+            };
             self.after = self.after.max(event.number);
             if !event
                 .service

@@ -50,6 +50,7 @@ fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         Command::Schema { api: false } => command::schema::print(&mainstay_api::file::schema()),
         Command::Schema { api: true } => command::schema::print(&mainstay_api::openapi::document()),
         Command::Validate { file } => command::validate::run(&place, &file),
+        Command::Explain { code } => command::explain::run(&code),
         Command::Completions { shell } => {
             let mut parser = Arguments::command();
             // Into memory first: it panics where it cannot write.
@@ -98,6 +99,7 @@ async fn run_online(place: &arguments::Place, command: Command) -> anyhow::Resul
         Command::Internal(_)
         | Command::Schema { .. }
         | Command::Validate { .. }
+        | Command::Explain { .. }
         | Command::Completions { .. } => unreachable!("handled without a runtime"),
     }
 }

@@ -75,6 +75,9 @@ pub(crate) fn report(error: &anyhow::Error) -> Outcome {
     if let Some(remedy) = remedy {
         output::warn(format_args!("  help: {remedy}"));
     }
+    if let Some(client::Error::Refused(problem)) = error.downcast_ref() {
+        output::warn(format_args!("  more: mainstay explain {}", problem.code));
+    }
     outcome
 }
 
@@ -84,6 +87,9 @@ fn classify(error: &anyhow::Error) -> (Outcome, Option<String>) {
     }
     match error.downcast_ref::<client::Error>() {
         Some(client::Error::Refused(problem)) => (Outcome::Refused, Some(problem.remedy.clone())),
+        Some(client::Error::RefusedOtherwise(problem)) => {
+            (Outcome::Refused, problem.remedy.clone())
+        }
         Some(transient) if transient.is_transient() => {
             let remedy = "start `mainstay dev FILE` here, or name its state directory with --state";
             (Outcome::Unreachable, Some(remedy.to_owned()))

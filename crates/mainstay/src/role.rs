@@ -14,6 +14,7 @@ use mainstay_agent::{Adoption, ShimProgram};
 use mainstay_control::AcknowledgedDrain;
 use mainstay_gateway::{AccessLogTo, Deadlines, Seams};
 use mainstay_ids::Incarnation;
+use mainstay_server::EarlierStop;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -101,6 +102,11 @@ fn run_server(place: &Place, server: &ServerProcess, mut sockets: Inherited) -> 
         node: server.start.node.clone(),
         incarnation: Incarnation(server.start.incarnation),
         entry: vec![server.entry],
+        earlier_stop: if server.earlier_stop_is_over {
+            EarlierStop::IsOver
+        } else {
+            EarlierStop::GoesOn
+        },
         api_group: server.api_group,
         acknowledged_drain,
     };

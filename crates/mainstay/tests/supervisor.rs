@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::fs::chown;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use mainstay_testkit::{Ended, Spawned, TempDir, is_root, program, skip, wait_until};
 use running::{MAINSTAY, PATIENCE, Running, kill, processes, python_server};
@@ -206,4 +207,68 @@ fn system_root_is_not_told_what_only_others_miss() {
     for part in ["not root", "cgroup", "`user`"] {
         assert!(!said.contains(part), "`{part}` in:\n{said}");
     }
+}
+
+/// Takes two seconds from SIGTERM to its end.
+const STUBBORN: &str = "signal.signal(signal.SIGTERM, signal.SIG_IGN)";
+
+#[test]
+fn system_a_control_centre_that_is_killed_in_a_stop_of_everything_starts_nothing_again() {
+    let mut running = Running::prepare("stop-killed");
+    let file = running.write_service(&python_server(STUBBORN), QUICK);
+    running.dev(&[file.to_str().unwrap()]);
+    running.wait_until_steady();
+    running.spawned().signal(Signal::INT);
+    running.wait_for_output("instances left");
+    let [server] = processes(running.state(), "server")[..] else {
+        panic!("one control centre runs");
+    };
+    kill(server, Signal::KILL);
+    let ended = running.spawned().wait(PATIENCE);
+    let log = running.spawned().log();
+    assert_eq!(ended, Ended::Code(0), "{log}");
+    assert!(log.contains("the server ended"), "{log}");
+    let logs = fs::read_dir(running.state().join("logs")).unwrap();
+    let logs: Vec<_> = logs.map(|entry| entry.unwrap().file_name()).collect();
+    let of_instances = logs
+        .iter()
+        .filter(|name| name.to_string_lossy().starts_with("web-"));
+    assert_eq!(of_instances.count(), 1, "{logs:?}");
+    let output = fs::read_to_string(running.state().join("logs/web-1.log")).unwrap();
+    assert_eq!(output.matches(" started at ").count(), 1, "{output}");
+    // What was declared comes back with the next start.
+    running.dev(&[]);
+    running.wait_until_steady();
+}
+
+#[test]
+fn system_ctrl_c_without_a_control_centre_says_what_it_waits_for_and_does_not_wait_long() {
+    let mut running = Running::prepare("no-centre");
+    let file = running.write_service(&python_server(""), QUICK);
+    running.dev(&[file.to_str().unwrap()]);
+    running.wait_until_steady();
+    let pid = running.instances().unwrap()[0].pid.unwrap();
+    let state = running.state().join("control").join("state.json");
+    fs::write(&state, "nonsense").unwrap();
+    let [server] = processes(running.state(), "server")[..] else {
+        panic!("one control centre runs");
+    };
+    kill(server, Signal::KILL);
+    running.wait_for_output("its last words");
+    let began = Instant::now();
+    let (ended, log) = running.stop();
+    let took = began.elapsed();
+    assert_eq!(ended, Ended::Code(0), "{log}");
+    assert!(log.contains("waiting for the control centre"), "{log}");
+    assert!(log.contains("did not answer within 3s"), "{log}");
+    // Ten are what one call may take; the agent and the gateway need a moment, too.
+    assert!(took < Duration::from_secs(7), "{took:?}\n{log}");
+    // Killed with its shim, it is init's to reap.
+    wait_until(PATIENCE, "the instance is gone", || {
+        if Path::new("/proc").join(pid.to_string()).exists() {
+            Err(log.clone())
+        } else {
+            Ok(())
+        }
+    });
 }

@@ -11,6 +11,7 @@ extern crate alloc;
 
 pub mod cron;
 pub mod event;
+pub mod limits;
 pub mod plan;
 pub mod problem;
 pub mod report;

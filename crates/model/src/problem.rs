@@ -7,11 +7,11 @@ use core::fmt;
 /// without any of it.
 macro_rules! codes {
     ($(#[$of_all:meta])* pub enum $codes:ident {
-        $(#[doc = $cause:literal] $(#[$attribute:meta])* $code:ident: $word:literal, $status:literal, $remedy:literal;)*
+        $(#[doc = $cause:literal] $code:ident: $word:literal, $status:literal, $remedy:literal;)*
     }) => {
         $(#[$of_all])*
         pub enum $codes {
-            $(#[doc = $cause] $(#[$attribute])* $code,)*
+            $(#[doc = $cause] $code,)*
         }
 
         impl $codes {
@@ -48,7 +48,6 @@ codes! {
     #[serde(rename_all = "kebab-case")]
     pub enum ProblemCode {
         /// There is no such path.
-        #[serde(alias = "not_found")]
         PathUnknown: "path-unknown", 404, "`mainstay schema --api` prints every path with what it takes";
         /// The path does not take the method.
         MethodNotAllowed: "method-not-allowed", 405, "`mainstay schema --api` prints every path with what it takes";
@@ -57,7 +56,6 @@ codes! {
         /// The query is not what the path takes.
         QueryInvalid: "query-invalid", 400, "`mainstay schema --api` prints every path with what it takes";
         /// The body is not JSON.
-        #[serde(alias = "bad_request")]
         BodyNotJson: "body-not-json", 400, "correct it; `mainstay schema --api` prints what each path takes";
         /// A field of the body is wrong, or unknown.
         FieldInvalid: "field-invalid", 400, "correct it; `mainstay schema --api` prints what each path takes";
@@ -74,7 +72,6 @@ codes! {
         /// The request comes from a page of another site.
         OriginRefused: "origin-refused", 403, "call it from a page that the control centre itself serves";
         /// The request has no token.
-        #[serde(alias = "unauthorized")]
         TokenMissing: "token-missing", 401, "send `Authorization: Bearer TOKEN` with the content of the file `token` in the state directory";
         /// The token is not the one of this control centre.
         TokenWrong: "token-wrong", 401, "send `Authorization: Bearer TOKEN` with the content of the file `token` in the state directory";
@@ -96,12 +93,13 @@ codes! {
         ServiceDeclaredTwice: "service-declared-twice", 422, "leave one of the two out";
         /// The service is being taken down.
         ServiceRemoving: "service-removing", 409, "declare it again with `mainstay up`";
+        /// A specification cannot be carried out as it is.
+        SpecInvalid: "spec-invalid", 422, "correct that field; a service file is checked for it with `mainstay validate`";
         /// More instances than one service may have.
         TooManyInstances: "too-many-instances", 422, "choose a smaller number";
         /// Another service has the address.
         AddressTaken: "address-taken", 422, "choose another address, or `auto`";
         /// Another service has the host and path.
-        #[serde(alias = "invalid")]
         RouteTaken: "route-taken", 422, "take the other service down, or change it first and let its rollout finish";
         /// All addresses for `auto` are taken.
         NoAddressFree: "no-address-free", 409, "take a service with an address down, or fix an address";
@@ -132,21 +130,18 @@ codes! {
         /// The version is the current one.
         VersionCurrent: "version-current", 409, "nothing is left to do; `mainstay status` shows it";
         /// Everything is being stopped.
-        #[serde(alias = "conflict")]
         StoppingAll: "stopping-all", 409, "start Mainstay again first";
         /// The disk has no room for the state.
         StorageFull: "storage-full", 507, "make room on that disk; what runs goes on meanwhile";
         /// The disk takes no writes.
         StorageReadOnly: "storage-read-only", 507, "make that disk writable; what runs goes on meanwhile";
         /// The disk refuses the state for another reason.
-        #[serde(alias = "storage")]
         StorageFailed: "storage-failed", 507, "look after that disk; what runs goes on meanwhile";
         /// The disk does not answer in time.
         StorageSlow: "storage-slow", 507, "look at `mainstay status` when the disk answers again";
         /// The control centre is ending.
         CentreStopping: "centre-stopping", 503, "try again in a moment";
         /// Something that should not happen.
-        #[serde(alias = "internal")]
         InternalFault: "internal-fault", 500, "try again in a moment; then look at `logs/server.log`";
     }
 }

@@ -2,7 +2,9 @@
 //! else. No other file of this crate calls it.
 
 use mainstay_api::client::{Client, Error, Server};
-use mainstay_api::wire::{Accepted, Applied, Apply, InstanceStatus, Scale, ServiceStatus, Status};
+use mainstay_api::wire::{
+    Accepted, Applied, Apply, EventLine, InstanceStatus, Scale, ServiceStatus, Status,
+};
 use mainstay_ids::{ServiceName, Version};
 use mainstay_model::{Event, ServiceSpec};
 
@@ -89,9 +91,12 @@ impl Cluster {
             .watch(&format!("/v1/events?after={after}&follow=false"))
             .await?;
         while let Some(event) = stream.next().await? {
-            let event: Event = event;
+            // Behind the start of a scenario there are fewer than are kept.
+            let EventLine::Event(event) = event else {
+                continue;
+            };
             if event.service.as_ref() == Some(service) {
-                events.push(event);
+                events.push(*event);
             }
         }
         Ok(events)

@@ -25,21 +25,21 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use mainstay_api::wire::{Problem, ProblemCode};
-use mainstay_control::{Clock, Control, Input, Refusal, Reply, RestoreError, Settings};
-use mainstay_ids::{self as ids, InstanceId, NodeName, ServiceName, Timestamp};
+use mainstay_control::{Clock, Control, Input, Refusal, Reply, RestoreError, Settings, Snapshot};
+use mainstay_ids::{self as ids, Epoch, InstanceId, NodeName, ServiceName, Timestamp};
 use mainstay_store::{Failure as StorageFailure, SqliteStore, StoreError};
 use tokio::sync::mpsc;
 use tokio::task::JoinError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::Options;
 use crate::archive::{Archive, Opened, STATE_DB, StateError, is_there};
 use crate::handle::{Ask, Asked, Handle, INBOX_LEN, Look};
 use crate::history::History;
 use crate::publication::Publication;
 use crate::registry::SaveError;
 use crate::views::View;
+use crate::{EarlierStop, Options};
 
 /// The time between two attempts to save while the disk refuses.
 const SAVE_RETRY: Duration = Duration::from_secs(1);
@@ -170,17 +170,26 @@ impl Centre {
         } = Archive::open(&directory)
             .await
             .map_err(|error| StartError::State(Box::new(error)))?;
+        let last_event = snapshot.as_ref().map_or(0, Snapshot::last_event);
         let clock = read_clock(start);
-        let control = match snapshot {
+        // Each incarnation began one epoch at most, so whatever was published has a smaller one, even
+        // if the state is lost or was put back from an old copy.
+        let epoch = Epoch(options.incarnation.0);
+        let mut control = match snapshot {
             None => {
                 // The database is there and empty: somebody began it, or emptied it.
                 refuse_if_forgotten(&state, &run)?;
-                Control::new(options.node.clone(), settings)
+                Control::at_epoch(epoch, options.node.clone(), settings)
             }
-            Some(snapshot) => {
+            Some(mut snapshot) => {
+                snapshot.restore_at_least_in(epoch);
                 Control::restore(snapshot, settings, clock).map_err(StartError::Restore)?
             }
         };
+        match options.earlier_stop {
+            EarlierStop::GoesOn => {}
+            EarlierStop::IsOver => control.keep_up(),
+        }
         let stored = control.node(clock.now).node;
         if stored != options.node {
             let node = options.node.clone();
@@ -193,7 +202,7 @@ impl Centre {
         let (sender, inbox) = mpsc::channel(INBOX_LEN);
         let publication = Publication::new();
         let handle = Handle::new(sender, &publication);
-        let history = History::new(past);
+        let history = History::new(past, last_event);
         publication.events.send_replace(history.last());
         let centre = Self {
             control,

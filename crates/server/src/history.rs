@@ -11,17 +11,22 @@ use mainstay_store::events::EVENTS_KEPT;
 #[derive(Debug, Default)]
 pub(crate) struct History {
     events: VecDeque<Arc<Event>>,
+    /// The number of the newest event, whether it is among them or not.
+    last: u64,
     /// The number of the newest event that was given out to be recorded.
     recorded: u64,
 }
 
 impl History {
-    pub(crate) fn new(past: Vec<Event>) -> Self {
+    /// The events that were read back; `last` is the number of the last that ever was, which may
+    /// be missing among them.
+    pub(crate) fn new(past: Vec<Event>, last: u64) -> Self {
         let mut history = Self::default();
         for event in past {
             history.push(Arc::new(event));
         }
-        history.recorded = history.last();
+        history.last = history.last.max(last);
+        history.recorded = history.last;
         history
     }
 
@@ -34,12 +39,13 @@ impl History {
         if self.events.len() == EVENTS_KEPT {
             self.events.pop_front();
         }
+        self.last = event.number;
         self.events.push_back(event);
     }
 
     /// The number of the newest event, 0 if there is none.
     pub(crate) fn last(&self) -> u64 {
-        self.events.back().map_or(0, |event| event.number)
+        self.last
     }
 
     /// The events that are in no file yet; they count as recorded from now on.

@@ -64,14 +64,26 @@ pub struct Options {
     pub state: PathBuf,
     /// The node that it controls.
     pub node: NodeName,
-    /// Which start of it, for the record.
+    /// Which start of it. It grows with each, and never faster than the epoch: where the state was
+    /// lost or is an old one, the epoch follows it.
     pub incarnation: Incarnation,
     /// Where the gateway listens for clients outside, to be told in the status.
     pub entry: Vec<SocketAddr>,
+    /// What becomes of a stop of everything that the incarnation before was at.
+    pub earlier_stop: EarlierStop,
     /// The group whose members may call on the unix socket, beside the own account and root.
     pub api_group: Option<u32>,
     /// A test seam, see [`AcknowledgedDrain`].
     pub acknowledged_drain: AcknowledgedDrain,
+}
+
+/// What becomes of a stop of everything in which the control centre was killed, or that was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EarlierStop {
+    /// Whoever asked for it still waits: it goes on.
+    GoesOn,
+    /// Mainstay was started again since: what is declared is kept up.
+    IsOver,
 }
 
 /// The listening sockets that were handed over.

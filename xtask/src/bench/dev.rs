@@ -111,6 +111,10 @@ impl Dev {
         &self.state
     }
 
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
     pub(crate) fn log(&self) -> String {
         self.process.log()
     }

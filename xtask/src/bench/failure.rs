@@ -2,6 +2,7 @@
 //!
 //! The generator counts every planned request; each answer must carry its request's nonce.
 
+mod frozen;
 mod kill;
 mod replace;
 
@@ -14,5 +15,6 @@ const SERVICE_TIME: std::time::Duration = std::time::Duration::from_millis(10);
 pub(crate) async fn run(run: &mut Run) -> Result<()> {
     let mainstay = dev::build(&["mainstay"])?;
     kill::run(run, &mainstay).await?;
-    replace::run(run, &mainstay).await
+    replace::run(run, &mainstay).await?;
+    frozen::run(run, &mainstay).await
 }

@@ -8,8 +8,12 @@ use super::{
 };
 use crate::tree;
 use anyhow::{Context as _, Result, bail};
+use mainstay_api::wire::{ServiceState, ServiceStatus, Status};
+use mainstay_ids::Epoch;
+use mainstay_model::Routing;
 use mainstay_prove::load::Connections;
 use mainstay_testkit::TempDir;
+use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -28,6 +32,11 @@ use tokio::{
 const SHOP: &str = "examples/shop/shop.toml";
 const RSS_MIB_MAX: f64 = 60.0;
 const READY_MS_MAX: f64 = 1000.0;
+const RESTART_MS_MAX: f64 = 1000.0;
+/// What runs while the control centre is killed.
+const RESTART_INSTANCES: u32 = 50;
+/// Where it is seen that it publishes. It is followed by nobody who sends requests.
+const ROUTES: &str = "/v1/watch/routes?name=bench&incarnation=1";
 /// Requests per second: light, so that every process has had something to do.
 const LIGHT_RATE: u32 = 100;
 /// The client that waits for the first answer asks again after this.
@@ -40,7 +49,59 @@ const READY_DEADLINE: Duration = Duration::from_secs(30);
 pub(crate) async fn run(run: &mut Run) -> Result<()> {
     let mainstay = dev::build(&["mainstay", "shop"])?;
     ready(run, &mainstay).await?;
+    restart(run, &mainstay).await?;
     memory(run, &mainstay).await
+}
+
+/// From SIGKILL of the control centre until its successor publishes and knows that all instances are ready.
+async fn restart(run: &mut Run, mainstay: &Path) -> Result<()> {
+    let file = dev::service_file(RESTART_INSTANCES, Duration::ZERO, 1)?;
+    let mut all = Vec::new();
+    for number in 1..=run.extent.rounds() {
+        // Anew each time: whoever is killed again and again is rightly made to wait longer.
+        let dev = Dev::start(mainstay, &file, &[])?;
+        dev.wait_steady().await;
+        let before: Status = dev.client().get("/v1/status").await?;
+        let server = dev.process(Part::Server)?;
+        let start = Instant::now();
+        kill_process(server, Signal::KILL).context("cannot kill the control centre")?;
+        let took = timeout(READY_DEADLINE, published(&dev, before.generation.epoch))
+            .await
+            .context("it does not publish again")?
+            .map(|()| start.elapsed().as_secs_f64() * 1000.0)?;
+        run.say(format!(
+            "round {number}: publishes again after {} ms",
+            short(took)
+        ));
+        all.push(took);
+    }
+    run.raw("control_restart_50_ms", json!(all));
+    run.at_most("control_restart_50_ms", median(all), RESTART_MS_MAX);
+    Ok(())
+}
+
+/// Waits for routes of a later epoch with every instance, and for the status to call them ready.
+async fn published(dev: &Dev, before: Epoch) -> Result<()> {
+    let wanted = RESTART_INSTANCES as usize;
+    loop {
+        sleep(POLL).await;
+        let Ok(mut routes) = dev.client().watch::<Routing>(ROUTES).await else {
+            continue;
+        };
+        let Ok(Some(routing)) = routes.next().await else {
+            continue;
+        };
+        let endpoints: usize = routing.services.iter().map(|one| one.endpoints.len()).sum();
+        if routing.generation.epoch <= before || endpoints != wanted {
+            continue;
+        }
+        let status: Status = dev.client().get("/v1/status").await?;
+        let ready: u32 = status.services.iter().map(|service| service.ready).sum();
+        let steady = |service: &ServiceStatus| service.state == ServiceState::Steady;
+        if ready == RESTART_INSTANCES && status.services.iter().all(steady) {
+            return Ok(());
+        }
+    }
 }
 
 /// From the start of the command until the first request is answered, with nothing there before.

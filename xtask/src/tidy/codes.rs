@@ -14,6 +14,16 @@ struct Family {
     /// Variants that are no code themselves.
     without: &'static [&'static str],
     page: &'static str,
+    depth: Depth,
+}
+
+/// Where a code is explained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Depth {
+    /// In its row of the page.
+    Row,
+    /// The row leads to a page of its own, named like the code.
+    OwnPage,
 }
 
 /// How a variant is written where users meet it.
@@ -29,12 +39,12 @@ enum Spelling {
 
 #[rustfmt::skip]
 const FAMILIES: &[Family] = &[
-    Family { source: "crates/api/src/file/problem.rs", name: "Code", spelling: Spelling::Snake, without: &[], page: "docs/errors/service-file.md" },
-    Family { source: "crates/model/src/problem.rs", name: "ProblemCode", spelling: Spelling::Kebab, without: &[], page: "docs/errors/api.md" },
-    Family { source: "crates/gateway/src/refusal.rs", name: "Reason", spelling: Spelling::Kebab, without: &["Unavailable"], page: "docs/errors/gateway.md" },
-    Family { source: "crates/model/src/routing.rs", name: "Unavailable", spelling: Spelling::Kebab, without: &[], page: "docs/errors/gateway.md" },
-    Family { source: "crates/model/src/report.rs", name: "StartFailure", spelling: Spelling::Snake, without: &[], page: "docs/errors/instances.md" },
-    Family { source: "crates/mainstay/src/outcome.rs", name: "Outcome", spelling: Spelling::Number, without: &[], page: "docs/errors/exit-codes.md" },
+    Family { source: "crates/api/src/file/problem.rs", name: "Code", spelling: Spelling::Snake, without: &[], page: "docs/errors/service-file.md", depth: Depth::Row },
+    Family { source: "crates/model/src/problem.rs", name: "ProblemCode", spelling: Spelling::Kebab, without: &[], page: "docs/errors/api.md", depth: Depth::OwnPage },
+    Family { source: "crates/gateway/src/refusal.rs", name: "Reason", spelling: Spelling::Kebab, without: &["Unavailable"], page: "docs/errors/gateway.md", depth: Depth::Row },
+    Family { source: "crates/model/src/routing.rs", name: "Unavailable", spelling: Spelling::Kebab, without: &[], page: "docs/errors/gateway.md", depth: Depth::Row },
+    Family { source: "crates/model/src/report.rs", name: "StartFailure", spelling: Spelling::Snake, without: &[], page: "docs/errors/instances.md", depth: Depth::Row },
+    Family { source: "crates/mainstay/src/outcome.rs", name: "Outcome", spelling: Spelling::Number, without: &[], page: "docs/errors/exit-codes.md", depth: Depth::Row },
 ];
 
 /// Compares each page with the enums that it explains.
@@ -59,6 +69,7 @@ pub(super) fn check(files: &[TextFile]) -> Vec<Finding> {
         }
         findings.extend(compare(page, text(files, page).unwrap_or_default(), &codes));
     }
+    findings.extend(check_own_pages(files));
     findings
 }
 
@@ -88,6 +99,40 @@ fn compare(path: &str, page: &str, codes: &BTreeSet<String>) -> Vec<Finding> {
         ))
     });
     missing.chain(stale).collect()
+}
+
+/// The headings that a code's own page must have.
+const SECTIONS: [&str; 3] = ["## Cause", "## What to do", "## Example"];
+
+/// Each code with a page of its own has it, whole, and no page is left over.
+fn check_own_pages(files: &[TextFile]) -> Vec<Finding> {
+    let families = FAMILIES
+        .iter()
+        .filter(|family| family.depth == Depth::OwnPage);
+    let codes = families
+        .filter_map(|family| Some(family.codes(text(files, family.source)?)))
+        .flatten();
+    let mut findings = Vec::new();
+    let mut pages: BTreeSet<String> = FAMILIES.iter().map(|family| family.page.into()).collect();
+    pages.insert("docs/errors/README.md".to_owned());
+    for code in codes {
+        let path = format!("docs/errors/{code}.md");
+        let page = text(files, &path).unwrap_or_default();
+        for wanted in [format!("# `{code}`")]
+            .iter()
+            .map(String::as_str)
+            .chain(SECTIONS)
+        {
+            if !page.lines().any(|line| line == wanted) {
+                findings.push(finding(&path, 1, format!("`{wanted}` is missing")));
+            }
+        }
+        pages.insert(path);
+    }
+    let left = files.iter().filter_map(|file| file.path.to_str());
+    let left = left.filter(|path| path.starts_with("docs/errors/") && !pages.contains(*path));
+    findings.extend(left.map(|path| finding(path, 1, "there is no such code: remove it".into())));
+    findings
 }
 
 fn finding(path: &str, line: usize, what: String) -> Finding {
@@ -153,6 +198,7 @@ mod tests {
 
     fn codes(spelling: Spelling, without: &'static [&'static str]) -> Vec<String> {
         let family = Family {
+            depth: Depth::Row,
             source: "",
             name: "Code",
             spelling,
@@ -182,6 +228,35 @@ mod tests {
             [
                 "p.md:1: `syntax` has no line: say its cause and remedy",
                 "p.md:4: there is no code `gone`: remove the line"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_code_without_its_page_and_a_page_without_a_code_are_found() {
+        let file = |path: &str, text: &str| TextFile {
+            path: PathBuf::from(path),
+            text: text.to_owned(),
+        };
+        let source = "pub enum ProblemCode {\n    Here,\n    Away,\n}\n";
+        let whole = "# `here`\n\n## Cause\n\n## What to do\n\n## Example\n";
+        let files = [
+            file("crates/model/src/problem.rs", source),
+            file("docs/errors/here.md", whole),
+            file("docs/errors/gone.md", whole),
+        ];
+        let found: Vec<String> = check_own_pages(&files)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(
+            found,
+            [
+                "docs/errors/away.md:1: `# `away`` is missing",
+                "docs/errors/away.md:1: `## Cause` is missing",
+                "docs/errors/away.md:1: `## What to do` is missing",
+                "docs/errors/away.md:1: `## Example` is missing",
+                "docs/errors/gone.md:1: there is no such code: remove it"
             ]
         );
     }

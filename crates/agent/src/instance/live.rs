@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mainstay_control::health::{Health, Probe};
 use mainstay_ids::{Attempt, Instant};
@@ -16,7 +17,7 @@ use tokio::net::unix::pipe;
 use super::{Instance, Order, State};
 use crate::found::Boot;
 use crate::probe::{Failure, probe};
-use crate::record::{AttemptSpec, ShimRecord};
+use crate::record::{AttemptSpec, Cause, ShimRecord};
 
 /// An attempt whose shim lives.
 pub(super) struct Live {
@@ -35,6 +36,12 @@ enum Stage {
         record: ShimRecord,
         health: Health,
         probing: Option<Probing>,
+    },
+    /// Its probes did not pass for so long: it is ended, and started again.
+    GivenUp {
+        record: ShimRecord,
+        health: Health,
+        after: Duration,
     },
     /// It was told to stop. Without a record the program was not running yet.
     Stopping { record: Option<ShimRecord> },
@@ -151,12 +158,14 @@ impl Live {
     fn phase(&self) -> Option<Phase> {
         match &self.stage {
             Stage::Starting | Stage::Stopping { record: None } => None,
-            Stage::Running { record, health, .. } => Some(Phase::Running {
-                pid: record.child.pid,
-                address: self.spec.address,
-                health: health.verdict(),
-                since: record.since,
-            }),
+            Stage::Running { record, health, .. } | Stage::GivenUp { record, health, .. } => {
+                Some(Phase::Running {
+                    pid: record.child.pid,
+                    address: self.spec.address,
+                    health: health.verdict(),
+                    since: record.since,
+                })
+            }
             Stage::Stopping {
                 record: Some(record),
             } => Some(Phase::Stopping {
@@ -168,6 +177,9 @@ impl Live {
 
 impl Instance {
     pub(super) async fn live(&mut self, mut live: Live) -> State {
+        if self.runs_once() {
+            self.settle().await;
+        }
         loop {
             self.tell_live(live.spec.attempt, live.phase()).await;
             if matches!(self.order(), Order::Stop | Order::Forget) {
@@ -175,7 +187,11 @@ impl Instance {
                 self.tell_live(live.spec.attempt, live.phase()).await;
                 self.settle().await;
             }
-            let next_probe = live.stage.next_probe();
+            let (next_probe, patience) = if self.runs_once() {
+                (None, None)
+            } else {
+                (live.stage.next_probe(), live.stage.give_up_at())
+            };
             tokio::select! {
                 () = self.context.stop.cancelled() => return State::Left,
                 changed = self.orders.changed() => if changed.is_err() { return State::Left },
@@ -183,6 +199,7 @@ impl Instance {
                 () = decided(&mut live.started) => self.decide(&mut live).await,
                 () = self.context.clock.sleep_until_some(next_probe) => self.send_probe(&mut live),
                 result = live.stage.probed() => self.take_probe(&mut live, result).await,
+                () = self.context.clock.sleep_until_some(patience) => self.give_up(&mut live),
             }
         }
     }
@@ -214,7 +231,13 @@ impl Instance {
                 };
             }
             (Stage::Stopping { record: missing }, Some(record)) => *missing = Some(record),
-            (Stage::Starting | Stage::Running { .. } | Stage::Stopping { .. }, _) => {}
+            (
+                Stage::Starting
+                | Stage::Running { .. }
+                | Stage::GivenUp { .. }
+                | Stage::Stopping { .. },
+                _,
+            ) => {}
         }
     }
 
@@ -222,14 +245,42 @@ impl Instance {
     fn stop(&self, live: &mut Live) {
         let record = match &live.stage {
             Stage::Stopping { .. } => return,
+            // It was told already.
+            Stage::GivenUp { record, .. } => {
+                let record = Some(record.clone());
+                live.stage = Stage::Stopping { record };
+                return;
+            }
             Stage::Starting => None,
             Stage::Running { record, .. } => Some(record.clone()),
         };
         tracing::info!(instance = %self.planned.instance, "stopping");
+        self.end_shim(live);
+        live.stage = Stage::Stopping { record };
+    }
+
+    /// Ends an attempt whose probes did not pass for as long as its service allows.
+    fn give_up(&self, live: &mut Live) {
+        let Stage::Running { record, health, .. } = &live.stage else {
+            return;
+        };
+        let Some(after) = health.given_up(self.context.clock.now()) else {
+            return;
+        };
+        tracing::warn!(instance = %self.planned.instance, ?after, "its probes do not pass; ended, to be started again");
+        let (record, health) = (record.clone(), health.clone());
+        self.end_shim(live);
+        live.stage = Stage::GivenUp {
+            record,
+            health,
+            after,
+        };
+    }
+
+    fn end_shim(&self, live: &Live) {
         if let Err(error) = live.shim.process.handle().signal(Signal::TERM) {
             tracing::error!(instance = %self.planned.instance, %error, "cannot tell its shim to stop");
         }
-        live.stage = Stage::Stopping { record };
     }
 
     fn send_probe(&self, live: &mut Live) {
@@ -280,8 +331,12 @@ impl Instance {
     }
 
     async fn bury(&mut self, live: Live) -> State {
+        let given_up = match &live.stage {
+            Stage::GivenUp { after, .. } => Some(*after),
+            Stage::Starting | Stage::Running { .. } | Stage::Stopping { .. } => None,
+        };
         let ordered = match &live.stage {
-            Stage::Starting | Stage::Running { .. } => None,
+            Stage::Starting | Stage::Running { .. } | Stage::GivenUp { .. } => None,
             Stage::Stopping { record: None } => Some(Known::No),
             Stage::Stopping { record: Some(_) } => Some(Known::Yes),
         };
@@ -305,12 +360,20 @@ impl Instance {
                 attempt,
                 exit: Some(exit),
             },
-            (None, exit) => State::Ended {
-                spec: Box::new(Arc::unwrap_or_clone(spec)),
-                exit,
-                cause: ended.cause,
-                boot: Boot::This,
-            },
+            (None, exit) => {
+                let for_ms = |after: Duration| u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+                State::Ended {
+                    spec: Box::new(Arc::unwrap_or_clone(spec)),
+                    exit: given_up.map_or(exit, |after| Exit::Unhealthy {
+                        for_ms: for_ms(after),
+                    }),
+                    cause: match given_up {
+                        Some(_) => Cause::Own,
+                        None => ended.cause,
+                    },
+                    boot: Boot::This,
+                }
+            }
         }
     }
 }
@@ -329,7 +392,14 @@ impl Stage {
     fn next_probe(&self) -> Option<Instant> {
         match self {
             Self::Running { health, .. } => health.next_deadline(),
-            Self::Starting | Self::Stopping { .. } => None,
+            Self::Starting | Self::GivenUp { .. } | Self::Stopping { .. } => None,
+        }
+    }
+
+    fn give_up_at(&self) -> Option<Instant> {
+        match self {
+            Self::Running { health, .. } => health.give_up_at(),
+            Self::Starting | Self::GivenUp { .. } | Self::Stopping { .. } => None,
         }
     }
 
@@ -340,9 +410,10 @@ impl Stage {
                 probing: Some(probing),
                 ..
             } => probing.as_mut().await,
-            Self::Running { probing: None, .. } | Self::Starting | Self::Stopping { .. } => {
-                std::future::pending().await
-            }
+            Self::Running { probing: None, .. }
+            | Self::Starting
+            | Self::GivenUp { .. }
+            | Self::Stopping { .. } => std::future::pending().await,
         }
     }
 }

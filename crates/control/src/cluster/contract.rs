@@ -5,6 +5,7 @@ use core::fmt;
 use core::net::SocketAddr;
 
 use mainstay_ids::{ConsumerId, Instant, NodeName, ServiceName, Timestamp, Version};
+use mainstay_model::limits::SpecError;
 use mainstay_model::service::INSTANCES_MAX;
 use mainstay_model::{Ack, HttpMatch, NodeReport, ProblemCode, ServiceSpec};
 
@@ -90,7 +91,7 @@ pub enum Input {
     /// Somebody takes everything down.
     RemoveAll,
     /// Somebody stops everything for now: each instance is drained and stopped as in a removal, and
-    /// the declarations stay, so that the next start of the control centre starts them again.
+    /// the declarations stay, for [`crate::Control::keep_up`] after the next start.
     StopAll,
     /// An agent tells all that it sees.
     Report(NodeReport),
@@ -199,6 +200,14 @@ pub enum Refusal {
     DeclaredTwice {
         /// The name.
         service: ServiceName,
+    },
+    /// A specification that no service file can have.
+    #[error("service `{service}` cannot be carried out: {error}")]
+    Impossible {
+        /// The declared service.
+        service: ServiceName,
+        /// Which field, and what it may be.
+        error: SpecError,
     },
     /// The service is being taken down.
     #[error("service `{service}` is being taken down")]
@@ -364,6 +373,7 @@ impl Refusal {
             Self::StoppingAll => ProblemCode::StoppingAll,
             Self::NoAddressFree { .. } => ProblemCode::NoAddressFree,
             Self::TooManyConsumers { .. } => ProblemCode::TooManyConsumers,
+            Self::Impossible { .. } => ProblemCode::SpecInvalid,
             Self::DeclaredTwice { .. } => ProblemCode::ServiceDeclaredTwice,
             Self::TooMany { .. } => ProblemCode::TooManyInstances,
             Self::AddressTaken { .. } => ProblemCode::AddressTaken,

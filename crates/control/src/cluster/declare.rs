@@ -60,6 +60,9 @@ impl Services {
                 let instances = spec.instances;
                 return Err(Refusal::TooMany { service, instances });
             }
+            if let Err(error) = spec.check() {
+                return Err(Refusal::Impossible { service, error });
+            }
             if !names.insert(spec.name.clone()) {
                 return Err(Refusal::DeclaredTwice { service });
             }

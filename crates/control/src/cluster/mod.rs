@@ -68,10 +68,12 @@ enum Knowledge {
     Sufficient,
 }
 
-/// What the machine works towards. Not durable: the next start of the control centre keeps up
-/// again what is declared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What the machine works towards. Durable, since a stop of everything goes on when the control
+/// centre was killed in it; [`Control::keep_up`] ends it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 enum Purpose {
+    #[default]
     KeepUp,
     StopAll,
 }
@@ -82,7 +84,8 @@ impl Control {
         Self::at_epoch(Epoch(1), node, settings)
     }
 
-    fn at_epoch(epoch: Epoch, node: NodeName, settings: Settings) -> Self {
+    /// The same, where earlier epochs may have been forgotten: all of them are below this one.
+    pub fn at_epoch(epoch: Epoch, node: NodeName, settings: Settings) -> Self {
         let generation = Generation::first(epoch);
         Self {
             plan: NodePlan {
@@ -123,6 +126,7 @@ impl Control {
         }
         let epoch = Epoch(snapshot.epoch.0 + 1);
         let mut control = Self::at_epoch(epoch, snapshot.node, settings);
+        control.purpose = snapshot.purpose;
         for record in snapshot.services {
             let (name, service) = Service::restore(record, epoch, clock)?;
             if !service.instances.is_empty() {
@@ -137,6 +141,16 @@ impl Control {
         control.record_start(clock);
         control.publish();
         Ok(control)
+    }
+
+    /// Whoever asked to stop everything has got it, and Mainstay was started again since: what is
+    /// declared is kept up.
+    pub fn keep_up(&mut self) {
+        if self.purpose == Purpose::StopAll {
+            self.purpose = Purpose::KeepUp;
+            self.journal.mark_changed();
+            self.publish();
+        }
     }
 
     fn record_start(&mut self, clock: Clock) {
@@ -378,6 +392,7 @@ impl Control {
             format: SNAPSHOT_FORMAT,
             node: self.node.clone(),
             epoch: self.epoch,
+            purpose: self.purpose,
             event: self.journal.last(),
             boot: self.boot.clone(),
             services: services

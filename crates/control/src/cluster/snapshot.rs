@@ -10,6 +10,7 @@ use mainstay_model::event::{DrainReason, RollbackAsked, Wait};
 use mainstay_model::report::CrashLooping;
 use mainstay_model::{BootId, ServiceSpec};
 
+use super::Purpose;
 use super::consumers::Presence;
 use super::instance::{Exposure, Start};
 use super::service::{Gate, Stage};
@@ -43,6 +44,8 @@ pub struct Snapshot {
     pub format: u32,
     pub(super) node: NodeName,
     pub(super) epoch: Epoch,
+    #[serde(default)]
+    pub(super) purpose: Purpose,
     /// The number of the last event.
     pub(super) event: u64,
     pub(super) services: Vec<ServiceRecord>,
@@ -58,6 +61,12 @@ impl Snapshot {
     /// The number of the last event recorded: events behind it in a file were never published.
     pub fn last_event(&self) -> u64 {
         self.event
+    }
+
+    /// The machine that is restored from it begins with this epoch, or a later one: for a snapshot
+    /// that may be older than what was published last.
+    pub fn restore_at_least_in(&mut self, epoch: Epoch) {
+        self.epoch = self.epoch.max(Epoch(epoch.0.saturating_sub(1)));
     }
 
     /// The node that it is of.

@@ -70,7 +70,10 @@ pub(crate) fn spec(service: &str, instances: u32, behaviour: &str) -> ServiceSpe
         },
         drain: DRAIN,
         grace: Duration::from_secs(1),
-        log: LogSpec { size: 1, keep: 1 },
+        log: LogSpec {
+            size: 1 << 20,
+            keep: 1,
+        },
         slo: None,
         needs: BTreeSet::new(),
         before: Vec::new(),

@@ -1,6 +1,7 @@
 //! `mainstay events`: what was decided and why.
 
 use anyhow::Context;
+use mainstay_api::wire::EventLine;
 use mainstay_model::Event;
 
 use super::{client, must_exist};
@@ -13,21 +14,25 @@ pub(crate) async fn run(place: &Place, events: &Events) -> anyhow::Result<Outcom
         .service
         .as_ref()
         .map(|name| format!("&service={name}"));
+    let after = events.after.map(|after| format!("&after={after}"));
     let path = format!(
-        "/v1/events?after={}&follow={}{}",
-        events.after,
+        "/v1/events?follow={}{}{}",
         events.follow,
+        after.unwrap_or_default(),
         service.unwrap_or_default()
     );
     let client = client(place);
-    let mut watch = client.watch::<Event>(&path).await?;
+    let mut watch = client.watch::<EventLine>(&path).await?;
     let mut printed: u64 = 0;
-    while let Some(event) = watch.next().await? {
+    while let Some(told) = watch.next().await? {
         printed += 1;
         let line = if place.json {
-            serde_json::to_string(&event).context("cannot write an event")?
+            serde_json::to_string(&told).context("cannot write an event")?
         } else {
-            line(&event)
+            match &told {
+                EventLine::Event(event) => line(event),
+                EventLine::Gap { gap } => gap.to_string(),
+            }
         };
         output::line(line)?;
     }

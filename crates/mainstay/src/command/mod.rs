@@ -3,6 +3,7 @@
 pub(crate) mod backup;
 pub(crate) mod down;
 pub(crate) mod events;
+pub(crate) mod explain;
 pub(crate) mod logs;
 pub(crate) mod prove;
 pub(crate) mod ps;

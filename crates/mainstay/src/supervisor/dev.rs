@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use mainstay_agent::Leftovers;
 use mainstay_api::client::{Client, Error};
-use mainstay_api::wire::{Accepted, Applied, Apply, InstanceStatus, ServiceState, Status};
+use mainstay_api::wire::{
+    Accepted, Applied, Apply, EventLine, InstanceStatus, ServiceState, Status,
+};
 use mainstay_kernel::signals::{self, Signal as Number};
-use mainstay_model::{Event, EventKind, ServiceSpec};
+use mainstay_model::{EventKind, ServiceSpec};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::family::{Family, Settings};
 use super::lock;
@@ -37,6 +39,13 @@ const STOP_POLL: Duration = Duration::from_millis(100);
 /// How long Ctrl-C waits for the instances: longer than the usual drain and grace. A second Ctrl-C
 /// does not wait.
 const STOP_DEADLINE: Duration = Duration::from_mins(2);
+
+/// How long Ctrl-C waits for the control centre's answer: for one that was just killed it takes some
+/// hundred milliseconds, and who does not answer then cannot be asked for a drain.
+const STOP_ANSWER_DEADLINE: Duration = Duration::from_secs(3);
+
+/// After this, whoever waits is told for what.
+const STOP_ANSWER_USUAL: Duration = Duration::from_millis(500);
 
 /// What an ordinary user must know; see `mainstay_agent` for what happens instead.
 const NOT_ROOT: &str = "\
@@ -222,11 +231,19 @@ impl Front {
 
     async fn print_events_once(&self, after: &mut u64) -> Result<(), Error> {
         let path = format!("/v1/events?after={after}&follow=true");
-        let mut events = self.client.watch::<Event>(&path).await?;
-        while let Some(event) = events.next().await? {
+        let mut events = self.client.watch::<EventLine>(&path).await?;
+        while let Some(told) = events.next().await? {
+            let event = match told {
+                EventLine::Event(event) => event,
+                EventLine::Gap { gap } => {
+                    *after = gap.resume();
+                    output::warn(format_args!("warning: {gap}"));
+                    continue;
+                }
+            };
             *after = event.number;
             if self.place.json {
-                output::tell(serde_json::json!(event));
+                output::tell(serde_json::json!(*event));
             } else {
                 output::tell(line(&event));
                 if let EventKind::RolloutPaused { .. } = event.kind {
@@ -268,14 +285,45 @@ impl Front {
         }
     }
 
+    /// Tells the control centre to stop everything. One that is just dead is started again meanwhile.
+    async fn ask_to_stop(&self) -> anyhow::Result<()> {
+        let asked = async {
+            loop {
+                match self.client.post::<_, Accepted>("/v1/shutdown", &()).await {
+                    Ok(_) => return Ok(()),
+                    Err(error) if error.is_transient() => sleep(POLL).await,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        };
+        let told = async {
+            sleep(STOP_ANSWER_USUAL).await;
+            self.say(format_args!(
+                "waiting for the control centre, which stops the instances; at most {} s",
+                STOP_ANSWER_DEADLINE.as_secs()
+            ));
+            std::future::pending().await
+        };
+        let answered = async {
+            tokio::select! {
+                asked = asked => asked,
+                never = told => never,
+            }
+        };
+        match timeout(STOP_ANSWER_DEADLINE, answered).await {
+            Ok(answered) => answered,
+            Err(_) => {
+                anyhow::bail!("the control centre did not answer within {STOP_ANSWER_DEADLINE:?}")
+            }
+        }
+    }
+
     /// Drains and stops every instance; what was declared is kept for the next start.
     async fn stop_instances(&self) {
         let began = Instant::now();
-        let asked: Result<Accepted, Error> = self.client.post("/v1/shutdown", &()).await;
-        if let Err(error) = asked {
-            let error = anyhow::Error::from(error);
+        if let Err(error) = self.ask_to_stop().await {
             output::warn(format_args!(
-                "warning: the instances cannot be drained: {error:#}"
+                "warning: the instances cannot finish their requests, and are ended: {error:#}"
             ));
             return;
         }

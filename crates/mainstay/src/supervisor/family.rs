@@ -117,6 +117,16 @@ struct Member {
     /// Where the log of its last start begins.
     log_from: u64,
     told: Told,
+    origin: Origin,
+}
+
+/// Whether a process of this kind ran under this supervisor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// The next start is its first.
+    New,
+    /// It was adopted, or started before.
+    Known,
 }
 
 /// Whether the user was shown why a process does not stay.
@@ -197,6 +207,7 @@ impl Family {
                 state,
                 log_from: 0,
                 told: Told::Nothing,
+                origin: Origin::New,
             });
             if let Holder::Runs {
                 identity, handle, ..
@@ -213,6 +224,7 @@ impl Family {
         let member = self.members.iter_mut().find(|member| member.kind == kind);
         let member = member.context("there is a member of each kind")?;
         member.state = State::Running { identity, since };
+        member.origin = Origin::Known;
         let incarnation = member.incarnation;
         self.await_end(kind, incarnation, handle)
     }
@@ -249,7 +261,7 @@ impl Family {
         let context = || format!("cannot start the {}", kind.name());
         let claim = claim::take(&self.settings.state, kind.name()).with_context(context)?;
         let child = self
-            .spawn(kind, incarnation, &log)
+            .spawn(kind, incarnation, self.members[index].origin, &log)
             .pass(CLAIM, claim.as_fd())
             .start()
             .with_context(context)?;
@@ -258,6 +270,7 @@ impl Family {
             .with_context(context)?;
         let since = self.now();
         self.members[index].incarnation = incarnation;
+        self.members[index].origin = Origin::Known;
         self.members[index].state = State::Running { identity, since };
         self.await_end(kind, incarnation, child.into_handle())
     }
@@ -302,7 +315,13 @@ impl Family {
         Ok(())
     }
 
-    fn spawn<'a>(&'a self, kind: Kind, incarnation: Incarnation, log: &'a File) -> Spawn<'a> {
+    fn spawn<'a>(
+        &'a self,
+        kind: Kind,
+        incarnation: Incarnation,
+        origin: Origin,
+        log: &'a File,
+    ) -> Spawn<'a> {
         let spawn = Spawn::own_program("mainstay")
             .arguments(["internal", kind.name(), "--state"])
             .argument(&self.settings.state)
@@ -315,7 +334,13 @@ impl Family {
         match kind {
             Kind::Agent => spawn.arguments(self.settings.agent_flags.iter()),
             Kind::Server => {
+                // A stop of everything is this supervisor's own, and outlives the control centre.
+                let over = match origin {
+                    Origin::New => Some("--earlier-stop-is-over"),
+                    Origin::Known => None,
+                };
                 let spawn = spawn
+                    .arguments(over.iter())
                     .argument("--entry")
                     .argument(self.settings.entry.to_string())
                     .arguments(self.settings.server_flags.iter());

@@ -272,26 +272,34 @@ async fn farewell(State(api): State<Api>, Json(farewell): Json<Farewell>) -> Ans
 
 async fn watch_routes(
     State(api): State<Api>,
-    Asked(RoutesQuery { name, incarnation }): Asked<RoutesQuery>,
+    Asked(RoutesQuery {
+        name,
+        incarnation,
+        after,
+    }): Asked<RoutesQuery>,
 ) -> Result<Response, Refused> {
     let consumer = ConsumerId { name, incarnation };
     check_consumer(&consumer)?;
     let beat = api.beat()?;
     // Known before it can see a route: from here on no drain ends without it.
     api.handle.hand_in(Input::ConsumerJoined(consumer)).await?;
-    Ok(stream::states(beat, api.handle.routing()))
+    Ok(stream::states(beat, api.handle.routing(), after))
 }
 
 async fn watch_plan(
     State(api): State<Api>,
-    Asked(PlanQuery { node, incarnation }): Asked<PlanQuery>,
+    Asked(PlanQuery {
+        node,
+        incarnation,
+        after,
+    }): Asked<PlanQuery>,
 ) -> Result<Response, Refused> {
     if node != api.node {
         let message = format!("node `{node}` is not part of this cluster");
         return Err(Refused::new(ProblemCode::NodeUnknown, message));
     }
     tracing::info!(%node, incarnation = incarnation.0, "an agent follows its plan");
-    Ok(stream::states(api.beat()?, api.handle.plan()))
+    Ok(stream::states(api.beat()?, api.handle.plan(), after))
 }
 
 async fn events(

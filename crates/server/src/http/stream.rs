@@ -10,8 +10,8 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 use http::header;
-use mainstay_api::wire::WATCH_PULSE;
-use mainstay_ids::ServiceName;
+use mainstay_api::wire::{After, EventLine, Gap, GapReason, WATCH_PULSE};
+use mainstay_ids::{Generation, ServiceName};
 use mainstay_model::Event;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Interval, MissedTickBehavior};
@@ -45,11 +45,16 @@ impl Beat {
     }
 }
 
-/// A watch of states: the newest at once, then each one that is the newest when the reader has
-/// room. A reader that does not read holds one line.
-pub(super) fn states(beat: Beat, mut states: watch::Receiver<Option<Published>>) -> Response {
+/// A watch of states: the newest at once, unless the reader has it, then each one that is the newest
+/// when the reader has room. A reader that does not read holds one line.
+pub(super) fn states(
+    beat: Beat,
+    mut states: watch::Receiver<Option<Published>>,
+    after: Option<After>,
+) -> Response {
     states.mark_changed();
-    let watching = Watching { beat, states };
+    let seen = after.map(|After(generation)| generation);
+    let watching = Watching { beat, states, seen };
     respond(stream::unfold(watching, |mut watching| async move {
         watching.next().await.map(|line| (line, watching))
     }))
@@ -58,6 +63,9 @@ pub(super) fn states(beat: Beat, mut states: watch::Receiver<Option<Published>>)
 struct Watching {
     beat: Beat,
     states: watch::Receiver<Option<Published>>,
+    /// What the reader has: it is not sent. One that is newer than all there is, is of another
+    /// cluster or of a state that was lost, and what there is replaces it.
+    seen: Option<Generation>,
 }
 
 impl Watching {
@@ -68,7 +76,10 @@ impl Watching {
                 () = self.beat.stop.cancelled() => return None,
                 changed = self.states.changed() => {
                     changed.ok()?;
-                    if let Some(state) = &*self.states.borrow_and_update() {
+                    if let Some(state) = &*self.states.borrow_and_update()
+                        && self.seen != Some(state.generation)
+                    {
+                        self.seen = Some(state.generation);
                         self.beat.pulse.reset();
                         return Some(state.line.clone());
                     }
@@ -81,7 +92,7 @@ impl Watching {
 
 /// Which events are asked for.
 pub(super) struct Wanted {
-    pub(super) after: u64,
+    pub(super) after: Option<u64>,
     pub(super) service: Option<ServiceName>,
     pub(super) follow: Follow,
 }
@@ -115,7 +126,13 @@ struct Reading {
     doorbell: watch::Receiver<u64>,
     wanted: Wanted,
     /// Events that were fetched and not written yet; at most what the history holds.
-    found: VecDeque<Arc<Event>>,
+    found: VecDeque<Found>,
+}
+
+/// What becomes a line.
+enum Found {
+    Event(Arc<Event>),
+    Gap(Gap),
 }
 
 impl Reading {
@@ -124,7 +141,8 @@ impl Reading {
             if !self.found.is_empty() {
                 return Some(self.write());
             }
-            if *self.doorbell.borrow_and_update() > self.wanted.after {
+            // Also where the reader is ahead: it is told so.
+            if Some(*self.doorbell.borrow_and_update()) != self.wanted.after {
                 self.fetch().await?;
                 continue;
             }
@@ -144,22 +162,59 @@ impl Reading {
         let after = self.wanted.after;
         let (last, events) = self
             .handle
-            .read(move |view| (view.history.last(), view.history.after(after)))
+            .read(move |view| {
+                let events = view.history.after(after.unwrap_or(0));
+                (view.history.last(), events)
+            })
             .await
             .ok()?;
-        // Beyond `last` there is nothing, also if the number asked for was.
-        self.wanted.after = last.max(after);
-        let service = self.wanted.service.as_ref();
-        let asked_for = |event: &Arc<Event>| service.is_none() || event.service.as_ref() == service;
-        self.found.extend(events.into_iter().filter(asked_for));
+        self.wanted.after = Some(last);
+        if let Some(after) = after
+            && after > last
+        {
+            self.found.push_back(Found::Gap(Gap {
+                from: last + 1,
+                to: after,
+                reason: GapReason::Renumbered,
+            }));
+            return Some(());
+        }
+        let mut expected = after.map(|after| after + 1);
+        for event in events {
+            let number = event.number;
+            self.tell_forgotten(expected, number);
+            expected = Some(number + 1);
+            let service = self.wanted.service.as_ref();
+            if service.is_none() || event.service.as_ref() == service {
+                self.found.push_back(Found::Event(event));
+            }
+        }
+        self.tell_forgotten(expected, last + 1);
         Some(())
+    }
+
+    /// Tells the gap between the number that should come next and the one that does.
+    fn tell_forgotten(&mut self, expected: Option<u64>, comes: u64) {
+        if let Some(from) = expected
+            && from < comes
+        {
+            self.found.push_back(Found::Gap(Gap {
+                from,
+                to: comes - 1,
+                reason: GapReason::Forgotten,
+            }));
+        }
     }
 
     fn write(&mut self) -> Bytes {
         let mut lines = Vec::new();
         let count = self.found.len().min(EVENTS_PER_WRITE);
-        for event in self.found.drain(..count) {
-            serde_json::to_writer(&mut lines, &*event).expect("an event is JSON");
+        for found in self.found.drain(..count) {
+            let written = match found {
+                Found::Event(event) => serde_json::to_writer(&mut lines, &*event),
+                Found::Gap(gap) => serde_json::to_writer(&mut lines, &EventLine::Gap { gap }),
+            };
+            written.expect("an event is JSON");
             lines.push(b'\n');
         }
         lines.into()

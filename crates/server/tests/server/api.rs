@@ -86,6 +86,11 @@ async fn what_the_machine_refuses_comes_with_its_remedy() {
     let refused = problem(apply(&client, vec![other]).await);
     assert_eq!(refused.code, ProblemCode::RouteTaken);
     assert!(!refused.remedy.is_empty(), "{refused:?}");
+    let mut endless = spec("payments", 0);
+    endless.health.every = std::time::Duration::ZERO;
+    let refused = problem(apply(&client, vec![endless]).await);
+    assert_eq!(refused.code, ProblemCode::SpecInvalid);
+    assert!(refused.message.contains("`health.every`"), "{refused:?}");
     let rollback = Rollback { to: None };
     let path = "/v1/services/orders/rollback";
     let refused = problem(client.post::<_, Accepted>(path, &rollback).await);

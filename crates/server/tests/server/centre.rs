@@ -16,7 +16,7 @@ use mainstay_model::service::{
     Check, HealthSpec, LimitsSpec, LogSpec, OnFailure, RolloutSpec, ServiceSpec, Step,
 };
 use mainstay_model::{HostName, HttpMatch, PathPrefix, Template};
-use mainstay_server::{Error, Options, Sockets, TOKEN_FILE};
+use mainstay_server::{EarlierStop, Error, Options, Sockets, TOKEN_FILE};
 use mainstay_testkit::{TempDir, wait_until};
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +31,7 @@ pub(crate) struct Place {
     tcp: TcpListener,
     incarnation: Incarnation,
     acknowledged_drain: AcknowledgedDrain,
+    pub(crate) earlier_stop: EarlierStop,
     api_group: Option<u32>,
 }
 
@@ -59,8 +60,13 @@ impl Place {
             tcp,
             incarnation: Incarnation(0),
             acknowledged_drain: AcknowledgedDrain::On,
+            earlier_stop: EarlierStop::GoesOn,
             api_group: None,
         }
+    }
+
+    pub(crate) fn state(&self) -> &Path {
+        &self.state
     }
 
     pub(crate) fn set_api_group(&mut self, group: u32) {
@@ -79,6 +85,7 @@ impl Place {
             node: node(),
             incarnation: self.incarnation,
             entry: vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
+            earlier_stop: self.earlier_stop,
             api_group: self.api_group,
             acknowledged_drain: self.acknowledged_drain,
         };

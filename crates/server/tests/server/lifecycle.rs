@@ -2,12 +2,14 @@
 
 use std::error::Error as _;
 
-use mainstay_api::wire::{Accepted, InstanceStatus, Scale, Status};
+use mainstay_api::wire::{Accepted, EventLine, GapReason, InstanceStatus, Scale, Status};
 use mainstay_control::AcknowledgedDrain;
+use mainstay_ids::Epoch;
 use mainstay_model::{Event, EventKind, PlannedAction};
+use mainstay_server::EarlierStop;
 use mainstay_testkit::{TempDir, wait_until_async};
 
-use crate::centre::{DEADLINE, Place, apply, service, spec};
+use crate::centre::{DEADLINE, Place, apply, problem, service, spec};
 use crate::pretenders::{Agent, Gateway};
 
 /// Waits until the pretenders have told so much more that anything they caused would have happened.
@@ -177,10 +179,14 @@ async fn the_events_tell_the_same_story_to_who_follows_and_to_who_asks_later() {
 }
 
 async fn events(client: &mainstay_api::client::Client, path: &str) -> Vec<Event> {
-    let mut stream = client.watch::<Event>(path).await.expect("opens");
+    let mut stream = client.watch::<EventLine>(path).await.expect("opens");
     let mut events = Vec::new();
-    while let Some(event) = stream.next().await.expect("goes on") {
-        events.push(event);
+    while let Some(line) = stream.next().await.expect("goes on") {
+        match line {
+            EventLine::Event(event) => events.push(*event),
+            // Their file is not synced: a kill may take the last ones, which is then told.
+            EventLine::Gap { gap } => assert_eq!(gap.reason, GapReason::Forgotten),
+        }
     }
     events
 }
@@ -212,6 +218,8 @@ async fn after_a_shutdown_nothing_runs_and_the_next_start_brings_it_back() {
     .await;
     running.stop().await.expect("stops");
 
+    // As the next supervisor does.
+    place.earlier_stop = EarlierStop::IsOver;
     let _running = place.start();
     let after = endpoints(&gateway, 2).await;
     assert!(
@@ -219,6 +227,67 @@ async fn after_a_shutdown_nothing_runs_and_the_next_start_brings_it_back() {
         "{after:?} are new ones"
     );
     assert_eq!(agent.seen().wrong, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_shutdown_goes_on_in_the_next_incarnation_and_starts_nothing() {
+    let mut place = Place::new("shutdown-killed");
+    let running = place.start();
+    let client = place.client();
+    let (agent, gateway) = (Agent::start(client.clone()), Gateway::start(client.clone()));
+    apply(&client, vec![spec("orders", 2)])
+        .await
+        .expect("is accepted");
+    endpoints(&gateway, 2).await;
+    gateway.hold();
+    client
+        .post::<_, Accepted>("/v1/shutdown", &())
+        .await
+        .expect("is accepted");
+    endpoints(&gateway, 0).await;
+    running.kill();
+
+    let _running = place.start();
+    gateway.release();
+    wait_until_async(DEADLINE, "nothing runs", async || {
+        let instances: Vec<InstanceStatus> = client.get("/v1/instances").await.expect("answers");
+        let running = agent.seen().running.len();
+        (instances.is_empty() && running == 0)
+            .then_some(())
+            .ok_or(format!("{instances:?}, {running}"))
+    })
+    .await;
+    let_them_talk(&agent, &gateway).await;
+    assert_eq!(agent.planned(PlannedAction::Run), [""; 0]);
+    let refused = problem(apply(&client, vec![spec("orders", 2)]).await);
+    assert!(refused.message.contains("being stopped"), "{refused:?}");
+    assert_eq!(agent.seen().wrong, [""; 0]);
+}
+
+#[tokio::test]
+async fn after_the_loss_of_its_state_the_epoch_is_above_all_before() {
+    let mut place = Place::new("lost");
+    let client = place.client();
+    for _ in 0..3 {
+        let running = place.start();
+        let status: Status = client.get("/v1/status").await.expect("answers");
+        assert!(status.generation.epoch.0 <= 3);
+        running.kill();
+    }
+    let control = place.state().join("control");
+    let old = std::fs::read(control.join("state.db")).expect("is there");
+    std::fs::remove_dir_all(&control).expect("is removed");
+    let running = place.start();
+    let status: Status = client.get("/v1/status").await.expect("answers");
+    assert_eq!(status.generation.epoch, Epoch(4));
+    running.kill();
+    place.start().kill();
+
+    // An old copy is put back.
+    std::fs::write(control.join("state.db"), old).expect("is written");
+    let _running = place.start();
+    let status: Status = client.get("/v1/status").await.expect("answers");
+    assert_eq!(status.generation.epoch, Epoch(6));
 }
 
 #[tokio::test]
@@ -288,19 +357,21 @@ async fn a_state_file_of_before_is_taken_over_once_and_set_aside() {
     std::fs::write(&file, STATE_FILE).expect("writes");
     let kept = vec![("orders".to_owned(), 2), ("payments".to_owned(), 1)];
     let running = place.start();
-    assert_eq!(what_is_kept(&place).await, (kept.clone(), 2));
+    let (services, first) = what_is_kept(&place).await;
+    assert_eq!(services, kept);
+    assert!(first > 1, "epoch {first} after the file's 1");
     running.kill();
     assert!(!file.exists());
     let set_aside = std::fs::read_to_string(&aside).expect("is kept");
     assert_eq!(set_aside, STATE_FILE);
 
     let running = place.start();
-    assert_eq!(what_is_kept(&place).await, (kept.clone(), 3));
+    assert_eq!(what_is_kept(&place).await, (kept.clone(), first + 1));
     running.kill();
     // As if the power had gone between the database and the new name: the database is newer.
     std::fs::write(&file, STATE_FILE).expect("writes");
     let _running = place.start();
-    assert_eq!(what_is_kept(&place).await, (kept, 4));
+    assert_eq!(what_is_kept(&place).await, (kept, first + 2));
     assert!(!file.exists());
 }
 

@@ -13,3 +13,4 @@ mod kill;
 mod lifecycle;
 mod pretenders;
 mod safekeeping;
+mod watches;

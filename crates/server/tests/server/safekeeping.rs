@@ -171,8 +171,8 @@ async fn without_the_state_of_now_the_gateways_routes_say_which_numbers_were_giv
     let (gateway, run) = (elsewhere.join("gateway"), elsewhere.join("run"));
     fs::create_dir(&gateway).expect("is made");
     fs::create_dir_all(run.join("orders-17")).expect("is made");
-    let routes = r#"{"format":1,"routing":{"generation":{"epoch":41,"revision":5},"services":[]}}"#;
-    fs::write(gateway.join("routes.json"), routes).expect("writes");
+    let stored = r#"{"format":1,"routing":{"generation":{"epoch":41,"revision":5},"services":[]}}"#;
+    fs::write(gateway.join("routes.json"), stored).expect("writes");
     // What is damaged is kept, and not asked.
     fs::create_dir(elsewhere.join("control")).expect("is made");
     let damaged = elsewhere.join("control").join("state.db");

@@ -18,25 +18,21 @@ const CONFIG: &str = "bench/haproxy-failure.cfg";
 const RATE: u32 = 2000;
 /// At most so many connections at once: ten times what the service time needs.
 const CONNECTIONS_MAX: usize = 256;
-const INSTANCES: u32 = 3;
+pub(super) const INSTANCES: u32 = 3;
 const INSTANCES_MORE: u32 = 6;
 /// Load before and after what happens.
 const MARGIN: Duration = Duration::from_millis(500);
 
 /// What happened in the rounds of one kind.
-struct Rounds {
+pub(super) struct Rounds {
     name: &'static str,
     seen: Vec<Seen>,
 }
 
 pub(super) async fn run(run: &mut Run, mainstay: &Path) -> Result<()> {
-    let most = NonZeroUsize::new(CONNECTIONS_MAX).context("no connections")?;
-    let shape = Shape::new(&["GET /", "POST / {}"], RATE, Connections::PerRequest(most))?;
+    let shape = shape()?;
     let [mut rollout, mut scale, mut reload] =
-        ["rollout", "scale", "haproxy reload"].map(|name| Rounds {
-            name,
-            seen: Vec::new(),
-        });
+        ["rollout", "scale", "haproxy reload"].map(Rounds::new);
     let dev = start(mainstay, &[]).await?;
     let mut haproxy = Haproxy::start(Setup {
         config: CONFIG,
@@ -45,20 +41,25 @@ pub(super) async fn run(run: &mut Run, mainstay: &Path) -> Result<()> {
         reload: Reload::Master,
     })?;
     for release in 2..2 + u32::try_from(run.extent.rounds())? {
-        rollout.add(run, roll_out(&dev, &shape, release).await?);
+        let file = dev::service_file(INSTANCES, SERVICE_TIME, release)?;
+        rollout.add(run, roll_out(&dev, &shape, &file).await?);
         scale.add(run, scale_out_and_in(&dev, &shape).await?);
         reload.add(run, reload_haproxy(&mut haproxy, &shape).await?);
     }
     drop((dev, haproxy));
     let unsafe_dev = start(mainstay, &["--unsafe-no-acknowledged-drain"]).await?;
-    let mut off = Rounds {
-        name: "rollout, acknowledged drain switched off",
-        seen: Vec::new(),
-    };
-    off.add(run, roll_out(&unsafe_dev, &shape, 2).await?);
+    let mut off = Rounds::new("rollout, acknowledged drain switched off");
+    let file = dev::service_file(INSTANCES, SERVICE_TIME, 2)?;
+    off.add(run, roll_out(&unsafe_dev, &shape, &file).await?);
     drop(unsafe_dev);
     conclude(run, &[rollout, scale, reload, off]);
     Ok(())
+}
+
+/// What is sent while instances are replaced.
+pub(super) fn shape() -> Result<Shape> {
+    let most = NonZeroUsize::new(CONNECTIONS_MAX).context("no connections")?;
+    Shape::new(&["GET /", "POST / {}"], RATE, Connections::PerRequest(most))
 }
 
 async fn start(mainstay: &Path, options: &[&str]) -> Result<Dev> {
@@ -71,17 +72,16 @@ async fn start(mainstay: &Path, options: &[&str]) -> Result<Dev> {
     Ok(dev)
 }
 
-async fn roll_out(dev: &Dev, shape: &Shape, release: u32) -> Result<Seen> {
+pub(super) async fn roll_out(dev: &Dev, shape: &Shape, file: &str) -> Result<Seen> {
     let sending = shape.start(dev.entry())?;
     sleep(MARGIN).await;
-    dev.up(&dev::service_file(INSTANCES, SERVICE_TIME, release)?)
-        .await?;
+    dev.up(file).await?;
     dev.wait_steady().await;
     sleep(MARGIN).await;
     sending.stop().await
 }
 
-async fn scale_out_and_in(dev: &Dev, shape: &Shape) -> Result<Seen> {
+pub(super) async fn scale_out_and_in(dev: &Dev, shape: &Shape) -> Result<Seen> {
     let sending = shape.start(dev.entry())?;
     sleep(MARGIN).await;
     dev.scale(INSTANCES_MORE).await?;
@@ -100,7 +100,12 @@ async fn reload_haproxy(haproxy: &mut Haproxy, shape: &Shape) -> Result<Seen> {
 }
 
 impl Rounds {
-    fn add(&mut self, run: &Run, seen: Seen) {
+    pub(super) fn new(name: &'static str) -> Self {
+        let seen = Vec::new();
+        Self { name, seen }
+    }
+
+    pub(super) fn add(&mut self, run: &Run, seen: Seen) {
         let Seen {
             planned,
             failed,
@@ -116,7 +121,7 @@ impl Rounds {
 
     /// At worst.
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52 requests")]
-    fn failed(&self) -> f64 {
+    pub(super) fn failed(&self) -> f64 {
         self.seen
             .iter()
             .map(|seen| seen.failed)
@@ -124,8 +129,19 @@ impl Rounds {
             .unwrap_or(u64::MAX) as f64
     }
 
-    fn slowest(&self) -> f64 {
+    pub(super) fn slowest(&self) -> f64 {
         self.seen.iter().map(|seen| seen.max_ms).fold(0.0, f64::max)
+    }
+
+    /// Keeps what was measured; rounds of which the load could not be sent do not count.
+    pub(super) fn must_count(&self, run: &mut Run) {
+        if !self.seen.iter().all(Seen::counts) {
+            run.miss(format!(
+                "the machine was too busy to send the load of `{}`",
+                self.name
+            ));
+        }
+        run.raw(self.name, self.seen.iter().map(Seen::raw).collect());
     }
 }
 
@@ -142,13 +158,7 @@ fn conclude(run: &mut Run, all: &[Rounds; 4]) {
                 .chain(cells)
                 .collect(),
         );
-        if !rounds.seen.iter().all(Seen::counts) {
-            run.miss(format!(
-                "the machine was too busy to send the load of `{}`",
-                rounds.name
-            ));
-        }
-        run.raw(rounds.name, rounds.seen.iter().map(Seen::raw).collect());
+        rounds.must_count(run);
     }
     run.say("");
     run.table(&rows);
