@@ -11,7 +11,8 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 use std::{collections::BTreeSet, path::PathBuf};
 
-/// From the bottom up; an arrow points to a lower tier, or from one crate of words to another.
+/// From the bottom up; an arrow points to a lower tier, or from one crate of words to another, or to
+/// `sqlite`: it talks to the database for other adapters, and knows nobody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Tier {
     /// Identities, time; checked specs.
@@ -312,8 +313,9 @@ mod tests {
                 let to = row(to).unwrap_or_else(|| panic!("{to} has no row"));
                 let words = from.tier == Tier::Words && to.tier == Tier::Words;
                 let dev = from.tier == Tier::Dev && from.name != to.name;
+                let sqlite = to.name == "mainstay-sqlite" && from.tier == Tier::Adapter;
                 assert!(
-                    to.tier < from.tier || words || dev,
+                    to.tier < from.tier || words || dev || sqlite,
                     "{} -> {}",
                     from.name,
                     to.name

@@ -248,8 +248,10 @@ fn system_ctrl_c_without_a_control_centre_says_what_it_waits_for_and_does_not_wa
     running.dev(&[file.to_str().unwrap()]);
     running.wait_until_steady();
     let pid = running.instances().unwrap()[0].pid.unwrap();
-    let state = running.state().join("control").join("state.json");
-    fs::write(&state, "nonsense").unwrap();
+    let state = running.state().join("control").join("state.db");
+    fs::write(&state, "nonsense".repeat(1000)).unwrap();
+    // The newest commits are there, and may be all that it needs.
+    fs::remove_file(state.with_extension("db-wal")).unwrap();
     let [server] = processes(running.state(), "server")[..] else {
         panic!("one control centre runs");
     };
