@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use mainstay_model::routing::Farewell;
 use mainstay_model::{Ack, NodePlan, NodeReport, ProblemCode, Routing, ServiceSpec};
+use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use crate::wire::{
@@ -95,7 +96,23 @@ impl Form {
 
     /// The type's name.
     pub fn name(self) -> String {
-        (self.name)().replace("Array_of_", "list of ")
+        (self.name)()
+            .replace("Array_of_", "list of ")
+            .replace("AnyValue", "OpenAPI document")
+    }
+
+    /// The names of its fields.
+    pub fn fields(self) -> Vec<String> {
+        let inline = SchemaSettings::draft2020_12().with(|settings| {
+            settings.inline_subschemas = true;
+        });
+        let schema = self.schema(&mut inline.into_generator()).to_value();
+        let fields = schema["properties"].as_object();
+        fields
+            .into_iter()
+            .flatten()
+            .map(|(name, _)| name.clone())
+            .collect()
     }
 
     pub(crate) fn schema(self, generator: &mut SchemaGenerator) -> Schema {
@@ -264,6 +281,7 @@ pub const CALLS: &[Call] = &[
             ProblemCode::NeedsUnknown,
             ProblemCode::NeedsScheduled,
             ProblemCode::NeedsItself,
+            ProblemCode::NoRoom,
             ProblemCode::StoppingAll,
         ],
         ..Call::change(
@@ -299,6 +317,7 @@ pub const CALLS: &[Call] = &[
             ProblemCode::ServiceUnknown,
             ProblemCode::ServiceRemoving,
             ProblemCode::ServiceScheduled,
+            ProblemCode::NoRoom,
             ProblemCode::TooManyInstances,
             ProblemCode::StoppingAll,
         ],
@@ -326,6 +345,7 @@ pub const CALLS: &[Call] = &[
             ProblemCode::NeedsUnknown,
             ProblemCode::NeedsScheduled,
             ProblemCode::NeedsItself,
+            ProblemCode::NoRoom,
             ProblemCode::StoppingAll,
         ],
         ..Call::change(
@@ -467,6 +487,35 @@ pub const CALLS: &[Call] = &[
         ..Call::word(Name::Report, "/v1/nodes/report", Form::of::<NodeReport>())
     },
 ];
+
+/// The table of calls as it stands in `docs/api.md`.
+pub fn table() -> String {
+    let mut rows = vec![
+        "| Method, path | What | Body | Answer | Who |".to_owned(),
+        "|---|---|---|---|---|".to_owned(),
+    ];
+    for call in CALLS {
+        let query = call.query.map(|query| query.fields().join("&"));
+        let query = query.map_or(String::new(), |fields| format!("?{fields}"));
+        let answer = match call.gives {
+            Answer::Whole(form) => form.name(),
+            Answer::Lines(form) => format!("lines of {}", form.name()),
+        };
+        let who = match call.access {
+            Access::Anybody => "users",
+            Access::UnixSocket => "own processes",
+        };
+        rows.push(format!(
+            "| {} `{}{query}` | {} | {} | {answer} | {who} |",
+            call.method.as_str(),
+            call.path,
+            call.summary,
+            call.takes.map(Form::name).unwrap_or_default(),
+        ));
+    }
+    rows.push(String::new());
+    rows.join("\n")
+}
 
 impl Method {
     /// As it stands in a request.

@@ -14,8 +14,8 @@ use mainstay_model::service::HealthSpec;
 /// milliseconds must not wait for the ordinary interval, which is a second by default.
 pub const FIRST_GAP: Duration = Duration::from_millis(25);
 
-/// A fall that comes sooner than this after a rise is a flap: the next rise takes twice as many
-/// passes. Who passed for longer starts afresh.
+/// A fall that comes sooner than this after a rise is a flap. From the second in a row on, each makes
+/// the next rise take twice as many passes. Who passed for longer starts afresh.
 pub const FLAP_WINDOW: Duration = Duration::from_mins(1);
 
 /// How often the passes that a rise takes are doubled: 16 times `rise`, which at the default of one
@@ -105,8 +105,8 @@ impl Health {
 
     /// How many passes in a row turn a failing attempt into a passing one now.
     fn rise(&self) -> u32 {
-        let doubled = self.rise.get().checked_shl(self.flaps.min(DOUBLINGS_MAX));
-        doubled.unwrap_or(u32::MAX)
+        // `rise` is 100 at most, so that nothing is shifted out.
+        self.rise.get() << self.flaps.saturating_sub(1).min(DOUBLINGS_MAX)
     }
 
     /// What the probes say up to now.
@@ -265,11 +265,11 @@ mod tests {
     }
 
     #[test]
-    fn a_flap_doubles_the_passes_that_the_next_rise_takes_and_a_minute_of_health_forgives_it() {
+    fn each_further_flap_doubles_the_passes_of_the_next_rise_and_a_minute_of_health_forgives_it() {
         let mut health = health(1, 1);
         health.handle(at(0), Probe::Passed);
         let mut now = 0;
-        for expected in [2, 4, 8, 16, 16] {
+        for expected in [1, 2, 4, 8, 16, 16] {
             now += 1000;
             assert_eq!(
                 health.handle(at(now), Probe::Failed),

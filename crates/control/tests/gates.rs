@@ -14,7 +14,9 @@ use mainstay_control::{Apply, Input, Note, Refusal, Settings};
 use mainstay_ids::{InstanceId, Version};
 use mainstay_model::event::{PauseReason, RolloutFailure, Wait};
 use mainstay_model::service::{Schedule, Step};
-use mainstay_model::{Cron, EventKind, Exit, InstanceState, ServiceSpec, ServiceState, Template};
+use mainstay_model::{
+    Capacity, Cron, EventKind, Exit, InstanceState, ServiceSpec, ServiceState, Template,
+};
 use world::{Consumer, HOLD, World, name, spec};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -588,5 +590,115 @@ fn one_run_at_a_time_and_none_beyond_its_deadline() {
         .expect("it exists");
     world.run(SECOND * 2);
     assert_eq!(world.control.services().count(), 0);
+    nothing_broken(&world);
+}
+
+const MIB: u64 = 1024 * 1024;
+
+fn needing_memory(service: &str, instances: u32, behaviour: &str) -> ServiceSpec {
+    let mut spec = spec(service, instances, behaviour);
+    spec.limits.memory_bytes = Some(256 * MIB);
+    spec
+}
+
+/// A world whose node has room for so many instances of 256 MiB.
+fn with_room_for(instances: u64) -> World {
+    let mut world = world();
+    world.agent.capacity = Some(Capacity {
+        cpu_thousandths: 2000,
+        memory_bytes: instances * 256 * MIB,
+    });
+    world.run(SECOND);
+    world
+}
+
+#[test]
+fn what_the_node_cannot_hold_with_one_more_is_refused() {
+    let mut world = with_room_for(4);
+    let refused = |world: &mut World, services| {
+        let refused = world.input(Input::Apply(Apply { services }));
+        refused.expect_err("it does not fit")
+    };
+    let four = refused(&mut world, vec![needing_memory("orders", 4, "good")]);
+    let expected = Refusal::NoRoom {
+        service: name("orders"),
+        needed: 1280 * MIB,
+        node: 1024 * MIB,
+    };
+    assert_eq!(four, expected, "a rollout of it could never begin");
+    let two = vec![
+        needing_memory("orders", 2, "good"),
+        needing_memory("pay", 2, "good"),
+    ];
+    let two = refused(&mut world, two);
+    assert!(matches!(two, Refusal::NoRoom { .. }), "{two}");
+    let mut fast = spec("orders", 1, "good");
+    fast.limits.cpu_thousandths = Some(2001);
+    let fast = refused(&mut world, vec![fast]);
+    assert!(matches!(fast, Refusal::TooFewProcessors { .. }), "{fast}");
+
+    declare(&mut world, vec![needing_memory("orders", 3, "good")]);
+    let scaled = world.input(Input::Scale {
+        service: name("orders"),
+        instances: 4,
+    });
+    assert!(matches!(scaled, Err(Refusal::NoRoom { .. })));
+    let unlimited = spec("pay", 40, "good");
+    declare(&mut world, vec![unlimited]);
+}
+
+#[test]
+fn two_rollouts_share_the_room_for_one_more_instance_and_nobody_gets_beyond_it() {
+    let mut world = with_room_for(5);
+    let services = |behaviour: &str| {
+        vec![
+            needing_memory("orders", 2, behaviour),
+            needing_memory("pay", 2, behaviour),
+        ]
+    };
+    declare(&mut world, services("good-100"));
+    world.run(SECOND * 3);
+    declare(&mut world, services("good-150"));
+    for _ in 0..400 {
+        world.run(Duration::from_millis(25));
+        let running = world.agent.all().len();
+        assert!(running <= 5, "{running} have memory for 5");
+    }
+    for service in ["orders", "pay"] {
+        let view = world.service(service);
+        let expected = (ServiceState::Steady, Some(Version(2)));
+        assert_eq!((view.state, view.stable), expected);
+    }
+    nothing_broken(&world);
+}
+
+#[test]
+fn who_waits_for_memory_is_not_started_and_says_so() {
+    let mut world = world();
+    let mut orders = needing_memory("orders", 3, "good-100");
+    orders.rollout.progress = SECOND * 6;
+    // Nobody knows yet what the node has, and nothing is started.
+    declare(&mut world, vec![orders]);
+    world.agent.capacity = Some(Capacity {
+        cpu_thousandths: 2000,
+        memory_bytes: 600 * MIB,
+    });
+    world.run(SECOND * 3);
+    let view = world.service("orders");
+    let expected = Wait::Room {
+        needed: 256 * MIB,
+        free: 88 * MIB,
+    };
+    assert_eq!((view.ready, view.wait), (2, Some(expected.clone())));
+    assert_eq!(
+        state_of(&world, &id("orders", 3)),
+        Some(InstanceState::Held)
+    );
+    world.run(SECOND * 5);
+    let failed = failures(&world);
+    assert!(
+        matches!(failed.as_slice(), [RolloutFailure::NoProgress { wait: Some(wait), .. }] if *wait == expected),
+        "{failed:?}"
+    );
     nothing_broken(&world);
 }

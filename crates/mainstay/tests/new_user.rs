@@ -380,6 +380,46 @@ fn system_the_completions_and_the_schema_are_printed_without_a_running_mainstay(
     let api: serde_json::Value = serde_json::from_slice(&api.stdout).unwrap();
     assert_eq!(api["openapi"], "3.1.0");
     assert!(api["paths"]["/v1/services"]["post"].is_object());
+    let page = text(&running.run(&["explain", "address-taken"]));
+    assert!(page.contains("## What to do"), "{page}");
+    let unknown = running.run(&["explain", "no-such-code"]);
+    assert_eq!(unknown.status.code(), Some(2));
+}
+
+#[test]
+fn system_with_a_group_its_members_may_open_the_socket_and_no_other_file() {
+    use std::os::unix::fs::MetadataExt;
+    const DAEMON: u32 = 1;
+    if !is_root() {
+        return skip("needs root: gives a file to another group");
+    }
+    let mut running = Running::prepare("group");
+    let unknown = running.run(&["dev", "--api-group", "no-such-group"]);
+    assert_eq!(unknown.status.code(), Some(2), "{}", text(&unknown));
+    let file = running.write_service(&python_server(""), "http = { path = \"/\" }");
+    running.dev(&[file.to_str().unwrap(), "--api-group", "daemon"]);
+    running.wait_until_steady();
+    let of = |name: &str| {
+        let found = std::fs::metadata(running.state().join(name)).unwrap();
+        (found.gid(), found.mode() & 0o777)
+    };
+    assert_eq!(of("api.sock"), (DAEMON, 0o660));
+    assert_eq!(of("."), (DAEMON, 0o710));
+    assert_eq!(of("token").1, 0o600);
+    let status = running.run(&["status"]);
+    assert_eq!(status.status.code(), Some(0));
+    let refused = running.run(&["scale", "nobody", "1"]);
+    assert_eq!(refused.status.code(), Some(4));
+    let said = text(&refused);
+    assert!(said.contains("mainstay explain service-unknown"), "{said}");
+    let scaled = running.run(&["scale", "web", "2"]);
+    let said = text(&scaled);
+    let log = std::fs::read_to_string(running.state().join("logs/server.log")).unwrap();
+    assert!(
+        log.contains("POST /v1/services/web/scale by=account 0"),
+        "{said} {log}"
+    );
+    running.stop();
 }
 
 #[test]

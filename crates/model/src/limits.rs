@@ -74,6 +74,7 @@ impl ServiceSpec {
             hold(named, "env", "variables whose names have no `=`")?;
             hold(fits(value), "env", "values of at most 32 KiB")?;
         }
+        self.check_secrets()?;
         let address_can_be = match self.address {
             None | Some(AddressSpec::Auto) => true,
             Some(AddressSpec::Fixed(address)) => is_service_address(address),
@@ -90,6 +91,20 @@ impl ServiceSpec {
         let serves = self.address.is_some() || self.http.is_some() || self.instances > 0;
         let alone = self.schedule.is_none() || (!serves && self.before.is_empty());
         hold(alone, "schedule", "without address, route and instances")
+    }
+}
+
+impl ServiceSpec {
+    fn check_secrets(&self) -> Result<(), SpecError> {
+        let few = self.secrets.len() <= ENV_MAX;
+        hold(few, "secrets", "at most 256 variables")?;
+        for name in self.secrets.keys() {
+            let named = !name.is_empty() && !name.contains('=') && is_text(name);
+            hold(named, "secrets", "variables whose names have no `=`")?;
+            let once = !self.env.contains_key(name);
+            hold(once, "secrets", "variables that are not in `env` as well")?;
+        }
+        Ok(())
     }
 }
 

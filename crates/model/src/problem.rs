@@ -113,6 +113,8 @@ codes! {
         NeedsScheduled: "needs-scheduled", 422, "need a server, or run the program by `before`";
         /// A service needs itself, by way of its needs.
         NeedsItself: "needs-itself", 422, "take one of the needs on that way out";
+        /// The node has not enough memory or processors.
+        NoRoom: "no-room", 422, "lower `limits` or the number of instances";
         /// The service has a schedule, and no number of instances.
         ServiceScheduled: "service-scheduled", 409, "change its `schedule` in the file";
         /// No rollout is under way.

@@ -1,13 +1,11 @@
-//! What is written to disk: the state, and beside it the events.
+//! What is written to disk before anything is answered: the state.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mainstay_control::Snapshot;
-use mainstay_model::Event;
 use mainstay_store::legacy::{self, LegacyError};
-use mainstay_store::{EventLog, OpenError, SqliteStore, TokioClock};
-use tokio::task::JoinError;
+use mainstay_store::{OpenError, SqliteStore, TokioClock};
 
 use crate::layout;
 use crate::registry::{LoadError, Registry, SaveError};
@@ -15,18 +13,9 @@ use crate::registry::{LoadError, Registry, SaveError};
 /// The database's name in its directory.
 pub(crate) const STATE_DB: &str = "state.db";
 
-/// State and events.
+/// The state.
 pub(crate) struct Archive {
     registry: Registry,
-    /// `None` only while a thread writes.
-    events: Option<EventLog>,
-    writable: Writable,
-}
-
-/// Whether the last append of events succeeded: a failure is told once.
-enum Writable {
-    Yes,
-    No,
 }
 
 /// Why the state could not be opened.
@@ -57,8 +46,6 @@ pub(crate) struct Opened {
     pub(crate) archive: Archive,
     /// The state, if one was ever saved.
     pub(crate) snapshot: Option<Snapshot>,
-    /// The newest events, the oldest first.
-    pub(crate) past: Vec<Event>,
     /// For whoever wants a copy of the whole.
     pub(crate) store: Arc<SqliteStore>,
 }
@@ -82,19 +69,10 @@ impl Archive {
         if let Some(taken) = take_over(directory, &mut registry, snapshot.is_some()).await? {
             snapshot = Some(taken);
         }
-        let (events, mut past) = EventLog::open(directory);
-        let last = snapshot.as_ref().map_or(0, Snapshot::last_event);
-        // Their numbers were not durable and will be given away again.
-        past.retain(|event| event.number <= last);
-        let archive = Self {
-            registry,
-            events: Some(events),
-            writable: Writable::Yes,
-        };
+        let archive = Self { registry };
         Ok(Opened {
             archive,
             snapshot,
-            past,
             store,
         })
     }
@@ -102,28 +80,6 @@ impl Archive {
     /// Makes the state durable.
     pub(crate) async fn save(&mut self, snapshot: &Snapshot) -> Result<(), SaveError> {
         self.registry.save(layout::split(snapshot)?).await
-    }
-
-    /// Appends events, on a thread that may block. They are for looking back: if the disk refuses
-    /// they are missing there.
-    pub(crate) async fn append(&mut self, events: Vec<Arc<Event>>) -> Result<(), JoinError> {
-        let mut log = self.events.take().expect("a panicked write ended the loop");
-        let writing = tokio::task::spawn_blocking(move || {
-            let appended = log.append(events.iter().map(Arc::as_ref));
-            (log, appended)
-        });
-        let (log, appended) = writing.await?;
-        self.events = Some(log);
-        self.writable = match (appended, &self.writable) {
-            (Ok(()), _) => Writable::Yes,
-            (Err(_), Writable::No) => Writable::No,
-            (Err(error), Writable::Yes) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "events are missing in their file");
-                Writable::No
-            }
-        };
-        Ok(())
     }
 }
 

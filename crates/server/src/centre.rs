@@ -27,13 +27,14 @@ use std::time::{Duration, SystemTime};
 use mainstay_api::wire::{Problem, ProblemCode};
 use mainstay_control::{Clock, Control, Input, Refusal, Reply, RestoreError, Settings, Snapshot};
 use mainstay_ids::{self as ids, Epoch, InstanceId, NodeName, ServiceName, Timestamp};
+use mainstay_model::Event;
 use mainstay_store::{Failure as StorageFailure, SqliteStore, StoreError};
 use tokio::sync::mpsc;
-use tokio::task::JoinError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::archive::{Archive, Opened, STATE_DB, StateError, is_there};
+use crate::chronicle::{Chronicle, Scribe};
 use crate::handle::{Ask, Asked, Handle, INBOX_LEN, Look};
 use crate::history::History;
 use crate::publication::Publication;
@@ -56,6 +57,8 @@ pub(crate) struct Centre {
     durability: Durability,
     archive: Archive,
     history: History,
+    /// To the task that writes the history.
+    scribe: mpsc::Sender<Vec<Arc<Event>>>,
     publication: Publication,
     inbox: mpsc::Receiver<Ask>,
     start: Instant,
@@ -123,9 +126,6 @@ pub enum StartError {
 /// Why a control centre that ran cannot go on. What is on disk is whole.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The thread that writes events panicked.
-    #[error("the thread that writes events failed")]
-    Events(#[from] JoinError),
     /// The thread that writes the state ended: it panicked.
     #[error("the thread that writes the state failed")]
     WriterEnded,
@@ -151,7 +151,7 @@ impl Centre {
     /// Opens the state, and makes the new epoch durable before anybody can see it.
     pub(crate) async fn open(
         options: &Options,
-    ) -> Result<(Self, Handle, Arc<SqliteStore>), StartError> {
+    ) -> Result<(Self, Handle, Scribe, Arc<SqliteStore>), StartError> {
         let start = Instant::now();
         let settings = Settings {
             acknowledged_drain: options.acknowledged_drain,
@@ -165,12 +165,11 @@ impl Centre {
         let Opened {
             mut archive,
             snapshot,
-            past,
             store,
         } = Archive::open(&directory)
             .await
             .map_err(|error| StartError::State(Box::new(error)))?;
-        let last_event = snapshot.as_ref().map_or(0, Snapshot::last_event);
+        let last = snapshot.as_ref().map_or(0, Snapshot::last_event);
         let clock = read_clock(start);
         // Each incarnation began one epoch at most, so whatever was published has a smaller one, even
         // if the state is lost or was put back from an old copy.
@@ -201,14 +200,17 @@ impl Centre {
             .map_err(StartError::Epoch)?;
         let (sender, inbox) = mpsc::channel(INBOX_LEN);
         let publication = Publication::new();
-        let handle = Handle::new(sender, &publication);
-        let history = History::new(past, last_event);
+        let (chronicle, past) = Chronicle::open(&directory, last);
+        let (scribe, to_scribe, shelf) = Scribe::new(chronicle);
+        let handle = Handle::new(sender, &publication, shelf);
+        let history = History::new(past, last);
         publication.events.send_replace(history.last());
         let centre = Self {
             control,
             durability: Durability::Kept,
             archive,
             history,
+            scribe: to_scribe,
             publication,
             inbox,
             start,
@@ -216,7 +218,7 @@ impl Centre {
             node: options.node.clone(),
             entry: options.entry.clone(),
         };
-        Ok((centre, handle, store))
+        Ok((centre, handle, scribe, store))
     }
 
     /// Runs until `stop`.
@@ -225,7 +227,10 @@ impl Centre {
         loop {
             let wake_at = self.wake_at();
             let first = tokio::select! {
-                () = stop.cancelled() => return Ok(()),
+                () = stop.cancelled() => {
+                    self.record();
+                    return Ok(());
+                }
                 ask = self.inbox.recv() => match ask {
                     Some(ask) => Some(ask),
                     None => return Ok(()), // nobody is left who could ask
@@ -303,7 +308,8 @@ impl Centre {
             let _ = asked.answer.send(outcome);
         }
         self.answer(looks, clock);
-        Ok(self.record().await?)
+        self.record();
+        Ok(())
     }
 
     /// Saves if there is something to save, and if it is time to try. `Err`: the disk refused.
@@ -386,16 +392,17 @@ impl Centre {
         }
     }
 
-    /// Appends new events to their file, once the state that holds their numbers is durable.
-    async fn record(&mut self) -> Result<(), JoinError> {
+    /// Hands new events to the task that writes them, once the state that holds their numbers is
+    /// durable. If that task is behind, they stay here until a later turn.
+    fn record(&mut self) {
         if let Durability::Behind { .. } = self.durability {
-            return Ok(());
+            return;
         }
-        let events = self.history.take_unrecorded();
-        if events.is_empty() {
-            return Ok(());
+        if self.history.has_unrecorded()
+            && let Ok(place) = self.scribe.try_reserve()
+        {
+            place.send(self.history.take_unrecorded());
         }
-        self.archive.append(events).await
     }
 }
 

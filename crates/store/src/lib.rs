@@ -1,5 +1,4 @@
-//! What the control centre must not forget: values by key with transactions, watches and leases,
-//! and beside them the events of the last while.
+//! What the control centre must not forget: values by key with transactions, watches and leases.
 //!
 //! It decides nothing and does not know what the values say. The trait is what etcd offers and an
 //! embedded database can, with etcd's limits, so that a cluster of several machines is another
@@ -9,8 +8,6 @@
 
 mod checksum;
 mod contract;
-pub mod disk;
-pub mod events;
 mod follow;
 mod key;
 mod lease;
@@ -23,8 +20,6 @@ pub use contract::{
     Notice, OPERATION_OVERHEAD, OPERATIONS_MAX, Operation, Outcome, PAGE_LEN_MAX, PAGE_MAX,
     PROGRESS_EVERY, Pair, REQUEST_LEN_MAX, Revision, Store, StoreError, Test, Txn, Watch,
 };
-pub use disk::{Disk, HostDisk};
-pub use events::EventLog;
 pub use key::{KEY_LEN_MAX, Key, KeyError, KeyRange};
 pub use lease::{Clock, TokioClock};
 pub use mainstay_sqlite::{BackupError, Failure, Medium, OpenError};

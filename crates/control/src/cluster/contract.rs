@@ -321,6 +321,31 @@ pub enum Refusal {
         /// How many are ready.
         ready: u32,
     },
+    /// The node has not enough memory.
+    #[error(
+        "service `{service}` needs {needed} bytes of memory with all others, and the node has {node}"
+    )]
+    NoRoom {
+        /// The service.
+        service: ServiceName,
+        /// What all limits come to, with one more instance of the service for its rollouts.
+        needed: u64,
+        /// What the node has.
+        node: u64,
+    },
+    /// The node has not enough processors.
+    #[error(
+        "an instance of service `{service}` may use {cpu} thousandths of a processor, and the node \
+         has {node}"
+    )]
+    TooFewProcessors {
+        /// The service.
+        service: ServiceName,
+        /// The limit.
+        cpu: u32,
+        /// What the node has.
+        node: u32,
+    },
     /// No version before the current one was ever wholly healthy.
     #[error("service `{service}` has no earlier version that was wholly healthy")]
     NothingToGoBackTo {
@@ -384,6 +409,7 @@ impl Refusal {
             Self::NeedsScheduled { .. } => ProblemCode::NeedsScheduled,
             Self::NeedsItself { .. } => ProblemCode::NeedsItself,
             Self::Scheduled { .. } => ProblemCode::ServiceScheduled,
+            Self::NoRoom { .. } | Self::TooFewProcessors { .. } => ProblemCode::NoRoom,
             Self::NothingToPause { .. } => ProblemCode::NothingToPause,
             Self::NothingToResume { .. } => ProblemCode::NothingToResume,
             Self::NothingToPromote { .. } => ProblemCode::NothingToPromote,

@@ -13,6 +13,7 @@ use super::address::{Claims, pick};
 use super::contract::{Apply, Change, Note, Refusal, ServiceChange};
 use super::service::{Course, Service, same_content};
 use super::step::Step;
+use super::supply::Room;
 
 /// All services, with what is left of those that are gone.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +23,8 @@ pub(super) struct Services {
     pub(super) retired: BTreeMap<ServiceName, u64>,
     /// [`Settings::address_seed`](super::contract::Settings::address_seed).
     pub(super) address_seed: u32,
+    /// What the node has for instances, as far as its agent has told.
+    pub(super) room: Room,
 }
 
 /// Names of services that are gone, of which the next instance's number is kept. More than anybody
@@ -71,6 +74,9 @@ impl Services {
         let reach = |name: &ServiceName| self.reach_after(&apply.services, &autos, name);
         check_addressed(&apply.services, reach)?;
         self.check_needs(&apply.services)?;
+        for spec in &apply.services {
+            self.check_room(spec, spec.instances, &apply.services)?;
+        }
         let mut notes = Vec::new();
         for spec in &apply.services {
             let before = self.by_name.get(&spec.name).and_then(Service::address);
@@ -297,6 +303,10 @@ impl Services {
         if instances > INSTANCES_MAX {
             let service = name.clone();
             return Err(Refusal::TooMany { service, instances });
+        }
+        let found = self.changeable(name)?;
+        if instances > found.wanted {
+            self.check_room(found.spec(), instances, &[])?;
         }
         self.scale_known(name, instances, step);
         Ok(())

@@ -1,7 +1,5 @@
 //! What a rollout waits for, and the words with which people hold it and let it go on.
 
-use alloc::collections::BTreeSet;
-
 use mainstay_ids::ServiceName;
 use mainstay_model::EventKind;
 use mainstay_model::event::Wait;
@@ -11,6 +9,7 @@ use super::declare::Services;
 use super::instance::{Instance, Life, Standing, Start, Trial};
 use super::service::{Course, Gate, Service, Stage, instance_id};
 use super::step::Step;
+use super::supply::Supply;
 
 impl Services {
     /// Stops the rollout of a service where it is.
@@ -109,8 +108,8 @@ impl Service {
         self.stage() == Some(Stage::Canary) && self.ready() >= self.canaries()
     }
 
-    /// What the rollout under way waits for; `ready` are the services that others may need.
-    pub(super) fn wait(&self, ready: &BTreeSet<ServiceName>) -> Option<Wait> {
+    /// What the rollout under way waits for.
+    pub(super) fn wait(&self, supply: &Supply) -> Option<Wait> {
         let Course::RollingOut(rollout) = &self.course else {
             return None;
         };
@@ -118,9 +117,8 @@ impl Service {
         if rollout.gate == Gate::Paused {
             return Some(Wait::Resume);
         }
-        let services = self.missing_needs(ready);
-        if !services.is_empty() {
-            return Some(Wait::Needs { services });
+        if let Some(wait) = self.waits_to_start(supply) {
+            return Some(wait);
         }
         if rollout.stage == Stage::Before
             && let Some((number, _)) = self.runs_before().next()
@@ -149,7 +147,7 @@ impl Service {
 
     /// Records what the rollout waits for where nothing else that is recorded says so.
     pub(super) fn tell_wait(&mut self, name: &ServiceName, step: &mut Step<'_>) {
-        let wait = self.wait(step.ready).filter(is_worth_telling);
+        let wait = self.wait(step.supply).filter(is_worth_telling);
         let version = self.current;
         let Course::RollingOut(rollout) = &mut self.course else {
             return;

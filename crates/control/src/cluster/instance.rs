@@ -49,6 +49,8 @@ pub(super) enum Duty {
 pub(super) enum Start {
     /// What it needs is not ready.
     Held,
+    /// It waits until the node has memory for it.
+    Queued,
     #[default]
     Allowed,
 }

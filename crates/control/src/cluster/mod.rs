@@ -23,12 +23,12 @@ mod rollout;
 mod service;
 pub(crate) mod snapshot;
 mod step;
+mod supply;
 pub(crate) mod views;
 
-use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-use mainstay_ids::{Epoch, Generation, Instant, NodeName, ServiceName};
+use mainstay_ids::{Epoch, Generation, Instant, NodeName};
 use mainstay_model::{BootId, Event, EventKind, NodePlan, NodeReport, Routing};
 
 use consumers::Consumers;
@@ -39,6 +39,7 @@ use report::{Accepted, Agent, Strangers};
 use service::Service;
 use snapshot::{RestoreError, SNAPSHOT_FORMAT, Snapshot};
 use step::Step;
+use supply::{Room, Supply};
 
 /// Everything that is decided for a cluster of one node.
 #[derive(Debug, Clone)]
@@ -175,8 +176,8 @@ impl Control {
         self.consumers.notice_mute(clock, &mut self.journal);
         if self.may_publish() {
             let purpose = self.purpose;
-            let ready = self.services.ready();
-            let (services, strangers, mut step) = self.step(clock, &ready);
+            let supply = self.services.supply();
+            let (services, strangers, mut step) = self.step(clock, &supply);
             for (name, service) in &mut services.by_name {
                 match purpose {
                     Purpose::KeepUp => service.advance(name, &mut step),
@@ -184,8 +185,8 @@ impl Control {
                 }
             }
             services.retire(&mut step);
-            let ready = services.ready();
-            services.release(&mut step.with_ready(&ready));
+            let supply = services.supply();
+            services.release(&mut step.with_supply(&supply));
             strangers.finish_drains(&mut step);
         }
         // Whatever the routes and the plan are made from, a change of it is in the journal.
@@ -204,7 +205,7 @@ impl Control {
         }
         let mut reply = Reply::default();
         // What an input itself plans is looked at again by every service's advance.
-        let ready = BTreeSet::new();
+        let supply = Supply::default();
         let published = self.routing.generation;
         match input {
             Input::Report(report) => self.take_report(clock, &report)?,
@@ -226,31 +227,31 @@ impl Control {
             }
             Input::Apply(apply) => self.apply(clock, apply, &mut reply)?,
             Input::Scale { service, instances } => {
-                let (services, _, mut step) = self.step(clock, &ready);
+                let (services, _, mut step) = self.step(clock, &supply);
                 services.scale(&service, instances, &mut step)?;
             }
             Input::Rollback { service, to } => {
-                let (services, _, mut step) = self.step(clock, &ready);
+                let (services, _, mut step) = self.step(clock, &supply);
                 services.roll_back(&service, to, &mut step)?;
             }
             Input::Remove { service } => {
-                let (services, _, mut step) = self.step(clock, &ready);
+                let (services, _, mut step) = self.step(clock, &supply);
                 reply.notes = services.remove(&service, &mut step)?;
             }
             Input::RemoveAll => {
-                let (services, _, mut step) = self.step(clock, &ready);
+                let (services, _, mut step) = self.step(clock, &supply);
                 services.remove_all(&mut step);
             }
             Input::Pause { service } => {
-                let (services, _, mut step) = self.step(clock, &ready);
+                let (services, _, mut step) = self.step(clock, &supply);
                 services.pause(&service, &mut step)?;
             }
             Input::Resume { service } => {
-                let (services, _, mut step) = self.step(clock, &ready);
+                let (services, _, mut step) = self.step(clock, &supply);
                 services.resume(&service, &mut step)?;
             }
             Input::Promote { service } => {
-                let (services, _, mut step) = self.step(clock, &ready);
+                let (services, _, mut step) = self.step(clock, &supply);
                 services.promote(&service, &mut step)?;
             }
             Input::StopAll => {
@@ -263,8 +264,8 @@ impl Control {
     }
 
     fn apply(&mut self, clock: Clock, apply: Apply, reply: &mut Reply) -> Result<(), Refusal> {
-        let ready = BTreeSet::new();
-        let (services, _, mut step) = self.step(clock, &ready);
+        let supply = Supply::default();
+        let (services, _, mut step) = self.step(clock, &supply);
         let checked = services.check(apply)?;
         reply.notes = checked.notes;
         for one in checked.services {
@@ -288,14 +289,15 @@ impl Control {
             self.boot.clone_from(&report.boot);
             self.journal.mark_changed();
         }
-        let ready = BTreeSet::new();
+        let supply = Supply::default();
         if let (true, Some(boot)) = (rebooted, report.boot.clone()) {
             let rebooted = EventKind::NodeRebooted { boot };
             self.journal.record(clock, None, rebooted);
-            let (services, _, mut step) = self.step(clock, &ready);
+            let (services, _, mut step) = self.step(clock, &supply);
             services.hold_after_reboot(&mut step);
         }
-        let (services, strangers, mut step) = self.step(clock, &ready);
+        let (services, strangers, mut step) = self.step(clock, &supply);
+        services.room = report.capacity.map_or(Room::Untold, Room::Told);
         services.observe(report, &mut step);
         strangers.observe(report, services, &mut step);
         if self.knowledge == Knowledge::AwaitsReport {
@@ -309,10 +311,10 @@ impl Control {
     fn step<'a>(
         &'a mut self,
         clock: Clock,
-        ready: &'a BTreeSet<ServiceName>,
+        supply: &'a Supply,
     ) -> (&'a mut Services, &'a mut Strangers, Step<'a>) {
         let step = Step {
-            ready,
+            supply,
             clock,
             settings: self.settings,
             upcoming: self.upcoming(),

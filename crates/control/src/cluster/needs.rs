@@ -4,13 +4,15 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use mainstay_ids::ServiceName;
+use mainstay_model::event::Wait;
 use mainstay_model::{EventKind, ServiceSpec};
 
 use super::contract::{Note, Refusal};
 use super::declare::Services;
-use super::instance::{Instance, Start, Trial};
+use super::instance::{Start, Trial};
 use super::service::{Course, Service, instance_id};
 use super::step::Step;
+use super::supply::{Memory, Supply};
 
 impl Services {
     /// Checks that every service that a declaration needs will exist and can be ready, and that none
@@ -60,19 +62,12 @@ impl Services {
         }
     }
 
-    /// The services of which an instance is ready.
-    pub(super) fn ready(&self) -> BTreeSet<ServiceName> {
-        let services = self.by_name.iter();
-        services
-            .filter(|(_, service)| service.kept().any(|(_, instance)| instance.is_ready()))
-            .map(|(name, _)| name.clone())
-            .collect()
-    }
-
-    /// Lets those start whose needs are ready now.
+    /// Lets those start whose needs are ready now and for whom there is memory. Who waits for
+    /// memory is served in the order of names and numbers: those that were planned first.
     pub(super) fn release(&mut self, step: &mut Step<'_>) {
+        let mut memory = step.supply.memory;
         for (name, service) in &mut self.by_name {
-            service.release(name, step);
+            service.release(name, &mut memory, step);
         }
     }
 
@@ -86,20 +81,34 @@ impl Services {
 }
 
 impl Service {
-    fn release(&mut self, name: &ServiceName, step: &mut Step<'_>) {
-        let now = step.clock.now;
+    fn release(&mut self, name: &ServiceName, memory: &mut Memory, step: &mut Step<'_>) {
         for (number, instance) in &mut self.instances {
             let spec = self.versions.get(&instance.version);
             let spec = spec.expect("the versions of instances are kept");
-            let runs = instance.standing.running().is_some();
-            if instance.start == Start::Allowed || (!runs && !step.missing(&spec.needs).is_empty())
-            {
+            let before = instance.start;
+            let needed = spec.limits.memory_bytes.unwrap_or(0);
+            instance.start = match before {
+                Start::Allowed => continue,
+                // Somebody else started it: it has its memory already.
+                Start::Held | Start::Queued if instance.standing.running().is_some() => {
+                    Start::Allowed
+                }
+                Start::Held if !step.supply.missing(&spec.needs).is_empty() => continue,
+                Start::Held | Start::Queued if memory.holds(needed) => Start::Allowed,
+                Start::Held | Start::Queued => Start::Queued,
+            };
+            if instance.start == before {
                 continue;
             }
-            instance.start = Start::Allowed;
-            instance.trial = Trial::new(now, spec);
-            let instance = instance_id(name, *number);
-            step.record(name, EventKind::InstanceReleased { instance });
+            step.mark_changed();
+            if instance.start == Start::Allowed {
+                *memory = memory.without(needed);
+                instance.trial = Trial::new(step.clock.now, spec);
+            }
+            if before == Start::Held {
+                let instance = instance_id(name, *number);
+                step.record(name, EventKind::InstanceReleased { instance });
+            }
         }
     }
 
@@ -123,13 +132,26 @@ impl Service {
     }
 
     /// What the instances that may not start yet wait for.
-    pub(super) fn missing_needs(&self, ready: &BTreeSet<ServiceName>) -> BTreeSet<ServiceName> {
-        let held = |instance: &&Instance| instance.is_kept() && instance.start == Start::Held;
-        let specs = self.instances.values().filter(held);
-        specs
-            .flat_map(|instance| &self.spec_of(instance.version).needs)
-            .filter(|needed| !ready.contains(*needed))
+    pub(super) fn waits_to_start(&self, supply: &Supply) -> Option<Wait> {
+        let waiting = |start: Start| {
+            let all = self.instances.values();
+            all.filter(move |instance| instance.is_kept() && instance.start == start)
+                .map(|instance| self.spec_of(instance.version))
+        };
+        let needs = waiting(Start::Held).flat_map(|spec| &spec.needs);
+        let services: BTreeSet<ServiceName> = needs
+            .filter(|needed| !supply.ready.contains(*needed))
             .cloned()
-            .collect()
+            .collect();
+        if !services.is_empty() {
+            return Some(Wait::Needs { services });
+        }
+        let needed = waiting(Start::Queued)
+            .filter_map(|spec| spec.limits.memory_bytes)
+            .max()?;
+        Some(Wait::Room {
+            needed,
+            free: supply.memory.free(),
+        })
     }
 }

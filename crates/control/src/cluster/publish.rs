@@ -94,7 +94,7 @@ impl Services {
             addresses: self.addresses_in(&spec),
             spec,
             action: match (instance.life, instance.start, instance.duty) {
-                (Life::Kept, Start::Held, _) => PlannedAction::Hold,
+                (Life::Kept, Start::Held | Start::Queued, _) => PlannedAction::Hold,
                 (
                     Life::Kept,
                     Start::Allowed,

@@ -250,7 +250,7 @@ impl Service {
         let deadline = self.spec().rollout.progress.as_millis();
         Some(RolloutFailure::NoProgress {
             deadline_ms: u64::try_from(deadline).unwrap_or(u64::MAX),
-            wait: self.wait(step.ready),
+            wait: self.wait(step.supply),
         })
     }
 

@@ -287,12 +287,14 @@ impl Service {
         // Where one has started, what it needs was there: a rollout does not wait for it again.
         let first = !self.kept().any(|(_, other)| other.start == Start::Allowed);
         let needs = if first {
-            step.missing(&spec.needs)
+            step.supply.missing(&spec.needs)
         } else {
             BTreeSet::new()
         };
         if !needs.is_empty() {
             instance.start = Start::Held;
+        } else if spec.limits.memory_bytes.is_some() {
+            instance.start = Start::Queued;
         }
         self.instances.insert(number, instance);
         let instance = instance_id(name, number);

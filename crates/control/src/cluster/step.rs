@@ -1,13 +1,12 @@
 //! What every decision of one input has at hand.
 
-use alloc::collections::BTreeSet;
-
 use mainstay_ids::{Generation, ServiceName};
 use mainstay_model::EventKind;
 
 use super::consumers::Consumers;
 use super::contract::{Clock, Settings};
 use super::journal::Journal;
+use super::supply::Supply;
 
 /// One input's decisions: their time, the number that a changed state will have, and the record.
 pub(super) struct Step<'a> {
@@ -18,21 +17,21 @@ pub(super) struct Step<'a> {
     /// The generation of the newest routing.
     pub(super) routed_in: Generation,
     pub(super) consumers: &'a Consumers,
-    /// The services of which an instance was ready when the input came.
-    pub(super) ready: &'a BTreeSet<ServiceName>,
+    /// What instances may wait for, as it was when the input came.
+    pub(super) supply: &'a Supply,
     pub(super) journal: &'a mut Journal,
 }
 
 impl Step<'_> {
-    /// The same step with another look at who is ready.
-    pub(super) fn with_ready<'b>(&'b mut self, ready: &'b BTreeSet<ServiceName>) -> Step<'b> {
+    /// The same step with another look at what is there.
+    pub(super) fn with_supply<'b>(&'b mut self, supply: &'b Supply) -> Step<'b> {
         Step {
             clock: self.clock,
             settings: self.settings,
             upcoming: self.upcoming,
             routed_in: self.routed_in,
             consumers: self.consumers,
-            ready,
+            supply,
             journal: self.journal,
         }
     }
@@ -40,11 +39,6 @@ impl Step<'_> {
     /// Records a decision about a service.
     pub(super) fn record(&mut self, service: &ServiceName, kind: EventKind) {
         self.journal.record(self.clock, Some(service), kind);
-    }
-
-    /// Those of `needs` of which no instance is ready.
-    pub(super) fn missing(&self, needs: &BTreeSet<ServiceName>) -> BTreeSet<ServiceName> {
-        needs.difference(self.ready).cloned().collect()
     }
 
     /// Something durable changed that is no event.

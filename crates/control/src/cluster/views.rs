@@ -1,6 +1,5 @@
 //! Read models: what others may know of the machine's state, for the API to show.
 
-use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -17,6 +16,7 @@ use mainstay_model::{Exit, InstanceState, Phase, ServiceSpec, ServiceState};
 use super::consumers::Presence;
 use super::instance::{Instance, Life, Standing, Start};
 use super::service::{Course, Gate, Service, instance_id};
+use super::supply::Supply;
 use super::{Control, Purpose};
 
 /// One service.
@@ -100,15 +100,16 @@ pub struct NodeView {
 impl Control {
     /// The services by name.
     pub fn services(&self) -> impl Iterator<Item = ServiceView<'_>> {
-        let ready = self.services.ready();
+        let supply = self.services.supply();
         let services = self.services.by_name.iter();
-        services.map(move |(name, service)| service.view(name, self.purpose, &ready))
+        services.map(move |(name, service)| service.view(name, self.purpose, &supply))
     }
 
     /// One service.
     pub fn service(&self, name: &ServiceName) -> Option<ServiceView<'_>> {
         let (name, service) = self.services.by_name.get_key_value(name)?;
-        Some(service.view(name, self.purpose, &self.services.ready()))
+        let supply = self.services.supply();
+        Some(service.view(name, self.purpose, &supply))
     }
 
     /// The instances by id.
@@ -148,7 +149,7 @@ impl Service {
         &'a self,
         name: &'a ServiceName,
         purpose: Purpose,
-        ready: &BTreeSet<ServiceName>,
+        supply: &Supply,
     ) -> ServiceView<'a> {
         let serves = |(number, instance): (&u64, &Instance)| {
             instance.endpoint(instance_id(name, *number)).is_some()
@@ -165,7 +166,7 @@ impl Service {
             address: self.address(),
             unavailable: (!available).then(|| self.unavailable(purpose)),
             versions: self.versions.keys().copied().collect(),
-            wait: self.wait(ready),
+            wait: self.wait(supply),
         }
     }
 
@@ -219,7 +220,7 @@ impl Instance {
             (Life::Draining(_), _) => InstanceState::Draining,
             (Life::Stopping { .. }, _) => InstanceState::Stopping,
             (Life::Kept, Standing::Planned | Standing::Ended { .. })
-                if self.start == Start::Held =>
+                if self.start != Start::Allowed =>
             {
                 InstanceState::Held
             }

@@ -9,7 +9,9 @@ use mainstay_ids::{
     Attempt, Generation, Incarnation, InstanceId, Instant, NodeName, Timestamp, Version,
 };
 use mainstay_model::plan::PlannedAction;
-use mainstay_model::{BootId, Exit, InstanceReport, NodePlan, NodeReport, Phase, ProbedHealth};
+use mainstay_model::{
+    BootId, Capacity, Exit, InstanceReport, NodePlan, NodeReport, Phase, ProbedHealth,
+};
 
 /// What a program does, by the name in `exec`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +111,7 @@ struct ModelProcess {
 pub(crate) struct Agent {
     pub(crate) incarnation: u64,
     boot: u32,
+    pub(crate) capacity: Option<Capacity>,
     pub(crate) alive: bool,
     plan: Option<NodePlan>,
     processes: BTreeMap<InstanceId, ModelProcess>,
@@ -124,6 +127,7 @@ impl Agent {
         Self {
             incarnation: 1,
             boot: 1,
+            capacity: None,
             alive: true,
             plan: None,
             processes: BTreeMap::new(),
@@ -218,7 +222,7 @@ impl Agent {
             instances: processes
                 .map(|(id, process)| process.report(id, self.now))
                 .collect(),
-            capacity: None,
+            capacity: self.capacity,
         }
     }
 

@@ -93,6 +93,7 @@ fn page(code: ProblemCode) -> &'static str {
         ProblemCode::NothingToResume => include_str!("../../../../docs/errors/nothing-to-resume.md"),
         ProblemCode::NothingToPromote => include_str!("../../../../docs/errors/nothing-to-promote.md"),
         ProblemCode::CanariesNotReady => include_str!("../../../../docs/errors/canaries-not-ready.md"),
+        ProblemCode::NoRoom => include_str!("../../../../docs/errors/no-room.md"),
         ProblemCode::NoEarlierVersion => include_str!("../../../../docs/errors/no-earlier-version.md"),
         ProblemCode::VersionUnknown => include_str!("../../../../docs/errors/version-unknown.md"),
         ProblemCode::VersionCurrent => include_str!("../../../../docs/errors/version-current.md"),

@@ -65,10 +65,6 @@ impl Place {
         }
     }
 
-    pub(crate) fn state(&self) -> &Path {
-        &self.state
-    }
-
     pub(crate) fn set_api_group(&mut self, group: u32) {
         self.api_group = Some(group);
     }
@@ -111,6 +107,15 @@ impl Place {
             stop,
             thread: Some(thread),
         }
+    }
+
+    /// The control centre's own directory.
+    pub(crate) fn control(&self) -> PathBuf {
+        self.state.join("control")
+    }
+
+    pub(crate) fn state(&self) -> &Path {
+        &self.state
     }
 
     pub(crate) fn socket(&self) -> PathBuf {

@@ -48,6 +48,7 @@ fn content(state: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let entries = fs::read_dir(state.join("control")).expect("is there");
     let files = entries.map(|entry| entry.expect("is read").path());
     let mut files: Vec<_> = files
+        .filter(|path| path.is_file())
         .map(|path| (path.clone(), fs::read(&path).expect("is read")))
         .collect();
     files.sort();
