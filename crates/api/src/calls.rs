@@ -9,7 +9,7 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use crate::wire::{
-    Accepted, Applied, Apply, EventLine, EventsQuery, InstanceStatus, PlanQuery, Rollback,
+    Accepted, Applied, Apply, Backup, EventLine, EventsQuery, InstanceStatus, PlanQuery, Rollback,
     RoutesQuery, Scale, SecretRemoveQuery, SecretRemoved, SecretSet, SecretStatus, SecretValue,
     ServiceStatus, Status,
 };
@@ -35,6 +35,7 @@ pub enum Name {
     OpenSecret,
     Events,
     Shutdown,
+    Backup,
     OpenApi,
     WatchRoutes,
     Acknowledge,
@@ -479,6 +480,17 @@ pub const CALLS: &[Call] = &[
         summary: "Drains and stops everything; what was declared is kept for the next start.",
         own_problems: &[ProblemCode::StoppingAll],
         ..Call::change(Name::Shutdown, Method::Post, "/v1/shutdown", ACCEPTED)
+    },
+    Call {
+        summary: "Copies the control centre's state, as of one moment, to a new file in the state \
+                  directory; `mainstay backup` takes it from there.",
+        access: Access::UnixSocket,
+        ..Call::change(
+            Name::Backup,
+            Method::Post,
+            "/v1/backup",
+            Answer::Whole(Form::of::<Backup>()),
+        )
     },
     Call {
         summary: "This description of the API.",

@@ -149,6 +149,16 @@ pub struct Accepted {
     pub notes: Vec<String>,
 }
 
+/// A copy of the control centre's state was made, in a file of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Backup {
+    /// The file, below the state directory. Whoever asked takes it away; what is left for an
+    /// hour is removed.
+    pub file: String,
+    /// Its length.
+    pub bytes: u64,
+}
+
 /// The whole at a glance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {

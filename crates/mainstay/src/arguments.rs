@@ -109,6 +109,16 @@ pub(crate) enum Command {
     /// Keep values that services get without their standing in a file.
     #[command(subcommand)]
     Secret(Secret),
+    /// Copy what was declared and all numbers that were given to a new file, while everything runs.
+    Backup {
+        /// The file; by default `mainstay-backup-SECONDS.db` in this directory.
+        file: Option<PathBuf>,
+    },
+    /// Put a copy that `backup` made in the place of the state, while no Mainstay runs here.
+    Restore {
+        /// The file that `backup` made.
+        file: PathBuf,
+    },
     /// Break the running system on purpose under load, and report what clients saw.
     Prove(Prove),
     /// Check a service file, and tell all its problems at once.

@@ -95,6 +95,8 @@ async fn run_online(place: &arguments::Place, command: Command) -> anyhow::Resul
             waiting,
         } => command::down::run(place, services, waiting).await,
         Command::Secret(secret) => command::secret::run(place, secret).await,
+        Command::Backup { file } => command::backup::run(place, file).await,
+        Command::Restore { file } => command::restore::run(place, &file).await,
         Command::Prove(prove) => command::prove::run(place, prove).await,
         Command::Internal(_)
         | Command::Schema { .. }

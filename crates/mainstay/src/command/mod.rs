@@ -1,11 +1,13 @@
 //! One file per command of the command line; each is a caller of the API and decides nothing.
 
+pub(crate) mod backup;
 pub(crate) mod down;
 pub(crate) mod events;
 pub(crate) mod explain;
 pub(crate) mod logs;
 pub(crate) mod prove;
 pub(crate) mod ps;
+pub(crate) mod restore;
 pub(crate) mod rollback;
 pub(crate) mod scale;
 pub(crate) mod schema;

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use http::{Uri, header};
 use mainstay_api::calls::{Access, CALLS, Call, Effect, Method, Name};
 use mainstay_api::wire::{
-    Accepted, Applied, Apply, EventsQuery, InstanceStatus, PlanQuery, ProblemCode, Rollback,
-    RoutesQuery, Scale, ServiceStatus, Status,
+    Accepted, Applied, Apply, Backup, EventsQuery, InstanceStatus, PlanQuery, ProblemCode,
+    Rollback, RoutesQuery, Scale, ServiceStatus, Status,
 };
 use mainstay_control::Input;
 use mainstay_ids::{ConsumerId, NodeName};
@@ -28,6 +28,7 @@ use super::request::{Asked, Json, Named};
 use super::secrets;
 use super::stream::{self, Beat, Follow, Wanted};
 use crate::handle::Handle;
+use crate::safekeeping::Copier;
 use crate::secrets::Secrets;
 use crate::views;
 
@@ -46,6 +47,7 @@ const REASON_LEN_MAX: usize = 200;
 pub(crate) struct Api {
     pub(super) handle: Handle,
     pub(super) secrets: Secrets,
+    copier: Copier,
     node: NodeName,
     stop: CancellationToken,
     streams: Arc<Semaphore>,
@@ -58,12 +60,14 @@ impl Api {
     pub(crate) fn new(
         handle: Handle,
         secrets: Secrets,
+        copier: Copier,
         node: NodeName,
         stop: CancellationToken,
     ) -> Self {
         Self {
             handle,
             secrets,
+            copier,
             node,
             stop,
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
@@ -131,6 +135,7 @@ fn endpoint(call: &Call) -> MethodRouter<Api> {
         Name::OpenSecret => on(method, secrets::value),
         Name::Events => on(method, events),
         Name::Shutdown => on(method, shutdown),
+        Name::Backup => on(method, backup),
         Name::OpenApi => on(method, openapi),
         Name::WatchRoutes => on(method, watch_routes),
         Name::Acknowledge => on(method, ack),
@@ -253,6 +258,10 @@ async fn remove(State(api): State<Api>, Named(service): Named) -> Answered<Accep
 
 async fn shutdown(State(api): State<Api>) -> Answered<Accepted> {
     api.hand_in(Input::StopAll).await
+}
+
+async fn backup(State(api): State<Api>) -> Answered<Backup> {
+    Ok(Answer(api.copier.copy().await?))
 }
 
 async fn report(State(api): State<Api>, Json(report): Json<NodeReport>) -> Answered<Accepted> {

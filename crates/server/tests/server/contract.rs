@@ -146,6 +146,7 @@ pub(crate) fn example(name: Name) -> (&'static str, Value) {
         Name::Promote => ("/v1/services/orders/promote", Value::Null),
         Name::Remove => ("/v1/services/orders", Value::Null),
         Name::Shutdown => ("/v1/shutdown", Value::Null),
+        Name::Backup => ("/v1/backup", Value::Null),
         Name::WatchRoutes => ("/v1/watch/routes?name=gateway&incarnation=1", Value::Null),
         Name::WatchPlan => ("/v1/watch/plan?node=local&incarnation=1", Value::Null),
         Name::Acknowledge => (
