@@ -33,7 +33,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::archive::{Archive, Opened, STATE_DB, StateError, is_there};
+use crate::archive::{Archive, STATE_DB, StateError, is_there};
 use crate::chronicle::{Chronicle, Scribe};
 use crate::handle::{Ask, Asked, Handle, INBOX_LEN, Look};
 use crate::history::History;
@@ -159,16 +159,13 @@ impl Centre {
         };
         let directory = options.state.join("control");
         let (state, run) = (directory.join(STATE_DB), options.state.join("run"));
+        // Before anything is made: the next start must find it missing, too.
         if !is_there(&directory) {
             refuse_if_forgotten(&state, &run)?;
         }
-        let Opened {
-            mut archive,
-            snapshot,
-            store,
-        } = Archive::open(&directory)
-            .await
-            .map_err(|error| StartError::State(Box::new(error)))?;
+        let opened = Archive::open(&directory).await;
+        let opened = opened.map_err(|error| StartError::State(Box::new(error)))?;
+        let (mut archive, snapshot, store) = (opened.archive, opened.snapshot, opened.store);
         let last = snapshot.as_ref().map_or(0, Snapshot::last_event);
         let clock = read_clock(start);
         // Each incarnation began one epoch at most, so whatever was published has a smaller one, even
