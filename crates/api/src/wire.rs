@@ -259,6 +259,11 @@ pub struct EventsQuery {
     pub follow: bool,
     /// Only events of this service.
     pub service: Option<ServiceName>,
+    /// Only events that speak of this instance.
+    pub instance: Option<InstanceId>,
+    /// Where to begin: at the first event that is not older, in milliseconds since 1970.
+    #[serde(default)]
+    pub since: Timestamp,
 }
 
 /// A line of `/v1/events`.

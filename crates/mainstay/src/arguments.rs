@@ -229,10 +229,20 @@ impl std::str::FromStr for LogSource {
 #[derive(Debug, Args)]
 pub(crate) struct Events {
     /// Only this service's.
+    #[arg(value_name = "SERVICE")]
+    pub(crate) of: Option<ServiceName>,
+    /// Only this service's; the same as SERVICE.
+    #[arg(long, value_name = "SERVICE", conflicts_with = "of")]
     pub(crate) service: Option<ServiceName>,
-    /// Go on with what happens from now on.
+    /// Only those that speak of this instance, for instance `orders-3`.
+    #[arg(long, value_name = "INSTANCE")]
+    pub(crate) instance: Option<InstanceId>,
+    /// Go on with what happens from now on, over restarts of the control centre.
     #[arg(short, long)]
     pub(crate) follow: bool,
+    /// Only events of this last while, for instance `10m`.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) since: Option<Duration>,
     /// Only events after this number; those of them that are no longer kept are told as a gap.
     #[arg(long, value_name = "N")]
     pub(crate) after: Option<u64>,

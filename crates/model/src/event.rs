@@ -1,6 +1,7 @@
 //! What happened and why: each decision with its inputs, as it was made.
 
 mod cause;
+mod subject;
 mod text;
 
 use alloc::collections::BTreeSet;

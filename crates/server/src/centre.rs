@@ -27,6 +27,7 @@ use std::time::{Duration, SystemTime};
 use mainstay_api::wire::{Problem, ProblemCode};
 use mainstay_control::{Clock, Control, Input, Refusal, Reply, RestoreError, Settings, Snapshot};
 use mainstay_ids::{self as ids, Epoch, InstanceId, NodeName, ServiceName, Timestamp};
+use mainstay_model::Event;
 use mainstay_store::{OpenError, STATE_FILE, SaveError};
 use tokio::sync::mpsc;
 use tokio::task::JoinError;
@@ -34,6 +35,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::archive::Archive;
+use crate::chronicle::{Chronicle, Scribe};
 use crate::handle::{Ask, Asked, Handle, INBOX_LEN, Look};
 use crate::history::History;
 use crate::publication::Publication;
@@ -56,6 +58,8 @@ pub(crate) struct Centre {
     /// `None` only while a thread writes.
     archive: Option<Archive>,
     history: History,
+    /// To the task that writes the history.
+    scribe: mpsc::Sender<Vec<Arc<Event>>>,
     publication: Publication,
     inbox: mpsc::Receiver<Ask>,
     start: Instant,
@@ -138,15 +142,15 @@ fn address_seed(state: &Path) -> u32 {
 
 impl Centre {
     /// Opens the state, and makes the new epoch durable before anybody can see it.
-    pub(crate) fn open(options: &Options) -> Result<(Self, Handle), StartError> {
+    pub(crate) fn open(options: &Options) -> Result<(Self, Handle, Scribe), StartError> {
         let start = Instant::now();
         let settings = Settings {
             acknowledged_drain: options.acknowledged_drain,
             address_seed: address_seed(&options.state),
         };
         let directory = options.state.join("control");
-        let (mut archive, snapshot, past) = Archive::open(&directory)?;
-        let last_event = snapshot.as_ref().map_or(0, Snapshot::last_event);
+        let (mut archive, snapshot) = Archive::open(&directory)?;
+        let last = snapshot.as_ref().map_or(0, Snapshot::last_event);
         let clock = read_clock(start);
         // Each incarnation began one epoch at most, so whatever was published has a smaller one, even
         // if the state is lost or was put back from an old copy.
@@ -175,14 +179,17 @@ impl Centre {
             .map_err(StartError::Epoch)?;
         let (sender, inbox) = mpsc::channel(INBOX_LEN);
         let publication = Publication::new();
-        let handle = Handle::new(sender, &publication);
-        let history = History::new(past, last_event);
+        let (chronicle, past) = Chronicle::open(&directory, last);
+        let (scribe, to_scribe, shelf) = Scribe::new(chronicle);
+        let handle = Handle::new(sender, &publication, shelf);
+        let history = History::new(past, last);
         publication.events.send_replace(history.last());
         let centre = Self {
             control,
             durability: Durability::Kept,
             archive: Some(archive),
             history,
+            scribe: to_scribe,
             publication,
             inbox,
             start,
@@ -190,7 +197,7 @@ impl Centre {
             node: options.node.clone(),
             entry: options.entry.clone(),
         };
-        Ok((centre, handle))
+        Ok((centre, handle, scribe))
     }
 
     /// Runs until `stop`. The error is the panic of the thread that wrote to disk.
@@ -199,7 +206,10 @@ impl Centre {
         loop {
             let wake_at = self.wake_at();
             let first = tokio::select! {
-                () = stop.cancelled() => return Ok(()),
+                () = stop.cancelled() => {
+                    self.record();
+                    return Ok(());
+                }
                 ask = self.inbox.recv() => match ask {
                     Some(ask) => Some(ask),
                     None => return Ok(()), // nobody is left who could ask
@@ -277,7 +287,8 @@ impl Centre {
             let _ = asked.answer.send(outcome);
         }
         self.answer(looks, clock);
-        self.record().await
+        self.record();
+        Ok(())
     }
 
     /// Saves if there is something to save, and if it is time to try. `Err`: the disk refused.
@@ -356,16 +367,17 @@ impl Centre {
         }
     }
 
-    /// Appends new events to their file, once the state that holds their numbers is durable.
-    async fn record(&mut self) -> Result<(), JoinError> {
+    /// Hands new events to the task that writes them, once the state that holds their numbers is
+    /// durable. If that task is behind, they stay here until a later turn.
+    fn record(&mut self) {
         if let Durability::Behind { .. } = self.durability {
-            return Ok(());
+            return;
         }
-        let events = self.history.take_unrecorded();
-        if events.is_empty() {
-            return Ok(());
+        if self.history.has_unrecorded()
+            && let Ok(place) = self.scribe.try_reserve()
+        {
+            place.send(self.history.take_unrecorded());
         }
-        self.write(move |archive| archive.append(&events)).await
     }
 
     /// Lends the archive to a thread that may block. There is no deadline: a write cannot be called

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use mainstay_api::wire::{Problem, ProblemCode};
 use mainstay_control::{Input, Reply};
+use mainstay_journal::Outline;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
+use crate::chronicle::Shelf;
 use crate::publication::{Publication, Published};
 use crate::views::View;
 
@@ -42,15 +44,17 @@ pub(crate) struct Handle {
     routing: watch::Receiver<Option<Published>>,
     plan: watch::Receiver<Option<Published>>,
     events: watch::Receiver<u64>,
+    shelf: Shelf,
 }
 
 impl Handle {
-    pub(crate) fn new(inbox: mpsc::Sender<Ask>, publication: &Publication) -> Self {
+    pub(crate) fn new(inbox: mpsc::Sender<Ask>, publication: &Publication, shelf: Shelf) -> Self {
         Self {
             inbox,
             routing: publication.routing.subscribe(),
             plan: publication.plan.subscribe(),
             events: publication.events.subscribe(),
+            shelf,
         }
     }
 
@@ -92,6 +96,11 @@ impl Handle {
     /// The newest plan and those to come.
     pub(crate) fn plan(&self) -> watch::Receiver<Option<Published>> {
         self.plan.clone()
+    }
+
+    /// The history on disk as it is now.
+    pub(crate) fn outline(&self) -> Option<Outline> {
+        self.shelf.borrow().clone()
     }
 
     /// The number of the newest event.

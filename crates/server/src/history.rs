@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use mainstay_model::Event;
-use mainstay_store::events::EVENTS_KEPT;
+
+/// How many events are kept in memory, the newest; also those that wait for a disk that refuses.
+pub(crate) const EVENTS_KEPT: usize = 1000;
 
 /// The newest [`EVENTS_KEPT`] events, by their growing numbers: some 300 kB, and enough to see
 /// what happened around an incident of a few services.
@@ -15,6 +17,16 @@ pub(crate) struct History {
     last: u64,
     /// The number of the newest event that was given out to be recorded.
     recorded: u64,
+}
+
+/// A part of the history.
+pub(crate) struct Page {
+    /// The number of the oldest event in memory; what is older is on disk, if anywhere.
+    pub(crate) oldest: u64,
+    /// The number of the newest event.
+    pub(crate) last: u64,
+    /// The events that were asked for, the oldest first.
+    pub(crate) events: Vec<Arc<Event>>,
 }
 
 impl History {
@@ -48,15 +60,32 @@ impl History {
         self.last
     }
 
-    /// The events that are in no file yet; they count as recorded from now on.
+    /// Whether there are events that were not given out to be recorded.
+    pub(crate) fn has_unrecorded(&self) -> bool {
+        self.last() > self.recorded
+    }
+
+    /// The events that were not given out to be recorded; from now on they count as such.
     pub(crate) fn take_unrecorded(&mut self) -> Vec<Arc<Event>> {
         let events = self.after(self.recorded);
         self.recorded = self.last();
         events
     }
 
+    /// What memory has behind number `after`.
+    pub(crate) fn page(&self, after: u64) -> Page {
+        let last = self.last();
+        let oldest = self.events.front().map_or(last + 1, |event| event.number);
+        let events = self.after(after);
+        Page {
+            oldest,
+            last,
+            events,
+        }
+    }
+
     /// The events behind number `after`, the oldest first.
-    pub(crate) fn after(&self, after: u64) -> Vec<Arc<Event>> {
+    fn after(&self, after: u64) -> Vec<Arc<Event>> {
         let seen = self.events.partition_point(|event| event.number <= after);
         self.events.iter().skip(seen).cloned().collect()
     }

@@ -8,11 +8,11 @@
 //! ```text
 //!   api.sock ──┐   one task per connection            one task
 //!              ├─▶ http: admission, router ──Ask──▶  centre: owns Control ──lends──▶ thread that
-//!   :7770 ─────┘     ▲      ▲                 mpsc       │   ▲                      blocks:
-//!                    │      └──answer─────── oneshot ────┘   └──────archive──────── state.json,
-//!                    │                                   │                          events.ndjson
-//!                    └────── newest routing, plan, ──────┘
-//!                            number of last event: watch
+//!   :7770 ─────┘     ▲ ▲    ▲                 mpsc       │ │ ▲                      blocks:
+//!                    │ │    └──answer─────── oneshot ────┘ │ └──────archive──────── state.json
+//!                    │ └────── newest routing, plan, ──────┤
+//!                    │         number of last event: watch │ events: mpsc, 16
+//!                    └───────── outline: watch ───────── scribe ──lends chronicle─▶ thread: history/
 //! ```
 //!
 //! One turn of the centre: everything that waits in the inbox, decide, save, publish, answer.
@@ -24,20 +24,25 @@
 
 mod archive;
 mod centre;
+mod chronicle;
 mod handle;
 mod history;
 mod http;
+mod past;
 mod publication;
+mod takeover;
 mod token;
 mod views;
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use mainstay_control::AcknowledgedDrain;
 use mainstay_ids::{Incarnation, NodeName};
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -48,6 +53,9 @@ use crate::token::Token;
 pub use crate::centre::StartError;
 pub use crate::http::ListenError;
 pub use crate::token::{TOKEN_FILE, TokenError};
+
+/// How long an end waits for the last events to be written: what is true is durable already.
+const LAST_EVENTS_DEADLINE: Duration = Duration::from_secs(2);
 
 /// What a control centre is started with.
 #[derive(Debug, Clone)]
@@ -114,7 +122,7 @@ pub async fn run(options: Options, sockets: Sockets, stop: CancellationToken) ->
     if let Some(socket) = sockets.api_tcp {
         listeners.push(Listener::loopback(socket)?);
     }
-    let (centre, handle) = Centre::open(&options)?;
+    let (centre, handle, scribe) = Centre::open(&options)?;
     let admission = Admission::new(Token::load_or_make(&options.state)?, options.api_group);
     tracing::info!(incarnation = options.incarnation.0, node = %options.node, "control centre starts");
 
@@ -128,6 +136,7 @@ pub async fn run(options: Options, sockets: Sockets, stop: CancellationToken) ->
     }
     drop(router);
     let mut centre = AbortOnDropHandle::new(tokio::spawn(centre.run(stop_centre.clone())));
+    let mut scribe = AbortOnDropHandle::new(tokio::spawn(scribe.run()));
     tokio::select! {
         () = stop.cancelled() => {}
         // Without the owner of the state every call would fail: better to be started anew.
@@ -139,10 +148,19 @@ pub async fn run(options: Options, sockets: Sockets, stop: CancellationToken) ->
             return Ok(ended??);
         }
         Some(Err(panicked)) = serving.join_next() => return Err(panicked.into()),
+        // It ends before the centre only by a panic.
+        written = &mut scribe => return Ok(written??),
     }
     while let Some(served) = serving.join_next().await {
         served?;
     }
     stop_centre.cancel();
-    Ok(centre.await??)
+    centre.await??;
+    // The centre's end is the scribe's sign to write the rest.
+    if let Ok(written) = timeout(LAST_EVENTS_DEADLINE, scribe).await {
+        written??;
+    } else {
+        tracing::warn!("the disk did not take the last events; they are not kept");
+    }
+    Ok(())
 }

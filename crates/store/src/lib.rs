@@ -1,5 +1,4 @@
-//! What the control centre must not forget: one versioned document on disk, and beside it the
-//! events of the last while.
+//! What the control centre must not forget: one versioned document on disk.
 //!
 //! It decides nothing and does not know what the document says. It is no database: no queries, no
 //! watches, no second writer (`docs/adr/0005-state-file-before-sqlite.md` says until when that is
@@ -8,10 +7,7 @@
 //! fail.
 
 mod checksum;
-pub mod disk;
-pub mod events;
 mod state;
 
-pub use disk::{Disk, HostDisk};
-pub use events::EventLog;
+pub use mainstay_journal::{Disk, HostDisk};
 pub use state::{Damage, FORMAT, OpenError, STATE_FILE, SaveError, SaveStep, Store};

@@ -9,10 +9,10 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use mainstay_journal::{Disk, HostDisk};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::checksum::crc32;
-use crate::disk::{Disk, HostDisk};
 
 /// The file's name in its directory.
 pub const STATE_FILE: &str = "state.json";
@@ -201,11 +201,11 @@ impl<D: Disk> Store<D> {
             move |source| SaveError::Disk { path, step, source }
         };
         let disk = &self.disk;
-        let mut file = disk.create(NEXT_FILE).map_err(refused(SaveStep::Create))?;
-        disk.write(&mut file, &document)
+        let file = disk.create(NEXT_FILE).map_err(refused(SaveStep::Create))?;
+        disk.write_at(&file, 0, &document)
             .map_err(refused(SaveStep::Write))?;
         // Without this the rename could survive a power loss and the content not.
-        disk.sync(&mut file).map_err(refused(SaveStep::Sync))?;
+        disk.sync(&file).map_err(refused(SaveStep::Sync))?;
         disk.rename(NEXT_FILE, STATE_FILE)
             .map_err(refused(SaveStep::Rename))?;
         disk.sync_dir().map_err(refused(SaveStep::SyncDirectory))

@@ -19,7 +19,7 @@ use super::family::{Family, Settings};
 use super::lock;
 use super::record::Record;
 use crate::arguments::{Dev, Place};
-use crate::command::events::line;
+use crate::command::events::{Position, ago, line};
 use crate::command::status::has_deaf_address;
 use crate::command::{API_SOCKET, or_dash, tell_notes, up};
 use crate::outcome::{Failure, Outcome};
@@ -32,6 +32,9 @@ const START_DEADLINE: Duration = Duration::from_secs(20);
 
 /// How often an answer that is not there yet is asked for.
 const POLL: Duration = Duration::from_millis(10);
+
+/// How far back the events go that are shown first where nothing is declared.
+const PAST_SHOWN: Duration = Duration::from_hours(1);
 
 /// How often the instances are counted while they stop.
 const STOP_POLL: Duration = Duration::from_millis(100);
@@ -174,7 +177,9 @@ impl Front {
     /// Declares the services and prints what happens, for ever.
     async fn show(&self, services: Option<Vec<ServiceSpec>>) -> anyhow::Result<Outcome> {
         let status = self.first_status().await?;
-        let mut after = 0;
+        // Without a declaration, to see where it stands; `mainstay events` has what is older.
+        let since = ago(PAST_SHOWN);
+        let mut position = Position { after: None, since };
         if let Some(services) = services {
             let apply = Apply {
                 services,
@@ -187,14 +192,14 @@ impl Front {
             let applied = applied?;
             up::changes(&applied).for_each(|change| self.say(change));
             tell_notes(&applied.notes);
-            after = applied.event;
+            position.after = Some(applied.event);
         }
         for entry in &status.entry {
             self.say(format_args!("entry  http://{entry}"));
         }
         let told = self.tell_when_ready();
         tokio::select! {
-            ended = self.print_events(after) => ended,
+            ended = self.print_events(position) => ended,
             never = async { told.await; std::future::pending().await } => never,
         }
     }
@@ -218,9 +223,9 @@ impl Front {
     }
 
     /// Prints each event, across restarts of the control centre.
-    async fn print_events(&self, mut after: u64) -> anyhow::Result<Outcome> {
+    async fn print_events(&self, mut position: Position) -> anyhow::Result<Outcome> {
         loop {
-            match self.print_events_once(&mut after).await {
+            match self.print_events_once(&mut position).await {
                 Ok(()) => {}
                 Err(error) if error.is_transient() => {}
                 Err(error) => return Err(error.into()),
@@ -229,19 +234,19 @@ impl Front {
         }
     }
 
-    async fn print_events_once(&self, after: &mut u64) -> Result<(), Error> {
-        let path = format!("/v1/events?after={after}&follow=true");
+    async fn print_events_once(&self, position: &mut Position) -> Result<(), Error> {
+        let path = format!("/v1/events?follow=true{position}");
         let mut events = self.client.watch::<EventLine>(&path).await?;
         while let Some(told) = events.next().await? {
             let event = match told {
                 EventLine::Event(event) => event,
                 EventLine::Gap { gap } => {
-                    *after = gap.resume();
+                    position.after = Some(gap.resume());
                     output::warn(format_args!("warning: {gap}"));
                     continue;
                 }
             };
-            *after = event.number;
+            position.after = Some(event.number);
             if self.place.json {
                 output::tell(serde_json::json!(*event));
             } else {

@@ -295,12 +295,16 @@ async fn events(
         after,
         follow,
         service,
+        instance,
+        since,
     }): Asked<EventsQuery>,
 ) -> Result<Response, Refused> {
     let follow = if follow { Follow::Yes } else { Follow::No };
     let wanted = Wanted {
         after,
         service,
+        instance,
+        since,
         follow,
     };
     Ok(stream::events(api.beat()?, api.handle.clone(), wanted))

@@ -11,13 +11,15 @@ use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 use http::header;
 use mainstay_api::wire::{After, EventLine, Gap, GapReason, WATCH_PULSE};
-use mainstay_ids::{Generation, ServiceName};
+use mainstay_ids::{Generation, InstanceId, ServiceName, Timestamp};
 use mainstay_model::Event;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::handle::Handle;
+use crate::history::Page;
+use crate::past::{PAGE_LEN, Past, Span};
 use crate::publication::Published;
 
 const PULSE: Bytes = Bytes::from_static(b"\n");
@@ -94,7 +96,19 @@ impl Watching {
 pub(super) struct Wanted {
     pub(super) after: Option<u64>,
     pub(super) service: Option<ServiceName>,
+    pub(super) instance: Option<InstanceId>,
+    pub(super) since: Timestamp,
     pub(super) follow: Follow,
+}
+
+impl Wanted {
+    fn includes(&self, event: &Event) -> bool {
+        let service = self.service.as_ref();
+        let instance = self.instance.as_ref();
+        event.at >= self.since
+            && service.is_none_or(|service| event.service.as_ref() == Some(service))
+            && instance.is_none_or(|instance| event.kind.instance() == Some(instance))
+    }
 }
 
 /// Whether a stream of events goes on behind the last one that there is.
@@ -112,6 +126,7 @@ pub(super) fn events(beat: Beat, handle: Handle, wanted: Wanted) -> Response {
         handle,
         doorbell,
         wanted,
+        past: None,
         found: VecDeque::new(),
     };
     respond(stream::unfold(reading, |mut reading| async move {
@@ -125,7 +140,9 @@ struct Reading {
     /// The number of the newest event.
     doorbell: watch::Receiver<u64>,
     wanted: Wanted,
-    /// Events that were fetched and not written yet; at most what the history holds.
+    /// Where it is in the history on disk, while it reads what memory no longer has.
+    past: Option<Past>,
+    /// Events that were fetched and not written yet; at most what memory holds, or a page of the disk.
     found: VecDeque<Found>,
 }
 
@@ -158,20 +175,17 @@ impl Reading {
         }
     }
 
+    /// Gets the next events: from memory, or, if it no longer has them, from the disk.
     async fn fetch(&mut self) -> Option<()> {
-        let after = self.wanted.after;
-        let (last, events) = self
-            .handle
-            .read(move |view| {
-                let events = view.history.after(after.unwrap_or(0));
-                (view.history.last(), events)
-            })
-            .await
-            .ok()?;
-        self.wanted.after = Some(last);
-        if let Some(after) = after
-            && after > last
-        {
+        let after = self.wanted.after.unwrap_or(0);
+        let page = self.handle.read(move |view| view.history.page(after));
+        let Page {
+            oldest,
+            last,
+            events,
+        } = page.await.ok()?;
+        if after > last {
+            self.wanted.after = Some(last);
             self.found.push_back(Found::Gap(Gap {
                 from: last + 1,
                 to: after,
@@ -179,27 +193,73 @@ impl Reading {
             }));
             return Some(());
         }
-        let mut expected = after.map(|after| after + 1);
-        for event in events {
-            let number = event.number;
-            self.tell_forgotten(expected, number);
-            expected = Some(number + 1);
-            let service = self.wanted.service.as_ref();
-            if service.is_none() || event.service.as_ref() == service {
-                self.found.push_back(Found::Event(event));
+        if after + 1 < oldest {
+            let older = self.fetch_older(after, oldest).await?;
+            if !older.is_empty() {
+                for event in older {
+                    self.take(Arc::new(event));
+                }
+                return Some(());
             }
         }
-        self.tell_forgotten(expected, last + 1);
+        for event in events {
+            self.take(event);
+        }
+        self.tell_forgotten(last + 1);
+        self.wanted.after = Some(last);
+        // What happens from now on is wanted, whatever becomes of the clock.
+        self.wanted.since = Timestamp(0);
         Some(())
     }
 
-    /// Tells the gap between the number that should come next and the one that does.
-    fn tell_forgotten(&mut self, expected: Option<u64>, comes: u64) {
-        if let Some(from) = expected
-            && from < comes
+    /// The next events behind number `after` that are older than number `before`; none: the disk
+    /// has no more of them.
+    async fn fetch_older(&mut self, after: u64, before: u64) -> Option<Vec<Event>> {
+        let Some(outline) = self.handle.outline() else {
+            return Some(Vec::new());
+        };
+        let span = Span {
+            after,
+            before,
+            since: self.wanted.since,
+        };
+        let past = self.past.take();
+        let read = move || {
+            let resumed = past.is_some();
+            let mut past = past.unwrap_or_else(|| Past::find(&outline, span));
+            let mut events = past.page(span);
+            if events.is_empty() && resumed {
+                // Its end may be behind that of the history by now.
+                past = Past::find(&outline, span);
+                events = past.page(span);
+            }
+            (past, events)
+        };
+        // There is no deadline: a read cannot be called back. It holds up this stream alone.
+        let (past, events) = tokio::task::spawn_blocking(read).await.ok()?;
+        self.past = (events.len() == PAGE_LEN).then_some(past);
+        Some(events)
+    }
+
+    /// Takes the next event if it is asked for, and tells of those that are missing before it.
+    fn take(&mut self, event: Arc<Event>) {
+        if event.at >= self.wanted.since {
+            self.wanted.since = Timestamp(0); // it says where to begin
+            self.tell_forgotten(event.number);
+        }
+        self.wanted.after = Some(event.number);
+        if self.wanted.includes(&event) {
+            self.found.push_back(Found::Event(event));
+        }
+    }
+
+    /// Tells the gap between what the reader has and the number that comes next.
+    fn tell_forgotten(&mut self, comes: u64) {
+        if let Some(after) = self.wanted.after
+            && after + 1 < comes
         {
             self.found.push_back(Found::Gap(Gap {
-                from,
+                from: after + 1,
                 to: comes - 1,
                 reason: GapReason::Forgotten,
             }));

@@ -109,6 +109,11 @@ impl Place {
         }
     }
 
+    /// The control centre's own directory.
+    pub(crate) fn control(&self) -> PathBuf {
+        self.state.join("control")
+    }
+
     pub(crate) fn socket(&self) -> PathBuf {
         self.dir.join("api.sock")
     }

@@ -165,7 +165,8 @@ async fn the_events_tell_the_same_story_to_who_follows_and_to_who_asks_later() {
     .await;
     assert_eq!(again[..seen.len()], seen);
 
-    // Also after a restart, from the file; and numbers go on growing.
+    // Also after a kill, from the history; and numbers go on growing.
+    wait_until_written(&place, seen.last().expect("is there")).await;
     running.kill();
     let _running = place.start();
     let past = events(&client, "/v1/events?service=orders").await;
@@ -178,7 +179,20 @@ async fn the_events_tell_the_same_story_to_who_follows_and_to_who_asks_later() {
     assert!(numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
 }
 
-async fn events(client: &mainstay_api::client::Client, path: &str) -> Vec<Event> {
+/// Waits until an event is in the history's files: it is no answer, and may come a little later.
+async fn wait_until_written(place: &Place, event: &Event) {
+    let written = serde_json::to_vec(event).expect("an event is JSON");
+    let path = place.control().join("history/0000000000000001.segment");
+    wait_until_async(DEADLINE, "the event is written", async || {
+        let bytes = std::fs::read(&path).map_err(|error| error.to_string())?;
+        let found = bytes.windows(written.len()).any(|window| window == written);
+        found.then_some(()).ok_or("it is not there yet")?;
+        Ok::<(), String>(())
+    })
+    .await;
+}
+
+pub(crate) async fn events(client: &mainstay_api::client::Client, path: &str) -> Vec<Event> {
     let mut stream = client.watch::<EventLine>(path).await.expect("opens");
     let mut events = Vec::new();
     while let Some(line) = stream.next().await.expect("goes on") {

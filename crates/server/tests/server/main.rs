@@ -7,6 +7,7 @@ mod callers;
 mod centre;
 mod contract;
 mod disk;
+mod history;
 mod hostile;
 mod http2;
 mod kill;
