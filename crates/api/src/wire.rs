@@ -12,10 +12,11 @@ use std::net::SocketAddr;
 
 use mainstay_ids::generation::GenerationError;
 use mainstay_ids::{
-    Attempt, ConsumerId, Generation, Incarnation, InstanceId, NodeName, ServiceName, Timestamp,
-    Version,
+    Attempt, ConsumerId, Generation, Incarnation, InstanceId, NodeName, SecretName, ServiceName,
+    Timestamp, Version,
 };
 use mainstay_model::routing::Unavailable;
+use mainstay_model::secret::SecretText;
 use mainstay_model::{Cron, Event, Exit, ServiceSpec};
 pub use mainstay_model::{InstanceState, ProblemCode, ServiceState};
 use mainstay_model::{MemoryOutlook, ServiceOutlook};
@@ -99,6 +100,52 @@ pub struct Rollback {
     pub to: Option<Version>,
 }
 
+/// The value of a secret, on its way in, or out to the agent that starts an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecretValue {
+    /// The value.
+    pub value: SecretText,
+}
+
+/// What may stand behind `?` when a secret is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecretRemoveQuery {
+    /// Also if services name it.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// A secret was set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SecretSet {
+    /// How often it was set by now.
+    pub revision: u64,
+    /// The services that name it. Their instances take the value at their next start.
+    pub used_by: Vec<ServiceName>,
+}
+
+/// A secret was removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SecretRemoved {
+    /// The services that name it all the same: none of their instances can be started any more.
+    pub used_by: Vec<ServiceName>,
+}
+
+/// What is told of a secret: everything but its value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SecretStatus {
+    /// Its name.
+    pub name: SecretName,
+    /// How often it was set.
+    pub revision: u64,
+    /// When it was last set.
+    pub changed: Timestamp,
+    /// The services that name it.
+    pub used_by: Vec<ServiceName>,
+}
+
 /// A change was taken over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Accepted {
@@ -107,6 +154,16 @@ pub struct Accepted {
     /// What the user should know, each a sentence.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+}
+
+/// A copy of the control centre's state was made, in a file of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Backup {
+    /// The file, below the state directory. Whoever asked takes it away; what is left for an
+    /// hour is removed.
+    pub file: String,
+    /// Its length.
+    pub bytes: u64,
 }
 
 /// The whole at a glance.

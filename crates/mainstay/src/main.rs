@@ -12,6 +12,7 @@ mod command;
 mod follow;
 mod outcome;
 mod output;
+mod prompt;
 mod role;
 mod service_file;
 mod supervisor;
@@ -102,6 +103,9 @@ async fn run_online(place: &arguments::Place, command: Command) -> anyhow::Resul
             all: _,
             waiting,
         } => command::down::run(place, services, waiting).await,
+        Command::Secret(secret) => command::secret::run(place, secret).await,
+        Command::Backup { file } => command::backup::run(place, file).await,
+        Command::Restore { file } => command::restore::run(place, &file).await,
         Command::Prove(prove) => command::prove::run(place, prove).await,
         Command::Internal(_)
         | Command::Schema { .. }

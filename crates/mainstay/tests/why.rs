@@ -220,10 +220,9 @@ fn system_why_does_this_rollout_wait() {
         &running,
         &["web"],
         &[
-            "waits for web-",
-            "to finish what it has: gateway/",
-            "requests there",
-            "at most for 30s (`drain`)",
+            "gets no new requests",
+            "replaced",
+            "stopped when nobody can reach it, or after 30s: gateway#1 has",
         ],
     );
     fs::remove_file(mood(&running, "slow")).unwrap();
@@ -387,7 +386,7 @@ fn system_why_does_this_instance_get_no_traffic() {
         &[
             "web-2 gets no new requests",
             "the service is scaled to zero",
-            "gateway/",
+            "gateway#1 has",
             "scaled from 2 to 0",
         ],
     );

@@ -19,6 +19,7 @@ pub mod problem;
 pub mod report;
 pub mod route;
 pub mod routing;
+pub mod secret;
 pub mod service;
 pub mod status;
 pub mod template;

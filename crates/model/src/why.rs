@@ -15,7 +15,7 @@ pub struct Why {
     pub about: String,
     /// The reasons, the newest first; the first says how it is.
     pub chain: Vec<Reason>,
-    /// What happened up to this number is no longer kept, and the answer may lack it; `None`: it
+    /// What happened up to this number is no longer in memory, and the answer may lack it; `None`: it
     /// lacks nothing.
     pub forgotten: Option<u64>,
     /// So many older decisions are left out; `mainstay events` tells them.

@@ -146,7 +146,7 @@ fn draining(view: &InstanceView, service: &ServiceView<'_>) -> String {
         add(
             &mut text,
             format_args!(
-                "; it is stopped when {} is done, or after {most}",
+                "; it is stopped when nobody can reach it, or after {most}: {}",
                 holders(&drain.held_up_by)
             ),
         );

@@ -141,8 +141,12 @@ impl Request {
             None => "the instance answered".to_owned(),
         };
         let ms = us.div_ceil(1000);
+        let tries = match tries {
+            1 => "1 try".to_owned(),
+            many => format!("{many} tries"),
+        };
         format!(
-            "{time}  {method} {path} ({host}) got {status} after {ms} ms: {why}; {who}, {tries} tries"
+            "{time}  {method} {path} ({host}) got {status} after {ms} ms: {why}; {who}, {tries}"
         )
     }
 }

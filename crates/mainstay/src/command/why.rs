@@ -129,7 +129,7 @@ fn print(why: &Why) -> anyhow::Result<()> {
     }
     if let Some(last) = why.forgotten {
         output::line(format_args!(
-            "what happened before is not known here: the events up to number {last} are no longer kept"
+            "what happened before is not told: the events up to number {last} are no longer in memory; `mainstay events` has those that are on disk"
         ))?;
     }
     Ok(())

@@ -114,8 +114,17 @@ impl Place {
         self.state.join("control")
     }
 
+    pub(crate) fn state(&self) -> &Path {
+        &self.state
+    }
+
     pub(crate) fn socket(&self) -> PathBuf {
         self.dir.join("api.sock")
+    }
+
+    /// The state directory.
+    pub(crate) fn state(&self) -> &Path {
+        &self.state
     }
 
     pub(crate) fn client(&self) -> Client {
