@@ -200,18 +200,7 @@ fn system_why_does_this_rollout_wait() {
         "{}",
         text(&status)
     );
-    // Somebody's word.
-    let paused = running.run(&["pause", "web"]);
-    assert!(paused.status.success(), "{}", text(&paused));
-    why(
-        &running,
-        &["web"],
-        &["waits for `mainstay resume web`", "paused, as asked"],
-    );
-    assert_eq!(running.run(&["pause", "nobody"]).status.code(), Some(4));
-    let resumed = running.run(&["resume", "web"]);
-    assert!(resumed.status.success(), "{}", text(&resumed));
-    assert_eq!(running.run(&["resume", "web"]).status.code(), Some(4));
+    waits_for_a_word(&running);
     // A request that the old one still has.
     fs::write(mood(&running, "slow"), "").unwrap();
     let slow: Vec<TcpStream> = (0..6).map(|_| slow_request(&running)).collect();
@@ -232,21 +221,41 @@ fn system_why_does_this_rollout_wait() {
         assert!(answer.contains(" 200 "), "{answer}");
     }
     wait_for_service(&running, "web", ServiceState::Steady);
-    // A probe that fails, with its message.
-    fs::write(mood(&running, "ill"), "").unwrap();
-    let ill = canary
-        .replace("canary = 1", "on_failure = \"pause\"")
-        .replace("\"1\"", "\"2\"");
-    declare(&running, &[version(&ill)]);
-    why(
+    waits_for_a_probe(
         &running,
-        &["web"],
-        &["to pass its probe, which fails:", "500"],
+        &version(
+            &canary
+                .replace("canary = 1", "on_failure = \"pause\"")
+                .replace("\"1\"", "\"2\""),
+        ),
     );
-    fs::remove_file(mood(&running, "ill")).unwrap();
-    wait_for_service(&running, "web", ServiceState::Steady);
     waits_of_the_start(&running);
     running.stop();
+}
+
+/// Paused, and let go on by somebody's word.
+fn waits_for_a_word(running: &Running) {
+    let paused = running.run(&["pause", "web"]);
+    assert!(paused.status.success(), "{}", text(&paused));
+    why(
+        running,
+        &["web"],
+        &["waits for `mainstay resume web`", "paused, as asked"],
+    );
+    assert_eq!(running.run(&["pause", "nobody"]).status.code(), Some(4));
+    let resumed = running.run(&["resume", "web"]);
+    assert!(resumed.status.success(), "{}", text(&resumed));
+    assert_eq!(running.run(&["resume", "web"]).status.code(), Some(4));
+}
+
+/// A probe that fails, with its message.
+fn waits_for_a_probe(running: &Running, ill: &str) {
+    fs::write(mood(running, "ill"), "").unwrap();
+    declare(running, &[ill.to_owned()]);
+    let parts = ["to pass its probe, which fails:", "500"];
+    why(running, &["web"], &parts);
+    fs::remove_file(mood(running, "ill")).unwrap();
+    wait_for_service(running, "web", ServiceState::Steady);
 }
 
 /// What is waited for before anything of a service is started, and after that.
@@ -398,17 +407,22 @@ fn system_why_does_this_instance_get_no_traffic() {
         &["it is gone", "fewer are wanted", "scaled from 2 to 0"],
     );
     why(&running, &["web"], &["no instance is wanted"]);
+    others_without_traffic(&running);
+    running.stop();
+}
+
+fn others_without_traffic(running: &Running) {
     // Ended, and one that has not passed yet.
-    let crash = section(&running, "crash", "import sys\nsys.exit(3)\n", QUICK);
-    let lame = section(&running, "lame", "import time\ntime.sleep(1000)\n", QUICK);
-    declare(&running, &[crash, lame]);
+    let crash = section(running, "crash", "import sys\nsys.exit(3)\n", QUICK);
+    let lame = section(running, "lame", "import time\ntime.sleep(1000)\n", QUICK);
+    declare(running, &[crash, lame]);
     why(
-        &running,
+        running,
         &["crash-1"],
         &["crash-1 gets no requests: attempt", "exited with code 3"],
     );
     why(
-        &running,
+        running,
         &["lame-1"],
         &["it has started and passed no probe yet; the last one failed:"],
     );
@@ -422,7 +436,6 @@ fn system_why_does_this_instance_get_no_traffic() {
         );
         assert!(text(&output).contains("help: "), "{}", text(&output));
     }
-    running.stop();
 }
 
 #[test]

@@ -7,11 +7,13 @@ use alloc::vec::Vec;
 use core::fmt::Display;
 use core::time::Duration;
 
-use mainstay_ids::{SecretName, duration};
+use mainstay_ids::{SecretName, ServiceName, Timestamp, duration};
 
 use crate::report::Bytes;
-use crate::service::{AddressSpec, Check, HealthSpec, LimitsSpec, OnFailure, RolloutSpec, Step};
-use crate::{ServiceSpec, Template};
+use crate::service::{
+    AddressSpec, Artifact, Check, HealthSpec, LimitsSpec, OnFailure, RolloutSpec, Schedule, Step,
+};
+use crate::{HttpMatch, ServiceSpec, Template};
 
 /// One key of the service file that differs.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -72,28 +74,13 @@ fn keys(spec: &ServiceSpec) -> Keys {
     set(&mut keys, "dir", quoted(dir));
     some(&mut keys, "user", user.as_ref().map(|user| quoted(user)));
     for (name, value) in env {
-        set(
-            &mut keys,
-            &format!("env.{name}"),
-            quoted(&value.to_string()),
-        );
+        let value = quoted(&value.to_string());
+        set(&mut keys, &format!("env.{name}"), value);
     }
     for (name, secret) in secrets {
         set(&mut keys, &format!("env.{name}"), named(secret));
     }
-    let address = address.as_ref().map(|address| match address {
-        AddressSpec::Auto => quoted("auto"),
-        AddressSpec::Fixed(address) => quoted(&address.to_string()),
-    });
-    some(&mut keys, "address", address);
-    if let Some(http) = http {
-        some(
-            &mut keys,
-            "http.host",
-            http.host.as_ref().map(|host| quoted(host.as_str())),
-        );
-        set(&mut keys, "http.path", quoted(&http.path.to_string()));
-    }
+    of_reach(&mut keys, address.as_ref(), http.as_ref());
     of_health(&mut keys, health);
     of_rollout(&mut keys, rollout);
     set(&mut keys, "drain", time(*drain));
@@ -101,34 +88,51 @@ fn keys(spec: &ServiceSpec) -> Keys {
     set(&mut keys, "log.size", Bytes(log.size));
     set(&mut keys, "log.keep", log.keep);
     of_limits(&mut keys, limits);
-    if let Some(slo) = slo {
-        set(
-            &mut keys,
-            "slo.success",
-            format!("{} per million", slo.success_ppm),
-        );
-        set(&mut keys, "slo.p99", time(slo.p99));
-    }
-    let needed: Vec<&str> = needs.iter().map(|name| name.as_str()).collect();
+    some(
+        &mut keys,
+        "slo.success",
+        slo.map(|slo| format!("{} per million", slo.success_ppm)),
+    );
+    some(&mut keys, "slo.p99", slo.map(|slo| time(slo.p99)));
+    let needed: Vec<&str> = needs.iter().map(ServiceName::as_str).collect();
     some(
         &mut keys,
         "needs",
         (!needed.is_empty()).then(|| needed.join(", ")),
     );
-    if let Some(schedule) = schedule {
-        set(
-            &mut keys,
-            "schedule.cron",
-            quoted(&schedule.cron.to_string()),
-        );
-        set(&mut keys, "schedule.deadline", time(schedule.deadline));
-    }
-    if let Some(artifact) = artifact {
-        let built = mainstay_ids::Timestamp(artifact.modified_ns / 1_000_000);
-        let found = format!("{} bytes of {built}", artifact.len);
-        set(&mut keys, "the program's file", found);
-    }
+    of_schedule(&mut keys, schedule.as_ref());
+    some(
+        &mut keys,
+        "the program's file",
+        artifact.as_ref().map(found),
+    );
     keys
+}
+
+fn of_reach(keys: &mut Keys, address: Option<&AddressSpec>, http: Option<&HttpMatch>) {
+    let address = address.map(|address| match address {
+        AddressSpec::Auto => quoted("auto"),
+        AddressSpec::Fixed(address) => quoted(&address.to_string()),
+    });
+    some(keys, "address", address);
+    if let Some(HttpMatch { host, path }) = http {
+        let host = host.as_ref().map(|host| quoted(host.as_str()));
+        some(keys, "http.host", host);
+        set(keys, "http.path", quoted(&path.to_string()));
+    }
+}
+
+fn of_schedule(keys: &mut Keys, schedule: Option<&Schedule>) {
+    if let Some(Schedule { cron, deadline }) = schedule {
+        set(keys, "schedule.cron", quoted(&cron.to_string()));
+        set(keys, "schedule.deadline", time(*deadline));
+    }
+}
+
+/// What was found where `exec` points.
+fn found(artifact: &Artifact) -> String {
+    let built = Timestamp(artifact.modified_ns / 1_000_000);
+    format!("{} bytes of {built}", artifact.len)
 }
 
 fn of_health(keys: &mut Keys, health: &HealthSpec) {

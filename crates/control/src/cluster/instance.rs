@@ -140,6 +140,7 @@ pub(super) enum Setback {
 }
 
 /// How an attempt ended, and when the next is due.
+#[derive(Debug, Clone, Copy)]
 struct End {
     attempt: Attempt,
     exit: Exit,

@@ -170,7 +170,7 @@ impl Service {
                 self.timetable.last = Some(Ended {
                     number,
                     exit,
-                    ended: step.clock.at,
+                    at: step.clock.at,
                 });
                 let finished = EventKind::RunFinished {
                     instance,

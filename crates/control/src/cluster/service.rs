@@ -59,7 +59,7 @@ pub(super) struct Ended {
     pub(super) number: u64,
     /// `None`: it was not started.
     pub(super) exit: Option<Exit>,
-    pub(super) ended: Timestamp,
+    pub(super) at: Timestamp,
 }
 
 /// What is going on with a service.

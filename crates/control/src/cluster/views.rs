@@ -261,7 +261,7 @@ impl Service {
                 last: self.timetable.last.map(|last| LastRun {
                     instance: instance_id(name, last.number),
                     exit: last.exit,
-                    ended: last.ended,
+                    ended: last.at,
                 }),
             }),
         }

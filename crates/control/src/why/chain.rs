@@ -11,17 +11,20 @@ use super::{Past, words};
 
 /// How many recorded decisions one answer has at the most. A crash loop of a night records
 /// thousands that say the same; `mainstay events` has them all.
-const DECISIONS_MAX: usize = 20;
+pub(super) const DECISIONS_MAX: usize = 20;
 
 /// A chain in the making: how things stand, and the decisions that led to it.
 pub(super) struct Chain<'a> {
     stands: Vec<Reason>,
     decisions: BTreeMap<u64, &'a Event>,
+    /// So many of them, the newest, are told.
+    most: usize,
 }
 
 impl<'a> Chain<'a> {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(most: usize) -> Self {
         Self {
+            most,
             stands: Vec::new(),
             decisions: BTreeMap::new(),
         }
@@ -44,9 +47,13 @@ impl<'a> Chain<'a> {
 
     /// The answer. `forgotten`: the chain's beginning is not remembered.
     pub(super) fn close(self, about: String, past: Past<'_>, forgotten: Option<u64>) -> Why {
-        let Self { stands, decisions } = self;
-        let left_out = decisions.len().saturating_sub(DECISIONS_MAX);
-        let newest = decisions.values().rev().take(DECISIONS_MAX);
+        let Self {
+            stands,
+            decisions,
+            most,
+        } = self;
+        let left_out = decisions.len().saturating_sub(most);
+        let newest = decisions.values().rev().take(most);
         let reasons = newest.map(|event| {
             let (topic, text) = words::of(event, past);
             Reason {

@@ -8,7 +8,7 @@ use mainstay_model::event::{DrainReason, PlanReason};
 use mainstay_model::{Event, EventKind, Exit, InstanceState, Topic, Why};
 
 use super::Past;
-use super::chain::Chain;
+use super::chain::{Chain, DECISIONS_MAX};
 use super::words::{add, back_off, holders};
 use crate::cluster::views::{InstanceView, ServiceView};
 
@@ -20,7 +20,7 @@ pub(super) fn of(
     now: Timestamp,
 ) -> Why {
     let id = &view.instance;
-    let mut chain = Chain::new();
+    let mut chain = Chain::new(DECISIONS_MAX);
     chain.stand(now, Topic::Traffic, traffic(view, service, now));
     if let (Some(attempt), Some(exit)) = (view.attempt, view.last_exit)
         && view.again_at.is_none()
@@ -39,7 +39,7 @@ pub(super) fn of(
 
 /// Of one of which nothing is left but what is remembered.
 pub(super) fn of_gone(id: &InstanceId, past: Past<'_>) -> Option<Why> {
-    let mut chain = Chain::new();
+    let mut chain = Chain::new(DECISIONS_MAX);
     decisions(id, past, &mut chain);
     let last = past
         .of(&id.service)

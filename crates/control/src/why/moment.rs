@@ -20,6 +20,9 @@ const BEFORE_MS: u64 = 60_000;
 /// who had requests there noticed it.
 const AFTER_MS: u64 = 2000;
 
+/// How many decisions from around the moment are told: what stood then says the rest.
+const AROUND_MAX: usize = 10;
+
 /// What was known of an instance.
 enum Known {
     Planned,
@@ -36,7 +39,7 @@ pub(super) fn of(name: &ServiceName, past: Past<'_>, at: Timestamp) -> Why {
     let mut instances: BTreeMap<&InstanceId, (Timestamp, Known)> = BTreeMap::new();
     let mut wanted = None;
     let mut removing = None;
-    let mut chain = Chain::new();
+    let mut chain = Chain::new(AROUND_MAX);
     let mut begins = false;
     for event in past.of(name) {
         let from = at.0.saturating_sub(BEFORE_MS);

@@ -8,7 +8,7 @@ use mainstay_ids::{InstanceId, ServiceName, Timestamp, duration};
 use mainstay_model::event::{RollbackAsked, Wait};
 use mainstay_model::{EventKind, InstanceState, ServiceState, Topic, Why};
 
-use super::chain::Chain;
+use super::chain::{Chain, DECISIONS_MAX};
 use super::words::{add, holders};
 use super::{Past, instance};
 use crate::cluster::views::{InstanceView, ServiceView};
@@ -24,18 +24,25 @@ pub(super) fn of(
     now: Timestamp,
 ) -> Why {
     let name = service.service;
-    let mut chain = Chain::new();
+    let mut chain = Chain::new(DECISIONS_MAX);
     chain.stand(now, Topic::State, state(service));
     if let Some(wait) = &service.wait {
         let text = waits(service, wait, instances);
-        chain.stand(waits_since(name, past).unwrap_or(now), Topic::Wait, text);
+        chain.stand(
+            past.of(name).next_back().map_or(now, |event| event.at),
+            Topic::Wait,
+            text,
+        );
     }
     let unready = instances
         .iter()
         .filter(|view| view.state != InstanceState::Ready);
     for view in unready.take(INSTANCES_TOLD_MAX) {
         let text = instance::traffic(view, service, now);
-        chain.stand(view.since.unwrap_or(now), Topic::Traffic, text);
+        let mut newest = past.of(name).rev();
+        let newest = newest.find(|event| event.kind.instance() == Some(&view.instance));
+        let at = newest.map_or(now, |event| event.at);
+        chain.stand(at, Topic::Traffic, text);
     }
     let begins = decisions(name, past, &mut chain);
     chain.close(name.to_string(), past, past.forgotten().filter(|_| !begins))
@@ -43,7 +50,7 @@ pub(super) fn of(
 
 /// Of one of which nothing is left but what is remembered.
 pub(super) fn of_gone(name: &ServiceName, past: Past<'_>) -> Option<Why> {
-    let mut chain = Chain::new();
+    let mut chain = Chain::new(DECISIONS_MAX);
     let last = past.of(name).next_back()?;
     let text = format!("{name} is gone: it was taken down");
     chain.stand(last.at, Topic::State, text);
@@ -122,12 +129,6 @@ fn waits(service: &ServiceView<'_>, wait: &Wait, instances: &[InstanceView]) -> 
         }
     }
     text
-}
-
-/// When the rollout under way came to where it is.
-fn waits_since(name: &ServiceName, past: Past<'_>) -> Option<Timestamp> {
-    let newest = past.of(name).next_back()?;
-    Some(newest.at)
 }
 
 /// What was decided since the last change that somebody asked for. Gives whether that is remembered.

@@ -18,76 +18,26 @@ pub(super) fn span(ms: u64) -> String {
 
 /// A recorded decision as a reason. `past` tells what came before it.
 pub(super) fn of(event: &Event, past: Past<'_>) -> (Topic, String) {
-    match &event.kind {
-        EventKind::InstanceStarted {
-            instance,
-            attempt,
-            pid,
-        } if attempt.0 > 1 => {
-            let after = after_end(instance, *attempt, event, past);
-            let text = format!(
-                "{instance} was started again as attempt {}, process {pid}{after}",
-                attempt.0
-            );
-            (Topic::Restart, text)
-        }
-        EventKind::InstanceExited {
-            instance,
-            attempt,
-            exit,
-            probe_failure,
-            again_at,
-        } => {
-            let mut text = format!("{instance} {}, attempt {}", end(*exit), attempt.0);
-            if let Some(failure) = probe_failure {
-                add(
-                    &mut text,
-                    format_args!("; its last probe failed: {failure}"),
-                );
-            }
-            if let Some(again) = again_at {
-                add(&mut text, format_args!("; {}", back_off(event.at, *again)));
-            }
-            (Topic::Restart, text)
-        }
-        EventKind::InstanceCrashLooping { instance, attempts } => {
-            let text = format!(
-                "{instance} is in a crash loop: it ended {attempts} times soon after its start, and is tried \
-                 at the longest delay from now on"
-            );
-            (Topic::Restart, text)
-        }
-        EventKind::NodeRebooted { .. } => (Topic::Restart, event.kind.to_string()),
+    (topic(&event.kind), text(event, past))
+}
+
+fn topic(kind: &EventKind) -> Topic {
+    match kind {
+        EventKind::InstanceStarted { attempt, .. } if attempt.0 > 1 => Topic::Restart,
+        EventKind::InstanceExited { .. }
+        | EventKind::InstanceCrashLooping { .. }
+        | EventKind::NodeRebooted { .. } => Topic::Restart,
         EventKind::InstancePassing { .. }
         | EventKind::InstanceFailing { .. }
         | EventKind::DrainStarted { .. }
         | EventKind::DrainFinished { .. }
         | EventKind::InstanceHeld { .. }
         | EventKind::InstanceReleased { .. }
-        | EventKind::Scaled { .. } => (Topic::Traffic, event.kind.to_string()),
-        EventKind::RolloutWaits { .. } | EventKind::RolloutHeld { .. } => {
-            (Topic::Wait, event.kind.to_string())
-        }
-        EventKind::RolloutFailed { .. } => (Topic::Rollback, event.kind.to_string()),
-        EventKind::RollbackStarted {
-            from,
-            to,
-            asked: RollbackAsked::ByFailure,
-        } => {
-            let text = format!(
-                "so it goes back from {from} to {to}, the last version that was wholly healthy"
-            );
-            (Topic::Rollback, text)
-        }
-        EventKind::RollbackStarted {
-            asked: RollbackAsked::ByUser,
-            ..
-        } => (Topic::Rollback, event.kind.to_string()),
-        EventKind::RolloutPaused { version, reason } => {
-            let text =
-                format!("it does not go back from {version}, which stays as it is: {reason}");
-            (Topic::Rollback, text)
-        }
+        | EventKind::Scaled { .. } => Topic::Traffic,
+        EventKind::RolloutWaits { .. } | EventKind::RolloutHeld { .. } => Topic::Wait,
+        EventKind::RolloutFailed { .. }
+        | EventKind::RollbackStarted { .. }
+        | EventKind::RolloutPaused { .. } => Topic::Rollback,
         EventKind::Accepted { .. }
         | EventKind::RolloutStarted { .. }
         | EventKind::RolloutFinished { .. }
@@ -107,7 +57,56 @@ pub(super) fn of(event: &Event, past: Past<'_>) -> (Topic, String) {
         | EventKind::ConsumerJoined { .. }
         | EventKind::ConsumerMute { .. }
         | EventKind::ConsumerGone { .. }
-        | EventKind::ControlStarted { .. } => (Topic::Decision, event.kind.to_string()),
+        | EventKind::ControlStarted { .. } => Topic::Decision,
+    }
+}
+
+/// What an event says by itself, or more where what came before it says more.
+fn text(event: &Event, past: Past<'_>) -> String {
+    match &event.kind {
+        EventKind::InstanceStarted {
+            instance,
+            attempt,
+            pid,
+        } if attempt.0 > 1 => {
+            let after = after_end(instance, *attempt, event, past);
+            let attempt = attempt.0;
+            format!("{instance} was started again as attempt {attempt}, process {pid}{after}")
+        }
+        EventKind::InstanceExited {
+            instance,
+            attempt,
+            exit,
+            probe_failure,
+            again_at,
+        } => {
+            let mut text = format!("{instance} {}, attempt {}", end(*exit), attempt.0);
+            if let Some(failure) = probe_failure {
+                add(
+                    &mut text,
+                    format_args!("; its last probe failed: {failure}"),
+                );
+            }
+            if let Some(again) = again_at {
+                add(&mut text, format_args!("; {}", back_off(event.at, *again)));
+            }
+            text
+        }
+        EventKind::InstanceCrashLooping { instance, attempts } => format!(
+            "{instance} is in a crash loop: it ended {attempts} times soon after its start, and is \
+             tried at the longest delay from now on"
+        ),
+        EventKind::RollbackStarted {
+            from,
+            to,
+            asked: RollbackAsked::ByFailure,
+        } => {
+            format!("so it goes back from {from} to {to}, the last version that was wholly healthy")
+        }
+        EventKind::RolloutPaused { version, reason } => {
+            format!("it does not go back from {version}, which stays as it is: {reason}")
+        }
+        other => other.to_string(),
     }
 }
 

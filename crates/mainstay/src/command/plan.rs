@@ -174,6 +174,12 @@ fn memory_line(memory: &MemoryOutlook) -> String {
             names.join(", ")
         ),
     };
+    if memory.most_bytes == 0 {
+        return format!(
+            "memory: not limited, so what is needed is not known: {}",
+            names.join(", ")
+        );
+    }
     match (node, memory.fits()) {
         (None, _) => format!(
             "memory: at most {most} by the limits; the node has not told how much it has{unlimited}"

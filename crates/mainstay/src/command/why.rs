@@ -47,7 +47,7 @@ pub(crate) async fn run(place: &Place, why: arguments::Why) -> anyhow::Result<Ou
     if place.json {
         output::json(&why)?;
     } else {
-        print(&why)?;
+        print(&why, Tense::Now)?;
     }
     Ok(Outcome::Holds)
 }
@@ -88,7 +88,7 @@ async fn of_request(place: &Place, client: &Client, id: &str) -> anyhow::Result<
     if place.json {
         output::json(&OfRequest { request, service })?;
     } else if let Some(why) = &service {
-        print(why)?;
+        print(why, Tense::Then)?;
     }
     Ok(Outcome::Holds)
 }
@@ -107,17 +107,22 @@ async fn of_service_then(
     }
 }
 
-fn print(why: &Why) -> anyhow::Result<()> {
+/// Whether it is told how things stand, or how they stood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tense {
+    Now,
+    Then,
+}
+
+fn print(why: &Why, tense: Tense) -> anyhow::Result<()> {
     let now = clock::now();
     for Reason {
         at, text, event, ..
     } in &why.chain
     {
-        let since = match event {
-            Some(_) => when(*at, now),
-            // It is so now, however long already.
-            None if now.0.saturating_sub(at.0) < 1000 => "now".to_owned(),
-            None => when(*at, now),
+        let since = match (event, tense) {
+            (None, Tense::Now) if now.0.saturating_sub(at.0) < 1000 => "now".to_owned(),
+            (Some(_) | None, Tense::Now | Tense::Then) => when(*at, now),
         };
         output::line(format_args!("{since:<12}  {text}"))?;
     }
