@@ -55,6 +55,7 @@ const CRATES: &[Crate] = &[
     Crate { name: "mainstay", tier: Tier::Binary, uses: &["mainstay-ids", "mainstay-model", "mainstay-control", "mainstay-api", "mainstay-kernel", "mainstay-gateway", "mainstay-agent", "mainstay-server", "mainstay-prove"] },
     Crate { name: "mainstay-testkit", tier: Tier::Dev, uses: &["mainstay-ids", "mainstay-model", "mainstay-api"] },
     Crate { name: "mainstay-power-loss", tier: Tier::Dev, uses: &[] },
+    Crate { name: "mainstay-sim", tier: Tier::Dev, uses: &["mainstay-ids", "mainstay-model", "mainstay-control"] },
     Crate { name: "shop", tier: Tier::Dev, uses: &[] },
     Crate { name: "xtask", tier: Tier::Dev, uses: &["mainstay-testkit", "mainstay-prove", "mainstay-store", "mainstay-ids", "mainstay-model", "mainstay-api"] },
 ];

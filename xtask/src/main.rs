@@ -13,6 +13,7 @@ mod ci;
 mod demo;
 mod report;
 mod setup;
+mod sim;
 mod soak;
 mod source;
 mod tests_step;
@@ -61,6 +62,8 @@ enum Command {
     BenchBackend(bench::backend::Arguments),
     /// Kill supervisor, control centre and agent at random under load, for some minutes
     Soak(soak::Arguments),
+    /// Run the decisions in a simulated world that goes wrong, or planted bugs in it
+    Sim(sim::Arguments),
     /// Show the shop: real services kept available while they are killed and replaced
     Demo(demo::Arguments),
 }
@@ -88,6 +91,7 @@ fn run(command: &Command) -> anyhow::Result<()> {
         #[cfg(feature = "bench")]
         Command::BenchBackend(arguments) => bench::backend::run(arguments),
         Command::Soak(arguments) => soak::run(arguments),
+        Command::Sim(arguments) => sim::run(arguments),
         Command::Demo(arguments) => demo::run(*arguments),
     }
 }

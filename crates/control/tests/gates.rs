@@ -6,8 +6,6 @@
     reason = "the numbers of a simulated world are small"
 )]
 
-mod world;
-
 use std::time::Duration;
 
 use mainstay_control::{Apply, Input, Note, Refusal, Settings};
@@ -17,7 +15,7 @@ use mainstay_model::service::{Schedule, Step};
 use mainstay_model::{
     Capacity, Cron, EventKind, Exit, InstanceState, ServiceSpec, ServiceState, Template,
 };
-use world::{Consumer, HOLD, World, name, spec};
+use mainstay_sim::{Consumer, HOLD, World, name, spec};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
@@ -699,6 +697,55 @@ fn who_waits_for_memory_is_not_started_and_says_so() {
     assert!(
         matches!(failed.as_slice(), [RolloutFailure::NoProgress { wait: Some(wait), .. }] if *wait == expected),
         "{failed:?}"
+    );
+    nothing_broken(&world);
+}
+
+#[test]
+fn what_runs_before_is_not_run_again_while_its_rollout_is_paused() {
+    let mut world = world();
+    declare(&mut world, vec![migrating("good-100", "crash-300")]);
+    world.run(SECOND / 10);
+    let service = name("orders");
+    world.input(Input::Pause { service }).expect("it rolls out");
+    world.run(SECOND * 10);
+    let befores = world.happened(|event| matches!(event, EventKind::BeforeFinished { .. }));
+    assert_eq!(befores, 1);
+    nothing_broken(&world);
+}
+
+#[test]
+fn a_version_is_not_in_force_with_no_instances_before_what_runs_before_it_has_ended() {
+    let mut world = world();
+    declare(&mut world, vec![migrating("good-100", "done-2000")]);
+    let scale = |instances| Input::Scale {
+        service: name("orders"),
+        instances,
+    };
+    world.input(scale(0)).expect("legal");
+    world.run(SECOND);
+    world.input(scale(2)).expect("legal");
+    world.run(SECOND / 2);
+    assert_eq!(started(&world), ["orders-1"], "only what runs before");
+    world.run(SECOND * 3);
+    assert_eq!(started(&world), ["orders-1", "orders-2", "orders-3"]);
+    nothing_broken(&world);
+}
+
+#[test]
+fn while_everything_stops_nobody_is_woken_for_a_rollout() {
+    let mut world = world();
+    let mut spec = spec("orders", 1, "never");
+    spec.rollout.progress = SECOND;
+    declare(&mut world, vec![spec]);
+    world.run(SECOND / 2);
+    world.input(Input::StopAll).expect("legal");
+    world.run(SECOND * 3);
+    world.consumers.clear();
+    let deadline = world.control.next_deadline();
+    assert!(
+        deadline.is_none_or(|at| at > world.clock().now),
+        "{deadline:?}"
     );
     nothing_broken(&world);
 }

@@ -5,8 +5,6 @@
     reason = "the numbers of a simulated world are small"
 )]
 
-mod world;
-
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -15,7 +13,7 @@ use mainstay_control::{Apply, Input, Settings};
 use mainstay_ids::{InstanceId, Timestamp};
 use mainstay_model::service::{LimitsSpec, OnFailure, Schedule, Step};
 use mainstay_model::{Capacity, Cron, Event, ServiceSpec, ServiceState, Template, Topic, Why};
-use world::{Consumer, World, name, spec};
+use mainstay_sim::{Consumer, World, name, spec};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -7,12 +7,14 @@
 //! # When the disk refuses
 //!
 //! A wish of a user (declare, scale, roll back, remove, shut down) is refused: the machine goes
-//! back to its clone from before the batch, so that nothing of the wish is left. What agents and
-//! gateways tell cannot be refused, since it has happened: the machine goes on with it in memory,
-//! and the save is tried again each second.
+//! back to its clone from before the batch, so that nothing of the wish is left. So is the first
+//! word of a consumer for which no drain would wait if the next control centre did not know it.
+//! What agents and gateways tell otherwise cannot be refused, since it has happened: the machine
+//! goes on with it in memory, and the save is tried again each second.
 //!
 //! Until it succeeds the routes are published and the plan is not. Routes that run ahead of the
-//! disk are harmless: they leave out who died, and the next epoch supersedes them. A plan is not:
+//! disk are harmless: they leave out who died, and the next epoch supersedes them, and doubts until
+//! everybody has its own routes whom they may have listed. A plan is not:
 //! it could start an instance whose number the next control centre would give away again, or stop
 //! one whose drain nobody would remember.
 
@@ -281,7 +283,11 @@ impl Centre {
             // A tick cannot be refused.
             let _ = self.control.handle(clock, Input::Tick);
         }
-        let wished = inputs.iter().any(|asked| is_wish(&asked.input));
+        let wish: Vec<bool> = inputs
+            .iter()
+            .map(|asked| self.control.must_be_durable(&asked.input))
+            .collect();
+        let wished = wish.contains(&true);
         let before = wished.then(|| self.control.clone());
         let mut outcomes = Vec::with_capacity(inputs.len());
         for asked in &inputs {
@@ -291,8 +297,8 @@ impl Centre {
             && let Some(before) = before
         {
             self.control = before;
-            for (asked, outcome) in inputs.iter().zip(&mut outcomes) {
-                if !is_wish(&asked.input) {
+            for ((asked, wish), outcome) in inputs.iter().zip(wish).zip(&mut outcomes) {
+                if !wish {
                     *outcome = decide(&mut self.control, clock, asked.input.clone());
                 } else if outcome.is_ok() {
                     *outcome = Err(refused_by_disk(&error));
@@ -431,28 +437,6 @@ fn refuse_if_forgotten(state: &Path, run: &Path) -> Result<(), StartError> {
         run: run.to_owned(),
         instances: instances.join(", "),
     })
-}
-
-/// Whether somebody wants a change, which then must be durable or refused; all else has happened
-/// already, or changes nothing.
-fn is_wish(input: &Input) -> bool {
-    match input {
-        Input::Apply(_)
-        | Input::Scale { .. }
-        | Input::Rollback { .. }
-        | Input::Remove { .. }
-        | Input::RemoveAll
-        | Input::Pause { .. }
-        | Input::Resume { .. }
-        | Input::Promote { .. }
-        | Input::StopAll => true,
-        Input::DryRun(_)
-        | Input::Report(_)
-        | Input::ConsumerJoined(_)
-        | Input::Ack(_)
-        | Input::Farewell(_)
-        | Input::Tick => false,
-    }
 }
 
 fn decide(control: &mut Control, clock: Clock, input: Input) -> Result<Reply, Problem> {

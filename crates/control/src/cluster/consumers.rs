@@ -179,12 +179,18 @@ impl Consumers {
         Ok(())
     }
 
-    /// The consumer will send no more.
+    /// The consumer will send no more, nor will those before it: an incarnation that was never heard
+    /// before its farewell proves as well that they are dead.
     pub(super) fn farewell(&mut self, clock: Clock, gone: &ConsumerId, journal: &mut Journal) {
         let Some(consumer) = self.0.get_mut(&gone.name) else {
             return;
         };
-        if consumer.incarnation == gone.incarnation && consumer.presence != Presence::Gone {
+        let newer = consumer.incarnation < gone.incarnation;
+        let same = consumer.incarnation == gone.incarnation;
+        if newer || (same && consumer.presence != Presence::Gone) {
+            if newer {
+                *consumer = Consumer::new(gone.incarnation, clock.now);
+            }
             consumer.presence = Presence::Gone;
             let consumer = gone.clone();
             journal.record(clock, None, EventKind::ConsumerGone { consumer });
@@ -237,6 +243,12 @@ impl Consumers {
                 in_flight: consumer.in_flight.get(instance).copied().unwrap_or(0),
             })
             .collect()
+    }
+
+    /// Whether drains wait for this consumer, or for one before it of its name.
+    pub(super) fn waits_for(&self, consumer: &ConsumerId) -> bool {
+        let known = self.0.get(&consumer.name);
+        known.is_some_and(|known| known.presence != Presence::Gone)
     }
 
     pub(super) fn shown(&self) -> impl Iterator<Item = Shown> {

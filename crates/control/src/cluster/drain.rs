@@ -25,11 +25,12 @@ impl Service {
             let Some(instance) = self.instances.get_mut(number) else {
                 continue;
             };
-            let removed_in = match instance.exposure {
-                Exposure::Never | Exposure::Listed { .. } => step.upcoming,
-                // It left the routes before, by failing. To wait for a generation that changes
-                // nothing would be to wait for ever: such a one is not published.
-                Exposure::Unlisted { since, .. } => since,
+            // It may have left the routes before, by failing. To wait for a generation that changes
+            // nothing would be to wait for ever: such a one is not published.
+            let removed_in = match (instance.exposure, instance.doubted) {
+                (Exposure::Listed { .. }, _) | (Exposure::Never, None) => step.upcoming,
+                (Exposure::Never, Some(doubted)) => doubted,
+                (Exposure::Unlisted { since, .. }, _) => since,
             };
             let spec = self.versions.get(&instance.version);
             let time = spec.map_or_else(Default::default, |spec| spec.drain);
@@ -58,7 +59,9 @@ impl Service {
                 continue;
             };
             let id = instance_id(name, *number);
-            let released = step.consumers.released(&id, drain.removed_in);
+            // The epoch before may have listed another attempt after that, without our knowledge.
+            let removed_in = instance.doubted.unwrap_or_default().max(drain.removed_in);
+            let released = step.consumers.released(&id, removed_in);
             let Some(outcome) = outcome(instance, drain, released, step) else {
                 continue;
             };

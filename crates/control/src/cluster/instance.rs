@@ -18,6 +18,10 @@ pub(super) struct Instance {
     pub(super) life: Life,
     pub(super) standing: Standing,
     pub(super) exposure: Exposure,
+    /// Whether the run of the control centre before this one may have exposed it without our
+    /// knowledge: routes may run ahead of the disk. So until everybody has routes of this epoch,
+    /// which begins with that generation.
+    pub(super) doubted: Option<Generation>,
     pub(super) trial: Trial,
     /// Whether it ends again and again; it stays so while the next attempt has not become ready.
     pub(super) crash_looping: CrashLooping,
@@ -239,6 +243,7 @@ impl Instance {
             life: Life::Kept,
             standing: Standing::Planned,
             exposure: Exposure::Never,
+            doubted: None,
             trial: Trial::new(now, spec),
             crash_looping: CrashLooping::No,
             seen: None,
@@ -296,6 +301,9 @@ impl Instance {
     /// Whether a request can still reach it: an attempt of it was in the routes, and nobody has said
     /// that this attempt has ended. That a report lacks it proves nothing.
     pub(super) fn reachable(&self) -> bool {
+        if self.doubted.is_some() {
+            return true;
+        }
         let exposed = match self.exposure {
             Exposure::Never => return false,
             Exposure::Listed { attempt } | Exposure::Unlisted { attempt, .. } => attempt,
@@ -308,6 +316,13 @@ impl Instance {
             | Standing::Ready { attempt }
             | Standing::Failing { attempt } => attempt <= exposed,
         }
+    }
+
+    /// Nobody has routes of an epoch before this one any more.
+    pub(super) fn trust(&mut self, name: &ServiceName, number: u64, step: &Step<'_>) {
+        let id = instance_id(name, number);
+        let doubted = self.doubted;
+        self.doubted = doubted.filter(|since| !step.consumers.released(&id, *since));
     }
 
     /// Ready once it has passed for the minimum healthy time.
@@ -377,6 +392,10 @@ impl Instance {
                 setback = setback.or(ended);
             }
             Phase::Stopping { .. } | Phase::Stopped { .. } => {}
+        }
+        if self.seen.is_none() {
+            // Without an address it was in no routes, not even if it was ready before a restore.
+            step.mark_changed();
         }
         self.seen = Some(report.clone());
         setback

@@ -30,7 +30,7 @@ pub(crate) mod views;
 use alloc::vec::Vec;
 
 use mainstay_ids::{Epoch, Generation, Instant, NodeName};
-use mainstay_model::{BootId, Event, EventKind, NodePlan, NodeReport, Routing};
+use mainstay_model::{Ack, BootId, Event, EventKind, NodePlan, NodeReport, Routing};
 
 use consumers::Consumers;
 use contract::{Apply, Clock, Input, Refusal, Reply, Settings};
@@ -351,8 +351,12 @@ impl Control {
             return consumers;
         }
         let services = self.services.by_name.values();
+        let next = match self.purpose {
+            Purpose::KeepUp => Service::next_deadline,
+            Purpose::StopAll => Service::next_drain_end,
+        };
         services
-            .filter_map(Service::next_deadline)
+            .filter_map(next)
             .chain(self.strangers.next_deadline())
             .chain(consumers)
             .min()
@@ -374,6 +378,27 @@ impl Control {
         match self.knowledge {
             Knowledge::AwaitsReport => false,
             Knowledge::Sufficient => true,
+        }
+    }
+
+    /// Whether the input must be durable before it is answered, or be refused. So a wish of
+    /// somebody, and the word of a consumer for which no drain would wait if it were forgotten: it
+    /// may get the routes once it is remembered. All else has happened already, or changes nothing.
+    pub fn must_be_durable(&self, input: &Input) -> bool {
+        match input {
+            Input::Apply(_)
+            | Input::Scale { .. }
+            | Input::Rollback { .. }
+            | Input::Remove { .. }
+            | Input::RemoveAll
+            | Input::Pause { .. }
+            | Input::Resume { .. }
+            | Input::Promote { .. }
+            | Input::StopAll => true,
+            Input::ConsumerJoined(consumer) | Input::Ack(Ack { consumer, .. }) => {
+                !self.consumers.waits_for(consumer)
+            }
+            Input::DryRun(_) | Input::Report(_) | Input::Farewell(_) | Input::Tick => false,
         }
     }
 

@@ -7,8 +7,8 @@ use mainstay_ids::{InstanceId, ServiceName, Timestamp, Version};
 use mainstay_model::event::{PlanReason, RolloutFailure};
 use mainstay_model::{Cron, EventKind, Exit};
 
-use super::instance::{Duty, Instance, Life};
-use super::service::{Course, Ended, Service, Stage, Timetable, instance_id};
+use super::instance::{Duty, Instance, Life, Start};
+use super::service::{Course, Ended, Gate, Service, Stage, Timetable, instance_id};
 use super::step::Step;
 
 /// How many missed times are counted one by one. The minutes of a day and a half: whoever was away
@@ -40,8 +40,30 @@ impl Service {
     /// Plans what runs before the rollout under way, unless it or that of an earlier version runs:
     /// two at a time could harm one another.
     pub(super) fn prepare(&mut self, name: &ServiceName, step: &mut Step<'_>) {
-        if self.stage() == Some(Stage::Before) && self.runs_before().next().is_none() {
+        let alone = self.instances.values().all(Instance::serves);
+        // One that failed while its rollout was paused is not run again when nobody looks.
+        let due = match &self.course {
+            Course::RollingOut(rollout) => {
+                rollout.stage == Stage::Before
+                    && rollout.gate == Gate::Open
+                    && rollout.failure.is_none()
+            }
+            Course::Settled | Course::Failed { .. } | Course::Removing => false,
+        };
+        if due && alone {
             self.plan_instance(name, self.current, PlanReason::Before, step);
+        }
+    }
+
+    /// What has not started before a version that is not wanted any more does not start.
+    pub(super) fn drop_unstarted(&mut self, step: &mut Step<'_>) {
+        let current = self.current;
+        for instance in self.instances.values_mut() {
+            let before = matches!(instance.duty, Duty::Before { .. });
+            let superseded = instance.version != current;
+            if before && superseded && instance.is_kept() && instance.start == Start::Held {
+                instance.stop(step);
+            }
         }
     }
 
@@ -88,9 +110,9 @@ impl Service {
             let count = due.missed;
             step.record(name, EventKind::RunsMissed { count });
         }
-        let is_run = |instance: &Instance| matches!(instance.duty, Duty::Run { .. });
+        // One that was given up may run until its agent has stopped it.
         let mut runs = self.instances.iter();
-        let running = runs.find(|(_, instance)| is_run(instance));
+        let running = runs.find(|(_, instance)| !instance.serves());
         match running {
             Some((number, _)) => {
                 let running = instance_id(name, *number);

@@ -94,15 +94,16 @@ impl Services {
             addresses: self.addresses_in(&spec),
             spec,
             action: match (instance.life, instance.start, instance.duty) {
-                (Life::Kept, Start::Held | Start::Queued, _) => PlannedAction::Hold,
+                (Life::Kept | Life::Draining(_), Start::Held | Start::Queued, _) => {
+                    PlannedAction::Hold
+                }
                 (
                     Life::Kept,
                     Start::Allowed,
                     Duty::Before { .. } | Duty::Run { .. } | Duty::Over,
                 ) => PlannedAction::RunOnce,
-                (Life::Kept, Start::Allowed, Duty::Serve) | (Life::Draining(_), _, _) => {
-                    PlannedAction::Run
-                }
+                (Life::Kept, Start::Allowed, Duty::Serve)
+                | (Life::Draining(_), Start::Allowed, _) => PlannedAction::Run,
                 (Life::Stopping { .. }, _, _) => PlannedAction::Stop,
             },
         }

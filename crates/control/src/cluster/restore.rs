@@ -200,6 +200,7 @@ impl Instance {
             },
             standing,
             exposure: record.exposure,
+            doubted: Some(Generation::first(epoch)),
             crash_looping: record.crash_looping,
             trial,
             seen: None,

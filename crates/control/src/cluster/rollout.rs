@@ -6,6 +6,8 @@
 //! - no ready instance is drained unless as many as wanted stay ready,
 //! - a rollout waits for nothing without a deadline, so that it ends.
 
+use alloc::vec::Vec;
+
 use mainstay_ids::{ServiceName, Version};
 use mainstay_model::EventKind;
 use mainstay_model::event::{DrainReason, PauseReason, PlanReason, RollbackAsked, RolloutFailure};
@@ -20,11 +22,13 @@ impl Service {
     pub(super) fn advance(&mut self, name: &ServiceName, step: &mut Step<'_>) {
         let ready_before = self.ready();
         for (number, instance) in &mut self.instances {
+            instance.trust(name, *number, step);
             instance.promote(name, *number, step);
         }
         if self.ready() > ready_before {
             self.note_progress(step);
         }
+        self.drop_unstarted(step);
         if let Some(failure) = self.failure_by_now(name, step) {
             self.fail(name, failure, step);
         }
@@ -125,10 +129,13 @@ impl Service {
             old = self.ranked(|instance| instance.version != current);
         }
 
-        // A smaller number or step may leave more unready ones than there is room for.
+        // A smaller number or step, or a way back, may leave more unready ones than there is room
+        // for. Whoever is of least use goes, of whatever version; among equals the older version.
         let surge = if asks { target } else { self.step() };
-        let room = (wanted + surge).saturating_sub(old.len());
-        let surplus = new.split_off(room.max(ready).min(new.len()));
+        let room = wanted + surge;
+        let surplus = self.least_useful(&old, &new, (old.len() + new.len()).saturating_sub(room));
+        old.retain(|number| !surplus.contains(number));
+        new.retain(|number| !surplus.contains(number));
         self.drain(name, &surplus, DrainReason::ScaledIn, step);
 
         let starts = if old.is_empty() {
@@ -136,7 +143,7 @@ impl Service {
         } else {
             let unready = new.len() - ready;
             let missing = target - new.len();
-            let room = room.saturating_sub(new.len());
+            let room = room.saturating_sub(old.len() + new.len());
             missing.min(room).min(surge.saturating_sub(unready))
         };
         let reason = if old.is_empty() {
@@ -147,6 +154,19 @@ impl Service {
         for _ in 0..starts {
             self.plan_instance(name, current, reason, step);
         }
+    }
+
+    /// So many of the least useful of both, each of which is ranked by usefulness.
+    fn least_useful(&self, old: &[u64], new: &[u64], many: usize) -> Vec<u64> {
+        let useful = |number: &u64| {
+            let instance = self.instances.get(number);
+            instance.map_or(0, |instance| instance.standing.usefulness())
+        };
+        let mut all: Vec<u64> = old.iter().rev().chain(new.iter().rev()).copied().collect();
+        // Stable: equals stay in this order.
+        all.sort_by_key(useful);
+        all.truncate(many);
+        all
     }
 
     fn any_serves(&self, numbers: &[u64]) -> bool {
@@ -299,6 +319,12 @@ impl Service {
     fn conclude(&mut self, name: &ServiceName, step: &mut Step<'_>) {
         let started = match &self.course {
             Course::Removing => return,
+            // No number of instances makes it whole: they could be wanted later, unprepared.
+            Course::RollingOut(Rollout {
+                stage: Stage::Before,
+                ..
+            }) => return,
+            Course::Failed { .. } if self.base().is_none() => return,
             Course::Settled => None,
             Course::RollingOut(Rollout { started, .. }) | Course::Failed { started } => {
                 Some(*started)

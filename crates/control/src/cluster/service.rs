@@ -373,6 +373,16 @@ impl Service {
         }
     }
 
+    /// When the next drain is over at the latest: where everything stops, nothing else is decided.
+    pub(super) fn next_drain_end(&self) -> Option<Instant> {
+        let all = self.instances.values();
+        all.filter_map(|instance| match instance.life {
+            Life::Draining(drain) => Some(drain.deadline),
+            Life::Kept | Life::Stopping { .. } => None,
+        })
+        .min()
+    }
+
     /// When something has to be decided although nothing happens.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let (rolling, progress_by) = match &self.course {

@@ -8,12 +8,17 @@ use mainstay_model::{Ack, Routing};
 
 const WORKERS: usize = 2;
 
-pub(crate) struct Consumer {
-    pub(crate) id: ConsumerId,
+/// A follower of the routes, as a gateway is.
+#[derive(Debug, Clone)]
+pub struct Consumer {
+    /// Who it is.
+    pub id: ConsumerId,
+    /// Whether the control centre has taken in that it is there: before, it gets no routes.
+    pub joined: bool,
     /// Does nothing until it thaws.
-    pub(crate) frozen: bool,
+    pub frozen: bool,
     /// It is between two incarnations.
-    pub(crate) dead: bool,
+    pub dead: bool,
     /// What each worker has applied; `None`: nothing yet, or what its predecessor stored.
     tables: [Option<Routing>; WORKERS],
     /// The newest table that every worker had, on disk.
@@ -22,12 +27,14 @@ pub(crate) struct Consumer {
 }
 
 impl Consumer {
-    pub(crate) fn new(name: &str) -> Self {
+    /// The first incarnation.
+    pub fn new(name: &str) -> Self {
         Self {
             id: ConsumerId {
                 name: name.into(),
                 incarnation: Incarnation(1),
             },
+            joined: false,
             frozen: false,
             dead: false,
             tables: [None, None],
@@ -37,28 +44,30 @@ impl Consumer {
     }
 
     /// SIGKILL: nothing of it can send any more.
-    pub(crate) fn die(&mut self) {
+    pub fn die(&mut self) {
         self.dead = true;
+        self.joined = false;
         self.in_flight.clear();
         self.tables = [None, None];
     }
 
     /// It has ended its last request. Nobody waits for its successor, so that must not begin with
     /// routes of before: they are deleted.
-    pub(crate) fn leave(&mut self) {
+    pub fn leave(&mut self) {
         self.die();
         self.stored = None;
     }
 
     /// The next incarnation starts with the stored routes, before it has heard anything.
-    pub(crate) fn come_back(&mut self) {
+    pub fn come_back(&mut self) {
         self.dead = false;
         self.frozen = false;
         self.id.incarnation = Incarnation(self.id.incarnation.0 + 1);
         self.tables = [self.stored.clone(), self.stored.clone()];
     }
 
-    pub(crate) fn apply(&mut self, worker: usize, routing: &Routing) {
+    /// One worker takes over `routing`, if it is newer.
+    pub fn apply(&mut self, worker: usize, routing: &Routing) {
         let table = &mut self.tables[worker % WORKERS];
         if table
             .as_ref()
@@ -78,14 +87,15 @@ impl Consumer {
         }
     }
 
-    pub(crate) fn apply_everywhere(&mut self, routing: &Routing) {
+    /// All workers take over `routing`.
+    pub fn apply_everywhere(&mut self, routing: &Routing) {
         for worker in 0..WORKERS {
             self.apply(worker, routing);
         }
     }
 
     /// The newest generation that every worker has.
-    pub(crate) fn applied(&self) -> Option<Generation> {
+    pub fn applied(&self) -> Option<Generation> {
         let tables = self.tables.iter();
         tables
             .map(|table| table.as_ref().map(|table| table.generation))
@@ -93,7 +103,8 @@ impl Consumer {
             .flatten()
     }
 
-    pub(crate) fn ack(&self) -> Ack {
+    /// What it acknowledges now.
+    pub fn ack(&self) -> Ack {
         let oldest = self
             .tables
             .iter()
@@ -120,7 +131,7 @@ impl Consumer {
     }
 
     /// Sends a request from a worker by its table; `None`: it has no endpoint.
-    pub(crate) fn send(&mut self, random: u64) -> Option<(InstanceId, Attempt)> {
+    pub fn send(&mut self, random: u64) -> Option<(InstanceId, Attempt)> {
         let table = self.tables[random as usize % WORKERS].as_ref()?;
         let endpoints: Vec<_> = table
             .services
@@ -131,14 +142,17 @@ impl Consumer {
         Some((endpoint.instance.clone(), endpoint.attempt))
     }
 
-    pub(crate) fn began(&mut self, to: (InstanceId, Attempt)) {
+    /// A request of it has reached that attempt.
+    pub fn began(&mut self, to: (InstanceId, Attempt)) {
         *self.in_flight.entry(to).or_default() += 1;
     }
 
-    /// One of the requests in flight ends.
-    pub(crate) fn finish(&mut self, random: u64) {
+    /// One of the requests in flight ends, unless its instance does not answer.
+    pub fn finish(&mut self, random: u64, answers: impl Fn(&InstanceId) -> bool) {
         let at = random as usize % self.in_flight.len().max(1);
-        if let Some(key) = self.in_flight.keys().nth(at).cloned() {
+        if let Some(key) = self.in_flight.keys().nth(at).cloned()
+            && answers(&key.0)
+        {
             let count = self.in_flight.entry(key.clone()).or_default();
             *count -= 1;
             if *count == 0 {
@@ -148,17 +162,18 @@ impl Consumer {
     }
 
     /// Requests to processes that have ended have failed.
-    pub(crate) fn lose(&mut self, lives: impl Fn(&InstanceId, Attempt) -> bool) {
+    pub fn lose(&mut self, lives: impl Fn(&InstanceId, Attempt) -> bool) {
         self.in_flight
             .retain(|(id, attempt), _| lives(id, *attempt));
     }
 
-    pub(crate) fn finish_all(&mut self) {
+    /// All its requests end.
+    pub fn finish_all(&mut self) {
         self.in_flight.clear();
     }
 
     /// How a request of this consumer could still be at that process.
-    pub(crate) fn can_reach(&self, id: &InstanceId, attempt: Attempt) -> Option<&'static str> {
+    pub fn can_reach(&self, id: &InstanceId, attempt: Attempt) -> Option<&'static str> {
         if self.dead {
             return None;
         }

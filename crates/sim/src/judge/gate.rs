@@ -1,0 +1,77 @@
+//! What may begin only when its time has come: needs, pauses.
+
+use mainstay_model::event::{DrainReason, PlanReason};
+use mainstay_model::plan::PlannedAction;
+use mainstay_model::{Event, EventKind, ServiceState};
+
+use crate::broken::Promise;
+use crate::glance::Glance;
+use crate::world::World;
+
+impl World {
+    /// The first instance of a service is ordered to run when one of each that it needs is ready.
+    pub(crate) fn judge_needs(&mut self, last: &Glance) {
+        if !self.control.may_publish() {
+            return;
+        }
+        let mut broken = Vec::new();
+        let mut ordered = std::mem::take(&mut self.judge.ordered);
+        let before: std::collections::BTreeSet<_> =
+            ordered.iter().map(|id| id.service.clone()).collect();
+        for planned in &self.control.plan().instances {
+            let id = &planned.instance;
+            match planned.action {
+                PlannedAction::Run => {}
+                PlannedAction::Hold => {
+                    ordered.remove(id);
+                    continue;
+                }
+                PlannedAction::RunOnce | PlannedAction::Stop => continue,
+            }
+            if !ordered.insert(id.clone()) || before.contains(&id.service) {
+                continue;
+            }
+            let ready = |needed| {
+                // It may go with the very input that lets the other start.
+                let mut kept = self.judge.last.kept(needed).chain(last.kept(needed));
+                kept.any(|(_, shown)| shown.is_ready())
+            };
+            let missing = planned.spec.needs.iter().find(|needed| !ready(needed));
+            if let Some(needed) = missing {
+                broken.push(format!("{id} is to run, and `{needed}` is not ready"));
+            }
+        }
+        ordered.retain(|id| self.judge.last.instances.contains_key(id));
+        self.judge.ordered = ordered;
+        for what in broken {
+            self.breaks(Promise::NeedsFirst, what);
+        }
+    }
+
+    /// Of a rollout that is paused before and after an input nothing is decided.
+    pub(crate) fn judge_paused(&mut self, before: &Glance, events: &[Event]) {
+        for event in events {
+            let Some(service) = &event.service else {
+                continue;
+            };
+            let paused = |glance: &Glance| {
+                let shown = glance.services.get(service);
+                shown.is_some_and(|shown| shown.state == ServiceState::Paused)
+            };
+            let decided = match &event.kind {
+                EventKind::InstancePlanned { reason, .. } => {
+                    matches!(reason, PlanReason::Replaces | PlanReason::Before)
+                }
+                EventKind::DrainStarted { reason, .. } => {
+                    matches!(reason, DrainReason::Replaced | DrainReason::FailedVersion)
+                }
+                EventKind::RolloutFailed { .. } | EventKind::RollbackStarted { .. } => true,
+                _ => false,
+            };
+            if decided && paused(before) && paused(&self.judge.last) {
+                let what = format!("of {service}: {}", event.kind);
+                self.breaks(Promise::PausedRests, what);
+            }
+        }
+    }
+}
