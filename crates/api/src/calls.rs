@@ -10,7 +10,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use crate::wire::{
     Accepted, Applied, Apply, Backup, EventLine, EventsQuery, InstanceStatus, PlanQuery, Rollback,
-    RoutesQuery, Scale, ServiceStatus, Status,
+    RoutesQuery, Scale, SecretRemoveQuery, SecretRemoved, SecretSet, SecretStatus, SecretValue,
+    ServiceStatus, Status,
 };
 
 /// A call's name; whoever answers calls matches over it.
@@ -28,6 +29,10 @@ pub enum Name {
     Resume,
     Promote,
     Instances,
+    Secrets,
+    SetSecret,
+    RemoveSecret,
+    OpenSecret,
     Events,
     Shutdown,
     Backup,
@@ -46,6 +51,8 @@ pub enum Method {
     Get,
     /// Changes something, or tells something.
     Post,
+    /// Puts something in its place.
+    Put,
     /// Takes something away.
     Delete,
 }
@@ -127,7 +134,7 @@ pub struct Call {
     pub name: Name,
     /// Its method.
     pub method: Method,
-    /// Its path; `{name}` stands for a service's name.
+    /// Its path; `{name}` stands for the name of a service or a secret.
     pub path: &'static str,
     /// What it does, in a sentence.
     pub summary: &'static str,
@@ -246,6 +253,9 @@ const WISH: &[ProblemCode] = &[
     ProblemCode::StorageFailed,
 ];
 
+/// What looking at the secrets can be refused with.
+const SECRETS: &[ProblemCode] = &[ProblemCode::StorageFailed];
+
 const ACCEPTED: Answer = Answer::Whole(Form::of::<Accepted>());
 
 /// Every call, those for people first.
@@ -282,6 +292,7 @@ pub const CALLS: &[Call] = &[
             ProblemCode::NeedsScheduled,
             ProblemCode::NeedsItself,
             ProblemCode::NoRoom,
+            ProblemCode::SecretMissing,
             ProblemCode::StoppingAll,
         ],
         ..Call::change(
@@ -408,6 +419,55 @@ pub const CALLS: &[Call] = &[
         )
     },
     Call {
+        summary: "The secrets with revision and users; their values are never shown.",
+        own_problems: SECRETS,
+        ..Call::get(
+            Name::Secrets,
+            "/v1/secrets",
+            Answer::Whole(Form::of::<Vec<SecretStatus>>()),
+        )
+    },
+    Call {
+        summary: "Sets a secret. Instances take the value at their next start.",
+        takes: Some(Form::of::<SecretValue>()),
+        own_problems: &[
+            ProblemCode::SecretInvalid,
+            ProblemCode::SecretLocked,
+            ProblemCode::TooManySecrets,
+        ],
+        ..Call::change(
+            Name::SetSecret,
+            Method::Put,
+            "/v1/secrets/{name}",
+            Answer::Whole(Form::of::<SecretSet>()),
+        )
+    },
+    Call {
+        summary: "Removes a secret.",
+        query: Some(Form::of::<SecretRemoveQuery>()),
+        own_problems: &[ProblemCode::SecretUnknown, ProblemCode::SecretInUse],
+        ..Call::change(
+            Name::RemoveSecret,
+            Method::Delete,
+            "/v1/secrets/{name}",
+            Answer::Whole(Form::of::<SecretRemoved>()),
+        )
+    },
+    Call {
+        summary: "For agents: the value of a secret, for a program that is to start.",
+        access: Access::UnixSocket,
+        own_problems: &[
+            ProblemCode::SecretUnknown,
+            ProblemCode::SecretLocked,
+            ProblemCode::StorageFailed,
+        ],
+        ..Call::get(
+            Name::OpenSecret,
+            "/v1/secrets/{name}/value",
+            Answer::Whole(Form::of::<SecretValue>()),
+        )
+    },
+    Call {
         summary: "What happened behind a number, and with `follow` what happens.",
         query: Some(Form::of::<EventsQuery>()),
         ..Call::get(
@@ -523,6 +583,7 @@ impl Method {
         match self {
             Self::Get => "GET",
             Self::Post => "POST",
+            Self::Put => "PUT",
             Self::Delete => "DELETE",
         }
     }

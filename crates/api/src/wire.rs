@@ -12,10 +12,11 @@ use std::net::SocketAddr;
 
 use mainstay_ids::generation::GenerationError;
 use mainstay_ids::{
-    Attempt, ConsumerId, Generation, Incarnation, InstanceId, NodeName, ServiceName, Timestamp,
-    Version,
+    Attempt, ConsumerId, Generation, Incarnation, InstanceId, NodeName, SecretName, ServiceName,
+    Timestamp, Version,
 };
 use mainstay_model::routing::Unavailable;
+use mainstay_model::secret::SecretText;
 use mainstay_model::{Event, Exit, ServiceSpec};
 pub use mainstay_model::{InstanceState, ProblemCode, ServiceState};
 use schemars::JsonSchema;
@@ -90,6 +91,52 @@ pub struct Scale {
 pub struct Rollback {
     /// Which; `None` is the last one before the current that was wholly healthy.
     pub to: Option<Version>,
+}
+
+/// The value of a secret, on its way in, or out to the agent that starts an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecretValue {
+    /// The value.
+    pub value: SecretText,
+}
+
+/// What may stand behind `?` when a secret is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecretRemoveQuery {
+    /// Also if services name it.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// A secret was set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SecretSet {
+    /// How often it was set by now.
+    pub revision: u64,
+    /// The services that name it. Their instances take the value at their next start.
+    pub used_by: Vec<ServiceName>,
+}
+
+/// A secret was removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SecretRemoved {
+    /// The services that name it all the same: none of their instances can be started any more.
+    pub used_by: Vec<ServiceName>,
+}
+
+/// What is told of a secret: everything but its value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SecretStatus {
+    /// Its name.
+    pub name: SecretName,
+    /// How often it was set.
+    pub revision: u64,
+    /// When it was last set.
+    pub changed: Timestamp,
+    /// The services that name it.
+    pub used_by: Vec<ServiceName>,
 }
 
 /// A change was taken over.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use mainstay_ids::{InstanceId, NodeName, ServiceName, Version};
+use mainstay_ids::{InstanceId, NodeName, SecretName, ServiceName, Version};
 use mainstay_prove::Scenario;
 use mainstay_prove::load::Request;
 
@@ -116,6 +116,9 @@ pub(crate) enum Command {
         /// The file that `backup` made.
         file: PathBuf,
     },
+    /// Keep values that services get without their standing in a file.
+    #[command(subcommand)]
+    Secret(Secret),
     /// Break the running system on purpose under load, and report what clients saw.
     Prove(Prove),
     /// Check a service file, and tell all its problems at once.
@@ -143,6 +146,26 @@ pub(crate) enum Command {
     /// Mainstay's own processes; not for people.
     #[command(hide = true, subcommand)]
     Internal(Internal),
+}
+
+/// What to do with secrets. A service names one by `env = { DB_PASSWORD = "secret:NAME" }`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Secret {
+    /// Set a secret to what standard input holds, or to what is typed at the prompt.
+    Set {
+        /// Its name.
+        name: SecretName,
+    },
+    /// List the secrets; their values are never shown.
+    Ls,
+    /// Remove a secret that no service uses.
+    Rm {
+        /// Its name.
+        name: SecretName,
+        /// Also if services use it: none of their instances can be started any more.
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 #[derive(Debug, Args)]

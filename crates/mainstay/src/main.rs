@@ -12,6 +12,7 @@ mod command;
 mod follow;
 mod outcome;
 mod output;
+mod prompt;
 mod role;
 mod service_file;
 mod supervisor;
@@ -95,6 +96,7 @@ async fn run_online(place: &arguments::Place, command: Command) -> anyhow::Resul
         } => command::down::run(place, services, waiting).await,
         Command::Backup { file } => command::backup::run(place, file).await,
         Command::Restore { file } => command::restore::run(place, &file).await,
+        Command::Secret(secret) => command::secret::run(place, secret).await,
         Command::Prove(prove) => command::prove::run(place, prove).await,
         Command::Internal(_)
         | Command::Schema { .. }

@@ -17,6 +17,7 @@ pub mod problem;
 pub mod report;
 pub mod route;
 pub mod routing;
+pub mod secret;
 pub mod service;
 pub mod status;
 pub mod template;

@@ -33,6 +33,7 @@ mod past;
 mod publication;
 mod registry;
 mod safekeeping;
+mod secrets;
 mod takeover;
 mod token;
 mod views;
@@ -52,6 +53,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::centre::Centre;
 use crate::http::{Admission, Api, Listener};
 use crate::safekeeping::Copier;
+use crate::secrets::Secrets;
 use crate::token::Token;
 
 pub use crate::archive::StateError;
@@ -140,13 +142,15 @@ pub async fn run(options: Options, sockets: Sockets, stop: CancellationToken) ->
     // The listeners end first, so that every question that was let in gets its answer.
     let stop_listening = stop.child_token();
     let stop_centre = CancellationToken::new();
-    let router = Api::new(
+    let (copier, secrets) = (Copier::new(store), Secrets::of(&options.state));
+    let api = Api::new(
         handle,
-        Copier::new(store),
+        copier,
+        secrets,
         options.node,
         stop_listening.clone(),
-    )
-    .router();
+    );
+    let router = api.router();
     let mut serving = JoinSet::new();
     for listener in listeners {
         serving.spawn(listener.serve(router.clone(), admission.clone(), stop_listening.clone()));

@@ -11,6 +11,7 @@ pub(crate) mod restore;
 pub(crate) mod rollback;
 pub(crate) mod scale;
 pub(crate) mod schema;
+pub(crate) mod secret;
 pub(crate) mod status;
 pub(crate) mod up;
 pub(crate) mod validate;

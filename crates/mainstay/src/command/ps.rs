@@ -60,7 +60,7 @@ fn last_trouble(instance: &InstanceStatus) -> Option<String> {
 }
 
 /// How long ago `since` was, in whole seconds.
-fn age(since: Timestamp, now: Timestamp) -> String {
+pub(super) fn age(since: Timestamp, now: Timestamp) -> String {
     let seconds = now.0.saturating_sub(since.0) / 1000;
     mainstay_ids::duration::display(std::time::Duration::from_secs(seconds))
 }

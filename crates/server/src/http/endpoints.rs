@@ -25,9 +25,11 @@ use tokio_util::sync::CancellationToken;
 use super::admission::{Caller, Standing};
 use super::refusal::Refused;
 use super::request::{Asked, Json, Named};
+use super::secrets;
 use super::stream::{self, Beat, Follow, Wanted};
 use crate::handle::Handle;
 use crate::safekeeping::Copier;
+use crate::secrets::Secrets;
 use crate::views;
 
 /// How many answers may go on at a time: a gateway and an agent with their successors, some
@@ -43,26 +45,29 @@ const REASON_LEN_MAX: usize = 200;
 /// What the endpoints share.
 #[derive(Clone)]
 pub(crate) struct Api {
-    handle: Handle,
+    pub(super) handle: Handle,
+    pub(super) secrets: Secrets,
     copier: Copier,
     node: NodeName,
     stop: CancellationToken,
     streams: Arc<Semaphore>,
 }
 
-type Answered<T> = Result<Answer<T>, Refused>;
+pub(super) type Answered<T> = Result<Answer<T>, Refused>;
 
 impl Api {
     /// Endpoints that ask `handle`; streams end with `stop`.
     pub(crate) fn new(
         handle: Handle,
         copier: Copier,
+        secrets: Secrets,
         node: NodeName,
         stop: CancellationToken,
     ) -> Self {
         Self {
             handle,
             copier,
+            secrets,
             node,
             stop,
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
@@ -109,6 +114,7 @@ fn endpoint(call: &Call) -> MethodRouter<Api> {
     let method = match call.method {
         Method::Get => MethodFilter::GET,
         Method::Post => MethodFilter::POST,
+        Method::Put => MethodFilter::PUT,
         Method::Delete => MethodFilter::DELETE,
     };
     match call.name {
@@ -123,6 +129,10 @@ fn endpoint(call: &Call) -> MethodRouter<Api> {
         Name::Resume => on(method, resume),
         Name::Promote => on(method, promote),
         Name::Instances => on(method, instances),
+        Name::Secrets => on(method, secrets::list),
+        Name::SetSecret => on(method, secrets::set),
+        Name::RemoveSecret => on(method, secrets::remove),
+        Name::OpenSecret => on(method, secrets::value),
         Name::Events => on(method, events),
         Name::Shutdown => on(method, shutdown),
         Name::Backup => on(method, backup),
@@ -192,6 +202,7 @@ async fn instances(State(api): State<Api>) -> Answered<Vec<InstanceStatus>> {
 
 async fn apply(State(api): State<Api>, Json(apply): Json<Apply>) -> Answered<Applied> {
     let Apply { services, dry_run } = apply;
+    api.secrets.check(&services).await?;
     let declared = mainstay_control::Apply { services };
     let input = if dry_run {
         Input::DryRun(declared)

@@ -131,6 +131,10 @@ pub(crate) fn example(name: Name) -> (&'static str, Value) {
         Name::Status => ("/v1/status", Value::Null),
         Name::Services => ("/v1/services", Value::Null),
         Name::Instances => ("/v1/instances", Value::Null),
+        Name::Secrets => ("/v1/secrets", Value::Null),
+        Name::SetSecret => ("/v1/secrets/db", json!({ "value": "hunter2" })),
+        Name::OpenSecret => ("/v1/secrets/db/value", Value::Null),
+        Name::RemoveSecret => ("/v1/secrets/db?force=true", Value::Null),
         Name::OpenApi => ("/v1/openapi.json", Value::Null),
         Name::Events => ("/v1/events?after=0&follow=false", Value::Null),
         Name::Spec => ("/v1/services/orders/spec", Value::Null),
@@ -168,7 +172,7 @@ async fn every_call_answers_what_the_document_says() {
     // Reports first, so that routes are published; what ends services last.
     let rank = |call: &&Call| match call.name {
         Name::Report => 0,
-        Name::Remove => 2,
+        Name::Remove | Name::RemoveSecret => 2,
         Name::Shutdown => 3,
         _ => 1,
     };

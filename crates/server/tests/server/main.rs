@@ -14,4 +14,5 @@ mod kill;
 mod lifecycle;
 mod pretenders;
 mod safekeeping;
+mod secrets;
 mod watches;
