@@ -106,6 +106,9 @@ pub(crate) enum Command {
         #[command(flatten)]
         waiting: Waiting,
     },
+    /// Keep values that services get without their standing in a file.
+    #[command(subcommand)]
+    Secret(Secret),
     /// Copy what was declared and all numbers that were given to a new file, while everything runs.
     Backup {
         /// The file; by default `mainstay-backup-SECONDS.db` in this directory.
@@ -116,9 +119,6 @@ pub(crate) enum Command {
         /// The file that `backup` made.
         file: PathBuf,
     },
-    /// Keep values that services get without their standing in a file.
-    #[command(subcommand)]
-    Secret(Secret),
     /// Break the running system on purpose under load, and report what clients saw.
     Prove(Prove),
     /// Check a service file, and tell all its problems at once.

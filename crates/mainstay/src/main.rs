@@ -94,9 +94,9 @@ async fn run_online(place: &arguments::Place, command: Command) -> anyhow::Resul
             all: _,
             waiting,
         } => command::down::run(place, services, waiting).await,
+        Command::Secret(secret) => command::secret::run(place, secret).await,
         Command::Backup { file } => command::backup::run(place, file).await,
         Command::Restore { file } => command::restore::run(place, &file).await,
-        Command::Secret(secret) => command::secret::run(place, secret).await,
         Command::Prove(prove) => command::prove::run(place, prove).await,
         Command::Internal(_)
         | Command::Schema { .. }

@@ -142,15 +142,14 @@ pub async fn run(options: Options, sockets: Sockets, stop: CancellationToken) ->
     // The listeners end first, so that every question that was let in gets its answer.
     let stop_listening = stop.child_token();
     let stop_centre = CancellationToken::new();
-    let (copier, secrets) = (Copier::new(store), Secrets::of(&options.state));
-    let api = Api::new(
+    let router = Api::new(
         handle,
-        copier,
-        secrets,
+        Secrets::of(&options.state),
+        Copier::new(store),
         options.node,
         stop_listening.clone(),
-    );
-    let router = api.router();
+    )
+    .router();
     let mut serving = JoinSet::new();
     for listener in listeners {
         serving.spawn(listener.serve(router.clone(), admission.clone(), stop_listening.clone()));

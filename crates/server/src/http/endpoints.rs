@@ -59,15 +59,15 @@ impl Api {
     /// Endpoints that ask `handle`; streams end with `stop`.
     pub(crate) fn new(
         handle: Handle,
-        copier: Copier,
         secrets: Secrets,
+        copier: Copier,
         node: NodeName,
         stop: CancellationToken,
     ) -> Self {
         Self {
             handle,
-            copier,
             secrets,
+            copier,
             node,
             stop,
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
