@@ -114,10 +114,6 @@ impl Place {
         self.state.join("control")
     }
 
-    pub(crate) fn state(&self) -> &Path {
-        &self.state
-    }
-
     pub(crate) fn socket(&self) -> PathBuf {
         self.dir.join("api.sock")
     }
