@@ -1,7 +1,7 @@
 //! `mainstay plan FILE`: what `up` would do, and why. What that is, the control centre says.
 
 use mainstay_api::wire::{Applied, AppliedService, Apply};
-use mainstay_ids::duration;
+use mainstay_ids::{ServiceName, duration};
 use mainstay_model::report::Bytes;
 use mainstay_model::service::OnFailure;
 use mainstay_model::{Difference, MemoryOutlook, RolloutOutlook, ServiceOutlook, ServiceSpec};
@@ -117,9 +117,9 @@ fn steps(
     let needs: Vec<String> = outlook
         .needs
         .iter()
-        .map(|need| match need.ready {
-            true => format!("{} (ready)", need.service),
-            false => format!("{} (not ready)", need.service),
+        .map(|need| {
+            let ready = if need.ready { "ready" } else { "not ready" };
+            format!("{} ({ready})", need.service)
         })
         .collect();
     if !needs.is_empty() {
@@ -166,7 +166,7 @@ fn memory_line(memory: &MemoryOutlook) -> String {
     let mib = |bytes: u64| Bytes(bytes.next_multiple_of(1 << 20));
     let most = mib(memory.most_bytes);
     let node = memory.node_bytes.map(mib);
-    let names: Vec<&str> = memory.unlimited.iter().map(|name| name.as_str()).collect();
+    let names: Vec<&str> = memory.unlimited.iter().map(ServiceName::as_str).collect();
     let unlimited = match names.as_slice() {
         [] => String::new(),
         names => format!(
