@@ -15,6 +15,7 @@ impl World {
             return;
         }
         let mut broken = Vec::new();
+        let mut late = Vec::new();
         let mut ordered = std::mem::take(&mut self.judge.ordered);
         let before: std::collections::BTreeSet<_> =
             ordered.iter().map(|id| id.service.clone()).collect();
@@ -26,7 +27,19 @@ impl World {
                     ordered.remove(id);
                     continue;
                 }
-                PlannedAction::RunOnce | PlannedAction::Stop => continue,
+                PlannedAction::RunOnce => {
+                    let first = self.judge.ordered_once.insert(id.clone());
+                    let current = self.judge.last.services.get(&id.service);
+                    let content = self.judge.content(&id.service, planned.version);
+                    let before = content.is_some_and(|one| one.before == planned.spec.exec);
+                    if first && before && current.is_none_or(|one| one.version != planned.version) {
+                        let what =
+                            format!("{id} runs before {}, which is not wanted", planned.version);
+                        late.push(what);
+                    }
+                    continue;
+                }
+                PlannedAction::Stop => continue,
             }
             if !ordered.insert(id.clone()) || before.contains(&id.service) {
                 continue;
@@ -45,6 +58,9 @@ impl World {
         self.judge.ordered = ordered;
         for what in broken {
             self.breaks(Promise::NeedsFirst, what);
+        }
+        for what in late {
+            self.breaks(Promise::OneAtATime, what);
         }
     }
 
