@@ -1,5 +1,6 @@
 //! What may begin only when its time has come: needs, pauses.
 
+use mainstay_ids::ServiceName;
 use mainstay_model::event::{DrainReason, PlanReason};
 use mainstay_model::plan::PlannedAction;
 use mainstay_model::{Event, EventKind, ServiceState};
@@ -9,6 +10,39 @@ use crate::glance::Glance;
 use crate::world::World;
 
 impl World {
+    /// Who is held may start when one of each that it needs is ready; it may have to wait for memory
+    /// then, which holds even if they go.
+    pub(crate) fn judge_releases(&mut self, last: &Glance, events: &[Event]) {
+        for event in events {
+            if let EventKind::InstanceHeld { instance, .. } = &event.kind {
+                self.judge.ordered.remove(instance);
+            }
+            let EventKind::InstanceReleased { instance: id } = &event.kind else {
+                continue;
+            };
+            self.judge.ordered.insert(id.clone());
+            let shown = self.judge.last.instances.get(id);
+            let version = shown.map(|shown| shown.version);
+            let content = version.and_then(|version| self.judge.content(&id.service, version));
+            let missing = content.and_then(|spec| {
+                let mut needs = spec.needs.iter();
+                needs.find(|needed| !self.is_ready(last, needed)).cloned()
+            });
+            // What runs already was started by somebody else.
+            let runs = self.agent.running_attempt(id).is_some();
+            if let (Some(needed), false) = (missing, runs) {
+                let what = format!("{id} may start, and `{needed}` is not ready");
+                self.breaks(Promise::NeedsFirst, what);
+            }
+        }
+    }
+
+    /// Whether a service is ready, or was: it may go with the very input that lets another start.
+    fn is_ready(&self, last: &Glance, needed: &ServiceName) -> bool {
+        let mut kept = self.judge.last.kept(needed).chain(last.kept(needed));
+        kept.any(|(_, shown)| shown.is_ready())
+    }
+
     /// The first instance of a service is ordered to run when one of each that it needs is ready.
     pub(crate) fn judge_needs(&mut self, last: &Glance) {
         if !self.control.may_publish() {
@@ -23,10 +57,7 @@ impl World {
             let id = &planned.instance;
             match planned.action {
                 PlannedAction::Run => {}
-                PlannedAction::Hold => {
-                    ordered.remove(id);
-                    continue;
-                }
+                PlannedAction::Hold => continue,
                 PlannedAction::RunOnce => {
                     let first = self.judge.ordered_once.insert(id.clone());
                     let current = self.judge.last.services.get(&id.service);
@@ -44,12 +75,8 @@ impl World {
             if !ordered.insert(id.clone()) || before.contains(&id.service) {
                 continue;
             }
-            let ready = |needed| {
-                // It may go with the very input that lets the other start.
-                let mut kept = self.judge.last.kept(needed).chain(last.kept(needed));
-                kept.any(|(_, shown)| shown.is_ready())
-            };
-            let missing = planned.spec.needs.iter().find(|needed| !ready(needed));
+            let mut needs = planned.spec.needs.iter();
+            let missing = needs.find(|needed| !self.is_ready(last, needed));
             if let Some(needed) = missing {
                 broken.push(format!("{id} is to run, and `{needed}` is not ready"));
             }

@@ -190,6 +190,7 @@ impl World {
         self.judge_step(&before);
         self.judge_failures(events);
         self.judge_words();
+        self.judge_releases(&before, events);
         self.judge_needs(&before);
         self.judge_paused(&before, events);
     }
