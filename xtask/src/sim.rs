@@ -11,6 +11,10 @@ use serde_json::Value;
 use std::{fs, process::Stdio};
 
 #[derive(clap::Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch that people type"
+)]
 pub(crate) struct Arguments {
     /// How many seeds; a full campaign of 50000 replaces bench/results/sim.json
     #[arg(long, default_value_t = 500)]
@@ -55,14 +59,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut command = cargo::command();
     command.args(["run", "--release", "--quiet", "--locked"]);
     command.args(["--package", "mainstay-sim", "--"]);
-    match arguments.seed {
-        Some(seed) => {
-            command.arg("--seed").arg(seed.to_string());
-        }
-        None => {
-            command.arg("--seeds").arg(arguments.seeds.to_string());
-            command.arg("--from").arg(arguments.from.to_string());
-        }
+    if let Some(seed) = arguments.seed {
+        command.arg("--seed").arg(seed.to_string());
+    } else {
+        command.arg("--seeds").arg(arguments.seeds.to_string());
+        command.arg("--from").arg(arguments.from.to_string());
     }
     command.args(arguments.trace.then_some("--trace"));
     command.args(arguments.json.then_some("--json"));

@@ -2,8 +2,8 @@
 //!
 //! Pure: every decision is a function of explicit state, an input and a time that is handed in.
 //! Nothing here opens a socket or a file, reads a clock, draws a random number or starts a thread;
-//! where one is needed it is an argument. The simulation in `tests/` runs the very same code as the
-//! binary.
+//! where one is needed it is an argument. The simulation, `crates/sim`, runs the very same code as
+//! the binary.
 //!
 //! Start reading at [`Control`], the machine of a whole cluster of one node, with `LIFECYCLE.md`
 //! beside it for the pictures of an instance, a rollout and a drain. The agent uses [`health`] and

@@ -237,11 +237,12 @@ impl World {
         let services = &mut self.control.services();
         let steady = services.all(|service| service.state == ServiceState::Steady);
         steady
-            && self.judge.last.instances.keys().all(|id| {
-                self.agent
-                    .behaviour(id)
-                    .is_some_and(|behaviour| behaviour.is_good())
-            })
+            && self
+                .judge
+                .last
+                .instances
+                .keys()
+                .all(|id| self.agent.behaviour(id).is_some_and(Behaviour::is_good))
     }
 
     /// At rest, everything is as people want it.

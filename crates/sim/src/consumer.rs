@@ -172,6 +172,11 @@ impl Consumer {
         self.in_flight.clear();
     }
 
+    /// Whether it lives and can send to somebody.
+    pub fn has_routes(&self) -> bool {
+        !self.dead && self.tables.iter().any(Option::is_some)
+    }
+
     /// How a request of this consumer could still be at that process.
     pub fn can_reach(&self, id: &InstanceId, attempt: Attempt) -> Option<&'static str> {
         if self.dead {

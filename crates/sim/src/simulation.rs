@@ -1,9 +1,10 @@
 //! One run: a while in which everything goes wrong, then a calm in which all must come to rest.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 
 use mainstay_control::{Input, Settings};
-use mainstay_ids::ConsumerId;
+use mainstay_ids::{ConsumerId, Epoch};
 use mainstay_model::{Ack, Capacity, NodeReport, ServiceSpec};
 
 use crate::broken::{Broken, Promise};
@@ -93,6 +94,8 @@ pub(crate) struct Simulation {
     mishaps: Mishaps,
     reports: Vec<NodeReport>,
     words: Vec<Said>,
+    /// In which epoch each consumer said farewell.
+    farewell_epochs: BTreeMap<ConsumerId, Epoch>,
     /// What people declared so far.
     declared: Vec<ServiceSpec>,
 }
@@ -111,6 +114,7 @@ impl Simulation {
             reports: Vec::new(),
             words: Vec::new(),
             declared: Vec::new(),
+            farewell_epochs: BTreeMap::new(),
         }
     }
 
@@ -378,6 +382,8 @@ impl Simulation {
         self.world.consumers[at].leave();
         let id = self.world.consumers[at].id.clone();
         self.world.judge.farewells.insert(id.clone());
+        let epoch = self.world.control.routing().generation.epoch;
+        self.farewell_epochs.insert(id.clone(), epoch);
         id
     }
 
@@ -457,7 +463,14 @@ impl Simulation {
                 self.hand_in(Input::Ack(ack));
             }
             Said::Farewell(id) => {
-                self.hand_in(Input::Farewell(id));
+                // Whoever sent it is dead. Its connection, if it waited over a restart, was there
+                // before its successor's.
+                let epoch = self.world.control.routing().generation.epoch;
+                let mut all = self.world.consumers.iter();
+                let followed = all.any(|one| one.id.name == id.name && one.id != id);
+                if !followed || self.farewell_epochs.get(&id) == Some(&epoch) {
+                    self.hand_in(Input::Farewell(id));
+                }
             }
             Said::Joined(id) => self.join(&id),
         }

@@ -189,9 +189,12 @@ impl Workplace {
         let manifest = fs::read_to_string(tree::root().join("Cargo.toml"))?;
         let members: Vec<&str> = manifest
             .lines()
-            .map(|line| match line.starts_with("members") {
-                true => "members = [\"crates/*\"]",
-                false => line,
+            .map(|line| {
+                if line.starts_with("members") {
+                    "members = [\"crates/*\"]"
+                } else {
+                    line
+                }
             })
             .collect();
         fs::write(root.join("Cargo.toml"), members.join("\n"))?;
@@ -219,9 +222,9 @@ impl Workplace {
         // The planted bugs make code that is never reached.
         build.env("RUSTFLAGS", "-Awarnings");
         build.args(["build", "--offline", "--quiet", "--package", "mainstay-sim"]);
-        let built = build.output().context("cannot start cargo")?;
-        if !built.status.success() {
-            let text = String::from_utf8_lossy(&built.stderr);
+        let output = build.output().context("cannot start cargo")?;
+        if !output.status.success() {
+            let text = String::from_utf8_lossy(&output.stderr);
             let error = text.lines().find(|line| line.starts_with("error"));
             let error = error.unwrap_or("it does not build");
             return Ok(Verdict::Void(error.to_owned()));

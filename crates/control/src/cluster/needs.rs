@@ -89,8 +89,11 @@ impl Service {
             let needed = spec.limits.memory_bytes.unwrap_or(0);
             instance.start = match before {
                 Start::Allowed => continue,
-                // Somebody else started it: it has its memory already.
-                Start::Held | Start::Queued if instance.standing.running().is_some() => {
+                // Somebody else started it: it has its memory already. Of one that the last report
+                // lacks, as after a reboot, nothing may run.
+                Start::Held | Start::Queued
+                    if instance.standing.running().is_some() && instance.missed == 0 =>
+                {
                     Start::Allowed
                 }
                 Start::Held if !step.supply.missing(&spec.needs).is_empty() => continue,

@@ -61,7 +61,7 @@ impl Service {
         for instance in self.instances.values_mut() {
             let before = matches!(instance.duty, Duty::Before { .. });
             let superseded = instance.version != current;
-            if before && superseded && instance.is_kept() && instance.start == Start::Held {
+            if before && superseded && instance.is_kept() && instance.start != Start::Allowed {
                 instance.stop(step);
             }
         }

@@ -315,16 +315,23 @@ impl Service {
         }
     }
 
+    /// Whether the wanted version may not be in force yet, not even with no instances: they could be
+    /// wanted later.
+    fn is_unprepared(&self) -> bool {
+        match &self.course {
+            Course::RollingOut(rollout) => rollout.stage == Stage::Before,
+            Course::Failed { .. } => self.base().is_none(),
+            Course::Settled | Course::Removing => false,
+        }
+    }
+
     /// Ends the rollout if all is as wanted, and remembers which version was wholly ready.
     fn conclude(&mut self, name: &ServiceName, step: &mut Step<'_>) {
+        if self.is_unprepared() {
+            return;
+        }
         let started = match &self.course {
             Course::Removing => return,
-            // No number of instances makes it whole: they could be wanted later, unprepared.
-            Course::RollingOut(Rollout {
-                stage: Stage::Before,
-                ..
-            }) => return,
-            Course::Failed { .. } if self.base().is_none() => return,
             Course::Settled => None,
             Course::RollingOut(Rollout { started, .. }) | Course::Failed { started } => {
                 Some(*started)

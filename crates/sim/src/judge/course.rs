@@ -31,6 +31,8 @@ pub(crate) struct Course {
     admitted: BTreeSet<Version>,
     /// The latest time of day at which a run of the schedule was planned.
     ran_at: Option<Timestamp>,
+    /// Whether the last rollout has failed and stays as it is.
+    failed: bool,
     /// Instances that were planned.
     planned: BTreeSet<u64>,
 }
@@ -60,12 +62,18 @@ impl World {
         };
         let mut course = self.judge.courses.remove(&service).unwrap_or_default();
         match &event.kind {
-            EventKind::RolloutResumed { .. } => course.befores = 0,
+            EventKind::RolloutResumed { .. } => {
+                course.befores = 0;
+                // What has failed begins anew, and no more as a way back.
+                course.goes_back &= !course.failed;
+                course.failed = false;
+            }
             EventKind::RolloutStarted { .. } => {
                 course.begin();
                 course.befores = 0;
                 course.ran_at = None;
                 course.goes_back = false;
+                course.failed = false;
             }
             EventKind::RollbackStarted { from, to, asked } => {
                 course.begin();
@@ -73,10 +81,14 @@ impl World {
                     self.judge_way_back(&service, &course, *from, *to);
                 }
                 course.goes_back = true;
+                course.failed = false;
+            }
+            EventKind::RolloutPaused { .. } => {
+                course.failed = true;
+                course.begin();
             }
             EventKind::Scaled { .. }
             | EventKind::RolloutFinished { .. }
-            | EventKind::RolloutPaused { .. }
             | EventKind::RemovalStarted => course.begin(),
             EventKind::InstancePlanned {
                 instance,
@@ -94,10 +106,12 @@ impl World {
                     self.breaks(Promise::NothingTwice, what);
                 }
             }
-            EventKind::BeforeFinished { version, exit, .. } => {
-                if *exit == Some(Exit::Code(0)) {
-                    course.prepared.insert(*version);
-                }
+            EventKind::BeforeFinished {
+                version,
+                exit: Some(Exit::Code(0)),
+                ..
+            } => {
+                course.prepared.insert(*version);
             }
             EventKind::Removed => {
                 course.prepared.clear();

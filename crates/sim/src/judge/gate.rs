@@ -1,5 +1,6 @@
 //! What may begin only when its time has come: needs, pauses.
 
+use mainstay_ids::ServiceName;
 use mainstay_model::event::{DrainReason, PlanReason};
 use mainstay_model::plan::PlannedAction;
 use mainstay_model::{Event, EventKind, ServiceState};
@@ -9,12 +10,46 @@ use crate::glance::Glance;
 use crate::world::World;
 
 impl World {
+    /// Who is held may start when one of each that it needs is ready; it may have to wait for memory
+    /// then, which holds even if they go.
+    pub(crate) fn judge_releases(&mut self, last: &Glance, events: &[Event]) {
+        for event in events {
+            if let EventKind::InstanceHeld { instance, .. } = &event.kind {
+                self.judge.ordered.remove(instance);
+            }
+            let EventKind::InstanceReleased { instance: id } = &event.kind else {
+                continue;
+            };
+            self.judge.ordered.insert(id.clone());
+            let shown = self.judge.last.instances.get(id);
+            let version = shown.map(|shown| shown.version);
+            let content = version.and_then(|version| self.judge.content(&id.service, version));
+            let missing = content.and_then(|spec| {
+                let mut needs = spec.needs.iter();
+                needs.find(|needed| !self.is_ready(last, needed)).cloned()
+            });
+            // What runs already was started by somebody else.
+            let runs = self.agent.running_attempt(id).is_some();
+            if let (Some(needed), false) = (missing, runs) {
+                let what = format!("{id} may start, and `{needed}` is not ready");
+                self.breaks(Promise::NeedsFirst, what);
+            }
+        }
+    }
+
+    /// Whether a service is ready, or was: it may go with the very input that lets another start.
+    fn is_ready(&self, last: &Glance, needed: &ServiceName) -> bool {
+        let mut kept = self.judge.last.kept(needed).chain(last.kept(needed));
+        kept.any(|(_, shown)| shown.is_ready())
+    }
+
     /// The first instance of a service is ordered to run when one of each that it needs is ready.
     pub(crate) fn judge_needs(&mut self, last: &Glance) {
         if !self.control.may_publish() {
             return;
         }
         let mut broken = Vec::new();
+        let mut late = Vec::new();
         let mut ordered = std::mem::take(&mut self.judge.ordered);
         let before: std::collections::BTreeSet<_> =
             ordered.iter().map(|id| id.service.clone()).collect();
@@ -22,21 +57,26 @@ impl World {
             let id = &planned.instance;
             match planned.action {
                 PlannedAction::Run => {}
-                PlannedAction::Hold => {
-                    ordered.remove(id);
+                PlannedAction::Hold => continue,
+                PlannedAction::RunOnce => {
+                    let first = self.judge.ordered_once.insert(id.clone());
+                    let current = self.judge.last.services.get(&id.service);
+                    let content = self.judge.content(&id.service, planned.version);
+                    let before = content.is_some_and(|one| one.before == planned.spec.exec);
+                    if first && before && current.is_none_or(|one| one.version != planned.version) {
+                        let what =
+                            format!("{id} runs before {}, which is not wanted", planned.version);
+                        late.push(what);
+                    }
                     continue;
                 }
-                PlannedAction::RunOnce | PlannedAction::Stop => continue,
+                PlannedAction::Stop => continue,
             }
             if !ordered.insert(id.clone()) || before.contains(&id.service) {
                 continue;
             }
-            let ready = |needed| {
-                // It may go with the very input that lets the other start.
-                let mut kept = self.judge.last.kept(needed).chain(last.kept(needed));
-                kept.any(|(_, shown)| shown.is_ready())
-            };
-            let missing = planned.spec.needs.iter().find(|needed| !ready(needed));
+            let mut needs = planned.spec.needs.iter();
+            let missing = needs.find(|needed| !self.is_ready(last, needed));
             if let Some(needed) = missing {
                 broken.push(format!("{id} is to run, and `{needed}` is not ready"));
             }
@@ -45,6 +85,9 @@ impl World {
         self.judge.ordered = ordered;
         for what in broken {
             self.breaks(Promise::NeedsFirst, what);
+        }
+        for what in late {
+            self.breaks(Promise::OneAtATime, what);
         }
     }
 

@@ -24,14 +24,14 @@ use crate::told::{Told, Wish};
 use crate::world::World;
 use course::Course;
 
-/// What is remembered of an instance while the machine shows it.
+/// What is remembered of an instance while the machine shows it; all in milliseconds.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Record {
-    pub(crate) planned_ms: u64,
+    pub(crate) planned: u64,
     /// When its drain began.
-    pub(crate) drained_ms: Option<u64>,
+    pub(crate) drained: Option<u64>,
     /// When the time of its drain began to run for the present control centre.
-    pub(crate) timed_ms: Option<u64>,
+    pub(crate) timed: Option<u64>,
 }
 
 /// What the judge remembers.
@@ -43,6 +43,8 @@ pub(crate) struct Judge {
     once: BTreeSet<InstanceId>,
     /// Instances that were ordered to run.
     ordered: BTreeSet<InstanceId>,
+    /// Instances that were ordered to run to their end.
+    ordered_once: BTreeSet<InstanceId>,
     pub(crate) records: BTreeMap<InstanceId, Record>,
     contents: BTreeMap<(ServiceName, Version), Rc<ServiceSpec>>,
     pub(crate) epoch: Epoch,
@@ -134,7 +136,7 @@ impl Judge {
         self.awaits_report = !self.last.instances.is_empty();
         self.remember(now);
         for record in self.records.values_mut() {
-            record.timed_ms = record.timed_ms.map(|_| now);
+            record.timed = record.timed.map(|_| now);
         }
     }
 
@@ -144,15 +146,15 @@ impl Judge {
         records.retain(|id, _| last.instances.contains_key(id));
         for (id, shown) in &last.instances {
             let record = records.entry(id.clone()).or_insert(Record {
-                planned_ms: now,
+                planned: now,
                 ..Record::default()
             });
-            if !shown.is_going() {
-                record.drained_ms = None;
-                record.timed_ms = None;
+            if shown.is_going() {
+                record.drained.get_or_insert(now);
+                record.timed.get_or_insert(now);
             } else {
-                record.drained_ms.get_or_insert(now);
-                record.timed_ms.get_or_insert(now);
+                record.drained = None;
+                record.timed = None;
             }
             if shown.attempt.is_none() {
                 // Nothing of it is known any more, so its attempts count anew.
@@ -188,6 +190,7 @@ impl World {
         self.judge_step(&before);
         self.judge_failures(events);
         self.judge_words();
+        self.judge_releases(&before, events);
         self.judge_needs(&before);
         self.judge_paused(&before, events);
     }

@@ -8,6 +8,7 @@ use mainstay_model::routing::EndpointHealth;
 use mainstay_model::{Event, NodePlan, Routing};
 
 use crate::broken::Promise;
+use crate::glance::Shown;
 use crate::told::{Health, Word};
 use crate::world::World;
 
@@ -45,7 +46,7 @@ impl World {
                     && health == Some(endpoint.health)
             });
             let kept = self.judge.last.instances.get(id);
-            if !fits || !kept.is_some_and(|shown| shown.is_kept()) {
+            if !fits || !kept.is_some_and(Shown::is_kept) {
                 broken.push(format!(
                     "{endpoint:?} is listed, it is {kept:?}, told {word:?}"
                 ));

@@ -15,7 +15,7 @@ impl World {
         };
         let drain = self.drain_ms(id, shown.version);
         let record = self.judge.records.get(id);
-        let began = record.and_then(|record| record.drained_ms);
+        let began = record.and_then(|record| record.drained);
         began.is_some_and(|began| self.now_ms >= began + drain)
     }
 
@@ -70,6 +70,15 @@ impl World {
             }
             if view.presence == Presence::Live && view.silent > CONSUMER_LEASE {
                 broken.push(format!("{who} is silent for {:?} and live", view.silent));
+            }
+        }
+        let waited_for = |name: &str| {
+            let mut all = self.control.consumers(now);
+            all.any(|view| view.consumer.name == name && view.presence != Presence::Gone)
+        };
+        for consumer in &self.consumers {
+            if consumer.has_routes() && !waited_for(&consumer.id.name) {
+                broken.push(format!("{} has routes and is not waited for", consumer.id));
             }
         }
         for what in broken {

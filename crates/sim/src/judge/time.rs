@@ -31,7 +31,7 @@ impl World {
                 }
                 (InstanceState::Draining, _) => {
                     let record = self.judge.records.get(id);
-                    let began = record.and_then(|record| record.timed_ms);
+                    let began = record.and_then(|record| record.timed);
                     let due = began.map(|began| began + self.drain_ms(id, shown.version));
                     if due.is_some_and(|due| due < self.now_ms) {
                         broken.push(format!("{id} was to be told to stop at {due:?} ms"));
@@ -70,7 +70,7 @@ impl World {
             };
             let content = self.judge.content(&instance.service, *version);
             let deadline = content.map_or(0, |spec| spec.rollout.deadline.as_millis() as u64);
-            let planned = self.judge.records.get(instance).map(|one| one.planned_ms);
+            let planned = self.judge.records.get(instance).map(|one| one.planned);
             if planned.is_some_and(|planned| self.now_ms < planned + deadline) {
                 let what = format!("{instance} was planned at {planned:?} and is called late");
                 self.breaks(Promise::NotTooSoon, what);
