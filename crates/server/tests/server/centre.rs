@@ -119,6 +119,10 @@ impl Place {
     }
 
     /// The state directory.
+    pub(crate) fn state(&self) -> &Path {
+        &self.state
+    }
+
     pub(crate) fn client(&self) -> Client {
         Client::unix(&self.socket())
     }
