@@ -23,6 +23,8 @@ mod load;
 pub(crate) mod machine;
 #[cfg(feature = "bench")]
 mod node;
+#[cfg(feature = "bench")]
+mod store;
 
 use anyhow::{Result, bail};
 #[cfg(feature = "bench")]
@@ -48,6 +50,8 @@ enum Name {
     Gateway,
     /// What Mainstay itself needs on one machine, and how fast it serves
     Node,
+    /// Durable transactions of the control centre's store
+    Store,
 }
 
 impl Name {
@@ -56,6 +60,7 @@ impl Name {
             Self::Failure => "failure",
             Self::Gateway => "gateway",
             Self::Node => "node",
+            Self::Store => "store",
         }
     }
 }
@@ -119,6 +124,7 @@ async fn measure(name: Name, run: &mut frame::Run) -> Result<()> {
         Name::Failure => failure::run(run).await,
         Name::Gateway => gateway::run(run).await,
         Name::Node => node::run(run).await,
+        Name::Store => store::run(run).await,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use mainstay_api::client::Client;
 use mainstay_ids::Instant;
 use mainstay_kernel::Spawn;
 use mainstay_kernel::cgroup::{Mounted, Tree, Unusable};
@@ -40,6 +41,8 @@ pub(crate) struct Context {
     pub(crate) cgroups: Result<Tree, Unusable>,
     pub(crate) ports: Ports,
     pub(crate) shim: ShimProgram,
+    /// Who hands out secrets.
+    pub(crate) secrets: Client,
     pub(crate) adoption: Adoption,
     /// Which start of the machine this is; `None` if that cannot be told.
     pub(crate) boot: Option<BootId>,
@@ -49,7 +52,12 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    pub(crate) fn new(state: PathBuf, shim: ShimProgram, stop: CancellationToken) -> Self {
+    pub(crate) fn new(
+        state: PathBuf,
+        shim: ShimProgram,
+        secrets: Client,
+        stop: CancellationToken,
+    ) -> Self {
         let cgroups = Mounted::detect().usable();
         if let Err(reason) = &cgroups {
             tracing::info!(%reason, "no cgroups: what an instance leaves behind is found by its parent and its environment, and no service with `limits` can be started");
@@ -59,6 +67,7 @@ impl Context {
             cgroups,
             ports: Ports::new(),
             shim,
+            secrets,
             adoption: Adoption::On,
             boot: boot(),
             clock: Clock::start(),

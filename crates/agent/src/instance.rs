@@ -24,6 +24,7 @@ use std::time::Duration;
 use mainstay_control::restart::{Restart, Retry};
 use mainstay_ids::{Attempt, InstanceId, Instant};
 use mainstay_kernel::Pidfd;
+use mainstay_model::report::CrashLooping;
 use mainstay_model::{Exit, InstanceReport, Phase, PlannedAction, PlannedInstance, StartFailure};
 use tokio::sync::{mpsc, watch};
 
@@ -33,6 +34,7 @@ use crate::groups;
 use crate::logs;
 use crate::ports::Port;
 use crate::record::{AttemptSpec, Cause, RunDir};
+use crate::secrets::SecretRefused;
 use live::{Live, Shim};
 
 /// How often a shim that has not told yet whether its program runs is looked at again. It takes a
@@ -245,6 +247,10 @@ impl Instance {
             Ok(None) => State::Undecided,
             Err(refused) => {
                 let failure = refused.failure();
+                // What runs once is tried once: whoever planned it decides about another.
+                if failure == StartFailure::SecretsAway && !self.runs_once() {
+                    return self.wait_for_secrets(attempt, &refused);
+                }
                 tracing::warn!(instance = %self.planned.instance, attempt = attempt.0, error = %crate::chain(&refused), "cannot start");
                 let spec = Box::new(self.unstarted(attempt));
                 State::Ended {
@@ -254,6 +260,26 @@ impl Instance {
                     boot: Boot::This,
                 }
             }
+        }
+    }
+
+    /// It is no end of the instance's own, and passes as soon as the control centre is back: neither
+    /// the delays between ends grow by it, nor does it count as a crash loop.
+    fn wait_for_secrets(&self, attempt: Attempt, refused: &Refused) -> State {
+        let exit = Exit::NotStarted(StartFailure::SecretsAway);
+        let told = self.told.as_ref().map(|report| &report.phase);
+        if !matches!(told, Some(Phase::BackingOff { exit: last, .. }) if *last == exit) {
+            tracing::warn!(instance = %self.planned.instance, attempt = attempt.0, error = %crate::chain(refused), "waits for its secrets");
+        }
+        State::BackingOff {
+            spec: Box::new(self.unstarted(attempt)),
+            exit,
+            retry: Retry {
+                until: self.context.clock.now().after(BLOCKED_LOOK),
+                delay: BLOCKED_LOOK,
+                crash_looping: CrashLooping::No,
+            },
+            release: Release::Due,
         }
     }
 
@@ -534,6 +560,8 @@ enum Refused {
     #[error("no port is free")]
     NoFreePort,
     #[error(transparent)]
+    Secret(#[from] SecretRefused),
+    #[error(transparent)]
     Limit(#[from] groups::LimitRefused),
     #[error("its specification cannot be filled in")]
     Address(#[from] crate::launch::AddressUnknown),
@@ -555,6 +583,7 @@ impl Refused {
     fn failure(&self) -> StartFailure {
         match self {
             Self::NoFreePort => StartFailure::NoFreePort,
+            Self::Secret(refused) => refused.failure(),
             Self::Limit(refused) => refused.failure(),
             Self::Earlier(_) | Self::Write { .. } => StartFailure::StateDirectory,
             Self::Address(_) => StartFailure::System(rustix::io::Errno::DESTADDRREQ.raw_os_error()),

@@ -38,6 +38,7 @@ mod node;
 mod ports;
 mod probe;
 mod record;
+mod secrets;
 mod shim;
 #[cfg(test)]
 mod tests;
@@ -113,8 +114,9 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
         Arc::clone(&reached),
         stop.clone(),
     ));
+    let secrets = client.clone();
     let report = tokio::spawn(link::report(client, reports, reached, stop.clone()));
-    let mut context = Context::new(state, shim, stop.clone());
+    let mut context = Context::new(state, shim, secrets, stop.clone());
     context.adoption = adoption;
     let node = Node::adopt(node, incarnation, context).await?;
     let result = node.run(plans, reports_end).await;

@@ -33,6 +33,7 @@ use crate::launch;
 use crate::record::{
     AttemptSpec, Cause, ExitRecord, FORMAT, RecordError, Reserved, RunDir, ShimRecord,
 };
+use crate::secrets::Secrets;
 use end::Ending;
 use log::Log;
 use memory::MemoryWatch;
@@ -42,6 +43,9 @@ pub(crate) const LOCK: &str = "lock";
 
 /// The name of the pipe that the shim closes once there is something to read for the agent.
 pub(crate) const STARTED: &str = "started";
+
+/// The name of the memory with the values that are handed to the program only.
+pub(crate) const SECRETS: &str = "secrets";
 
 /// The exit status of a shim that could not make its files (`EX_IOERR` of `sysexits.h`).
 pub(crate) const CANNOT_WRITE: u8 = 74;
@@ -81,10 +85,16 @@ pub fn shim_main(spec: &Path) -> ExitCode {
 
 fn run(spec_path: &Path) -> Result<(), Error> {
     // The lock is held for the life of this process, the other until the start is decided.
-    let (started, _lock): (Vec<_>, Vec<_>) = inherit::take()?
+    let (started, rest): (Vec<_>, Vec<_>) = inherit::take()?
         .into_iter()
         .partition(|(name, _)| name == STARTED);
+    let (secrets, _lock): (Vec<_>, Vec<_>) =
+        rest.into_iter().partition(|(name, _)| name == SECRETS);
     let system = |attempted| move |source| Error::System { attempted, source };
+    let secrets = match secrets.into_iter().next() {
+        Some((_, fd)) => Secrets::read(fd).map_err(system("read the secrets"))?,
+        None => Secrets::default(),
+    };
     let directory = RunDir::around(spec_path);
     let spec = directory.spec()?.ok_or(Error::NoSpec)?;
     // Only for process lists.
@@ -109,7 +119,10 @@ fn run(spec_path: &Path) -> Result<(), Error> {
         told_dropped: 0,
         memory,
     };
-    let (exit, cause) = match shim.start() {
+    let started_program = shim.start(&secrets);
+    // From here on only the program has them.
+    drop(secrets);
+    let (exit, cause) = match started_program {
         Ok((child, output)) => {
             drop(started);
             shim.watch(&signals, &child, output)
@@ -143,12 +156,12 @@ enum Phase {
 
 impl Shim {
     /// Starts the program. On failure nothing of it is left and the log says why.
-    fn start(&mut self) -> Result<(Child, File), StartFailure> {
+    fn start(&mut self, secrets: &Secrets) -> Result<(Child, File), StartFailure> {
         let (output, write_end) = pipe_with(PipeFlags::CLOEXEC)
             .map_err(|errno| self.refuse(errno_failure(errno), errno))?;
         rustix::io::ioctl_fionbio(&output, true)
             .map_err(|errno| self.refuse(errno_failure(errno), errno))?;
-        let child = self.spawn(&write_end)?;
+        let child = self.spawn(&write_end, secrets)?;
         drop(write_end);
         let record = self.shim_record(&child).and_then(|record| {
             self.files.publish_shim(&record)?;
@@ -174,7 +187,7 @@ impl Shim {
         }
     }
 
-    fn spawn(&mut self, output: &OwnedFd) -> Result<Child, StartFailure> {
+    fn spawn(&mut self, output: &OwnedFd, secrets: &Secrets) -> Result<Child, StartFailure> {
         let groups = self.spec.cgroup.iter().chain(&self.spec.limiting);
         let procs: io::Result<Vec<OwnedFd>> = groups.map(|path| Cgroup::at(path).procs()).collect();
         let procs = match procs {
@@ -188,9 +201,11 @@ impl Shim {
             Ok(account) => account,
             Err(error) => return Err(self.refuse(StartFailure::User, error)),
         };
-        let child = spawn_of(&self.spec, account, &procs)
-            .output(output.as_fd())
-            .start();
+        let mut program = spawn_of(&self.spec, account, &procs).output(output.as_fd());
+        for (name, value) in secrets.variables() {
+            program = program.variable(name, value);
+        }
+        let child = program.start();
         child.map_err(|error| {
             let failure = launch::failure(&self.spec.launch.program, &error);
             let Some(barrier) = launch::shut_out(&self.spec, failure) else {

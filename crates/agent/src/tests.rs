@@ -9,6 +9,7 @@ mod link;
 mod once;
 mod probes;
 mod reboot;
+mod secrets;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use mainstay_api::client::Client;
 use mainstay_ids::{Attempt, Generation, Incarnation, InstanceId, ServiceName, Version};
 use mainstay_kernel::procfs::{self, Liveness, Stat};
 use mainstay_model::service::{
@@ -83,6 +85,7 @@ impl State {
         let mut context = Context::new(
             self.path.clone(),
             self.shim.clone(),
+            Client::unix(&self.path.join("api.sock")),
             CancellationToken::new(),
         );
         if self.cgroups == Cgroups::None {

@@ -4,13 +4,14 @@
 use std::borrow::Cow;
 
 use mainstay_model::routing::Farewell;
-use mainstay_model::{Ack, NodePlan, NodeReport, ProblemCode, Routing, ServiceSpec};
+use mainstay_model::{Ack, NodePlan, NodeReport, ProblemCode, Routing, ServiceSpec, Why};
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use crate::wire::{
-    Accepted, Applied, Apply, EventLine, EventsQuery, InstanceStatus, PlanQuery, Rollback,
-    RoutesQuery, Scale, ServiceStatus, Status,
+    Accepted, Applied, Apply, Backup, EventLine, EventsQuery, InstanceStatus, PlanQuery, Rollback,
+    RoutesQuery, Scale, SecretRemoveQuery, SecretRemoved, SecretSet, SecretStatus, SecretValue,
+    ServiceStatus, Status, WhyQuery,
 };
 
 /// A call's name; whoever answers calls matches over it.
@@ -28,8 +29,15 @@ pub enum Name {
     Resume,
     Promote,
     Instances,
+    Secrets,
+    SetSecret,
+    RemoveSecret,
+    OpenSecret,
     Events,
+    WhyService,
+    WhyInstance,
     Shutdown,
+    Backup,
     OpenApi,
     WatchRoutes,
     Acknowledge,
@@ -45,6 +53,8 @@ pub enum Method {
     Get,
     /// Changes something, or tells something.
     Post,
+    /// Puts something in its place.
+    Put,
     /// Takes something away.
     Delete,
 }
@@ -126,7 +136,7 @@ pub struct Call {
     pub name: Name,
     /// Its method.
     pub method: Method,
-    /// Its path; `{name}` stands for a service's name.
+    /// Its path; `{name}` stands for the name of a service, an instance or a secret.
     pub path: &'static str,
     /// What it does, in a sentence.
     pub summary: &'static str,
@@ -245,6 +255,9 @@ const WISH: &[ProblemCode] = &[
     ProblemCode::StorageFailed,
 ];
 
+/// What looking at the secrets can be refused with.
+const SECRETS: &[ProblemCode] = &[ProblemCode::StorageFailed];
+
 const ACCEPTED: Answer = Answer::Whole(Form::of::<Accepted>());
 
 /// Every call, those for people first.
@@ -281,6 +294,7 @@ pub const CALLS: &[Call] = &[
             ProblemCode::NeedsScheduled,
             ProblemCode::NeedsItself,
             ProblemCode::NoRoom,
+            ProblemCode::SecretMissing,
             ProblemCode::StoppingAll,
         ],
         ..Call::change(
@@ -407,6 +421,55 @@ pub const CALLS: &[Call] = &[
         )
     },
     Call {
+        summary: "The secrets with revision and users; their values are never shown.",
+        own_problems: SECRETS,
+        ..Call::get(
+            Name::Secrets,
+            "/v1/secrets",
+            Answer::Whole(Form::of::<Vec<SecretStatus>>()),
+        )
+    },
+    Call {
+        summary: "Sets a secret. Instances take the value at their next start.",
+        takes: Some(Form::of::<SecretValue>()),
+        own_problems: &[
+            ProblemCode::SecretInvalid,
+            ProblemCode::SecretLocked,
+            ProblemCode::TooManySecrets,
+        ],
+        ..Call::change(
+            Name::SetSecret,
+            Method::Put,
+            "/v1/secrets/{name}",
+            Answer::Whole(Form::of::<SecretSet>()),
+        )
+    },
+    Call {
+        summary: "Removes a secret.",
+        query: Some(Form::of::<SecretRemoveQuery>()),
+        own_problems: &[ProblemCode::SecretUnknown, ProblemCode::SecretInUse],
+        ..Call::change(
+            Name::RemoveSecret,
+            Method::Delete,
+            "/v1/secrets/{name}",
+            Answer::Whole(Form::of::<SecretRemoved>()),
+        )
+    },
+    Call {
+        summary: "For agents: the value of a secret, for a program that is to start.",
+        access: Access::UnixSocket,
+        own_problems: &[
+            ProblemCode::SecretUnknown,
+            ProblemCode::SecretLocked,
+            ProblemCode::StorageFailed,
+        ],
+        ..Call::get(
+            Name::OpenSecret,
+            "/v1/secrets/{name}/value",
+            Answer::Whole(Form::of::<SecretValue>()),
+        )
+    },
+    Call {
         summary: "What happened behind a number, and with `follow` what happens.",
         query: Some(Form::of::<EventsQuery>()),
         ..Call::get(
@@ -416,9 +479,39 @@ pub const CALLS: &[Call] = &[
         )
     },
     Call {
+        summary: "Why a service is as it is, or was at a moment: the decisions, the newest first.",
+        query: Some(Form::of::<WhyQuery>()),
+        own_problems: &[ProblemCode::ServiceUnknown],
+        ..Call::get(
+            Name::WhyService,
+            "/v1/why/services/{name}",
+            Answer::Whole(Form::of::<Why>()),
+        )
+    },
+    Call {
+        summary: "Why an instance is as it is: the decisions, the newest first.",
+        own_problems: &[ProblemCode::InstanceUnknown],
+        ..Call::get(
+            Name::WhyInstance,
+            "/v1/why/instances/{name}",
+            Answer::Whole(Form::of::<Why>()),
+        )
+    },
+    Call {
         summary: "Drains and stops everything; what was declared is kept for the next start.",
         own_problems: &[ProblemCode::StoppingAll],
         ..Call::change(Name::Shutdown, Method::Post, "/v1/shutdown", ACCEPTED)
+    },
+    Call {
+        summary: "Copies the control centre's state, as of one moment, to a new file in the state \
+                  directory; `mainstay backup` takes it from there.",
+        access: Access::UnixSocket,
+        ..Call::change(
+            Name::Backup,
+            Method::Post,
+            "/v1/backup",
+            Answer::Whole(Form::of::<Backup>()),
+        )
     },
     Call {
         summary: "This description of the API.",
@@ -511,6 +604,7 @@ impl Method {
         match self {
             Self::Get => "GET",
             Self::Post => "POST",
+            Self::Put => "PUT",
             Self::Delete => "DELETE",
         }
     }

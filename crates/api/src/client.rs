@@ -185,6 +185,19 @@ impl Client {
         self.call(Method::POST, path, encoded.into()).await
     }
 
+    /// Puts `body` at `path`.
+    pub async fn put<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+    ) -> Result<T, Error> {
+        let encoded = serde_json::to_vec(body).map_err(|source| Error::Answer {
+            call: format!("PUT {path}"),
+            source,
+        })?;
+        self.call(Method::PUT, path, encoded.into()).await
+    }
+
     /// Deletes what is at `path`.
     pub async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
         self.call(Method::DELETE, path, Bytes::new()).await

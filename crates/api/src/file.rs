@@ -3,7 +3,7 @@
 //!
 //! The file's tree is walked key by key in the order of the file, with nothing that stops at the
 //! first mistake. A key that nobody asks for is refused, a wrong type never becomes a default.
-//! Start reading at [`read`]; then `service` (the keys), `walk` (how a table is read), [`problem`]
+//! Start reading at [`read`]; then `service` (the keys), `walk` (how a table is read), `problem`
 //! (what is told), `schema` (the same keys for editors and for the reference page).
 
 mod across;

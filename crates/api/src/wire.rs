@@ -12,12 +12,14 @@ use std::net::SocketAddr;
 
 use mainstay_ids::generation::GenerationError;
 use mainstay_ids::{
-    Attempt, ConsumerId, Generation, Incarnation, InstanceId, NodeName, ServiceName, Timestamp,
-    Version,
+    Attempt, ConsumerId, Generation, Incarnation, InstanceId, NodeName, SecretName, ServiceName,
+    Timestamp, Version,
 };
 use mainstay_model::routing::Unavailable;
-use mainstay_model::{Event, Exit, ServiceSpec};
+use mainstay_model::secret::SecretText;
+use mainstay_model::{Cron, Event, Exit, ServiceSpec};
 pub use mainstay_model::{InstanceState, ProblemCode, ServiceState};
+use mainstay_model::{MemoryOutlook, ServiceOutlook};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +51,9 @@ pub struct Applied {
     /// What the user should know, each a sentence.
     #[serde(default)]
     pub notes: Vec<String>,
+    /// For a dry run: the memory that all services may need then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemoryOutlook>,
 }
 
 /// What became of one service's declaration.
@@ -60,6 +65,9 @@ pub struct AppliedService {
     pub version: Version,
     /// What the declaration changes.
     pub change: Change,
+    /// For a dry run: what would differ, and by which steps it would be brought about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outlook: Option<ServiceOutlook>,
 }
 
 /// What a declaration changes.
@@ -92,6 +100,52 @@ pub struct Rollback {
     pub to: Option<Version>,
 }
 
+/// The value of a secret, on its way in, or out to the agent that starts an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecretValue {
+    /// The value.
+    pub value: SecretText,
+}
+
+/// What may stand behind `?` when a secret is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecretRemoveQuery {
+    /// Also if services name it.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// A secret was set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SecretSet {
+    /// How often it was set by now.
+    pub revision: u64,
+    /// The services that name it. Their instances take the value at their next start.
+    pub used_by: Vec<ServiceName>,
+}
+
+/// A secret was removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SecretRemoved {
+    /// The services that name it all the same: none of their instances can be started any more.
+    pub used_by: Vec<ServiceName>,
+}
+
+/// What is told of a secret: everything but its value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SecretStatus {
+    /// Its name.
+    pub name: SecretName,
+    /// How often it was set.
+    pub revision: u64,
+    /// When it was last set.
+    pub changed: Timestamp,
+    /// The services that name it.
+    pub used_by: Vec<ServiceName>,
+}
+
 /// A change was taken over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Accepted {
@@ -100,6 +154,16 @@ pub struct Accepted {
     /// What the user should know, each a sentence.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+}
+
+/// A copy of the control centre's state was made, in a file of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Backup {
+    /// The file, below the state directory. Whoever asked takes it away; what is left for an
+    /// hour is removed.
+    pub file: String,
+    /// Its length.
+    pub bytes: u64,
 }
 
 /// The whole at a glance.
@@ -174,6 +238,31 @@ pub struct ServiceStatus {
     /// What its rollout waits for, if one is under way.
     #[serde(default)]
     pub wait: Option<mainstay_model::event::Wait>,
+    /// Where it is in its schedule, if it has one.
+    #[serde(default)]
+    pub schedule: Option<ScheduleStatus>,
+}
+
+/// Where a service is in its schedule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ScheduleStatus {
+    /// The schedule, as in the service file.
+    pub cron: Cron,
+    /// When it runs next; `None`: that is not decided yet.
+    pub next: Option<Timestamp>,
+    /// The last run that has ended.
+    pub last: Option<LastRun>,
+}
+
+/// A run of a schedule that has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LastRun {
+    /// Which instance it was.
+    pub instance: InstanceId,
+    /// How it ended; `None`: it was not started.
+    pub exit: Option<Exit>,
+    /// When that was known.
+    pub ended: Timestamp,
 }
 
 /// One instance.
@@ -202,6 +291,20 @@ pub struct InstanceStatus {
     /// Why its last probe failed; `None` if it passed, or none has ended yet.
     #[serde(default)]
     pub probe_failure: Option<String>,
+    /// When the next attempt is due, while none runs.
+    #[serde(default)]
+    pub again_at: Option<Timestamp>,
+    /// What has to be there before it starts, if that is not: services or memory.
+    #[serde(default)]
+    pub wait: Option<mainstay_model::event::Wait>,
+}
+
+/// The query of `/v1/why/services/{name}`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WhyQuery {
+    /// Not how it is, but how it was at this moment, as far as that was known.
+    pub at: Option<Timestamp>,
 }
 
 /// The query of `/v1/watch/routes`.

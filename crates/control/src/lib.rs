@@ -17,11 +17,14 @@ pub mod balance;
 mod cluster;
 pub mod health;
 pub mod restart;
+pub mod why;
 
 pub use cluster::Control;
 pub use cluster::consumers::{CONSUMER_LEASE, Presence};
 pub use cluster::contract::{
     AcknowledgedDrain, Apply, Change, Clock, Input, Note, Refusal, Reply, ServiceChange, Settings,
 };
-pub use cluster::snapshot::{RestoreError, SNAPSHOT_FORMAT, Snapshot};
-pub use cluster::views::{ConsumerView, InstanceView, NodeView, ServiceView};
+pub use cluster::snapshot::{RestoreError, SNAPSHOT_FORMAT, Seen, Snapshot};
+pub use cluster::views::{
+    ConsumerView, DrainView, InstanceView, LastRun, NodeView, ScheduleView, ServiceView,
+};

@@ -36,6 +36,7 @@ pub(crate) struct Line<'a> {
     pub(crate) host: Option<&'a HeaderValue>,
     pub(crate) uri: &'a Uri,
     pub(crate) status: u16,
+    pub(crate) service: Option<&'a str>,
     pub(crate) instance: Option<&'a HeaderValue>,
     pub(crate) reason: Option<&'static str>,
     pub(crate) tries: u32,
@@ -168,6 +169,9 @@ fn write_line(out: &mut Vec<u8>, second: &str, ms: u64, line: &Line<'_>) {
     }
     let path = line.uri.path_and_query().map_or("", |path| path.as_str());
     write_text(out, "path", path.as_bytes());
+    if let Some(service) = line.service {
+        write_text(out, "service", service.as_bytes());
+    }
     if let Some(instance) = line.instance {
         write_text(out, "instance", instance.as_bytes());
     }
@@ -294,6 +298,7 @@ mod tests {
                 host,
                 uri: &Uri::from_static("/x?y=1"),
                 status: 200,
+                service: Some("orders"),
                 instance: None,
                 reason: Some("no-route"),
                 tries: 2,
@@ -311,6 +316,7 @@ mod tests {
             .collect();
         assert_eq!(lines.len(), 2);
         assert_eq!(lines[0]["us"], 1500);
+        assert_eq!(lines[0]["service"], "orders");
         assert_eq!(lines[0]["path"], "/x?y=1");
         assert_eq!(lines[1]["host"], "a\"\\\u{ff}\t");
         assert_eq!(lines[0]["time"].as_str().map(str::len), Some(24));

@@ -32,6 +32,8 @@ pub(crate) struct Visit {
     pub(crate) started: Instant,
     pub(crate) status: Option<u16>,
     pub(crate) reason: Option<Reason>,
+    /// The service to which it belongs, once that is known.
+    pub(crate) service: Option<Rc<str>>,
     pub(crate) endpoint: Option<Rc<LocalEndpoint>>,
     pub(crate) tries: u32,
     pub(crate) bytes: u64,
@@ -49,6 +51,7 @@ impl Drop for Visit {
             host: self.host.as_ref(),
             uri: &self.uri,
             status: self.status.unwrap_or(CLIENT_WENT_AWAY),
+            service: self.service.as_deref(),
             instance: self
                 .endpoint
                 .as_ref()

@@ -174,6 +174,7 @@ impl Errand {
         let Some(service) = find(&view, visit) else {
             return Step::Refused(no_route(visit));
         };
+        visit.service = Some(Rc::clone(&service.label));
         let sent = worker.clock.now();
         // From here to the begin of the flight there must be no await.
         let chosen = service.choose(sent, worker.random(), &self.failed);

@@ -27,6 +27,7 @@ pub(crate) async fn answer(client: Rc<Client>, mut request: Request<Incoming>) -
         host: None,
         status: None,
         reason: None,
+        service: None,
         endpoint: None,
         tries: 0,
         bytes: 0,

@@ -128,14 +128,14 @@ impl Refusal {
             Some(service) => format!("service `{service}` did not answer"),
             None => "this request cannot be answered".to_owned(),
         };
+        let id = id.to_str().unwrap_or("?");
         let remedy = match (self.reason, &self.service) {
             (Reason::BadRequest, _) => "change the request.".to_owned(),
-            (_, Some(service)) => format!("`mainstay status {service}` shows why."),
+            (_, Some(_)) => format!("`mainstay why request {id}` tells why."),
             (_, None) => {
                 "`mainstay status` lists the services with their hosts and paths.".to_owned()
             }
         };
-        let id = id.to_str().unwrap_or("?");
         let what = &self.what;
         Bytes::from(format!(
             "{status}: {subject}: {what}.\nWhat to do: {remedy}\nRequest id: {id}\n"

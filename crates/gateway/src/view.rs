@@ -70,6 +70,10 @@ impl View {
             balance.borrow_mut().update(now, listed);
             services.push(Rc::new(LocalService {
                 name: service.name.clone(),
+                label: known.map_or_else(
+                    || Rc::from(service.name.as_str()),
+                    |known| Rc::clone(&known.label),
+                ),
                 unavailable: service.unavailable,
                 endpoints: snapshot,
                 balance,
@@ -111,6 +115,8 @@ impl View {
 /// One service as one worker sees it.
 pub(crate) struct LocalService {
     pub(crate) name: ServiceName,
+    /// Its name, for whoever outlives this view without keeping it.
+    pub(crate) label: Rc<str>,
     pub(crate) unavailable: Option<Unavailable>,
     /// The endpoints of this view's table.
     pub(crate) endpoints: Vec<Rc<LocalEndpoint>>,

@@ -314,7 +314,7 @@ fn an_instance_that_has_no_endpoint_is_explained_with_the_remedy() {
         assert_eq!(reply.header("retry-after"), Some("1"));
         assert!(reply.text().contains(text), "{}", reply.text());
         assert!(
-            reply.text().contains("`mainstay status orders`"),
+            reply.text().contains("`mainstay why request "),
             "{}",
             reply.text()
         );
@@ -707,6 +707,7 @@ fn the_access_log_has_a_line_for_every_request() {
     for (at, line) in lines.iter().enumerate() {
         assert_eq!(line["id"], format!("id-{at}"));
         assert_eq!(line["status"], 200);
+        assert_eq!(line["service"], "orders");
         assert_eq!(line["instance"], "orders-2");
         assert_eq!(line["bytes"], 3);
         assert_eq!(line["path"], "/\"x");

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use mainstay_ids::{InstanceId, NodeName, ServiceName, Version};
+use mainstay_ids::{InstanceId, NodeName, SecretName, ServiceName, Version};
 use mainstay_prove::Scenario;
 use mainstay_prove::load::Request;
 
@@ -58,6 +58,11 @@ pub(crate) enum Command {
     Dev(Dev),
     /// Declare the services of FILE and wait until they are in force.
     Up(Up),
+    /// Say what `up` would do with FILE, and why; nothing is changed.
+    Plan {
+        /// The service file.
+        file: PathBuf,
+    },
     /// List the instances.
     Ps {
         /// Only this service's.
@@ -72,6 +77,8 @@ pub(crate) enum Command {
     Logs(Logs),
     /// Print what was decided and why.
     Events(Events),
+    /// Say why a service, an instance or the answer to a request is as it is.
+    Why(Why),
     /// Set how many instances of a service are wanted, and wait until they are ready.
     Scale {
         /// Which service.
@@ -92,6 +99,25 @@ pub(crate) enum Command {
         #[command(flatten)]
         waiting: Waiting,
     },
+    /// Stop the rollout of a service where it is.
+    Pause {
+        /// Which service.
+        service: ServiceName,
+    },
+    /// Let a paused rollout go on, or begin a failed one anew, and wait until it is in force.
+    Resume {
+        /// Which service.
+        service: ServiceName,
+        #[command(flatten)]
+        waiting: Waiting,
+    },
+    /// Let the version of the canaries replace the old one, and wait until it is in force.
+    Promote {
+        /// Which service.
+        service: ServiceName,
+        #[command(flatten)]
+        waiting: Waiting,
+    },
     /// Take services down: drain, stop and forget them.
     Down {
         /// Which services; none: every one, if `--all` says so.
@@ -105,6 +131,19 @@ pub(crate) enum Command {
         all: bool,
         #[command(flatten)]
         waiting: Waiting,
+    },
+    /// Keep values that services get without their standing in a file.
+    #[command(subcommand)]
+    Secret(Secret),
+    /// Copy what was declared and all numbers that were given to a new file, while everything runs.
+    Backup {
+        /// The file; by default `mainstay-backup-SECONDS.db` in this directory.
+        file: Option<PathBuf>,
+    },
+    /// Put a copy that `backup` made in the place of the state, while no Mainstay runs here.
+    Restore {
+        /// The file that `backup` made.
+        file: PathBuf,
     },
     /// Break the running system on purpose under load, and report what clients saw.
     Prove(Prove),
@@ -133,6 +172,26 @@ pub(crate) enum Command {
     /// Mainstay's own processes; not for people.
     #[command(hide = true, subcommand)]
     Internal(Internal),
+}
+
+/// What to do with secrets. A service names one by `env = { DB_PASSWORD = "secret:NAME" }`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Secret {
+    /// Set a secret to what standard input holds, or to what is typed at the prompt.
+    Set {
+        /// Its name.
+        name: SecretName,
+    },
+    /// List the secrets; their values are never shown.
+    Ls,
+    /// Remove a secret that no service uses.
+    Rm {
+        /// Its name.
+        name: SecretName,
+        /// Also if services use it: none of their instances can be started any more.
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -176,7 +235,7 @@ pub(crate) enum Switch {
 pub(crate) struct Up {
     /// The service file.
     pub(crate) file: PathBuf,
-    /// Only say what would change.
+    /// Only say what would change, as `mainstay plan` does.
     #[arg(long)]
     pub(crate) dry_run: bool,
     #[command(flatten)]
@@ -246,6 +305,22 @@ pub(crate) struct Events {
     /// Only events after this number; those of them that are no longer kept are told as a gap.
     #[arg(long, value_name = "N")]
     pub(crate) after: Option<u64>,
+}
+
+/// What is asked about. Two words: `request ID`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+For instance:
+  mainstay why orders          what its rollout waits for, why it went back, why it is degraded
+  mainstay why orders-3        why it was started again, why it gets no requests
+  mainstay why request ID      why a request got its answer; the id is in its header x-request-id")]
+pub(crate) struct Why {
+    /// A service, an instance, or the word `request`.
+    #[arg(value_name = "SERVICE|INSTANCE|request")]
+    pub(crate) of: String,
+    /// The id of the request.
+    #[arg(value_name = "ID")]
+    pub(crate) id: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -12,6 +12,7 @@ mod command;
 mod follow;
 mod outcome;
 mod output;
+mod prompt;
 mod role;
 mod service_file;
 mod supervisor;
@@ -74,10 +75,12 @@ async fn run_online(place: &arguments::Place, command: Command) -> anyhow::Resul
     match command {
         Command::Dev(dev) => supervisor::dev::run(place, dev).await,
         Command::Up(up) => command::up::run(place, &up).await,
+        Command::Plan { file } => command::plan::run(place, &file).await,
         Command::Ps { service } => command::ps::run(place, service).await,
         Command::Status { service } => command::status::run(place, service).await,
         Command::Logs(logs) => command::logs::run(place, &logs).await,
         Command::Events(events) => command::events::run(place, &events).await,
+        Command::Why(why) => command::why::run(place, why).await,
         Command::Scale {
             service,
             instances,
@@ -88,11 +91,21 @@ async fn run_online(place: &arguments::Place, command: Command) -> anyhow::Resul
             to,
             waiting,
         } => command::rollback::run(place, service, to, waiting).await,
+        Command::Pause { service } => command::rollout::pause(place, service).await,
+        Command::Resume { service, waiting } => {
+            command::rollout::resume(place, service, waiting).await
+        }
+        Command::Promote { service, waiting } => {
+            command::rollout::promote(place, service, waiting).await
+        }
         Command::Down {
             services,
             all: _,
             waiting,
         } => command::down::run(place, services, waiting).await,
+        Command::Secret(secret) => command::secret::run(place, secret).await,
+        Command::Backup { file } => command::backup::run(place, file).await,
+        Command::Restore { file } => command::restore::run(place, &file).await,
         Command::Prove(prove) => command::prove::run(place, prove).await,
         Command::Internal(_)
         | Command::Schema { .. }

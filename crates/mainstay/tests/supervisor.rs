@@ -134,10 +134,10 @@ fn system_why_a_process_does_not_start_is_told_once_where_the_user_looks() {
         },
     );
     let log = running.spawned().log();
-    let state = running.state().join("control").join("state.json");
+    let state = running.state().join("control").join("state.db");
     let (state, run) = (state.display(), run.display());
     let reason =
-        format!("state file `{state}` is missing although `{run}` names instances (web-1)");
+        format!("state database `{state}` is missing although `{run}` names instances (web-1)");
     assert_eq!(log.matches(&reason).count(), 1, "{log}");
     assert!(log.contains("put the file back"), "{log}");
     // Nobody answers the wish to stop the instances; a second one does not wait for that.
@@ -248,8 +248,10 @@ fn system_ctrl_c_without_a_control_centre_says_what_it_waits_for_and_does_not_wa
     running.dev(&[file.to_str().unwrap()]);
     running.wait_until_steady();
     let pid = running.instances().unwrap()[0].pid.unwrap();
-    let state = running.state().join("control").join("state.json");
-    fs::write(&state, "nonsense").unwrap();
+    let state = running.state().join("control").join("state.db");
+    fs::write(&state, "nonsense".repeat(1000)).unwrap();
+    // The newest commits are there, and may be all that it needs.
+    fs::remove_file(state.with_extension("db-wal")).unwrap();
     let [server] = processes(running.state(), "server")[..] else {
         panic!("one control centre runs");
     };

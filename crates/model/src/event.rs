@@ -139,6 +139,12 @@ pub enum EventKind {
         instance: InstanceId,
         attempt: Attempt,
         exit: Exit,
+        /// Why its last probe failed, if it did.
+        #[serde(default)]
+        probe_failure: Option<String>,
+        /// When its agent starts the next attempt, if it said so.
+        #[serde(default)]
+        again_at: Option<Timestamp>,
     },
     /// An instance ends again and again soon after its start.
     InstanceCrashLooping { instance: InstanceId, attempts: u32 },

@@ -10,19 +10,25 @@
 extern crate alloc;
 
 pub mod cron;
+pub mod difference;
 pub mod event;
 pub mod limits;
+pub mod outlook;
 pub mod plan;
 pub mod problem;
 pub mod report;
 pub mod route;
 pub mod routing;
+pub mod secret;
 pub mod service;
 pub mod status;
 pub mod template;
+pub mod why;
 
 pub use cron::Cron;
+pub use difference::{Difference, differences};
 pub use event::{Event, EventKind};
+pub use outlook::{MemoryOutlook, NeedOutlook, Outlook, RolloutOutlook, ServiceOutlook};
 pub use plan::{NodePlan, PlannedAction, PlannedInstance};
 pub use problem::ProblemCode;
 pub use report::{
@@ -33,3 +39,4 @@ pub use routing::{Ack, Endpoint, InFlight, Routing, ServiceRoutes};
 pub use service::ServiceSpec;
 pub use status::{InstanceState, ServiceState};
 pub use template::Template;
+pub use why::{Reason, Topic, Why};

@@ -95,14 +95,20 @@ impl ServiceSpec {
 }
 
 impl ServiceSpec {
+    /// They are set last in an instance's environment, and so must not stand for what is Mainstay's:
+    /// by that, an instance's processes are found and ended.
     fn check_secrets(&self) -> Result<(), SpecError> {
-        let few = self.secrets.len() <= ENV_MAX;
-        hold(few, "secrets", "at most 256 variables")?;
+        let few = self.env.len() + self.secrets.len() <= ENV_MAX;
+        hold(few, "secrets", "at most 256 variables together with `env`")?;
         for name in self.secrets.keys() {
             let named = !name.is_empty() && !name.contains('=') && is_text(name);
-            hold(named, "secrets", "variables whose names have no `=`")?;
-            let once = !self.env.contains_key(name);
-            hold(once, "secrets", "variables that are not in `env` as well")?;
+            let own = !name.starts_with("MAINSTAY_") && name != "HOST" && name != "PORT";
+            let expected = "variables of their own: not HOST, PORT, MAINSTAY_ or one of `env`";
+            hold(
+                named && own && !self.env.contains_key(name),
+                "secrets",
+                expected,
+            )?;
         }
         Ok(())
     }

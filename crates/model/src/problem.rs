@@ -89,6 +89,8 @@ codes! {
         NodeUnknown: "node-unknown", 404, "`mainstay status --json` names the nodes";
         /// There is no such service.
         ServiceUnknown: "service-unknown", 404, "`mainstay status` lists the services";
+        /// There is no such instance, and nothing is remembered of it.
+        InstanceUnknown: "instance-unknown", 404, "`mainstay ps` lists the instances";
         /// A name stands twice in one declaration.
         ServiceDeclaredTwice: "service-declared-twice", 422, "leave one of the two out";
         /// The service is being taken down.
@@ -131,6 +133,18 @@ codes! {
         VersionUnknown: "version-unknown", 404, "`mainstay status --json` lists the versions of each service";
         /// The version is the current one.
         VersionCurrent: "version-current", 409, "nothing is left to do; `mainstay status` shows it";
+        /// There is no such secret.
+        SecretUnknown: "secret-unknown", 404, "`mainstay secret ls` lists those that there are";
+        /// A specification names a secret that does not exist.
+        SecretMissing: "secret-missing", 422, "set it by `mainstay secret set NAME`, and declare it again; `mainstay dev` starts without a file, too";
+        /// The value cannot be handed to a program.
+        SecretInvalid: "secret-invalid", 400, "send a text of 1 byte to 32 KiB without NUL";
+        /// Services name the secret.
+        SecretInUse: "secret-in-use", 409, "declare these services without it first, or say --force";
+        /// There are as many secrets as may be.
+        TooManySecrets: "too-many-secrets", 409, "remove one that is not used any more";
+        /// The secret cannot be opened: its key is missing, damaged or another one.
+        SecretLocked: "secret-locked", 409, "put the right `secrets.key` back, or remove every secret and set it anew";
         /// Everything is being stopped.
         StoppingAll: "stopping-all", 409, "start Mainstay again first";
         /// The disk has no room for the state.

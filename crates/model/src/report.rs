@@ -248,7 +248,8 @@ impl fmt::Display for LimitObstacle {
 }
 
 /// Bytes as people write them, with the largest unit that is exact.
-struct Bytes(u64);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bytes(pub u64);
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -221,11 +221,13 @@ impl Paper {
             service: orders(),
             version,
             change,
+            outlook: None,
         }];
         Applied {
             services,
             event: before,
             notes: Vec::new(),
+            memory: None,
         }
     }
 
@@ -248,6 +250,7 @@ impl Paper {
             slo: None,
             versions: Vec::new(),
             wait: None,
+            schedule: None,
         }]
     }
 
@@ -264,6 +267,8 @@ impl Paper {
             since: None,
             last_exit: None,
             probe_failure: None,
+            again_at: None,
+            wait: None,
         };
         self.copies.iter().map(status).collect()
     }

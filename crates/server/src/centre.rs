@@ -30,17 +30,17 @@ use mainstay_api::wire::{Problem, ProblemCode};
 use mainstay_control::{Clock, Control, Input, Refusal, Reply, RestoreError, Settings, Snapshot};
 use mainstay_ids::{self as ids, Epoch, InstanceId, NodeName, ServiceName, Timestamp};
 use mainstay_model::Event;
-use mainstay_store::{OpenError, STATE_FILE, SaveError};
+use mainstay_store::{Failure as StorageFailure, SqliteStore, StoreError};
 use tokio::sync::mpsc;
-use tokio::task::JoinError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::archive::Archive;
+use crate::archive::{Archive, STATE_DB, StateError, is_there};
 use crate::chronicle::{Chronicle, Scribe};
 use crate::handle::{Ask, Asked, Handle, INBOX_LEN, Look};
 use crate::history::History;
 use crate::publication::Publication;
+use crate::registry::SaveError;
 use crate::views::View;
 use crate::{EarlierStop, Options};
 
@@ -57,8 +57,7 @@ const WAKE_PAUSE: Duration = Duration::from_millis(1);
 pub(crate) struct Centre {
     control: Control,
     durability: Durability,
-    /// `None` only while a thread writes.
-    archive: Option<Archive>,
+    archive: Archive,
     history: History,
     /// To the task that writes the history.
     scribe: mpsc::Sender<Vec<Arc<Event>>>,
@@ -85,11 +84,11 @@ enum Durability {
 pub enum StartError {
     /// The state cannot be opened.
     #[error(transparent)]
-    Open(#[from] OpenError),
+    State(Box<StateError>),
     /// There is no state, and yet there are instances: somebody took the file away. A new beginning
     /// would stop them as unknown, and gateways would refuse its routes as older than theirs.
     #[error(
-        "state file `{path}` is missing although `{run}` names instances ({instances}): put the \
+        "state database `{path}` is missing although `{run}` names instances ({instances}): put the \
          file back, or, to begin with no services, stop those instances (SIGTERM to the shim that \
          each `shim.json` there names) and empty that directory"
     )]
@@ -126,6 +125,14 @@ pub enum StartError {
     Epoch(#[source] SaveError),
 }
 
+/// Why a control centre that ran cannot go on. What is on disk is whole.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The thread that writes the state ended: it panicked.
+    #[error("the thread that writes the state failed")]
+    WriterEnded,
+}
+
 /// Everything that one turn takes in.
 #[derive(Default)]
 struct Batch {
@@ -144,14 +151,23 @@ fn address_seed(state: &Path) -> u32 {
 
 impl Centre {
     /// Opens the state, and makes the new epoch durable before anybody can see it.
-    pub(crate) fn open(options: &Options) -> Result<(Self, Handle, Scribe), StartError> {
+    pub(crate) async fn open(
+        options: &Options,
+    ) -> Result<(Self, Handle, Scribe, Arc<SqliteStore>), StartError> {
         let start = Instant::now();
         let settings = Settings {
             acknowledged_drain: options.acknowledged_drain,
             address_seed: address_seed(&options.state),
         };
         let directory = options.state.join("control");
-        let (mut archive, snapshot) = Archive::open(&directory)?;
+        let (state, run) = (directory.join(STATE_DB), options.state.join("run"));
+        // Before anything is made: the next start must find it missing, too.
+        if !is_there(&directory) {
+            refuse_if_forgotten(&state, &run)?;
+        }
+        let opened = Archive::open(&directory).await;
+        let opened = opened.map_err(|error| StartError::State(Box::new(error)))?;
+        let (mut archive, snapshot, store) = (opened.archive, opened.snapshot, opened.store);
         let last = snapshot.as_ref().map_or(0, Snapshot::last_event);
         let clock = read_clock(start);
         // Each incarnation began one epoch at most, so whatever was published has a smaller one, even
@@ -159,7 +175,8 @@ impl Centre {
         let epoch = Epoch(options.incarnation.0);
         let mut control = match snapshot {
             None => {
-                refuse_if_forgotten(&directory.join(STATE_FILE), &options.state.join("run"))?;
+                // The database is there and empty: somebody began it, or emptied it.
+                refuse_if_forgotten(&state, &run)?;
                 Control::at_epoch(epoch, options.node.clone(), settings)
             }
             Some(mut snapshot) => {
@@ -178,6 +195,7 @@ impl Centre {
         }
         archive
             .save(&control.snapshot())
+            .await
             .map_err(StartError::Epoch)?;
         let (sender, inbox) = mpsc::channel(INBOX_LEN);
         let publication = Publication::new();
@@ -189,7 +207,7 @@ impl Centre {
         let centre = Self {
             control,
             durability: Durability::Kept,
-            archive: Some(archive),
+            archive,
             history,
             scribe: to_scribe,
             publication,
@@ -199,11 +217,11 @@ impl Centre {
             node: options.node.clone(),
             entry: options.entry.clone(),
         };
-        Ok((centre, handle, scribe))
+        Ok((centre, handle, scribe, store))
     }
 
-    /// Runs until `stop`. The error is the panic of the thread that wrote to disk.
-    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), JoinError> {
+    /// Runs until `stop`.
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), RunError> {
         self.step(Batch::default()).await?;
         loop {
             let wake_at = self.wake_at();
@@ -254,7 +272,7 @@ impl Centre {
         wake.map(|wake| wake.max(soonest))
     }
 
-    async fn step(&mut self, batch: Batch) -> Result<(), JoinError> {
+    async fn step(&mut self, batch: Batch) -> Result<(), RunError> {
         let Batch { inputs, looks } = batch;
         let clock = read_clock(self.start);
         if self
@@ -298,7 +316,7 @@ impl Centre {
     }
 
     /// Saves if there is something to save, and if it is time to try. `Err`: the disk refused.
-    async fn make_durable(&mut self, wished: bool) -> Result<Result<(), SaveError>, JoinError> {
+    async fn make_durable(&mut self, wished: bool) -> Result<Result<(), SaveError>, RunError> {
         let changed = self.control.snapshot_changed();
         let now = Instant::now();
         let due = match self.durability {
@@ -308,8 +326,12 @@ impl Centre {
         if !due {
             return Ok(Ok(()));
         }
-        let snapshot = self.control.snapshot();
-        let saved = self.write(move |archive| archive.save(&snapshot)).await?;
+        // There is no deadline: a write cannot be called back, and those who wait for its outcome
+        // have one of their own.
+        let saved = self.archive.save(&self.control.snapshot()).await;
+        if let Err(SaveError::Store(StoreError::Closed)) = saved {
+            return Err(RunError::WriterEnded);
+        }
         let took = now.elapsed();
         if took > SAVE_SLOW {
             tracing::warn!(?took, "the disk is slow to take the state");
@@ -385,25 +407,6 @@ impl Centre {
             place.send(self.history.take_unrecorded());
         }
     }
-
-    /// Lends the archive to a thread that may block. There is no deadline: a write cannot be called
-    /// back, and those who wait for its outcome have one of their own.
-    async fn write<T: Send + 'static>(
-        &mut self,
-        work: impl FnOnce(&mut Archive) -> T + Send + 'static,
-    ) -> Result<T, JoinError> {
-        let mut archive = self
-            .archive
-            .take()
-            .expect("a panicked write ended the loop");
-        let written = tokio::task::spawn_blocking(move || {
-            let outcome = work(&mut archive);
-            (archive, outcome)
-        });
-        let (archive, outcome) = written.await?;
-        self.archive = Some(archive);
-        Ok(outcome)
-    }
 }
 
 /// Refuses to begin with nothing where instances are on record.
@@ -449,18 +452,29 @@ fn problem(refusal: &Refusal) -> Problem {
 fn refused_by_disk(error: &SaveError) -> Problem {
     use std::error::Error as _;
     let code = match error {
-        SaveError::Disk { source, .. } => match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ProblemCode::StorageFull,
-            io::ErrorKind::ReadOnlyFilesystem => ProblemCode::StorageReadOnly,
-            _ => ProblemCode::StorageFailed,
+        SaveError::Store(StoreError::Storage(failure)) => match failure {
+            StorageFailure::Full { .. } => ProblemCode::StorageFull,
+            StorageFailure::ReadOnly { .. } => ProblemCode::StorageReadOnly,
+            StorageFailure::Busy { .. }
+            | StorageFailure::Damaged { .. }
+            | StorageFailure::Io { .. }
+            | StorageFailure::Statement { .. }
+            | StorageFailure::Closed { .. } => ProblemCode::StorageFailed,
         },
-        SaveError::Encode(_) => ProblemCode::StorageFailed,
+        SaveError::Store(_)
+        | SaveError::TooLarge { .. }
+        | SaveError::Conflict { .. }
+        | SaveError::Layout(_) => ProblemCode::StorageFailed,
     };
     let cause = error.source().map(|cause| format!(": {cause}"));
-    Problem::new(
+    let problem = Problem::new(
         code,
         format!("nothing was changed: {error}{}", cause.unwrap_or_default()),
-    )
+    );
+    match error {
+        SaveError::TooLarge { .. } => problem.with_remedy("declare less in that service"),
+        SaveError::Store(_) | SaveError::Conflict { .. } | SaveError::Layout(_) => problem,
+    }
 }
 
 fn read_clock(start: Instant) -> Clock {

@@ -6,6 +6,7 @@ mod endpoints;
 mod patience;
 mod refusal;
 mod request;
+mod secrets;
 mod stream;
 
 pub(crate) use admission::Admission;

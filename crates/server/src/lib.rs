@@ -8,8 +8,8 @@
 //! ```text
 //!   api.sock ──┐   one task per connection            one task
 //!              ├─▶ http: admission, router ──Ask──▶  centre: owns Control ──lends──▶ thread that
-//!   :7770 ─────┘     ▲ ▲    ▲                 mpsc       │ │ ▲                      blocks:
-//!                    │ │    └──answer─────── oneshot ────┘ │ └──────archive──────── state.json
+//!   :7770 ─────┘     ▲ ▲    ▲                 mpsc       │ │                        writes:
+//!                    │ │    └──answer─────── oneshot ────┘ │ └──────registry─────── state.db
 //!                    │ └────── newest routing, plan, ──────┤
 //!                    │         number of last event: watch │ events: mpsc, 16
 //!                    └───────── outline: watch ───────── scribe ──lends chronicle─▶ thread: history/
@@ -28,8 +28,12 @@ mod chronicle;
 mod handle;
 mod history;
 mod http;
+mod layout;
 mod past;
 mod publication;
+mod registry;
+mod safekeeping;
+mod secrets;
 mod takeover;
 mod token;
 mod views;
@@ -48,10 +52,16 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::centre::Centre;
 use crate::http::{Admission, Api, Listener};
+use crate::safekeeping::Copier;
+use crate::secrets::Secrets;
 use crate::token::Token;
 
-pub use crate::centre::StartError;
+pub use crate::archive::StateError;
+pub use crate::centre::{RunError, StartError};
 pub use crate::http::ListenError;
+pub use crate::layout::LayoutError;
+pub use crate::registry::{LoadError, SaveError};
+pub use crate::safekeeping::{Restored, SafekeepingError, backup, restore};
 pub use crate::token::{TOKEN_FILE, TokenError};
 
 /// How long an end waits for the last events to be written: what is true is durable already.
@@ -107,6 +117,9 @@ pub enum Error {
     /// It cannot start.
     #[error("cannot start the control centre")]
     Start(#[from] StartError),
+    /// It cannot go on.
+    #[error("the control centre cannot go on")]
+    Run(#[from] RunError),
     /// A task of it panicked. What is on disk is whole; the next start continues from there.
     #[error("a task of the control centre failed")]
     Task(#[from] JoinError),
@@ -122,14 +135,21 @@ pub async fn run(options: Options, sockets: Sockets, stop: CancellationToken) ->
     if let Some(socket) = sockets.api_tcp {
         listeners.push(Listener::loopback(socket)?);
     }
-    let (centre, handle, scribe) = Centre::open(&options)?;
+    let (centre, handle, scribe, store) = Centre::open(&options).await?;
     let admission = Admission::new(Token::load_or_make(&options.state)?, options.api_group);
     tracing::info!(incarnation = options.incarnation.0, node = %options.node, "control centre starts");
 
     // The listeners end first, so that every question that was let in gets its answer.
     let stop_listening = stop.child_token();
     let stop_centre = CancellationToken::new();
-    let router = Api::new(handle, options.node, stop_listening.clone()).router();
+    let router = Api::new(
+        handle,
+        Secrets::of(&options.state),
+        Copier::new(store),
+        options.node,
+        stop_listening.clone(),
+    )
+    .router();
     let mut serving = JoinSet::new();
     for listener in listeners {
         serving.spawn(listener.serve(router.clone(), admission.clone(), stop_listening.clone()));

@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 
 use mainstay_api::wire::{
-    Accepted, Applied, AppliedService, Change, ConsumerStatus, InstanceStatus, NodeStatus,
-    ServiceStatus, Status,
+    Accepted, Applied, AppliedService, Change, ConsumerStatus, InstanceStatus, LastRun, NodeStatus,
+    ScheduleStatus, ServiceStatus, Status,
 };
+use mainstay_control::why::Past;
 use mainstay_control::{self as control, Clock, Control, Reply};
-use mainstay_ids::{NodeName, ServiceName, Timestamp};
-use mainstay_model::{HttpMatch, ServiceSpec};
+use mainstay_ids::{InstanceId, NodeName, ServiceName, Timestamp};
+use mainstay_model::{Event, HttpMatch, Outlook, ServiceSpec, Why};
 
 use crate::history::History;
 
@@ -79,6 +80,7 @@ fn service_status(service: control::ServiceView<'_>) -> ServiceStatus {
         unavailable,
         versions,
         wait,
+        schedule,
     } = service;
     ServiceStatus {
         service: service.clone(),
@@ -97,6 +99,27 @@ fn service_status(service: control::ServiceView<'_>) -> ServiceStatus {
         slo: spec.slo,
         versions,
         wait,
+        schedule: schedule.map(schedule_status),
+    }
+}
+
+fn schedule_status(schedule: control::ScheduleView) -> ScheduleStatus {
+    let control::ScheduleView { cron, next, last } = schedule;
+    ScheduleStatus {
+        cron,
+        next,
+        last: last.map(|last| {
+            let control::LastRun {
+                instance,
+                exit,
+                ended,
+            } = last;
+            LastRun {
+                instance,
+                exit,
+                ended,
+            }
+        }),
     }
 }
 
@@ -118,7 +141,10 @@ fn instance_status(instance: control::InstanceView, node: &NodeName) -> Instance
         address,
         since,
         last_exit,
+        again_at,
         probe_failure,
+        wait,
+        drain: _,       // told by `why`
         log_dropped: _, // told by the log itself
     } = instance;
     InstanceStatus {
@@ -133,7 +159,37 @@ fn instance_status(instance: control::InstanceView, node: &NodeName) -> Instance
         since,
         last_exit,
         probe_failure,
+        again_at,
+        wait,
     }
+}
+
+/// Why a service is as it is, or how it was at that moment.
+pub(crate) fn why_service(
+    view: &View<'_>,
+    name: &ServiceName,
+    at: Option<Timestamp>,
+) -> Option<Why> {
+    with_past(view, |past| match at {
+        Some(at) => view.control.why_service_then(name, past, at),
+        None => view.control.why_service(name, past, view.clock.at),
+    })
+}
+
+/// Why an instance is as it is.
+pub(crate) fn why_instance(view: &View<'_>, id: &InstanceId) -> Option<Why> {
+    with_past(view, |past| {
+        view.control.why_instance(id, past, view.clock.at)
+    })
+}
+
+fn with_past<T>(view: &View<'_>, answer: impl FnOnce(Past<'_>) -> T) -> T {
+    let events = view.history.page(0).events;
+    let events: Vec<&Event> = events.iter().map(AsRef::as_ref).collect();
+    answer(Past {
+        events: &events,
+        last: view.history.last(),
+    })
 }
 
 /// A change was taken over.
@@ -146,7 +202,16 @@ pub(crate) fn accepted(reply: &Reply) -> Accepted {
 
 /// What became of a declaration.
 pub(crate) fn applied(reply: Reply) -> Applied {
-    let applied = |service: control::ServiceChange| AppliedService {
+    let Accepted { event, notes } = accepted(&reply);
+    let (outlooks, memory) = match reply.outlook {
+        Some(Outlook { services, memory }) => (services, Some(memory)),
+        None => (Vec::new(), None),
+    };
+    let outlooks = outlooks
+        .into_iter()
+        .map(Some)
+        .chain(std::iter::repeat(None));
+    let applied = |(service, outlook): (control::ServiceChange, _)| AppliedService {
         service: service.service,
         version: service.version,
         change: match service.change {
@@ -155,11 +220,17 @@ pub(crate) fn applied(reply: Reply) -> Applied {
             control::Change::Scaled => Change::Scaled,
             control::Change::Unchanged => Change::Unchanged,
         },
+        outlook,
     };
-    let Accepted { event, notes } = accepted(&reply);
     Applied {
-        services: reply.services.into_iter().map(applied).collect(),
+        services: reply
+            .services
+            .into_iter()
+            .zip(outlooks)
+            .map(applied)
+            .collect(),
         event,
         notes,
+        memory,
     }
 }

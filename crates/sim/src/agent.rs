@@ -225,9 +225,9 @@ impl Agent {
                 Order::RunOnce => Order::RunOnce,
             };
             match program.state {
-                State::Running { .. } => program.end(self.now, Exit::Lost),
+                State::Running { .. } => program.end(self.now, Exit::Rebooted),
                 State::Stopping { .. } => {
-                    let exit = Some(Exit::Lost);
+                    let exit = Some(Exit::Rebooted);
                     program.state = State::Stopped { exit };
                 }
                 State::BackingOff { .. } | State::Stopped { .. } => {}

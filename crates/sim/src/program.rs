@@ -7,6 +7,8 @@ use mainstay_control::restart::Restart;
 use mainstay_ids::{Attempt, InstanceId, Instant, Timestamp, Version};
 use mainstay_model::{Exit, InstanceReport, Phase, ProbedHealth, ServiceSpec};
 
+use crate::world::WALL_START_MS;
+
 /// What a program does, by the name in `exec`: a word, and often a number of milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Behaviour {
@@ -269,11 +271,11 @@ impl Program {
                     pid: 1,
                     address: SocketAddr::from(([127, 0, 0, 1], port as u16)),
                     health: self.health(now, since),
-                    since: Timestamp(since),
+                    since: Timestamp(WALL_START_MS + since),
                 },
                 State::BackingOff { exit, until } => Phase::BackingOff {
                     exit,
-                    until: Timestamp(until),
+                    until: Timestamp(WALL_START_MS + until),
                     crash_looping: self.restart.crash_looping(),
                 },
                 State::Stopping { .. } => Phase::Stopping { pid: 1 },

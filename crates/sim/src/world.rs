@@ -67,6 +67,9 @@ struct Disk {
     refuses_until: u64,
 }
 
+/// What the clock on the wall shows when the world begins.
+pub(crate) const WALL_START_MS: u64 = 1_800_000_000_000;
+
 /// The world.
 pub struct World {
     /// The machine.
@@ -177,7 +180,7 @@ impl World {
 
     /// The time of an input.
     pub fn clock(&self) -> Clock {
-        let wall = 1_800_000_000_000_u64 + self.now_ms;
+        let wall = WALL_START_MS + self.now_ms;
         Clock {
             now: Instant::from_start(Duration::from_millis(self.now_ms)),
             at: Timestamp(wall.saturating_add_signed(self.wall_offset_ms)),

@@ -108,6 +108,18 @@ impl Run {
         }
     }
 
+    /// Notes a number that must reach its bar.
+    pub(crate) fn at_least(&mut self, key: &'static str, value: f64, bar: f64) {
+        self.value(key, value);
+        if value < bar || value.is_nan() {
+            self.missed.push(format!(
+                "{key} is {}, its bar is at least {}",
+                short(value),
+                short(bar)
+            ));
+        }
+    }
+
     /// Notes that the run does not count, or that a control does not show what it has to.
     pub(crate) fn miss(&mut self, why: impl Into<String>) {
         self.missed.push(why.into());

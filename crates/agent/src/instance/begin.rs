@@ -18,6 +18,7 @@ use crate::context::Context;
 use crate::groups;
 use crate::launch;
 use crate::record::{AttemptSpec, FORMAT, Launch, RunDir};
+use crate::secrets::{self, Secrets};
 use crate::shim;
 
 /// A shim that was just started.
@@ -30,12 +31,16 @@ struct Begun {
 impl Instance {
     /// `None`: a shim of an earlier attempt lives.
     pub(super) async fn begin(&mut self, attempt: Attempt) -> Result<Option<Live>, Refused> {
+        let secrets = secrets::fetch(&self.context.secrets, &self.planned.spec.secrets).await?;
         let port = self.context.ports.take().ok_or(Refused::NoFreePort)?;
         let spec = self.spec(attempt, port.address())?;
         // From here on, the port before it is free again.
         self.port = Some(port);
         let context = self.context.clone();
-        let Some(begun) = self.blocking(move |run| begin(&context, run, spec)).await? else {
+        let Some(begun) = self
+            .blocking(move |run| begin(&context, run, spec, &secrets))
+            .await?
+        else {
             return Ok(None);
         };
         let started = pipe::Receiver::from_owned_fd(begun.started).map_err(Refused::Watch)?;
@@ -82,7 +87,12 @@ pub(super) fn nothing(planned: &PlannedInstance, attempt: Attempt) -> AttemptSpe
 /// The order matters: first the lock, so that nobody else starts it; then the record, so that the
 /// next agent knows of the attempt; then the shim, which inherits the lock. An agent that dies in
 /// between leaves a record without a shim, and so an attempt that is known to have ended.
-fn begin(context: &Context, run: &RunDir, mut spec: AttemptSpec) -> Result<Option<Begun>, Refused> {
+fn begin(
+    context: &Context,
+    run: &RunDir,
+    mut spec: AttemptSpec,
+    secrets: &Secrets,
+) -> Result<Option<Begun>, Refused> {
     let write = |source| Refused::Write {
         path: run.path().to_owned(),
         source,
@@ -106,18 +116,21 @@ fn begin(context: &Context, run: &RunDir, mut spec: AttemptSpec) -> Result<Optio
     run.write_spec(&spec).map_err(write)?;
     let (started, started_end) =
         pipe_with(PipeFlags::CLOEXEC).map_err(|errno| Refused::Watch(errno.into()))?;
-    let shim = context
+    let secrets = secrets.in_memory()?;
+    let mut shim = context
         .shim
         .spawn(&run.spec_path())
         .own_environment()
         .variable(launch::SHIM_MARK, context.mark())
         .place(Place::OwnSession)
         .pass(shim::LOCK, lock.as_fd())
-        .pass(shim::STARTED, started_end.as_fd())
-        .start()?;
+        .pass(shim::STARTED, started_end.as_fd());
+    if let Some(secrets) = &secrets {
+        shim = shim.pass(shim::SECRETS, secrets.as_fd());
+    }
     Ok(Some(Begun {
         spec,
-        shim,
+        shim: shim.start()?,
         started,
     }))
 }

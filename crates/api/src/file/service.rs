@@ -150,10 +150,10 @@ fn keys(s: &mut Section<'_, '_>, base: &str, draft: &mut Draft) -> Option<Servic
     let log = s.or("log", default_log(), self::log);
     let slo = s.optional("slo", self::slo);
     let limits = s.or("limits", LimitsSpec::default(), limits_of);
-    let variables = variables?;
 
     let (needs, before, schedule) = starts(s, dir_or_base, draft);
 
+    let variables = variables?;
     Some(ServiceSpec {
         name: draft.name.clone()?,
         exec: exec?,

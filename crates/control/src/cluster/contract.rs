@@ -7,7 +7,7 @@ use core::net::SocketAddr;
 use mainstay_ids::{ConsumerId, Instant, NodeName, ServiceName, Timestamp, Version};
 use mainstay_model::limits::SpecError;
 use mainstay_model::service::INSTANCES_MAX;
-use mainstay_model::{Ack, HttpMatch, NodeReport, ProblemCode, ServiceSpec};
+use mainstay_model::{Ack, HttpMatch, NodeReport, Outlook, ProblemCode, ServiceSpec};
 
 /// The time of an input: `now` for decisions, `at` for the record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,6 +184,8 @@ pub struct Reply {
     pub services: Vec<ServiceChange>,
     /// What the user should know.
     pub notes: Vec<Note>,
+    /// For a dry run: what the declaration would do, with an entry for each of `services`.
+    pub outlook: Option<Outlook>,
 }
 
 /// An input was refused; nothing has changed.

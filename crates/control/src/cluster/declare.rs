@@ -48,7 +48,7 @@ enum Reach {
 
 #[derive(Debug)]
 pub(super) struct CheckedService {
-    spec: ServiceSpec,
+    pub(super) spec: ServiceSpec,
     auto_address: Option<SocketAddr>,
     pub(super) change: ServiceChange,
 }
@@ -256,9 +256,7 @@ impl Services {
             }
             alloc::collections::btree_map::Entry::Occupied(occupied) => {
                 let service = occupied.into_mut();
-                if service.kept().next().is_some() {
-                    from = service.stable.or(Some(service.current));
-                }
+                from = service.rolls_from();
                 if !same_content(service.spec(), &spec) {
                     accepted = Some(service.add_version(spec));
                 }

@@ -143,6 +143,14 @@ pub(super) enum Setback {
     Flapped,
 }
 
+/// How an attempt ended, and when the next is due.
+#[derive(Debug, Clone, Copy)]
+struct End {
+    attempt: Attempt,
+    exit: Exit,
+    again_at: Option<Timestamp>,
+}
+
 /// Whether a setback may be overlooked by the rollout that planned the instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Weight {
@@ -347,8 +355,12 @@ impl Instance {
         if let Some(known) = self.standing.running()
             && known != report.attempt
         {
-            let exit = report.last_exit.unwrap_or(Exit::Lost);
-            setback = Some(self.end(&report.instance, known, exit, step));
+            let end = End {
+                attempt: known,
+                exit: report.last_exit.unwrap_or(Exit::Lost),
+                again_at: None,
+            };
+            setback = Some(self.end(&report.instance, end, step));
         }
         match &report.phase {
             Phase::Running { pid, health, .. } => {
@@ -368,10 +380,15 @@ impl Instance {
             }
             Phase::BackingOff {
                 exit,
+                until,
                 crash_looping,
-                ..
             } => {
-                let ended = self.backs_off(report, *exit, *crash_looping, step);
+                let end = End {
+                    attempt: report.attempt,
+                    exit: *exit,
+                    again_at: Some(*until),
+                };
+                let ended = self.backs_off(report, end, *crash_looping, step);
                 setback = setback.or(ended);
             }
             Phase::Stopping { .. } | Phase::Stopped { .. } => {}
@@ -471,13 +488,13 @@ impl Instance {
     fn backs_off(
         &mut self,
         report: &InstanceReport,
-        exit: Exit,
+        end: End,
         crash_looping: CrashLooping,
         step: &mut Step<'_>,
     ) -> Option<Setback> {
         let attempt = report.attempt;
         let known = self.standing == Standing::Ended { attempt };
-        let setback = (!known).then(|| self.end(&report.instance, attempt, exit, step));
+        let setback = (!known).then(|| self.end(&report.instance, end, step));
         if self.crash_looping != crash_looping {
             self.crash_looping = crash_looping;
             step.mark_changed();
@@ -496,20 +513,22 @@ impl Instance {
     }
 
     /// An attempt ended. Whoever was told to stop ends as it should, which is no event.
-    fn end(
-        &mut self,
-        id: &InstanceId,
-        attempt: Attempt,
-        exit: Exit,
-        step: &mut Step<'_>,
-    ) -> Setback {
+    fn end(&mut self, id: &InstanceId, end: End, step: &mut Step<'_>) -> Setback {
+        let End {
+            attempt,
+            exit,
+            again_at,
+        } = end;
         self.standing = Standing::Ended { attempt };
+        let seen = self.seen.as_ref().filter(|seen| seen.attempt == attempt);
         match self.life {
             Life::Kept | Life::Draining(_) => {
                 let exited = EventKind::InstanceExited {
                     instance: id.clone(),
                     attempt,
                     exit,
+                    probe_failure: seen.and_then(|seen| seen.probe_failure.clone()),
+                    again_at,
                 };
                 step.record(&id.service, exited);
             }
@@ -520,10 +539,18 @@ impl Instance {
 
     /// The agent does not have it although it should: what ran of it is lost.
     pub(super) fn lost(&mut self, id: &InstanceId, step: &mut Step<'_>) -> Option<Setback> {
-        self.seen = None;
-        let attempt = self.standing.attempt()?;
+        let Some(attempt) = self.standing.attempt() else {
+            self.seen = None;
+            return None;
+        };
+        let end = End {
+            attempt,
+            exit: Exit::Lost,
+            again_at: None,
+        };
         let running = self.standing.running().is_some();
-        let setback = running.then(|| self.end(id, attempt, Exit::Lost, step));
+        let setback = running.then(|| self.end(id, end, step));
+        self.seen = None;
         self.standing = Standing::Planned;
         step.mark_changed();
         setback

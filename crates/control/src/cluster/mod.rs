@@ -16,6 +16,7 @@ mod invariants;
 mod journal;
 mod needs;
 mod once;
+mod outlook;
 mod publish;
 mod report;
 mod restore;
@@ -222,6 +223,7 @@ impl Control {
             Input::Tick => {}
             Input::DryRun(apply) => {
                 let checked = self.services.check(apply)?;
+                reply.outlook = Some(self.services.outlook(&checked));
                 reply.services = checked.services.into_iter().map(|one| one.change).collect();
                 reply.notes = checked.notes;
             }

@@ -8,7 +8,7 @@ use mainstay_model::event::{PlanReason, RolloutFailure};
 use mainstay_model::{Cron, EventKind, Exit};
 
 use super::instance::{Duty, Instance, Life, Start};
-use super::service::{Course, Gate, Service, Stage, Timetable, instance_id};
+use super::service::{Course, Ended, Gate, Service, Stage, Timetable, instance_id};
 use super::step::Step;
 
 /// How many missed times are counted one by one. The minutes of a day and a half: whoever was away
@@ -98,9 +98,11 @@ impl Service {
             self.start_run(name, &due, step);
         }
         let done = self.timetable.done.unwrap_or(at).max(at);
-        let next = schedule.cron.next_after(done);
-        self.timetable.next =
-            next.map(|next| now.after(core::time::Duration::from_millis(next.0 - at.0)));
+        self.timetable.next_at = schedule.cron.next_after(done);
+        self.timetable.next = self
+            .timetable
+            .next_at
+            .map(|next| now.after(core::time::Duration::from_millis(next.0 - at.0)));
     }
 
     fn start_run(&mut self, name: &ServiceName, due: &Due, step: &mut Step<'_>) {
@@ -187,6 +189,11 @@ impl Service {
         match duty {
             Duty::Serve | Duty::Over => {}
             Duty::Run { planned, .. } => {
+                self.timetable.last = Some(Ended {
+                    number,
+                    exit,
+                    at: step.clock.at,
+                });
                 let finished = EventKind::RunFinished {
                     instance,
                     exit,

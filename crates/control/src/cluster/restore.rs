@@ -51,6 +51,7 @@ impl Service {
                 .collect(),
             prepared: self.prepared.iter().copied().collect(),
             schedule_done: self.timetable.done,
+            last_run: self.timetable.last,
         }
     }
 
@@ -113,6 +114,8 @@ impl Service {
             timetable: Timetable {
                 done: record.schedule_done,
                 next: None,
+                next_at: None,
+                last: record.last_run,
             },
         };
         Ok((record.name, service))

@@ -10,7 +10,7 @@ use mainstay_model::event::{PlanReason, RollbackAsked, RolloutFailure, Wait};
 use mainstay_model::report::CrashLooping;
 use mainstay_model::routing::Unavailable;
 use mainstay_model::service::AddressSpec;
-use mainstay_model::{EventKind, ServiceSpec};
+use mainstay_model::{EventKind, Exit, ServiceSpec};
 
 use super::Purpose;
 use super::instance::{Duty, Instance, Life, Standing, Start, Trial};
@@ -48,6 +48,18 @@ pub(super) struct Timetable {
     pub(super) done: Option<Timestamp>,
     /// When the next time comes, by the time of day of the last input.
     pub(super) next: Option<Instant>,
+    /// The same, for people.
+    pub(super) next_at: Option<Timestamp>,
+    pub(super) last: Option<Ended>,
+}
+
+/// The last run that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(super) struct Ended {
+    pub(super) number: u64,
+    /// `None`: it was not started.
+    pub(super) exit: Option<Exit>,
+    pub(super) at: Timestamp,
 }
 
 /// What is going on with a service.
@@ -249,6 +261,12 @@ impl Service {
                 instance.trial = Trial::new(step.clock.now, &spec);
             }
         }
+    }
+
+    /// The version from which a rollout starts: the stable one, else the one that is running.
+    pub(super) fn rolls_from(&self) -> Option<Version> {
+        let kept = self.kept().next();
+        kept.and(self.stable.or(Some(self.current)))
     }
 
     /// What follows once nothing has to run before the rollout any more. Who goes back asks nobody,

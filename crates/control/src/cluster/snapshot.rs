@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 use mainstay_ids::{
-    Attempt, ConsumerId, Epoch, Generation, NodeName, ServiceName, Timestamp, Version,
+    Attempt, ConsumerId, Epoch, Generation, InstanceId, NodeName, ServiceName, Timestamp, Version,
 };
 use mainstay_model::event::{DrainReason, RollbackAsked, Wait};
 use mainstay_model::report::CrashLooping;
@@ -13,7 +13,7 @@ use mainstay_model::{BootId, ServiceSpec};
 use super::Purpose;
 use super::consumers::Presence;
 use super::instance::{Exposure, Start};
-use super::service::{Gate, Stage};
+use super::service::{Ended, Gate, Stage};
 
 /// The format that this program writes, and the newest that it reads.
 pub const SNAPSHOT_FORMAT: u32 = 1;
@@ -68,6 +68,68 @@ impl Snapshot {
     pub fn restore_at_least_in(&mut self, epoch: Epoch) {
         self.epoch = self.epoch.max(Epoch(epoch.0.saturating_sub(1)));
     }
+
+    /// The node that it is of.
+    pub fn node(&self) -> &NodeName {
+        &self.node
+    }
+
+    /// The epoch in which it was taken.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// How many services it holds.
+    pub fn services(&self) -> usize {
+        self.services.len()
+    }
+
+    /// Makes this copy of an earlier time fit to take the place of `replaced`, the state of now, if
+    /// that can be read: no epoch, event or instance number that was given since is given again,
+    /// also not one of those that were `seen` elsewhere. Who follows the routes is who did so last:
+    /// whoever did when the copy was made may be another incarnation, on another machine.
+    pub fn take_place_of(&mut self, replaced: Option<&Self>, seen: &Seen) {
+        self.epoch = self.epoch.max(seen.epoch);
+        self.consumers.clear();
+        self.boot = None;
+        if let Some(replaced) = replaced {
+            self.epoch = self.epoch.max(replaced.epoch);
+            self.event = self.event.max(replaced.event);
+            self.consumers.clone_from(&replaced.consumers);
+            self.boot.clone_from(&replaced.boot);
+            for (service, next) in &replaced.retired {
+                self.spare(service, *next);
+            }
+            for record in &replaced.services {
+                self.spare(&record.name, record.next_instance);
+            }
+        }
+        for instance in &seen.instances {
+            self.spare(&instance.service, instance.number.saturating_add(1));
+        }
+    }
+
+    /// No instance of `service` gets a number below `next`.
+    fn spare(&mut self, service: &ServiceName, next: u64) {
+        let known = self.services.iter_mut().find(|one| one.name == *service);
+        if let Some(record) = known {
+            record.next_instance = record.next_instance.max(next);
+            return;
+        }
+        match self.retired.iter_mut().find(|(name, _)| name == service) {
+            Some((_, kept)) => *kept = next.max(*kept),
+            None => self.retired.push((service.clone(), next)),
+        }
+    }
+}
+
+/// What is found of a cluster outside of its state.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    /// The highest epoch.
+    pub epoch: Epoch,
+    /// Instances that are or were there.
+    pub instances: Vec<InstanceId>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -89,6 +151,9 @@ pub(super) struct ServiceRecord {
     /// Times of its schedule up to this one are done with.
     #[serde(default)]
     pub(super) schedule_done: Option<Timestamp>,
+    /// Its last run that has ended.
+    #[serde(default)]
+    pub(super) last_run: Option<Ended>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

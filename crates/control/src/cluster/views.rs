@@ -8,10 +8,10 @@ use core::time::Duration;
 use mainstay_ids::{
     Attempt, ConsumerId, Generation, InstanceId, Instant, NodeName, ServiceName, Timestamp, Version,
 };
-use mainstay_model::event::{RollbackAsked, Wait};
+use mainstay_model::event::{DrainReason, HeldUp, RollbackAsked, Wait};
 use mainstay_model::report::CrashLooping;
 use mainstay_model::routing::Unavailable;
-use mainstay_model::{Exit, InstanceState, Phase, ServiceSpec, ServiceState};
+use mainstay_model::{Cron, Exit, InstanceState, Phase, ServiceSpec, ServiceState};
 
 use super::consumers::Presence;
 use super::instance::{Instance, Life, Standing, Start};
@@ -44,6 +44,30 @@ pub struct ServiceView<'a> {
     pub versions: Vec<Version>,
     /// What its rollout waits for, if one is under way.
     pub wait: Option<Wait>,
+    /// Where it is in its schedule, if it has one.
+    pub schedule: Option<ScheduleView>,
+}
+
+/// Where a service is in its schedule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScheduleView {
+    /// The schedule.
+    pub cron: Cron,
+    /// When it runs next; `None`: that is not decided yet.
+    pub next: Option<Timestamp>,
+    /// The last run that has ended.
+    pub last: Option<LastRun>,
+}
+
+/// A run of a schedule that has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastRun {
+    /// Which instance it was.
+    pub instance: InstanceId,
+    /// How it ended; `None`: it was not started.
+    pub exit: Option<Exit>,
+    /// When that was known.
+    pub ended: Timestamp,
 }
 
 /// One instance.
@@ -65,10 +89,27 @@ pub struct InstanceView {
     pub since: Option<Timestamp>,
     /// How the attempt before this one ended.
     pub last_exit: Option<Exit>,
+    /// When the next attempt is due, while none runs.
+    pub again_at: Option<Timestamp>,
     /// Why its last probe failed, if it did.
     pub probe_failure: Option<String>,
+    /// What has to be there before it starts, if that is not: services or memory.
+    pub wait: Option<Wait>,
+    /// Why it takes no new requests, while it drains.
+    pub drain: Option<DrainView>,
     /// Bytes of output that were dropped because they could not be written.
     pub log_dropped: u64,
+}
+
+/// A drain under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DrainView {
+    /// Why.
+    pub reason: DrainReason,
+    /// The first generation of the routes without the instance.
+    pub removed_in: Generation,
+    /// Who could still reach it.
+    pub held_up_by: Vec<HeldUp>,
 }
 
 /// One follower of the routes.
@@ -114,11 +155,58 @@ impl Control {
 
     /// The instances by id.
     pub fn instances(&self) -> impl Iterator<Item = InstanceView> {
+        let supply = self.services.supply();
         let services = self.services.by_name.iter();
-        services.flat_map(|(name, service)| {
-            let instances = service.instances.iter();
-            instances.map(|(number, instance)| instance.view(instance_id(name, *number)))
-        })
+        services.flat_map(move |(name, service)| self.instances_of(name, service, &supply))
+    }
+
+    fn instances_of(
+        &self,
+        name: &ServiceName,
+        service: &Service,
+        supply: &Supply,
+    ) -> Vec<InstanceView> {
+        let instances = service.instances.iter();
+        let view = |(number, instance): (&u64, &Instance)| {
+            let id = instance_id(name, *number);
+            InstanceView {
+                wait: Self::wait_to_start(service.spec_of(instance.version), instance, supply),
+                drain: match instance.life {
+                    Life::Draining(drain) => Some(DrainView {
+                        reason: drain.reason,
+                        removed_in: drain.removed_in,
+                        held_up_by: self.consumers.holding_up(&id, drain.removed_in),
+                    }),
+                    Life::Kept | Life::Stopping { .. } => None,
+                },
+                ..instance.view(id)
+            }
+        };
+        instances.map(view).collect()
+    }
+
+    fn wait_to_start(spec: &ServiceSpec, instance: &Instance, supply: &Supply) -> Option<Wait> {
+        match instance.start {
+            Start::Allowed => None,
+            Start::Held => Some(Wait::Needs {
+                services: supply.missing(&spec.needs),
+            }),
+            Start::Queued => Some(Wait::Room {
+                needed: spec.limits.memory_bytes.unwrap_or(0),
+                free: supply.memory.free(),
+            }),
+        }
+    }
+
+    /// Everything that a question about a service or one of its instances may look at.
+    pub(crate) fn known_of<'a>(
+        &'a self,
+        name: &ServiceName,
+    ) -> Option<(ServiceView<'a>, Vec<InstanceView>)> {
+        let supply = self.services.supply();
+        let (name, service) = self.services.by_name.get_key_value(name)?;
+        let instances = self.instances_of(name, service, &supply);
+        Some((service.view(name, self.purpose, &supply), instances))
     }
 
     /// Who follows the routes, by name.
@@ -167,6 +255,15 @@ impl Service {
             unavailable: (!available).then(|| self.unavailable(purpose)),
             versions: self.versions.keys().copied().collect(),
             wait: self.wait(supply),
+            schedule: self.spec().schedule.as_ref().map(|schedule| ScheduleView {
+                cron: schedule.cron.clone(),
+                next: self.timetable.next_at,
+                last: self.timetable.last.map(|last| LastRun {
+                    instance: instance_id(name, last.number),
+                    exit: last.exit,
+                    ended: last.at,
+                }),
+            }),
         }
     }
 
@@ -210,6 +307,13 @@ impl Instance {
             address,
             since,
             last_exit: ended.or(seen.and_then(|seen| seen.last_exit)),
+            again_at: match seen.map(|seen| &seen.phase) {
+                Some(Phase::BackingOff { until, .. }) => Some(*until),
+                Some(Phase::Running { .. } | Phase::Stopping { .. } | Phase::Stopped { .. })
+                | None => None,
+            },
+            wait: None,
+            drain: None,
             probe_failure: seen.and_then(|seen| seen.probe_failure.clone()),
             log_dropped: seen.map_or(0, |seen| seen.log_dropped),
         }

@@ -1,17 +1,24 @@
 //! One file per command of the command line; each is a caller of the API and decides nothing.
 
+pub(crate) mod backup;
 pub(crate) mod down;
 pub(crate) mod events;
 pub(crate) mod explain;
 pub(crate) mod logs;
+pub(crate) mod plan;
 pub(crate) mod prove;
 pub(crate) mod ps;
+pub(crate) mod request;
+pub(crate) mod restore;
 pub(crate) mod rollback;
+pub(crate) mod rollout;
 pub(crate) mod scale;
 pub(crate) mod schema;
+pub(crate) mod secret;
 pub(crate) mod status;
 pub(crate) mod up;
 pub(crate) mod validate;
+pub(crate) mod why;
 
 use mainstay_api::client::Client;
 use mainstay_api::wire::ServiceStatus;

@@ -23,14 +23,7 @@ pub(crate) async fn run(place: &Place, service: Option<ServiceName>) -> anyhow::
         return Ok(Outcome::Holds);
     }
     let heading = [
-        "INSTANCE",
-        "VERSION",
-        "STATE",
-        "ATTEMPT",
-        "PID",
-        "ADDRESS",
-        "UP",
-        "LAST TROUBLE",
+        "INSTANCE", "VERSION", "STATE", "ATTEMPT", "PID", "ADDRESS", "UP", "NOTE",
     ];
     let mut rows = table(&heading);
     let now = clock::now();
@@ -43,24 +36,30 @@ pub(crate) async fn run(place: &Place, service: Option<ServiceName>) -> anyhow::
             or_dash(instance.pid),
             or_dash(instance.address),
             or_dash(instance.since.map(|since| age(since, now))),
-            or_dash(last_trouble(instance)),
+            or_dash(note(instance, now)),
         ]);
     }
     print_table(&rows)?;
     Ok(Outcome::Holds)
 }
 
-/// How it ended before, and why its probe fails now.
-fn last_trouble(instance: &InstanceStatus) -> Option<String> {
+/// What it waits for, how it ended before, and why its probe fails now.
+fn note(instance: &InstanceStatus, now: Timestamp) -> Option<String> {
+    let held = instance
+        .wait
+        .as_ref()
+        .map(|wait| format!("waits for {wait}"));
     let exit = instance.last_exit.map(|exit| exit.to_string());
+    let again = instance.again_at.filter(|at| *at > now);
+    let again = again.map(|at| format!("again at {}", at.of_day()));
     let probe = instance.probe_failure.as_ref();
     let probe = probe.map(|failure| format!("its probe fails: {failure}"));
-    let troubles: Vec<String> = exit.into_iter().chain(probe).collect();
-    (!troubles.is_empty()).then(|| troubles.join("; "))
+    let notes: Vec<String> = [held, exit, again, probe].into_iter().flatten().collect();
+    (!notes.is_empty()).then(|| notes.join("; "))
 }
 
 /// How long ago `since` was, in whole seconds.
-fn age(since: Timestamp, now: Timestamp) -> String {
+pub(super) fn age(since: Timestamp, now: Timestamp) -> String {
     let seconds = now.0.saturating_sub(since.0) / 1000;
     mainstay_ids::duration::display(std::time::Duration::from_secs(seconds))
 }

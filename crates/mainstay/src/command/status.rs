@@ -1,7 +1,8 @@
 //! `mainstay status`: the whole at a glance. It ends with 1 when something is not as wanted.
 
-use mainstay_api::wire::{ServiceState, ServiceStatus, Status};
+use mainstay_api::wire::{ScheduleStatus, ServiceState, ServiceStatus, Status};
 use mainstay_ids::ServiceName;
+use mainstay_model::event::Wait;
 
 use super::{client, must_exist, or_dash, print_table, table, word};
 use crate::arguments::Place;
@@ -91,5 +92,45 @@ fn note(status: &Status, service: &ServiceStatus) -> String {
         return "its address is in use by another program (see logs/gateway.log)".to_owned();
     }
     let why = service.unavailable.map(|why| why.to_string());
-    why.unwrap_or_default()
+    let why = why.filter(|_| service.schedule.is_none());
+    let wait = service.wait.as_ref().map(|wait| waits(service, wait));
+    let schedule = service.schedule.as_ref().map(runs);
+    let notes: Vec<String> = [schedule, wait, why].into_iter().flatten().collect();
+    notes.join("; ")
+}
+
+/// What the rollout waits for, and what to type where it is somebody's word.
+fn waits(service: &ServiceStatus, wait: &Wait) -> String {
+    let name = &service.service;
+    match wait {
+        Wait::Resume => format!("paused: `mainstay resume {name}` lets it go on"),
+        Wait::Promotion { ready } => {
+            format!(
+                "{ready} canaries are ready: `mainstay promote {name}` lets them replace the rest"
+            )
+        }
+        Wait::Before { .. }
+        | Wait::Needs { .. }
+        | Wait::Room { .. }
+        | Wait::Health { .. }
+        | Wait::MinimumHealthy { .. }
+        | Wait::Drain { .. } => format!("waits for {wait}"),
+    }
+}
+
+/// When it runs next, and how the last run ended.
+fn runs(schedule: &ScheduleStatus) -> String {
+    let next = schedule
+        .next
+        .map_or_else(|| "not decided yet".to_owned(), |next| next.to_string());
+    let last = schedule.last.as_ref().map_or_else(
+        || "it has not run yet".to_owned(),
+        |last| {
+            let how = last
+                .exit
+                .map_or_else(|| "was not started".to_owned(), |exit| exit.to_string());
+            format!("last run {} {how} at {}", last.instance, last.ended)
+        },
+    );
+    format!("next run {next}; {last}")
 }

@@ -11,10 +11,13 @@ use crate::output;
 use crate::service_file;
 
 pub(crate) async fn run(place: &Place, up: &Up) -> anyhow::Result<Outcome> {
+    if up.dry_run {
+        return super::plan::run(place, &up.file).await;
+    }
     let services = service_file::read(&up.file, place)?;
     let apply = Apply {
         services,
-        dry_run: up.dry_run,
+        dry_run: false,
     };
     let client = client(place);
     let applied: Applied = client.post("/v1/services", &apply).await?;
@@ -24,7 +27,7 @@ pub(crate) async fn run(place: &Place, up: &Up) -> anyhow::Result<Outcome> {
         changes(&applied).for_each(output::tell);
     }
     tell_notes(&applied.notes);
-    if up.dry_run || up.waiting.no_wait {
+    if up.waiting.no_wait {
         return Ok(Outcome::Holds);
     }
     follow(client, &applied, up.waiting, place.into()).await

@@ -53,7 +53,8 @@ const STOP_ANSWER_USUAL: Duration = Duration::from_millis(500);
 /// What an ordinary user must know; see `mainstay_agent` for what happens instead.
 const NOT_ROOT: &str = "\
 not root, so two things are switched off:
-  no cgroups: what an instance leaves behind is found by its process group and its environment, and killed
+  no cgroups: what an instance leaves behind is found by its process group and its environment, and killed;
+    a service with `limits` is not started
   no other accounts: a service's `user` can only be yourself";
 /// How long instances may take to end when they are killed. It takes some milliseconds; who takes
 /// longer sleeps in the kernel.

@@ -84,7 +84,7 @@ impl Settings {
         let flag = |set: bool, name| set.then_some(name).into_iter().collect();
         Ok(Self {
             state: state.to_owned(),
-            node: NodeName::parse("local").context("`local` is a name")?,
+            node: super::node()?,
             entry: dev.entry,
             api: dev.api,
             api_group: dev.api_group.as_deref().map(sockets::group).transpose()?,

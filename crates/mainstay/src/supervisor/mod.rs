@@ -19,3 +19,11 @@ pub(crate) mod last_words;
 pub(crate) mod lock;
 pub(crate) mod record;
 pub(crate) mod sockets;
+
+use anyhow::Context as _;
+use mainstay_ids::NodeName;
+
+/// The name of the only node.
+pub(crate) fn node() -> anyhow::Result<NodeName> {
+    NodeName::parse("local").context("`local` is a name")
+}

@@ -269,6 +269,7 @@ impl fmt::Display for HeldUp {
             Some(generation) if self.in_flight == 0 => {
                 write!(f, " has acknowledged {generation} only")
             }
+            Some(_) if self.in_flight == 1 => f.write_str(" has a request there"),
             Some(_) => write!(f, " has {} requests there", self.in_flight),
         }
     }

@@ -204,7 +204,7 @@ impl EventKind {
                     None => Ok(()),
                 }
             }
-            Self::InstanceExited { instance, exit, .. } => write!(f, "{instance} {exit}"),
+            Self::InstanceExited { .. } => self.write_exit(f),
             Self::InstanceCrashLooping { instance, attempts } => {
                 write!(f, "{instance} ended {attempts} times soon after its start")
             }
@@ -217,6 +217,28 @@ impl EventKind {
                 exit: None,
             } => write!(f, "{instance} stopped"),
             _ => Ok(()),
+        }
+    }
+
+    /// The part of [`fmt::Display`] that tells of the end of an attempt.
+    fn write_exit(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::InstanceExited {
+            instance,
+            attempt,
+            exit,
+            probe_failure,
+            again_at,
+        } = self
+        else {
+            return Ok(());
+        };
+        write!(f, "{instance} {exit}, attempt {}", attempt.0)?;
+        if let Some(failure) = probe_failure {
+            write!(f, "; its last probe failed: {failure}")?;
+        }
+        match again_at {
+            Some(at) => write!(f, "; again at {}", at.of_day()),
+            None => Ok(()),
         }
     }
 

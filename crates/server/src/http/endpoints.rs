@@ -12,21 +12,24 @@ use bytes::Bytes;
 use http::{Uri, header};
 use mainstay_api::calls::{Access, CALLS, Call, Effect, Method, Name};
 use mainstay_api::wire::{
-    Accepted, Applied, Apply, EventsQuery, InstanceStatus, PlanQuery, ProblemCode, Rollback,
-    RoutesQuery, Scale, ServiceStatus, Status,
+    Accepted, Applied, Apply, Backup, EventsQuery, InstanceStatus, PlanQuery, ProblemCode,
+    Rollback, RoutesQuery, Scale, ServiceStatus, Status, WhyQuery,
 };
 use mainstay_control::Input;
 use mainstay_ids::{ConsumerId, NodeName};
 use mainstay_model::routing::Farewell;
-use mainstay_model::{Ack, NodeReport, ServiceSpec};
+use mainstay_model::{Ack, NodeReport, ServiceSpec, Why};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::{Caller, Standing};
 use super::refusal::Refused;
-use super::request::{Asked, Json, Named};
+use super::request::{Asked, Json, Named, NamedInstance};
+use super::secrets;
 use super::stream::{self, Beat, Follow, Wanted};
 use crate::handle::Handle;
+use crate::safekeeping::Copier;
+use crate::secrets::Secrets;
 use crate::views;
 
 /// How many answers may go on at a time: a gateway and an agent with their successors, some
@@ -42,19 +45,29 @@ const REASON_LEN_MAX: usize = 200;
 /// What the endpoints share.
 #[derive(Clone)]
 pub(crate) struct Api {
-    handle: Handle,
+    pub(super) handle: Handle,
+    pub(super) secrets: Secrets,
+    copier: Copier,
     node: NodeName,
     stop: CancellationToken,
     streams: Arc<Semaphore>,
 }
 
-type Answered<T> = Result<Answer<T>, Refused>;
+pub(super) type Answered<T> = Result<Answer<T>, Refused>;
 
 impl Api {
     /// Endpoints that ask `handle`; streams end with `stop`.
-    pub(crate) fn new(handle: Handle, node: NodeName, stop: CancellationToken) -> Self {
+    pub(crate) fn new(
+        handle: Handle,
+        secrets: Secrets,
+        copier: Copier,
+        node: NodeName,
+        stop: CancellationToken,
+    ) -> Self {
         Self {
             handle,
+            secrets,
+            copier,
             node,
             stop,
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
@@ -101,6 +114,7 @@ fn endpoint(call: &Call) -> MethodRouter<Api> {
     let method = match call.method {
         Method::Get => MethodFilter::GET,
         Method::Post => MethodFilter::POST,
+        Method::Put => MethodFilter::PUT,
         Method::Delete => MethodFilter::DELETE,
     };
     match call.name {
@@ -115,8 +129,15 @@ fn endpoint(call: &Call) -> MethodRouter<Api> {
         Name::Resume => on(method, resume),
         Name::Promote => on(method, promote),
         Name::Instances => on(method, instances),
+        Name::Secrets => on(method, secrets::list),
+        Name::SetSecret => on(method, secrets::set),
+        Name::RemoveSecret => on(method, secrets::remove),
+        Name::OpenSecret => on(method, secrets::value),
         Name::Events => on(method, events),
+        Name::WhyService => on(method, why_service),
+        Name::WhyInstance => on(method, why_instance),
         Name::Shutdown => on(method, shutdown),
+        Name::Backup => on(method, backup),
         Name::OpenApi => on(method, openapi),
         Name::WatchRoutes => on(method, watch_routes),
         Name::Acknowledge => on(method, ack),
@@ -183,6 +204,7 @@ async fn instances(State(api): State<Api>) -> Answered<Vec<InstanceStatus>> {
 
 async fn apply(State(api): State<Api>, Json(apply): Json<Apply>) -> Answered<Applied> {
     let Apply { services, dry_run } = apply;
+    api.secrets.check(&services).await?;
     let declared = mainstay_control::Apply { services };
     let input = if dry_run {
         Input::DryRun(declared)
@@ -201,6 +223,34 @@ async fn spec(State(api): State<Api>, Named(service): Named) -> Answered<Service
     found.map(Answer).ok_or_else(|| {
         let message = format!("there is no service `{service}`");
         Refused::new(ProblemCode::ServiceUnknown, message)
+    })
+}
+
+async fn why_service(
+    State(api): State<Api>,
+    Named(service): Named,
+    Asked(WhyQuery { at }): Asked<WhyQuery>,
+) -> Answered<Why> {
+    let name = service.clone();
+    let why = api
+        .handle
+        .read(move |view| views::why_service(view, &name, at));
+    why.await?.map(Answer).ok_or_else(|| {
+        let message = format!("there is no service `{service}`");
+        Refused::new(ProblemCode::ServiceUnknown, message)
+    })
+}
+
+async fn why_instance(
+    State(api): State<Api>,
+    NamedInstance(instance): NamedInstance,
+) -> Answered<Why> {
+    let id = instance.clone();
+    let why = api.handle.read(move |view| views::why_instance(view, &id));
+    why.await?.map(Answer).ok_or_else(|| {
+        let message =
+            format!("there is no instance `{instance}`, and nothing is remembered of one");
+        Refused::new(ProblemCode::InstanceUnknown, message)
     })
 }
 
@@ -238,6 +288,10 @@ async fn remove(State(api): State<Api>, Named(service): Named) -> Answered<Accep
 
 async fn shutdown(State(api): State<Api>) -> Answered<Accepted> {
     api.hand_in(Input::StopAll).await
+}
+
+async fn backup(State(api): State<Api>) -> Answered<Backup> {
+    Ok(Answer(api.copier.copy().await?))
 }
 
 async fn report(State(api): State<Api>, Json(report): Json<NodeReport>) -> Answered<Accepted> {

@@ -10,7 +10,7 @@ use http::Request;
 use http::request::Parts;
 use http_body_util::BodyExt as _;
 use mainstay_api::wire::{BODY_LEN_MAX, ProblemCode};
-use mainstay_ids::ServiceName;
+use mainstay_ids::{InstanceId, ServiceName};
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
@@ -31,6 +31,9 @@ pub(super) struct Asked<T>(pub(super) T);
 
 /// The service that the path names.
 pub(super) struct Named(pub(super) ServiceName);
+
+/// The instance that the path names.
+pub(super) struct NamedInstance(pub(super) InstanceId);
 
 impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
     type Rejection = Refused;
@@ -118,13 +121,33 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Asked<T> {
     }
 }
 
+async fn name_in(parts: &mut Parts, state: &(impl Send + Sync)) -> Result<String, Refused> {
+    let Path(name) = Path::<String>::from_request_parts(parts, state)
+        .await
+        .map_err(|rejection| Refused::new(ProblemCode::NameInvalid, rejection.body_text()))?;
+    Ok(name)
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for NamedInstance {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let name = name_in(parts, state).await?;
+        match name.parse() {
+            Ok(instance) => Ok(Self(instance)),
+            Err(error) => Err(Refused::new(
+                ProblemCode::NameInvalid,
+                format!("`{name}` is not an instance's name: {error}"),
+            )),
+        }
+    }
+}
+
 impl<S: Send + Sync> FromRequestParts<S> for Named {
     type Rejection = Refused;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
-        let Path(name) = Path::<String>::from_request_parts(parts, state)
-            .await
-            .map_err(|rejection| Refused::new(ProblemCode::NameInvalid, rejection.body_text()))?;
+        let name = name_in(parts, state).await?;
         match ServiceName::parse(&name) {
             Ok(name) => Ok(Self(name)),
             Err(error) => Err(Refused::new(

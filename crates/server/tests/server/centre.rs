@@ -118,6 +118,11 @@ impl Place {
         self.dir.join("api.sock")
     }
 
+    /// The state directory.
+    pub(crate) fn state(&self) -> &Path {
+        &self.state
+    }
+
     pub(crate) fn client(&self) -> Client {
         Client::unix(&self.socket())
     }

@@ -131,9 +131,15 @@ pub(crate) fn example(name: Name) -> (&'static str, Value) {
         Name::Status => ("/v1/status", Value::Null),
         Name::Services => ("/v1/services", Value::Null),
         Name::Instances => ("/v1/instances", Value::Null),
+        Name::Secrets => ("/v1/secrets", Value::Null),
+        Name::SetSecret => ("/v1/secrets/db", json!({ "value": "hunter2" })),
+        Name::OpenSecret => ("/v1/secrets/db/value", Value::Null),
+        Name::RemoveSecret => ("/v1/secrets/db?force=true", Value::Null),
         Name::OpenApi => ("/v1/openapi.json", Value::Null),
         Name::Events => ("/v1/events?after=0&follow=false", Value::Null),
         Name::Spec => ("/v1/services/orders/spec", Value::Null),
+        Name::WhyService => ("/v1/why/services/orders", Value::Null),
+        Name::WhyInstance => ("/v1/why/instances/orders-1", Value::Null),
         Name::Apply => ("/v1/services", json!({ "services": [spec("orders", 2)] })),
         Name::Scale => ("/v1/services/orders/scale", json!({ "instances": 1 })),
         Name::Rollback => ("/v1/services/orders/rollback", json!({ "to": 1 })),
@@ -142,6 +148,7 @@ pub(crate) fn example(name: Name) -> (&'static str, Value) {
         Name::Promote => ("/v1/services/orders/promote", Value::Null),
         Name::Remove => ("/v1/services/orders", Value::Null),
         Name::Shutdown => ("/v1/shutdown", Value::Null),
+        Name::Backup => ("/v1/backup", Value::Null),
         Name::WatchRoutes => ("/v1/watch/routes?name=gateway&incarnation=1", Value::Null),
         Name::WatchPlan => ("/v1/watch/plan?node=local&incarnation=1", Value::Null),
         Name::Acknowledge => (
@@ -167,7 +174,7 @@ async fn every_call_answers_what_the_document_says() {
     // Reports first, so that routes are published; what ends services last.
     let rank = |call: &&Call| match call.name {
         Name::Report => 0,
-        Name::Remove => 2,
+        Name::Remove | Name::RemoveSecret => 2,
         Name::Shutdown => 3,
         _ => 1,
     };

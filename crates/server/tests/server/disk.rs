@@ -101,7 +101,7 @@ async fn on_a_full_disk_wishes_are_refused_and_the_routes_follow_what_happens() 
     shop.disk.fill();
     let refused = problem(scale(client, 5).await);
     assert_eq!(refused.code, ProblemCode::StorageFull);
-    assert!(refused.message.contains("state.json"), "{refused:?}");
+    assert!(refused.message.contains("state.db"), "{refused:?}");
     assert!(refused.message.contains("No space left"), "{refused:?}");
     let refused = problem(apply(client, vec![spec("payments", 1)]).await);
     assert_eq!(refused.code, ProblemCode::StorageFull);

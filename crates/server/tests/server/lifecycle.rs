@@ -289,7 +289,7 @@ async fn after_the_loss_of_its_state_the_epoch_is_above_all_before() {
         running.kill();
     }
     let control = place.state().join("control");
-    let old = std::fs::read(control.join("state.json")).expect("is there");
+    let old = std::fs::read(control.join("state.db")).expect("is there");
     std::fs::remove_dir_all(&control).expect("is removed");
     let running = place.start();
     let status: Status = client.get("/v1/status").await.expect("answers");
@@ -298,7 +298,7 @@ async fn after_the_loss_of_its_state_the_epoch_is_above_all_before() {
     place.start().kill();
 
     // An old copy is put back.
-    std::fs::write(control.join("state.json"), old).expect("is written");
+    std::fs::write(control.join("state.db"), old).expect("is written");
     let _running = place.start();
     let status: Status = client.get("/v1/status").await.expect("answers");
     assert_eq!(status.generation.epoch, Epoch(6));
@@ -313,7 +313,7 @@ async fn a_missing_state_is_not_begun_anew_while_there_are_instances() {
     let mut place = Place::with_state(dir, &state);
     let refused = place.start().ended().await.expect_err("cannot start");
     let reason = refused.source().expect("has a reason").to_string();
-    let file = state.join("control").join("state.json");
+    let file = state.join("control").join("state.db");
     for part in [&file, &state.join("run")] {
         assert!(reason.contains(&part.display().to_string()), "{reason}");
     }
@@ -325,4 +325,81 @@ async fn a_missing_state_is_not_begun_anew_while_there_are_instances() {
     let _running = place.start();
     let status = place.client().get::<Status>("/v1/status").await;
     status.expect("it begins with nothing");
+}
+
+/// As the last program without a database wrote it.
+const STATE_FILE: &str = include_str!("state-format-1.json");
+
+/// The services with the number of instances that is wanted, and the epoch.
+async fn what_is_kept(place: &Place) -> (Vec<(String, u32)>, u64) {
+    let status: Status = place.client().get("/v1/status").await.expect("answers");
+    let services = status.services.iter();
+    let services = services
+        .map(|one| (one.service.to_string(), one.wanted))
+        .collect();
+    (services, status.generation.epoch.0)
+}
+
+#[tokio::test]
+async fn a_state_file_of_before_is_taken_over_once_and_set_aside() {
+    let dir = TempDir::new("legacy");
+    let state = dir.join("state");
+    let control = state.join("control");
+    std::fs::create_dir_all(&control).expect("is made");
+    let (file, aside) = (
+        control.join("state.json"),
+        control.join("state.json.taken-over"),
+    );
+    let mut place = Place::with_state(dir, &state);
+
+    for (bad, word) in [
+        (STATE_FILE[..STATE_FILE.len() - 9].to_owned(), "damaged"),
+        (
+            STATE_FILE.replacen("\"format\":1", "\"format\":2", 1),
+            "format 2",
+        ),
+    ] {
+        std::fs::write(&file, &bad).expect("writes");
+        let refused = place.start().ended().await.expect_err("cannot start");
+        let reason = refused.source().expect("has a reason").to_string();
+        assert!(reason.contains(word), "{reason}");
+        assert!(reason.contains(&file.display().to_string()), "{reason}");
+        assert_eq!(std::fs::read_to_string(&file).expect("is left"), bad);
+        assert!(!aside.exists());
+    }
+
+    std::fs::write(&file, STATE_FILE).expect("writes");
+    let kept = vec![("orders".to_owned(), 2), ("payments".to_owned(), 1)];
+    let running = place.start();
+    let (services, first) = what_is_kept(&place).await;
+    assert_eq!(services, kept);
+    assert!(first > 1, "epoch {first} after the file's 1");
+    running.kill();
+    assert!(!file.exists());
+    let set_aside = std::fs::read_to_string(&aside).expect("is kept");
+    assert_eq!(set_aside, STATE_FILE);
+
+    let running = place.start();
+    assert_eq!(what_is_kept(&place).await, (kept.clone(), first + 1));
+    running.kill();
+    // As if the power had gone between the database and the new name: the database is newer.
+    std::fs::write(&file, STATE_FILE).expect("writes");
+    let _running = place.start();
+    assert_eq!(what_is_kept(&place).await, (kept, first + 2));
+    assert!(!file.exists());
+}
+
+#[tokio::test]
+async fn hundreds_of_services_are_declared_at_once_and_survive_a_kill() {
+    const MANY: usize = 300;
+    let mut place = Place::new("many");
+    let running = place.start();
+    let services = (0..MANY).map(|n| spec(&format!("service-{n}"), 1));
+    apply(&place.client(), services.collect())
+        .await
+        .expect("is accepted");
+    running.kill();
+    let _running = place.start();
+    let (services, _) = what_is_kept(&place).await;
+    assert_eq!(services.len(), MANY);
 }

@@ -13,4 +13,6 @@ mod http2;
 mod kill;
 mod lifecycle;
 mod pretenders;
+mod safekeeping;
+mod secrets;
 mod watches;
