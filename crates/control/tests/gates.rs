@@ -749,3 +749,26 @@ fn while_everything_stops_nobody_is_woken_for_a_rollout() {
     );
     nothing_broken(&world);
 }
+
+#[test]
+fn a_version_whose_preparation_failed_is_not_in_force_with_no_instances_either() {
+    let mut world = world();
+    declare(&mut world, vec![spec("orders", 1, "good-100")]);
+    world.run(SECOND);
+    let mut next = migrating("good-150", "crash-300");
+    next.rollout.on_failure = mainstay_model::service::OnFailure::Pause;
+    declare(&mut world, vec![next]);
+    world.run(SECOND);
+    let scale = |instances| Input::Scale {
+        service: name("orders"),
+        instances,
+    };
+    world.input(scale(0)).expect("legal");
+    world.run(SECOND);
+    assert_eq!(world.service("orders").state, ServiceState::Failed);
+    world.input(scale(1)).expect("legal");
+    world.run(SECOND);
+    let orders = world.control.instances().next().expect("one runs");
+    assert_eq!(orders.version, Version(1), "the stable one");
+    nothing_broken(&world);
+}

@@ -83,8 +83,12 @@ impl Service {
     /// The version with which the wanted number is followed while no rollout goes on; `None`: there
     /// is none, since what has to run before the only one has not come to a good end.
     pub(super) fn base(&self) -> Option<Version> {
-        let unprepared = !self.spec().before.is_empty() && !self.prepared.contains(&self.current);
-        self.stable.or((!unprepared).then_some(self.current))
+        self.stable.or(self.is_prepared().then_some(self.current))
+    }
+
+    /// Whether what runs before the wanted version, if anything does, has come to a good end.
+    fn is_prepared(&self) -> bool {
+        self.spec().before.is_empty() || self.prepared.contains(&self.current)
     }
 
     /// Follows the wanted number alone, with the version that serves.
@@ -320,7 +324,7 @@ impl Service {
     fn is_unprepared(&self) -> bool {
         match &self.course {
             Course::RollingOut(rollout) => rollout.stage == Stage::Before,
-            Course::Failed { .. } => self.base().is_none(),
+            Course::Failed { .. } => self.wanted == 0 && !self.is_prepared(),
             Course::Settled | Course::Removing => false,
         }
     }
