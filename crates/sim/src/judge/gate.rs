@@ -1,6 +1,8 @@
 //! What may begin only when its time has come: needs, pauses.
 
-use mainstay_ids::ServiceName;
+use std::collections::BTreeSet;
+
+use mainstay_ids::{InstanceId, ServiceName};
 use mainstay_model::event::{DrainReason, PlanReason};
 use mainstay_model::plan::PlannedAction;
 use mainstay_model::{Event, EventKind, ServiceState};
@@ -13,12 +15,30 @@ impl World {
     /// Who is held may start when one of each that it needs is ready; it may have to wait for memory
     /// then, which holds even if they go.
     pub(crate) fn judge_releases(&mut self, last: &Glance, events: &[Event]) {
+        let held: BTreeSet<&InstanceId> = events
+            .iter()
+            .filter_map(|event| match &event.kind {
+                EventKind::InstanceHeld { instance, .. } => Some(instance),
+                _ => None,
+            })
+            .collect();
+        self.judge.ordered.retain(|id| !held.contains(id));
+        let others = self.judge.ordered.iter().map(|id| id.service.clone());
+        let others: BTreeSet<ServiceName> = others.collect();
         for event in events {
-            if let EventKind::InstanceHeld { instance, .. } = &event.kind {
-                self.judge.ordered.remove(instance);
-            }
-            let EventKind::InstanceReleased { instance: id } = &event.kind else {
-                continue;
+            let id = match &event.kind {
+                EventKind::InstanceReleased { instance } => instance,
+                // Where one has started already, the next of it does not wait again.
+                EventKind::InstancePlanned { instance, .. }
+                    if !held.contains(instance) && !self.judge.once.contains(instance) =>
+                {
+                    if others.contains(&instance.service) {
+                        self.judge.ordered.insert(instance.clone());
+                        continue;
+                    }
+                    instance
+                }
+                _ => continue,
             };
             self.judge.ordered.insert(id.clone());
             let shown = self.judge.last.instances.get(id);
@@ -51,8 +71,7 @@ impl World {
         let mut broken = Vec::new();
         let mut late = Vec::new();
         let mut ordered = std::mem::take(&mut self.judge.ordered);
-        let before: std::collections::BTreeSet<_> =
-            ordered.iter().map(|id| id.service.clone()).collect();
+        let before: BTreeSet<_> = ordered.iter().map(|id| id.service.clone()).collect();
         for planned in &self.control.plan().instances {
             let id = &planned.instance;
             match planned.action {
