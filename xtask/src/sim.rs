@@ -79,12 +79,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         .context("cannot run the simulation")?;
     let text = String::from_utf8_lossy(&output.stdout);
     print!("{text}");
+    if !output.status.success() {
+        bail!("a promise was broken, or the simulation did not run");
+    }
     if let Some(line) = text.lines().last() {
         let result: Value = serde_json::from_str(line).context("its last line is no JSON")?;
         keep("sim", &result)?;
-    }
-    if !output.status.success() {
-        bail!("a promise was broken");
     }
     Ok(())
 }

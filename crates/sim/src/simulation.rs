@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use mainstay_control::{Input, Settings};
 use mainstay_ids::{ConsumerId, Epoch};
-use mainstay_model::{Ack, Capacity, NodeReport, ServiceSpec};
+use mainstay_model::{Ack, Capacity, NodeReport, ServiceSpec, ServiceState};
 
 use crate::broken::{Broken, Promise};
 use crate::conditions::{Chance, Conditions, Mishaps};
@@ -233,7 +233,10 @@ impl Simulation {
     }
 
     fn people_act(&mut self) {
-        let wishes = if self.random.one_in(4) {
+        let apt = self.apt();
+        let wishes = if self.random.one_in(3) && apt.is_some() {
+            apt.into_iter().collect()
+        } else if self.random.one_in(4) {
             people::burst(&mut self.random)
         } else {
             people::wish(&mut self.random).into_iter().collect()
@@ -241,6 +244,24 @@ impl Simulation {
         for wish in wishes {
             let wish = self.remember(wish);
             self.hand_in(wish);
+        }
+    }
+
+    /// What fits the state of some service: others are mostly refused.
+    fn apt(&mut self) -> Option<Input> {
+        let services: Vec<_> = self
+            .world
+            .control
+            .services()
+            .map(|view| (view.service.clone(), view.state))
+            .collect();
+        let at = self.random.place(services.len());
+        let (service, state) = services.get(at)?.clone();
+        match state {
+            ServiceState::AwaitsPromotion => Some(Input::Promote { service }),
+            ServiceState::RollingOut | ServiceState::RollingBack => Some(Input::Pause { service }),
+            ServiceState::Paused | ServiceState::Failed => Some(Input::Resume { service }),
+            ServiceState::Steady | ServiceState::Degraded | ServiceState::Removing => None,
         }
     }
 

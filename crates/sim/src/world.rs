@@ -189,6 +189,12 @@ impl World {
 
     /// Hands in one input of a world in which nothing goes wrong.
     pub fn input(&mut self, input: Input) -> Result<Reply, Refusal> {
+        if let Input::Ack(ack) = &input {
+            self.judge.hear(ack);
+        }
+        if let Input::Farewell(consumer) = &input {
+            self.judge.farewells.insert(consumer.clone());
+        }
         match self.hand_in(input, Cut::Never) {
             Answer::Taken(reply) => Ok(reply),
             Answer::Refused(refusal) => Err(refusal),

@@ -1,14 +1,13 @@
 //! That no promise is broken whatever goes wrong, and that the judge can see one that is.
 
 use mainstay_control::{AcknowledgedDrain, Settings};
-use mainstay_sim::{Campaign, Conditions, Promise, Trace, keep_panics, run};
+use mainstay_sim::{Campaign, Conditions, Promise, Trace, run};
 
 /// `make soak` runs a hundred times as many.
 const SEEDS: u64 = 500;
 
 #[test]
 fn no_promise_is_broken_whatever_goes_wrong() {
-    keep_panics();
     let campaign = Campaign {
         from: 0,
         seeds: SEEDS,
@@ -38,6 +37,7 @@ fn no_promise_is_broken_whatever_goes_wrong() {
         "encore",
         "instance held",
         "instance lost",
+        "promoted",
         "reboot",
         "removed",
         "restart",
@@ -60,7 +60,7 @@ fn the_same_seed_gives_the_same_run_to_the_last_step() {
     for seed in [0, 7, 1234] {
         let one = run(seed, &Conditions::default(), Trace::Kept);
         let other = run(seed, &Conditions::default(), Trace::Kept);
-        assert!(one.trace.len() > 1000, "{}", one.trace.len());
+        assert!(one.trace.len() > 300, "{}", one.trace.len());
         assert_eq!(one, other, "seed {seed}");
         let fast = run(seed, &Conditions::default(), Trace::Off);
         assert_eq!(

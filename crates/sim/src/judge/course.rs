@@ -81,6 +81,7 @@ impl World {
                     self.judge_way_back(&service, &course, *from, *to);
                 }
                 course.goes_back = true;
+                course.admitted.insert(*to);
                 course.failed = false;
             }
             EventKind::RolloutPaused { .. } => {
@@ -166,9 +167,6 @@ impl World {
                 course.ran_at = course.ran_at.max(Some(event.at));
             }
             PlanReason::Wanted | PlanReason::Replaces => {
-                if course.goes_back {
-                    course.admitted.insert(version);
-                }
                 let admitted = course.admitted.contains(&version);
                 if !content.before.is_empty() && !prepared && !admitted {
                     let what = format!("{version} of {service} starts unprepared");

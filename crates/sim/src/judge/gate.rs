@@ -57,7 +57,6 @@ impl World {
             let id = &planned.instance;
             match planned.action {
                 PlannedAction::Run => {}
-                PlannedAction::Hold => continue,
                 PlannedAction::RunOnce => {
                     let first = self.judge.ordered_once.insert(id.clone());
                     let current = self.judge.last.services.get(&id.service);
@@ -70,7 +69,7 @@ impl World {
                     }
                     continue;
                 }
-                PlannedAction::Stop => continue,
+                PlannedAction::Hold | PlannedAction::Stop => continue,
             }
             if !ordered.insert(id.clone()) || before.contains(&id.service) {
                 continue;
