@@ -6,11 +6,11 @@
 use alloc::collections::BTreeSet;
 
 use mainstay_ids::ServiceName;
-use mainstay_model::{Capacity, ServiceSpec};
+use mainstay_model::{Capacity, Phase, ServiceSpec};
 
 use super::contract::Refusal;
 use super::declare::Services;
-use super::instance::{Duty, Start};
+use super::instance::{Duty, Instance, Start};
 use super::service::{Course, Service};
 
 /// What there is at one moment.
@@ -145,11 +145,21 @@ fn memory_of(spec: &ServiceSpec, instances: u32) -> u64 {
     each.saturating_mul(u64::from(instances))
 }
 
+/// Whether it ran to its end, and was seen to have ended: one that was given up may run until its
+/// agent has stopped it.
+fn is_over(instance: &Instance) -> bool {
+    let ended = instance.seen.as_ref().is_some_and(|seen| match seen.phase {
+        Phase::BackingOff { .. } | Phase::Stopped { .. } => true,
+        Phase::Running { .. } | Phase::Stopping { .. } => false,
+    });
+    instance.duty == Duty::Over && ended
+}
+
 impl Service {
     /// The memory of all instances that may run until they are gone.
     fn promised_memory(&self) -> u64 {
         let all = self.instances.values();
-        all.filter(|instance| instance.start == Start::Allowed && instance.duty != Duty::Over)
+        all.filter(|instance| instance.start == Start::Allowed && !is_over(instance))
             .filter_map(|instance| self.spec_of(instance.version).limits.memory_bytes)
             .fold(0, u64::saturating_add)
     }
