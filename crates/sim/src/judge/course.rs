@@ -98,14 +98,7 @@ impl World {
             } => {
                 let serves = self.judge_once(&service, &mut course, event, *version, *reason);
                 course.turns += u32::from(serves && course.drained.remove(version));
-                if course.turns > TURNS_FORGIVEN {
-                    let what = format!("{instance} of {version}, of which one was just drained");
-                    self.breaks(Promise::NoTurns, what);
-                }
-                if !course.planned.insert(instance.number) {
-                    let what = format!("{instance} is planned twice");
-                    self.breaks(Promise::NothingTwice, what);
-                }
+                self.judge_planned(&mut course, instance, *version);
             }
             EventKind::BeforeFinished {
                 version,
@@ -125,6 +118,18 @@ impl World {
             _ => {}
         }
         self.judge.courses.insert(service, course);
+    }
+
+    /// Nothing is planned twice, and no version comes and goes in turn.
+    fn judge_planned(&mut self, course: &mut Course, instance: &InstanceId, version: Version) {
+        if course.turns > TURNS_FORGIVEN {
+            let what = format!("{instance} of {version}, of which one was just drained");
+            self.breaks(Promise::NoTurns, what);
+        }
+        if !course.planned.insert(instance.number) {
+            let what = format!("{instance} is planned twice");
+            self.breaks(Promise::NothingTwice, what);
+        }
     }
 
     /// What runs to its end: once before a version, once per time of the schedule. Whether it is an
