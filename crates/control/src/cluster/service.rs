@@ -273,7 +273,10 @@ impl Service {
     /// and without a version that was wholly healthy there is nothing to compare with.
     pub(super) fn stage_after_before(&self, back: Option<RollbackAsked>) -> Stage {
         let compares = self.stable.is_some_and(|stable| stable != self.current);
-        if back.is_none() && compares && self.canaries() > 0 {
+        // What was promoted before it failed stays so: it may be what serves.
+        let current = self.kept().filter(|(_, one)| one.version == self.current);
+        let promoted = current.count() > self.canaries();
+        if back.is_none() && compares && !promoted && self.canaries() > 0 {
             Stage::Canary
         } else {
             Stage::Replacing
