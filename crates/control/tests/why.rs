@@ -290,6 +290,33 @@ fn how_it_was_at_a_moment_is_told_by_what_was_known_then() {
 }
 
 #[test]
+fn at_any_moment_of_a_crash_loop_the_end_before_is_told() {
+    let mut world = world();
+    world.apply(spec("orders", 1, "crash-300"));
+    world.run(SECOND);
+    let crashing = world.clock().at;
+    world.run(SECOND * 20);
+    let orders = name("orders");
+    let mut seen = [0, 0];
+    for ms in (0..15_000).step_by(250) {
+        let at = Timestamp(crashing.0 + ms);
+        let why = asked(&world, usize::MAX, |past, _| {
+            world.control.why_service_then(&orders, past, at)
+        });
+        let text = &why.expect("it is known").chain[0].text;
+        assert!(
+            text.contains("no instance of orders was passing: orders-1 exited with code 1 at"),
+            "{text}"
+        );
+        seen[usize::from(text.contains("started again"))] += 1;
+    }
+    assert!(
+        seen.iter().all(|count| *count > 0),
+        "both moments were looked at: {seen:?}"
+    );
+}
+
+#[test]
 fn a_run_of_a_schedule_is_remembered_with_its_end_over_a_restart() {
     let mut world = world();
     let cron = Cron::parse("* * * * *").expect("legal");

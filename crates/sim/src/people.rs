@@ -106,7 +106,7 @@ fn declared(service: &ServiceName, random: &mut Random) -> ServiceSpec {
     if random.one_in(6) {
         spec.rollout.on_failure = OnFailure::Pause;
     }
-    if random.one_in(5) {
+    if random.one_in(3) {
         spec.rollout.canary = Some(Step::Count(NonZeroU32::MIN));
     }
     if random.one_in(5) && spec.schedule.is_none() {

@@ -148,6 +148,9 @@ impl Simulation {
         if self.random.one_in(25) {
             self.people_act();
         }
+        if self.random.one_in(2) {
+            self.somebody_promotes();
+        }
         self.agent_acts();
         self.reports_arrive();
         self.consumers_act();
@@ -244,6 +247,17 @@ impl Simulation {
         for wish in wishes {
             let wish = self.remember(wish);
             self.hand_in(wish);
+        }
+    }
+
+    /// Somebody who waits for canaries promotes them once they are ready: few get as far before
+    /// another wish supersedes them.
+    fn somebody_promotes(&mut self) {
+        let mut services = self.world.control.services();
+        let waits = services.find(|view| view.state == ServiceState::AwaitsPromotion);
+        if let Some(service) = waits.map(|view| view.service.clone()) {
+            drop(services);
+            self.hand_in(Input::Promote { service });
         }
     }
 

@@ -27,7 +27,8 @@ const AROUND_MAX: usize = 10;
 enum Known {
     Planned,
     Held(BTreeSet<ServiceName>),
-    Starting,
+    /// With when and how the attempt before it ended.
+    Starting(Option<(Timestamp, Exit)>),
     Passing,
     Failing(Option<String>),
     Ended(Exit),
@@ -85,7 +86,13 @@ fn note<'a>(
             (instance, Known::Planned)
         }
         EventKind::InstanceHeld { instance, needs } => (instance, Known::Held(needs.clone())),
-        EventKind::InstanceStarted { instance, .. } => (instance, Known::Starting),
+        EventKind::InstanceStarted { instance, .. } => {
+            let before = match instances.get(instance) {
+                Some((ended, Known::Ended(exit))) => Some((*ended, *exit)),
+                Some(_) | None => None,
+            };
+            (instance, Known::Starting(before))
+        }
         EventKind::InstancePassing { instance, .. } | EventKind::InstanceReady { instance } => {
             (instance, Known::Passing)
         }
@@ -126,7 +133,15 @@ fn passing(name: &ServiceName, instances: &BTreeMap<&InstanceId, (Timestamp, Kno
                     let needs: Vec<String> = needs.iter().map(ToString::to_string).collect();
                     format!("{id} was held since {since} for {}", needs.join(", "))
                 }
-                Known::Starting => format!("{id} was started at {since} and had passed no probe"),
+                Known::Starting(None) => {
+                    format!("{id} was started at {since} and had passed no probe")
+                }
+                Known::Starting(Some((ended, exit))) => {
+                    let ended = ended.of_day();
+                    format!(
+                        "{id} {exit} at {ended}, was started again at {since} and had passed no probe"
+                    )
+                }
                 Known::Failing(None) => format!("{id} failed its probes since {since}"),
                 Known::Failing(Some(failure)) => {
                     format!("{id} failed its probes since {since}: {failure}")

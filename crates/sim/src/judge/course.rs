@@ -98,7 +98,7 @@ impl World {
             } => {
                 let serves = self.judge_once(&service, &mut course, event, *version, *reason);
                 course.turns += u32::from(serves && course.drained.remove(version));
-                self.judge_turns(&mut course, instance, *version);
+                self.judge_planned(&mut course, instance, *version);
             }
             EventKind::BeforeFinished {
                 version,
@@ -120,7 +120,8 @@ impl World {
         self.judge.courses.insert(service, course);
     }
 
-    fn judge_turns(&mut self, course: &mut Course, instance: &InstanceId, version: Version) {
+    /// Nothing is planned twice, and no version comes and goes in turn.
+    fn judge_planned(&mut self, course: &mut Course, instance: &InstanceId, version: Version) {
         if course.turns > TURNS_FORGIVEN {
             let what = format!("{instance} of {version}, of which one was just drained");
             self.breaks(Promise::NoTurns, what);
