@@ -148,9 +148,7 @@ impl Simulation {
         if self.random.one_in(25) {
             self.people_act();
         }
-        if self.random.one_in(2) {
-            self.somebody_promotes();
-        }
+        self.somebody_promotes();
         self.agent_acts();
         self.reports_arrive();
         self.consumers_act();
