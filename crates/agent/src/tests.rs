@@ -199,6 +199,19 @@ impl Agent {
         self.plans.send_replace(Some(plan));
     }
 
+    /// Waits until the newest plan was taken over.
+    pub(super) async fn until_the_plan_is_taken(&self) {
+        wait_until_async(SOON, "the plan is taken over", async || {
+            let plan = self.report().and_then(|report| report.plan);
+            if plan == Some(self.generation) {
+                Ok(())
+            } else {
+                Err(format!("{plan:?}"))
+            }
+        })
+        .await;
+    }
+
     pub(super) fn report(&self) -> Option<NodeReport> {
         self.reports.borrow().clone()
     }

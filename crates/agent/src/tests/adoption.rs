@@ -105,16 +105,7 @@ async fn system_an_instance_in_the_middle_of_its_start_is_not_started_twice() {
 
     let mut second = state.agent(2).await;
     second.plan(vec![planned]);
-    let generation = second.generation;
-    wait_until_async(SOON, "the plan is taken over", async || {
-        let plan = second.report().and_then(|report| report.plan);
-        if plan == Some(generation) {
-            Ok(())
-        } else {
-            Err(format!("{plan:?}"))
-        }
-    })
-    .await;
+    second.until_the_plan_is_taken().await;
     assert_eq!(state.processes(), [pid]);
     fs::rename(&hidden, &told).unwrap();
     assert_eq!(second.passing().await, pid);

@@ -60,16 +60,7 @@ async fn system_what_runs_once_is_told_with_its_end_and_not_run_again() {
     assert_eq!(agent.stopped().await, Some(Exit::Code(0)));
     // The same order again, as a control centre says it that has not heard of the end.
     agent.plan(vec![planned]);
-    let generation = agent.generation;
-    wait_until_async(SOON, "the plan is taken over", async || {
-        let plan = agent.report().and_then(|report| report.plan);
-        if plan == Some(generation) {
-            Ok(())
-        } else {
-            Err(format!("{plan:?}"))
-        }
-    })
-    .await;
+    agent.until_the_plan_is_taken().await;
     assert_eq!(agent.stopped().await, Some(Exit::Code(0)));
     assert_eq!(runs(&state), 1);
     agent.end().await;

@@ -50,19 +50,6 @@ async fn rebooted() -> (State, PlannedInstance, Spawned) {
     (state, planned, other)
 }
 
-async fn until_the_plan_is_taken(agent: &Agent) {
-    let generation = agent.generation;
-    wait_until_async(SOON, "the plan is taken over", async || {
-        let plan = agent.report().and_then(|report| report.plan);
-        if plan == Some(generation) {
-            Ok(())
-        } else {
-            Err(format!("{plan:?}"))
-        }
-    })
-    .await;
-}
-
 #[tokio::test]
 async fn system_after_a_reboot_nothing_is_started_before_a_plan_says_so_and_no_strangers_are_hit() {
     let (state, planned, other) = rebooted().await;
@@ -88,7 +75,7 @@ async fn system_after_a_reboot_nothing_is_started_before_a_plan_says_so_and_no_s
     };
     let began = std::time::Instant::now();
     agent.plan(vec![held]);
-    until_the_plan_is_taken(&agent).await;
+    agent.until_the_plan_is_taken().await;
     wait_until(SOON, "it would have been started", || {
         if began.elapsed() > Duration::from_millis(500) {
             Ok(())
@@ -142,12 +129,12 @@ async fn system_a_plan_that_holds_an_instance_starts_nothing_and_lets_go_on_what
         ..planned.clone()
     };
     agent.plan(vec![held.clone()]);
-    until_the_plan_is_taken(&agent).await;
+    agent.until_the_plan_is_taken().await;
     assert_eq!((agent.instance(), state.run().exists()), (None, false));
     agent.plan(vec![planned.clone()]);
     let pid = agent.passing().await;
     agent.plan(vec![held.clone()]);
-    until_the_plan_is_taken(&agent).await;
+    agent.until_the_plan_is_taken().await;
     assert_eq!(agent.passing().await, pid);
     agent.plan(vec![to_stop(planned)]);
     assert_eq!(agent.stopped().await, Some(Exit::Signal(15)));
