@@ -23,7 +23,9 @@ use mainstay_ids::{
     Attempt, ConsumerId, Epoch, Generation, Incarnation, InstanceId, Revision, ServiceName, Version,
 };
 use mainstay_model::routing::{EndpointHealth, Unavailable};
-use mainstay_model::{Ack, Endpoint, HostName, HttpMatch, PathPrefix, Routing, ServiceRoutes};
+use mainstay_model::{
+    Ack, Endpoint, HostPattern, HttpMatch, PathPrefix, Routing, ServiceRoutes, Traffic,
+};
 use mainstay_testkit::{TempDir, wait_until};
 use socket2::{Domain, Socket, Type};
 use tokio::sync::mpsc;
@@ -61,13 +63,19 @@ pub fn service(
 ) -> ServiceRoutes {
     ServiceRoutes {
         service: ServiceName::parse(name).unwrap(),
-        http: Some(HttpMatch {
-            host: host.map(|host| HostName::parse(host).unwrap()),
-            path: PathPrefix::parse(path).unwrap(),
-        }),
+        http: Some(
+            HttpMatch::new(
+                host.map(|host| HostPattern::parse(host).unwrap()),
+                PathPrefix::parse(path).unwrap(),
+            )
+            .into(),
+        ),
         address: None,
         endpoints,
         unavailable: None,
+        traffic: Traffic::default(),
+        rewrites: Vec::new(),
+        split: None,
     }
 }
 
@@ -91,6 +99,7 @@ pub fn endpoint(number: u64, address: SocketAddr) -> Endpoint {
         version: Version::FIRST,
         address,
         health: EndpointHealth::Passing,
+        handle: None,
     }
 }
 
