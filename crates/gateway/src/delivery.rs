@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use mainstay_http1::{
-    ChunkHead, Framing, HeadWriter, Persistence, Version, write_last_chunk,
+    ChunkHead, Framing, HeadWriter, Known, Persistence, Version, write_last_chunk,
 };
 
 use crate::answer::{Answer, AnswerHead, Content};
@@ -115,7 +115,7 @@ fn write_head(
     let is_old = answer.visit.request.version == Version::Http10;
     match (&answer.content, &answer.head, persistence) {
         (Content::Tunnel(_), AnswerHead::Instance(response), _) => {
-            let protocol = response.upgrade().unwrap_or_default();
+            let protocol = response.fields.get(Known::Upgrade).unwrap_or_default();
             head.field(b"connection", b"upgrade")
                 .field(b"upgrade", protocol);
         }
@@ -230,7 +230,7 @@ impl Delivery<'_> {
                 self.stage = Stage::Last;
                 if self.framing == Framing::Chunked {
                     let mut last = BytesMut::new();
-                    write_last_chunk(&mut last, trailers.as_ref());
+                    write_last_chunk(&mut last, trailers.as_deref());
                     self.out.append(last.freeze(), Bytes::new(), b"");
                 }
             }

@@ -59,7 +59,7 @@ pub(crate) struct RequestBody {
     kept: Kept,
     /// Pieces of what is kept that this try has been given.
     given: usize,
-    ended: Option<Option<Trailers>>,
+    ended: Option<Option<Box<Trailers>>>,
 }
 
 enum Kept {
@@ -241,7 +241,7 @@ impl Exchange {
             Piece::End(trailers) => {
                 if chunked {
                     let mut last = bytes::BytesMut::new();
-                    write_last_chunk(&mut last, trailers.as_ref());
+                    write_last_chunk(&mut last, trailers.as_deref());
                     self.out.append(last.freeze(), Bytes::new(), b"");
                 }
                 self.sending = Sending::Last;

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
 use mainstay_http1::{
-    BodyError, Decoder, Expect, Framing, HeadLimits, Refused, Request, Scan, Step, Trailers,
+    BodyError, Decoder, Expect, HeadLimits, Refused, Request, Scan, Step, Trailers,
 };
 use tokio::net::TcpStream;
 
@@ -35,7 +35,7 @@ pub(crate) enum Next {
 #[derive(Debug)]
 pub(crate) enum Piece {
     Data(Bytes),
-    End(Option<Trailers>),
+    End(Option<Box<Trailers>>),
 }
 
 /// Why a request's body does not come to its end.
@@ -107,7 +107,7 @@ impl Inbound {
             Expect::Nothing => b"",
         });
         self.body.replace(match request.framing {
-            Framing::None | Framing::Length(0) => None,
+            framing if framing.is_empty() => None,
             framing => Some(Decoder::new(framing)),
         });
         Next::Request(Box::new(request))

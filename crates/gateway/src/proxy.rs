@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use mainstay_http1::{Method, Request};
+use mainstay_http1::{Known, Method, Request};
 
 use crate::answer::{Answer, AnswerHead, Content, Relay, Visit};
 use crate::connection::Client;
@@ -16,10 +16,6 @@ const SWITCHING_PROTOCOLS: u16 = 101;
 /// Answers one request of `client`, whose body is in `source`.
 pub(crate) async fn answer(client: Rc<Client>, request: Box<Request>, source: Source) -> Answer {
     let mut visit = begin(client, request);
-    if visit.request.method == Method::Connect {
-        let what = "CONNECT is for forward proxies".to_owned();
-        return refuse(visit, &Refusal::unrouted(Reason::BadRequest, what));
-    }
     let errand = Errand::new(&visit, source);
     match errand.run(&mut visit).await {
         Ok(delivered) => relay(visit, *delivered),
@@ -77,7 +73,7 @@ fn relay(mut visit: Visit, delivered: Delivered) -> Answer {
     let status = response.status;
     let relay = Box::new(Relay::new(exchange, Rc::clone(&visit.client), flight));
     let content = if status == SWITCHING_PROTOCOLS {
-        if visit.request.upgrade().is_none() || response.upgrade().is_none() {
+        if visit.request.upgrade().is_none() || response.fields.get(Known::Upgrade).is_none() {
             let what = "the instance changed the protocol without being asked".to_owned();
             let mut refusal = Refusal::unrouted(Reason::BadUpgrade, what);
             let endpoint = visit.endpoint.as_ref();

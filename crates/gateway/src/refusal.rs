@@ -124,7 +124,7 @@ impl Refusal {
 
     /// The same with another status than the reason's.
     pub(crate) fn text_with_status(&self, status: u16, id: &[u8]) -> Bytes {
-        let phrase = mainstay_http1::reason_phrase(status);
+        let phrase = mainstay_http1::reason(status);
         let subject = match &self.service {
             Some(service) => format!("service `{service}` did not answer"),
             None => "this request cannot be answered".to_owned(),

@@ -75,12 +75,8 @@ impl Upstream {
         buffers: &Buffers,
     ) -> Poll<Result<Response, NoHead>> {
         loop {
-            let end = match self.read.is_empty() {
-                true => None,
-                false => scan
-                    .find_response_end(&self.read, INSTANCE_HEAD)
-                    .map_err(NoHead::Malformed)?,
-            };
+            let end = scan.find_end(&self.read, INSTANCE_HEAD);
+            let end = end.map_err(|why| NoHead::Malformed(why.into()))?;
             if let Some(len) = end {
                 *scan = Scan::default();
                 let head: Bytes = self.read.split_to(len).freeze();
