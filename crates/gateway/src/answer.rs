@@ -79,7 +79,7 @@ pub(crate) enum AnswerHead {
     /// They are our own.
     Ours(Vec<(&'static str, Bytes)>),
     /// The instance sent them.
-    Instance(Response),
+    Instance(Box<Response>),
 }
 
 /// Where an answer's body comes from.

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -83,7 +83,6 @@ enum Stall {
 pub(crate) struct Client {
     pub(crate) worker: Rc<Worker>,
     pub(crate) scope: Scope,
-    pub(crate) peer: IpAddr,
     pub(crate) peer_text: Bytes,
     phase: Cell<Phase>,
     order: Cell<Order>,
@@ -106,7 +105,6 @@ impl Client {
         Self {
             worker,
             scope,
-            peer,
             peer_text: Bytes::from(peer.to_string()),
             phase: Cell::new(Phase::Idle { since }),
             order: Cell::new(Order::Serve),
@@ -300,7 +298,7 @@ async fn talk(client: Rc<Client>, stream: TcpStream) {
         let after = match next(&client, &inbound).await {
             Next::Request(request) => Box::pin(handle(&client, &inbound, request)).await,
             Next::Refused(refused) => Box::pin(refuse(&client, &inbound, refused)).await,
-            Next::Http2 => todo!(),
+            Next::Http2 => Box::pin(refuse(&client, &inbound, Refused::Http2Preface)).await,
             Next::Gone => After::Close,
         };
         match after {
@@ -327,9 +325,10 @@ async fn next(client: &Client, inbound: &Inbound) -> Next {
 
 /// Answers one request.
 async fn handle(client: &Rc<Client>, inbound: &Rc<Inbound>, request: Box<Request>) -> After {
-    let source = match inbound.is_body_complete() {
-        true => Source::Empty,
-        false => Source::Http1(Rc::clone(inbound)),
+    let source = if inbound.is_body_complete() {
+        Source::Empty
+    } else {
+        Source::Http1(Rc::clone(inbound))
     };
     let answer = {
         let mut answer = pin!(proxy::answer(Rc::clone(client), request, source));

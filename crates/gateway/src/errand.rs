@@ -29,7 +29,7 @@ use crate::{Retries, RetryRoutes};
 
 /// What an errand ends with.
 pub(crate) struct Delivered {
-    pub(crate) response: Response,
+    pub(crate) response: Box<Response>,
     pub(crate) exchange: Exchange,
     pub(crate) flight: Flight,
 }
@@ -176,7 +176,7 @@ impl Errand {
         &mut self,
         endpoint: &LocalEndpoint,
         visit: &Visit,
-    ) -> Result<(Response, Exchange), TryFailure> {
+    ) -> Result<(Box<Response>, Exchange), TryFailure> {
         let assurance = if self.is_repeatable(visit) {
             Assurance::Hint
         } else {
@@ -203,7 +203,7 @@ impl Errand {
         &mut self,
         upstream: Upstream,
         visit: &Visit,
-    ) -> Result<(Response, Exchange), TryFailure> {
+    ) -> Result<(Box<Response>, Exchange), TryFailure> {
         let client = &visit.client;
         let buffers = &client.worker.buffers;
         let mut body = self.body.take().ok_or(TryFailure::Lost)?;
@@ -214,7 +214,10 @@ impl Errand {
             Ok(response) => return Ok((response, exchange)),
             Err(NoAnswer::NotSent) => TryFailure::NotSent,
             Err(NoAnswer::Lost(why)) => {
-                tracing::debug!(error = &why as &dyn std::error::Error, "a request was lost in flight");
+                tracing::debug!(
+                    error = &why as &dyn std::error::Error,
+                    "a request was lost in flight"
+                );
                 TryFailure::Lost
             }
             Err(NoAnswer::Client(failure)) => TryFailure::Client(failure),

@@ -7,8 +7,6 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http_body::Body as _;
-use hyper::body::Incoming;
 use mainstay_http1::{
     BodyError, ChunkHead, Decoder, Framing, Method, Persistence, Response, Scan, Step, Trailers,
     write_last_chunk,
@@ -25,7 +23,6 @@ const CRLF: &[u8] = b"\r\n";
 pub(crate) enum Source {
     Empty,
     Http1(Rc<Inbound>),
-    Http2(Incoming),
 }
 
 impl Source {
@@ -33,20 +30,6 @@ impl Source {
         match self {
             Self::Empty => Poll::Ready(Ok(Piece::End(None))),
             Self::Http1(inbound) => inbound.poll_body(cx),
-            Self::Http2(body) => loop {
-                match ready!(std::pin::Pin::new(&mut *body).poll_frame(cx)) {
-                    // Trailers of HTTP/2 are not carried on: instances of HTTP/1 seldom know them.
-                    None => return Poll::Ready(Ok(Piece::End(None))),
-                    Some(Ok(frame)) => {
-                        if let Ok(data) = frame.into_data()
-                            && !data.is_empty()
-                        {
-                            return Poll::Ready(Ok(Piece::Data(data)));
-                        }
-                    }
-                    Some(Err(_)) => return Poll::Ready(Err(BodyFailure::Gone)),
-                }
-            },
         }
     }
 }
@@ -59,7 +42,13 @@ pub(crate) struct RequestBody {
     kept: Kept,
     /// Pieces of what is kept that this try has been given.
     given: usize,
-    ended: Option<Option<Box<Trailers>>>,
+    end: End,
+}
+
+/// Whether the body's end has come.
+enum End {
+    Ahead,
+    Seen(Option<Box<Trailers>>),
 }
 
 enum Kept {
@@ -79,7 +68,7 @@ impl RequestBody {
                 len: 0,
             },
             given: 0,
-            ended: None,
+            end: End::Ahead,
         }
     }
 
@@ -105,13 +94,13 @@ impl RequestBody {
             self.given += 1;
             return Poll::Ready(Ok(Piece::Data(piece.clone())));
         }
-        if let Some(trailers) = &self.ended {
+        if let End::Seen(trailers) = &self.end {
             return Poll::Ready(Ok(Piece::End(trailers.clone())));
         }
         let piece = ready!(self.source.poll_piece(cx))?;
         match &piece {
             Piece::Data(data) => self.keep(data),
-            Piece::End(trailers) => self.ended = Some(trailers.clone()),
+            Piece::End(trailers) => self.end = End::Seen(trailers.clone()),
         }
         Poll::Ready(Ok(piece))
     }
@@ -256,20 +245,22 @@ impl Exchange {
         cx: &mut Context<'_>,
         buffers: &Buffers,
         expired: impl Fn() -> bool,
-    ) -> Poll<Result<Response, NoAnswer>> {
+    ) -> Poll<Result<Box<Response>, NoAnswer>> {
         loop {
             // Whether it is done or not, the instance may answer already.
             let _ = self.poll_send(cx);
             if let Sending::ClientFailed(failure) = self.sending {
                 return Poll::Ready(Err(NoAnswer::Client(failure)));
             }
-            let head = self.upstream.poll_head(cx, &mut self.scan, self.method, buffers);
+            let head = self
+                .upstream
+                .poll_head(cx, &mut self.scan, self.method, buffers);
             match head {
                 Poll::Ready(Ok(response)) if response.is_interim() => {}
                 Poll::Ready(Ok(response)) => {
                     self.decoder = Some(Decoder::new(response.framing));
                     self.persistence = response.persistence;
-                    return Poll::Ready(Ok(response));
+                    return Poll::Ready(Ok(Box::new(response)));
                 }
                 Poll::Ready(Err(_)) if self.out.is_untouched() => {
                     return Poll::Ready(Err(NoAnswer::NotSent));
@@ -296,10 +287,10 @@ impl Exchange {
                 Ok(Step::Data(data)) => return Poll::Ready(Ok(Piece::Data(data))),
                 Ok(Step::End(trailers)) => return Poll::Ready(Ok(Piece::End(trailers))),
                 Ok(Step::NeedMore) => {}
-                Err(error) => return Poll::Ready(Err(broken(&error))),
+                Err(error) => return Poll::Ready(Err(broken(error))),
             }
             match ready!(self.upstream.poll_fill(cx, buffers)) {
-                Ok(0) => decoder.end_of_input().map_err(|error| broken(&error))?,
+                Ok(0) => decoder.end_of_input().map_err(broken)?,
                 Ok(_) => {}
                 Err(error) => {
                     tracing::debug!(%error, "an instance's connection broke");
@@ -340,7 +331,7 @@ impl Exchange {
     }
 }
 
-fn broken(error: &BodyError) -> BrokenOff {
+fn broken(error: BodyError) -> BrokenOff {
     tracing::debug!(%error, "an instance's answer is malformed");
     BrokenOff
 }

@@ -75,7 +75,9 @@ pub(crate) fn write_request(out: &mut BytesMut, request: &Request, passage: Pass
     let inside = passage.hop == Hop::Inside;
     let proto = proto.filter(|_| inside).unwrap_or(b"http");
     head.field(b"x-forwarded-proto", proto);
-    let via_host = via_host.filter(|_| inside).or(request.host().map(str::as_bytes));
+    let via_host = via_host
+        .filter(|_| inside)
+        .or(request.host().map(str::as_bytes));
     if let Some(host) = via_host {
         head.field(b"x-forwarded-host", host);
     }

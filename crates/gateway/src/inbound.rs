@@ -228,14 +228,18 @@ impl Inbound {
         !self.is_body_complete() || !self.read.borrow().is_empty()
     }
 
+    fn throw_away(&self) -> usize {
+        let mut read = self.read.borrow_mut();
+        let len = read.len();
+        read.clear();
+        len
+    }
+
     /// Reads and throws away, until the client ends or so many bytes have come.
     pub(crate) async fn swallow(&self, len_max: usize) {
         let mut left = len_max;
         loop {
-            let mut read = self.read.borrow_mut();
-            left = left.saturating_sub(read.len());
-            read.clear();
-            drop(read);
+            left = left.saturating_sub(self.throw_away());
             if left == 0 || !matches!(poll_fn(|cx| self.poll_fill(cx)).await, Ok(1..)) {
                 break;
             }

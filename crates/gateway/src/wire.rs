@@ -82,10 +82,6 @@ impl Socket {
             .set_linger(Some(Duration::ZERO))
             .ok();
     }
-
-    pub(crate) fn into_inner(self) -> TcpStream {
-        self.0.into_inner()
-    }
 }
 
 /// A part of a message on its way out: a head, and a piece of the body with what frames it, written
