@@ -11,6 +11,8 @@ mod keys;
 mod later;
 mod limits;
 mod listen;
+mod reference;
+mod schema;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -18,11 +20,15 @@ use std::path::{Path, PathBuf};
 
 use mainstay_model::GatewayLimits;
 use mainstay_model::gateway::{AccessLog, StatsAuth};
+use toml::de::DeTable;
 
 use crate::file::disk::{self, Kind};
 use crate::file::problem::{Code, FileProblems};
 use crate::file::walk::Walk;
 use crate::file::{Environment, without_byte_order_mark};
+
+pub use reference::reference;
+pub use schema::schema;
 
 /// What a node's file says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +90,14 @@ pub fn read(path: &Path, env: Environment<'_>) -> Result<NodeFile, FileProblems>
     let text = disk::load(path, &name, Kind::Node)?;
     let dir = disk::directory_of(path, &name)?;
     parse(&text, &name, &dir, env)
+}
+
+/// Whether this text is that of a node file, and not of a service file: by the keys at its top, of
+/// which the two have none in common.
+pub fn is_node_file(text: &str) -> bool {
+    let (tree, _) = DeTable::parse_recoverable(without_byte_order_mark(text));
+    let has = |key: &str| tree.get_ref().contains_key(key);
+    !has("service") && keys::KNOWN.iter().chain(&["vip"]).any(|key| has(key))
 }
 
 /// Reads the text of a node file without looking at the disk. `name` is what problems call the

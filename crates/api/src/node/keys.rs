@@ -22,6 +22,9 @@ const SERVICE_FILES_MAX: usize = 100;
 /// Roles of the design that are not built.
 const LATER: [&str; 2] = ["broker", "vip"];
 
+/// The keys at the top.
+pub(super) const KNOWN: [&str; 6] = ["roles", "state", "services", "api", "gateway", "listen"];
+
 impl Role {
     /// The word in the file.
     pub fn as_str(self) -> &'static str {
