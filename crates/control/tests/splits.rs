@@ -58,17 +58,26 @@ fn canaries_get_their_share_until_they_are_promoted_and_not_a_moment_longer() {
     world.run(SECOND * 3);
     assert_eq!(on_trial(&world), None, "there is nothing to compare with");
     world.apply(weighted("good-150"));
-    assert_eq!(on_trial(&world), Some(Version(2)), "before the first of them is listed");
+    assert_eq!(
+        on_trial(&world),
+        Some(Version(2)),
+        "before the first of them is listed"
+    );
     world.run(SECOND * 5);
     assert_eq!(world.service("orders").state, ServiceState::AwaitsPromotion);
     let split = routes(&world).split.expect("two versions are there");
-    assert_eq!((split.version, split.traffic.weight.ppm()), (Version(2), 1000));
+    assert_eq!(
+        (split.version, split.traffic.weight.ppm()),
+        (Version(2), 1000)
+    );
     assert_eq!(routes(&world).traffic.canary, None, "it is said once");
     world.restart_control();
     world.run(SECOND);
     assert_eq!(on_trial(&world), Some(Version(2)));
     let service = name("orders");
-    world.input(Input::Promote { service }).expect("it is ready");
+    world
+        .input(Input::Promote { service })
+        .expect("it is ready");
     assert_eq!(on_trial(&world), None);
     world.run(SECOND * 8);
     assert_eq!(world.service("orders").state, ServiceState::Steady);
@@ -88,7 +97,10 @@ fn a_canary_that_failed_never_gets_more_than_its_share() {
         for _ in 0..400 {
             world.run(Duration::from_millis(25));
             let routes = routes(&world);
-            let canaries = routes.endpoints.iter().filter(|one| one.version == Version(2));
+            let canaries = routes
+                .endpoints
+                .iter()
+                .filter(|one| one.version == Version(2));
             if canaries.count() > 0 {
                 listed += 1;
                 let split = routes.split.expect("a canary is listed");
@@ -103,7 +115,9 @@ fn a_canary_that_failed_never_gets_more_than_its_share() {
 #[test]
 fn what_is_written_anew_for_an_instance_goes_with_its_version() {
     let strip = Rewrite {
-        path: Some(PathRewrite::Strip(PathPrefix::parse("/orders").expect("legal"))),
+        path: Some(PathRewrite::Strip(
+            PathPrefix::parse("/orders").expect("legal"),
+        )),
         ..Rewrite::default()
     };
     let mut world = world();
@@ -117,11 +131,19 @@ fn what_is_written_anew_for_an_instance_goes_with_its_version() {
     for _ in 0..300 {
         world.run(Duration::from_millis(25));
         let routes = routes(&world);
-        let rewrites: Vec<_> = routes.rewrites.iter().map(|one| (one.version, &one.rewrite)).collect();
+        let rewrites: Vec<_> = routes
+            .rewrites
+            .iter()
+            .map(|one| (one.version, &one.rewrite))
+            .collect();
         let old = routes.endpoints.iter().any(|one| one.version == Version(1));
         let new = routes.endpoints.iter().any(|one| one.version == Version(2));
         mixed += u32::from(old && new);
-        let expected = if new { vec![(Version(2), &strip)] } else { Vec::new() };
+        let expected = if new {
+            vec![(Version(2), &strip)]
+        } else {
+            Vec::new()
+        };
         assert_eq!(rewrites, expected);
     }
     assert!(mixed > 0, "both versions were there at once");
@@ -131,7 +153,11 @@ fn what_is_written_anew_for_an_instance_goes_with_its_version() {
 #[test]
 fn clients_stay_with_their_instances_over_a_restart_and_over_a_backup() {
     let handles = |world: &World| -> Vec<Option<Handle>> {
-        routes(world).endpoints.iter().map(|one| one.handle).collect()
+        routes(world)
+            .endpoints
+            .iter()
+            .map(|one| one.handle)
+            .collect()
     };
     let mut world = world();
     let plain = spec("orders", 3, "good-100");
@@ -161,8 +187,15 @@ fn clients_stay_with_their_instances_over_a_restart_and_over_a_backup() {
     };
     assert_eq!(restored(text.clone()), "07".repeat(16));
     let mut without = text;
-    without.as_object_mut().expect("it is an object").remove("sticky_key");
-    assert_eq!(restored(without), "09".repeat(16), "a state from before there was a key");
+    without
+        .as_object_mut()
+        .expect("it is an object")
+        .remove("sticky_key");
+    assert_eq!(
+        restored(without),
+        "09".repeat(16),
+        "a state from before there was a key"
+    );
 }
 
 #[test]
@@ -177,7 +210,11 @@ fn a_redirect_claims_its_requests_like_any_route() {
         status: RedirectStatus::MovedPermanently,
     });
     world.apply(orders);
-    assert_eq!(routes(&world).traffic.redirects.len(), 1, "it is routed without `http`");
+    assert_eq!(
+        routes(&world).traffic.redirects.len(),
+        1,
+        "it is routed without `http`"
+    );
     let mut other = spec("other", 1, "good-100");
     other.http = Some(HttpMatch::new(None, path("/old")).into());
     let services = vec![other];

@@ -10,11 +10,11 @@ use core::time::Duration;
 use mainstay_ids::{SecretName, ServiceName, Timestamp, duration};
 
 use crate::report::Bytes;
+use crate::rewrite::{PathRewrite, Redirect, Rewrite};
+use crate::route::Wanted;
 use crate::service::{
     AddressSpec, Artifact, Check, HealthSpec, LimitsSpec, OnFailure, RolloutSpec, Schedule, Step,
 };
-use crate::rewrite::{PathRewrite, Redirect, Rewrite};
-use crate::route::Wanted;
 use crate::traffic::{CanaryTraffic, Forwarded, Sticky};
 use crate::{HttpMatch, HttpMatches, ServiceSpec, Template, Traffic};
 
@@ -145,7 +145,10 @@ fn of_match(keys: &mut Keys, at: &str, found: &HttpMatch) {
     let host = host.as_ref().map(|host| quoted(&host.to_string()));
     some(keys, &format!("{at}.host"), host);
     set(keys, &format!("{at}.path"), quoted(&path.to_string()));
-    let named: Vec<String> = methods.iter().map(|method| quoted(method.as_str())).collect();
+    let named: Vec<String> = methods
+        .iter()
+        .map(|method| quoted(method.as_str()))
+        .collect();
     let named = (!named.is_empty()).then(|| format!("[{}]", named.join(", ")));
     some(keys, &format!("{at}.methods"), named);
     wanted(keys, &format!("{at}.headers"), headers);
@@ -235,12 +238,20 @@ fn of_rewrite(keys: &mut Keys, rewrite: &Rewrite) {
         None => {}
     }
     for (at, changes) in [("rewrite.request", request), ("rewrite.response", response)] {
-        let removed: Vec<String> = changes.remove.iter().map(|name| quoted(name.as_str())).collect();
+        let removed: Vec<String> = changes
+            .remove
+            .iter()
+            .map(|name| quoted(name.as_str()))
+            .collect();
         let removed = (!removed.is_empty()).then(|| format!("[{}]", removed.join(", ")));
         some(keys, &format!("{at}.remove"), removed);
         for (how, values) in [("set", &changes.set), ("add", &changes.add)] {
             for (name, value) in values {
-                set(keys, &format!("{at}.{how}.{name}"), quoted(&value.to_string()));
+                set(
+                    keys,
+                    &format!("{at}.{how}.{name}"),
+                    quoted(&value.to_string()),
+                );
             }
         }
     }

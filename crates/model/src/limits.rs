@@ -47,7 +47,11 @@ pub struct SpecError {
 }
 
 /// Refuses with the field and what it may be, unless `holds`.
-pub(crate) fn hold(holds: bool, key: &'static str, expected: &'static str) -> Result<(), SpecError> {
+pub(crate) fn hold(
+    holds: bool,
+    key: &'static str,
+    expected: &'static str,
+) -> Result<(), SpecError> {
     if holds {
         Ok(())
     } else {

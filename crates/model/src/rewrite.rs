@@ -422,7 +422,16 @@ impl From<Target> for String {
 
 /// The status of a redirect (RFC 9110, 15.4).
 #[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    serde::Serialize,
+    serde::Deserialize,
 )]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "schema", schemars(with = "u16"))]
@@ -484,7 +493,12 @@ mod tests {
 
     #[test]
     fn a_text_is_shown_as_it_is_read_and_cannot_end_a_header() {
-        for text in ["", "a", "{client}", "id={request_id}; {{x}} {host}{path}{query}"] {
+        for text in [
+            "",
+            "a",
+            "{client}",
+            "id={request_id}; {{x}} {host}{path}{query}",
+        ] {
             let read = FieldTemplate::parse(text).map(String::from);
             assert_eq!(read.as_deref(), Ok(text));
         }
@@ -495,7 +509,10 @@ mod tests {
         assert_eq!(FieldTemplate::parse("{a"), Err(FieldTemplateError::Open));
         assert_eq!(FieldTemplate::parse("a}"), Err(FieldTemplateError::Close));
         let many = "{path}".repeat(VARIABLES_MAX + 1);
-        assert_eq!(FieldTemplate::parse(&many), Err(FieldTemplateError::TooLong));
+        assert_eq!(
+            FieldTemplate::parse(&many),
+            Err(FieldTemplateError::TooLong)
+        );
     }
 
     #[test]
@@ -509,7 +526,14 @@ mod tests {
             assert!(Target::parse(text).is_ok(), "{text}");
         }
         for text in [
-            "{path}", "//{host}", "/\\x", "https://{path}", "https://", "ftp://a", "new", "",
+            "{path}",
+            "//{host}",
+            "/\\x",
+            "https://{path}",
+            "https://",
+            "ftp://a",
+            "new",
+            "",
             "https:///{path}",
         ] {
             assert_eq!(Target::parse(text), Err(TargetError::Start), "{text}");
@@ -520,7 +544,12 @@ mod tests {
     fn what_frames_a_message_stays_the_gateways_own() {
         assert!(UNTOUCHABLE.is_sorted(), "it is searched by halves");
         let name = |text: &str| FieldName::parse(text).expect("legal");
-        for text in ["Content-Length", "Transfer-Encoding", "host", "X-Forwarded-For"] {
+        for text in [
+            "Content-Length",
+            "Transfer-Encoding",
+            "host",
+            "X-Forwarded-For",
+        ] {
             assert!(!may_change(&name(text)), "{text}");
         }
         assert!(may_change(&name("server")));

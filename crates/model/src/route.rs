@@ -151,7 +151,9 @@ macro_rules! text_conversions {
         }
     )*};
 }
-text_conversions!(HostName, PathPrefix, FieldName, CookieName, MethodName, MatchValue);
+text_conversions!(
+    HostName, PathPrefix, FieldName, CookieName, MethodName, MatchValue
+);
 
 fn is_token(text: &str) -> bool {
     let legal = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
@@ -398,7 +400,11 @@ impl fmt::Display for HttpMatch {
             }
             open = " ";
         }
-        if open == " " { f.write_str("]") } else { Ok(()) }
+        if open == " " {
+            f.write_str("]")
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -545,21 +551,32 @@ mod tests {
         }
         assert_eq!(String::from(below), "*.example.com");
         for wrong in ["*", "a.*.com", "*.*.com", "*a.com", "a*"] {
-            assert_eq!(HostPattern::parse(wrong), Err(MatchError::HostWildcard), "{wrong}");
+            assert_eq!(
+                HostPattern::parse(wrong),
+                Err(MatchError::HostWildcard),
+                "{wrong}"
+            );
         }
         assert_eq!(HostPattern::parse("*."), Err(MatchError::HostLength));
     }
 
     #[test]
     fn names_and_values_hold_nothing_that_could_end_a_header() {
-        assert_eq!(FieldName::parse("X-User").map(String::from).as_deref(), Ok("x-user"));
+        assert_eq!(
+            FieldName::parse("X-User").map(String::from).as_deref(),
+            Ok("x-user")
+        );
         for wrong in ["", "a b", "a:b", "a\r\nb", "ä", "a\0"] {
             assert_eq!(FieldName::parse(wrong), Err(MatchError::Name), "{wrong:?}");
             assert_eq!(CookieName::parse(wrong), Err(MatchError::Name), "{wrong:?}");
         }
         assert_eq!(MethodName::parse("get"), Err(MatchError::Method));
         for wrong in [" a", "a ", "a\nb", "ä", "\t"] {
-            assert_eq!(MatchValue::parse(wrong), Err(MatchError::Value), "{wrong:?}");
+            assert_eq!(
+                MatchValue::parse(wrong),
+                Err(MatchError::Value),
+                "{wrong:?}"
+            );
         }
     }
 }

@@ -227,7 +227,13 @@ mod tests {
         let handle = Handle(0x00ab_0000_0000_00ff);
         assert_eq!(String::from(handle), "00ab0000000000ff");
         assert_eq!(Handle::parse(b"00ab0000000000ff"), Ok(handle));
-        for wrong in ["", "ab", "00AB0000000000ff", "00ab0000000000fg", "00ab0000000000ff0"] {
+        for wrong in [
+            "",
+            "ab",
+            "00AB0000000000ff",
+            "00ab0000000000fg",
+            "00ab0000000000ff0",
+        ] {
             assert_eq!(Handle::parse(wrong.as_bytes()), Err(HandleError), "{wrong}");
         }
     }

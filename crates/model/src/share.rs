@@ -87,7 +87,12 @@ mod tests {
             (100_000, "10%"),
             (1_000_000, "100%"),
         ] {
-            assert_eq!(Share::from_ppm(ppm).map(|share| share.to_string()).as_deref(), Ok(shown));
+            assert_eq!(
+                Share::from_ppm(ppm)
+                    .map(|share| share.to_string())
+                    .as_deref(),
+                Ok(shown)
+            );
         }
         assert_eq!(Share::from_ppm(1_000_001), Err(ShareError(1_000_001)));
     }

@@ -107,7 +107,9 @@ impl Traffic {
         hold(short, "traffic.queue.time", "at most 1m")?;
         let few = self.queue.len.is_none_or(|len| QUEUE_LEN.contains(&len));
         hold(few, "traffic.queue.len", "0 to 500000")?;
-        let few = self.requests.is_none_or(|most| REQUESTS.contains(&most.get()));
+        let few = self
+            .requests
+            .is_none_or(|most| REQUESTS.contains(&most.get()));
         hold(few, "traffic.requests", "1 to 1000000")
     }
 }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use mainstay_ids::ServiceName;
-use mainstay_model::service::AddressSpec;
 use mainstay_model::HttpMatch;
+use mainstay_model::service::AddressSpec;
 
 use super::problem::Code;
 use super::refusal::{At, Refused};

@@ -32,7 +32,14 @@ pub(super) fn http(entry: &Entry<'_, '_>, claims: &mut Claims) -> Option<HttpMat
             "write for instance `http = { host = \"orders.example.com\", path = \"/\" }`".to_owned()
         }
     };
-    let matches = each(entry, &help, later::HTTP, |s| match_of(s), |one| one, claims)?;
+    let matches = each(
+        entry,
+        &help,
+        later::HTTP,
+        |s| match_of(s),
+        |one| one,
+        claims,
+    )?;
     HttpMatches::new(matches).ok()
 }
 
@@ -73,19 +80,29 @@ fn each<'t, T>(
     }
     let elements = entry.list("a table, or a list of tables", Some(help.to_owned()))?;
     if elements.is_empty() || elements.len() > MATCHES_MAX {
-        let message = format!("expected 1 to {MATCHES_MAX} tables, found {}", elements.len());
+        let message = format!(
+            "expected 1 to {MATCHES_MAX} tables, found {}",
+            elements.len()
+        );
         entry.refuse(Refused::new(Code::TooMuch, message).help(help));
         return None;
     }
     // All of them are looked at before the first refused one counts.
-    let found: Vec<_> = elements.iter().map(|element| one(element, claims)).collect();
+    let found: Vec<_> = elements
+        .iter()
+        .map(|element| one(element, claims))
+        .collect();
     found.into_iter().collect()
 }
 
 /// The keys of a match.
 fn match_of(s: &mut Section<'_, '_>) -> Option<HttpMatch> {
     let host = s.optional("host", |e| {
-        e.text("a host name", "`host = \"orders.example.com\"`", parse_host_pattern)
+        e.text(
+            "a host name",
+            "`host = \"orders.example.com\"`",
+            parse_host_pattern,
+        )
     });
     let root = PathPrefix::parse(defaults::HTTP_PATH).expect("the default is a path");
     let path = s.or("path", root, |e| {
@@ -110,7 +127,10 @@ fn methods(entry: &Entry<'_, '_>) -> Option<BTreeSet<MethodName>> {
         Some(format!("write for instance {example}")),
     )?;
     if elements.is_empty() || elements.len() > CONDITIONS_MAX {
-        let message = format!("expected 1 to {CONDITIONS_MAX} methods, found {}", elements.len());
+        let message = format!(
+            "expected 1 to {CONDITIONS_MAX} methods, found {}",
+            elements.len()
+        );
         entry.refuse(Refused::new(Code::TooMuch, message).help("without `methods`, any matches"));
         return None;
     }
@@ -133,13 +153,15 @@ fn methods(entry: &Entry<'_, '_>) -> Option<BTreeSet<MethodName>> {
 
 /// What headers must say.
 pub(super) fn headers(entry: &Entry<'_, '_>) -> Option<Wanted<FieldName>> {
-    wanted(entry, "`headers = { X-Version = \"2\" }`", |name| {
-        match name.to_ascii_lowercase().as_str() {
+    wanted(
+        entry,
+        "`headers = { X-Version = \"2\" }`",
+        |name| match name.to_ascii_lowercase().as_str() {
             "host" => Err(Refused::value("a host is matched by `host`")),
             "cookie" => Err(Refused::value("cookies are matched by `cookies`")),
             _ => FieldName::parse(name).map_err(|error| cannot_be(&error, name)),
-        }
-    })
+        },
+    )
 }
 
 /// What cookies must say.
@@ -229,10 +251,7 @@ pub(super) fn field_name(text: &str) -> Result<FieldName, Refused> {
 }
 
 /// One of a few words.
-pub(super) fn one_of<T: Copy>(
-    entry: &Entry<'_, '_>,
-    words: &[(&'static str, T)],
-) -> Option<T> {
+pub(super) fn one_of<T: Copy>(entry: &Entry<'_, '_>, words: &[(&'static str, T)]) -> Option<T> {
     let shown: Vec<String> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
     let expected = shown.join(" or ");
     let example = format!("`{} = \"{}\"`", entry.name(), words[0].0);

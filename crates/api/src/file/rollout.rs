@@ -110,14 +110,19 @@ fn canary(entry: &Entry<'_, '_>) -> Option<(Option<Step>, Option<CanaryTraffic>)
     }
     let read = |s: &mut Section<'_, '_>| {
         let weight = s.optional("weight", |e| {
-            e.text("a percentage, as in `0.1%`", "`weight = \"0.1%\"`", parse_weight)
+            e.text(
+                "a percentage, as in `0.1%`",
+                "`weight = \"0.1%\"`",
+                parse_weight,
+            )
         });
         let instances = s.or("instances", defaults::CANARY_INSTANCES, step);
         let headers = s.or("header", BTreeMap::new(), headers);
         let cookies = s.or("cookie", BTreeMap::new(), cookies);
         let (weight, headers, cookies) = (weight?, headers?, cookies?);
         if weight.is_none() && headers.is_empty() && cookies.is_empty() {
-            let message = "expected `weight`, `header` or `cookie`: which requests the canaries get";
+            let message =
+                "expected `weight`, `header` or `cookie`: which requests the canaries get";
             let refused = Refused::new(Code::MissingKey, message).help(EXAMPLE);
             s.walk().refuse(s.at(), refused);
             return None;

@@ -19,6 +19,7 @@ use mainstay_model::traffic::{
 };
 use toml::de::DeValue;
 
+use super::later;
 use super::matching::{Claims, cannot_be, field_name, one_of, redirects};
 use super::problem::Code;
 use super::refusal::{Refused, quoted};
@@ -26,7 +27,6 @@ use super::service::span;
 use super::suggest::closest;
 use super::units::{parse_host, parse_path};
 use super::walk::{Entry, Section};
-use super::later;
 
 /// The longest `timeouts.answer` and `timeouts.request`: as long as a duration can be.
 const LONGEST: Duration = Duration::from_hours(10 * 365 * 24);
@@ -240,7 +240,10 @@ fn written(entry: &Entry<'_, '_>) -> Option<BTreeMap<FieldName, FieldTemplate>> 
             let only_for_redirects = [Variable::Rest];
             let template = FieldTemplate::parse(text);
             let template = template.map_err(|e| template_refused(&e, text, &only_for_redirects))?;
-            if template.variables().any(|v| only_for_redirects.contains(&v)) {
+            if template
+                .variables()
+                .any(|v| only_for_redirects.contains(&v))
+            {
                 let refused = Refused::new(Code::Template, "`{rest}` is for redirects");
                 return Err(refused.help("write `{path}` for the whole path"));
             }
@@ -277,9 +280,13 @@ fn changeable(typed: &str) -> Result<FieldName, Refused> {
             "choose with `forwarded` which of them there are; what a client says in them is never \
              believed at the entry"
         }
-        "x-request-id" => "the client's own is kept if it is one; write it elsewhere as `{request_id}`",
-        _ => "it says where a message ends, or concerns one connection only: changed by hand, two \
-              programs could read two different messages",
+        "x-request-id" => {
+            "the client's own is kept if it is one; write it elsewhere as `{request_id}`"
+        }
+        _ => {
+            "it says where a message ends, or concerns one connection only: changed by hand, two \
+              programs could read two different messages"
+        }
     }))
 }
 

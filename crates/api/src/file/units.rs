@@ -215,9 +215,7 @@ pub(crate) fn parse_host(text: &str) -> Result<HostName, Refused> {
         let bare = bare.split_once(':').map_or(bare, |(host, _)| host);
         let bare = bare.trim_end_matches('.');
         match HostName::parse(bare) {
-            _ if text.contains('*') => {
-                refused.help("one host is named here: a wildcard cannot be")
-            }
+            _ if text.contains('*') => refused.help("one host is named here: a wildcard cannot be"),
             Ok(host) => refused.help(format!("did you mean `{host}`?")),
             Err(_) => refused,
         }

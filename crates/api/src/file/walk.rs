@@ -233,7 +233,10 @@ impl<'w, 't> Entry<'w, 't> {
         match self.value() {
             DeValue::Boolean(on) => Some(*on),
             DeValue::String(text) if matches!(text.as_ref(), "true" | "false") => {
-                self.wrong_type("`true` or `false`", Some(format!("write it without quotes: {text}")));
+                self.wrong_type(
+                    "`true` or `false`",
+                    Some(format!("write it without quotes: {text}")),
+                );
                 None
             }
             _ => {

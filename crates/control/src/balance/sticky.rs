@@ -141,7 +141,9 @@ mod tests {
         let affinity = Affinity::of_value(&client.to_le_bytes());
         let distance = |(name, weight): &(u64, u32)| affinity.distance(Handle(mix(*name)), *weight);
         let mut all = instances.iter();
-        let nearest = all.by_ref().min_by(|one, other| distance(one).total_cmp(&distance(other)));
+        let nearest = all
+            .by_ref()
+            .min_by(|one, other| distance(one).total_cmp(&distance(other)));
         nearest.expect("there are some").0
     }
 
@@ -153,18 +155,26 @@ mod tests {
         for client in 0..CLIENTS {
             let (before, after) = (nearest(client, &three), nearest(client, &four));
             if before != after {
-                assert_eq!(after, 4, "client {client} moved to one that was there before");
+                assert_eq!(
+                    after, 4,
+                    "client {client} moved to one that was there before"
+                );
                 moved += 1;
             }
         }
         let share = CLIENTS / 4;
-        assert!((share - share / 10..share + share / 10).contains(&moved), "{moved}");
+        assert!(
+            (share - share / 10..share + share / 10).contains(&moved),
+            "{moved}"
+        );
     }
 
     #[test]
     fn a_share_follows_the_weight_and_nothing_goes_to_nothing() {
         let weighted = [(1, 1), (2, 3), (3, 0)];
-        let homes: Vec<u64> = (0..CLIENTS).map(|client| nearest(client, &weighted)).collect();
+        let homes: Vec<u64> = (0..CLIENTS)
+            .map(|client| nearest(client, &weighted))
+            .collect();
         let of = |name| homes.iter().filter(|home| **home == name).count();
         assert_eq!(of(3), 0);
         let share = of(2);
@@ -185,8 +195,9 @@ mod tests {
         const DRAWS: u64 = 200_000;
         let share = Share::from_ppm(1000).expect("legal");
         let trial = Version(2);
-        let drawn = (0..DRAWS)
-            .filter(|n| Side::of(trial, share, mix(n.wrapping_mul(0x9E37_79B9_7F4A_7C15))).holds(trial));
+        let drawn = (0..DRAWS).filter(|n| {
+            Side::of(trial, share, mix(n.wrapping_mul(0x9E37_79B9_7F4A_7C15))).holds(trial)
+        });
         let drawn = drawn.count();
         // 200 is expected; the standard deviation is 14.
         assert!((143..257).contains(&drawn), "{drawn}");

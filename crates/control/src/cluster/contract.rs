@@ -4,10 +4,10 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::net::SocketAddr;
 
+use super::handle::StickyKey;
 use mainstay_ids::{ConsumerId, Instant, NodeName, ServiceName, Timestamp, Version};
 use mainstay_model::limits::SpecError;
 use mainstay_model::service::INSTANCES_MAX;
-use super::handle::StickyKey;
 use mainstay_model::{Ack, HttpMatch, NodeReport, Outlook, ProblemCode, ServiceSpec};
 
 /// The time of an input: `now` for decisions, `at` for the record.

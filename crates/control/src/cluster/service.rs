@@ -214,9 +214,7 @@ impl Service {
         let version = match &self.course {
             Course::RollingOut(rollout) => match (rollout.stage, rollout.back) {
                 (Stage::Canary, _) => Some(self.current),
-                (Stage::Before, _) | (Stage::Replacing, Some(_)) => {
-                    left_over().filter(unpromoted)
-                }
+                (Stage::Before, _) | (Stage::Replacing, Some(_)) => left_over().filter(unpromoted),
                 (Stage::Replacing, None) => None,
             },
             Course::Failed { .. } => left_over().filter(unpromoted),

@@ -178,7 +178,10 @@ mod tests {
                 let ((_, version), _) = choose(&mut set, mix(n, 6), &[], wish);
                 trials += u32::from(version == NEW);
             }
-            assert!((143..257).contains(&trials), "{trials} with {old} and {new}");
+            assert!(
+                (143..257).contains(&trials),
+                "{trials} with {old} and {new}"
+            );
         }
     }
 
@@ -217,10 +220,18 @@ mod tests {
         let (_, picked) = choose(&mut set, 1, &[], held(mine));
         refuse(&mut set, picked);
         for n in 0..1000 {
-            assert_ne!(choose(&mut set, mix(n, 1), &[], held(mine)).0, mine, "it is ejected");
+            assert_ne!(
+                choose(&mut set, mix(n, 1), &[], held(mine)).0,
+                mine,
+                "it is ejected"
+            );
         }
         set.update(Instant::START, listed(1, 0));
-        assert_eq!(choose(&mut set, 1, &[], held(mine)).0, (1, OLD), "it drains");
+        assert_eq!(
+            choose(&mut set, 1, &[], held(mine)).0,
+            (1, OLD),
+            "it drains"
+        );
         let made_up = Wish {
             side: Side::Any,
             bond: Bond::Held(Handle(42)),
@@ -235,8 +246,12 @@ mod tests {
             side: Side::Any,
             bond: Bond::By(Affinity::of_value(&n.to_le_bytes())),
         };
-        let before: Vec<One> = (0..2000).map(|n| choose(&mut set, n, &[], by(n)).0).collect();
-        let again: Vec<One> = (0..2000).map(|n| choose(&mut set, mix(n, 9), &[], by(n)).0).collect();
+        let before: Vec<One> = (0..2000)
+            .map(|n| choose(&mut set, n, &[], by(n)).0)
+            .collect();
+        let again: Vec<One> = (0..2000)
+            .map(|n| choose(&mut set, mix(n, 9), &[], by(n)).0)
+            .collect();
         assert_eq!(before, again, "chance has no part in it");
         let lost = before[0];
         let (_, picked) = choose(&mut set, 0, &[], by(0));
@@ -254,7 +269,9 @@ mod tests {
         heirs.dedup();
         assert_eq!(heirs.len(), 3, "its clients are shared out: {heirs:?}");
         let later = Instant::from_start(Duration::from_secs(5));
-        let picked = set.pick_by(later, 1, &[], by(0), traits, |_| 0).expect("all are back");
+        let picked = set
+            .pick_by(later, 1, &[], by(0), traits, |_| 0)
+            .expect("all are back");
         assert_eq!(set.get(picked), Some(&lost));
     }
 }
