@@ -404,6 +404,17 @@ pub fn read_reply(stream: &mut TcpStream) -> Reply {
     }
 }
 
+/// Reads the head of an answer, byte by byte, so that what follows stays there.
+pub fn read_head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.extend_from_slice(&byte);
+    }
+    String::from_utf8(head).unwrap()
+}
+
 fn read_exactly(reader: &mut impl Read, len: u64, body: &mut Vec<u8>) -> io::Result<()> {
     reader.take(len).read_to_end(body)?;
     if body.len() as u64 == len {
