@@ -113,6 +113,42 @@ fn a_canary_that_failed_never_gets_more_than_its_share() {
 }
 
 #[test]
+fn a_canary_that_is_rolled_back_keeps_its_share_while_it_is_needed() {
+    let mut world = world();
+    world.apply(weighted("good-100"));
+    world.run(SECOND * 3);
+    world.apply(weighted("good-150"));
+    world.run(SECOND * 5);
+    let service = || name("orders");
+    let scale = Input::Scale {
+        service: service(),
+        instances: 6,
+    };
+    world.input(scale).expect("there is room");
+    let back = Input::Rollback {
+        service: service(),
+        to: None,
+    };
+    world.input(back).expect("there is one");
+    let versions: Vec<Version> = routes(&world)
+        .endpoints
+        .iter()
+        .map(|one| one.version)
+        .collect();
+    assert!(
+        versions.contains(&Version(2)),
+        "it stays until others are ready"
+    );
+    assert_eq!(on_trial(&world), Some(Version(2)));
+    world.run(SECOND * 8);
+    assert_eq!(
+        (world.service("orders").state, on_trial(&world)),
+        (ServiceState::Steady, None)
+    );
+    nothing_broken(&world);
+}
+
+#[test]
 fn what_is_written_anew_for_an_instance_goes_with_its_version() {
     let strip = Rewrite {
         path: Some(PathRewrite::Strip(
