@@ -10,7 +10,7 @@ use mainstay_ids::Instant;
 use crate::access_log::Line;
 use crate::connection::Client;
 use crate::exchange::{BrokenOff, Exchange};
-use crate::forwarded::Way;
+use crate::forwarded::{Protocol, Way};
 use crate::headers::Alterations;
 use crate::inbound::Piece;
 use crate::refusal::Reason;
@@ -49,6 +49,11 @@ impl Visit {
         Way {
             hop: self.client.scope.hop(),
             peer: &self.client.peer_text,
+            protocol: if self.client.is_stream() {
+                Protocol::Http2
+            } else {
+                Protocol::Http1
+            },
         }
     }
 
@@ -124,6 +129,11 @@ impl Answer {
             (AnswerHead::Instance(response), _) => response.framing,
             (AnswerHead::Ours(_), _) => Framing::None,
         }
+    }
+
+    /// Whether no piece of the body is left.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.content, Content::Empty)
     }
 
     /// The next piece of the body.

@@ -87,9 +87,10 @@ impl Errand {
     /// An errand for a checked request.
     pub(crate) fn new(visit: &Visit, source: Source) -> Self {
         let request = &visit.request;
+        let replay_len = visit.client.worker.limits().replay_len as usize;
         Self {
             head: None,
-            body: Some(RequestBody::new(source, request.framing)),
+            body: Some(RequestBody::new(source, request.framing, replay_len)),
             safety: MethodSafety::of(request.method_name()),
             sent: 0,
             trouble_since: None,
@@ -131,6 +132,7 @@ impl Errand {
         endpoint.shared.counters.requests.add(1);
         visit.endpoint = Some(Rc::clone(&endpoint));
         visit.tries += 1;
+        visit.client.keep_deadlines(service.policy.timeouts);
         visit.alterations = Alterations {
             rewrite: service.policy.rewrite(endpoint.version).cloned(),
             cookie: service.policy.cookie(wish.bond, endpoint.handle.get()),

@@ -18,6 +18,15 @@ pub(crate) struct Way<'a> {
     pub(crate) hop: Hop,
     /// The address of the other end of the connection.
     pub(crate) peer: &'a [u8],
+    pub(crate) protocol: Protocol,
+}
+
+/// What the client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// As the request's head says.
+    Http1,
+    Http2,
 }
 
 const SCHEME: &[u8] = b"http";
@@ -76,9 +85,10 @@ pub(crate) fn write(
         });
     }
     if trace.via {
-        let own: &[u8] = match request.version {
-            Version::Http11 => b"1.1 mainstay",
-            Version::Http10 => b"1.0 mainstay",
+        let own: &[u8] = match (way.protocol, request.version) {
+            (Protocol::Http2, _) => b"2.0 mainstay",
+            (Protocol::Http1, Version::Http11) => b"1.1 mainstay",
+            (Protocol::Http1, Version::Http10) => b"1.0 mainstay",
         };
         with_chain(request, Known::Via, own, |chain| put(b"via", chain));
     }
@@ -146,6 +156,7 @@ mod tests {
         let way = Way {
             hop,
             peer: peer.as_bytes(),
+            protocol: Protocol::Http1,
         };
         let mut told = Vec::new();
         for field in request.fields.iter() {

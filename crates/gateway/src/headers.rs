@@ -173,6 +173,7 @@ mod tests {
             way: Way {
                 hop,
                 peer: b"192.0.2.1",
+                protocol: forwarded::Protocol::Http1,
             },
             trace: Trace::default(),
             rewrite: None,

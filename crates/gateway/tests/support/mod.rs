@@ -22,6 +22,7 @@ use mainstay_gateway::{
 use mainstay_ids::{
     Attempt, ConsumerId, Epoch, Generation, Incarnation, InstanceId, Revision, ServiceName, Version,
 };
+use mainstay_model::gateway::GatewayLimits;
 use mainstay_model::routing::{EndpointHealth, Unavailable};
 use mainstay_model::{
     Ack, Endpoint, HostPattern, HttpMatch, PathPrefix, Routing, ServiceRoutes, Traffic,
@@ -128,6 +129,7 @@ pub struct Setting {
     pub workers: usize,
     pub seams: Seams,
     pub deadlines: Deadlines,
+    pub limits: GatewayLimits,
     pub access_log: bool,
     pub state: Option<TempDir>,
     pub api: std::path::PathBuf,
@@ -142,6 +144,7 @@ impl Default for Setting {
                 drain: Duration::from_secs(5),
                 ..Deadlines::default()
             },
+            limits: GatewayLimits::default(),
             access_log: false,
             state: None,
             api: "/nowhere/api.sock".into(),
@@ -205,6 +208,7 @@ impl Gateway {
                 AccessLogTo::Off
             },
             deadlines: setting.deadlines,
+            limits: setting.limits,
             seams: setting.seams,
         };
         let stop_of = stop.clone();
