@@ -285,7 +285,7 @@ mod tests {
     #[test]
     fn every_line_is_json_whatever_the_client_sent() {
         let dir = TempDir::new("access-log");
-        let counters = Arc::new(GatewayCounters::default());
+        let counters = Arc::new(GatewayCounters::new(1));
         let log = AccessLog::open(&dir.join("access.log"), Arc::clone(&counters)).unwrap();
         let started = Instant::from_start(Duration::from_millis(5));
         let mut buffer = LogBuffer::new(log.sink(counters), started);

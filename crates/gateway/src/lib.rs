@@ -63,6 +63,7 @@ mod metrics;
 mod proxy;
 mod refusal;
 mod request_id;
+mod roster;
 mod sockets;
 mod table;
 mod tunnel;
@@ -305,12 +306,13 @@ fn serve(
         state: options.state.clone(),
         source,
     })?;
-    let counters = Arc::new(GatewayCounters::default());
+    let counters = Arc::new(GatewayCounters::new(count));
     let log = open_log(&options.access_log, &counters)?;
     let drained = Arc::new(Notify::new());
     let mut ledger = Ledger::new(options.consumer, count, Arc::clone(&drained));
     let (tables, table) = watch::channel(Arc::clone(ledger.newest()));
     ledger.start_with(stored(&file));
+    let (rosters, roster) = watch::channel(Arc::new(ledger.roster()));
     let (applied_to, applied) = mpsc::channel(APPLIED_PER_WORKER * count);
     let (ended_to, ended) = mpsc::channel(count);
     let stop_workers = stop.child_token();
@@ -329,6 +331,7 @@ fn serve(
         ledger,
         addresses: Addresses::new(orders),
         file,
+        counters: Arc::clone(&counters),
         workers: count,
         first_routes: options.deadlines.first_routes,
     };
@@ -336,6 +339,7 @@ fn serve(
         routings: link.routings,
         acks: link.acks,
         tables,
+        rosters,
         applied,
         drained,
         ended,
@@ -423,6 +427,7 @@ fn start_thread(
 ) -> Result<JoinHandle<()>, Error> {
     let name = format!("gateway-{}", setup.index.0);
     let run = move || {
+        metrics::this_thread_is(setup.index);
         let run = std::panic::AssertUnwindSafe(|| worker::run(setup));
         let result = std::panic::catch_unwind(run).unwrap_or(Err(WorkerError::Panicked));
         // Nobody listens if the coordinator has ended, and then nobody needs to know.
