@@ -140,6 +140,10 @@ impl Coordinator {
     async fn listen(&mut self) {
         let table = Arc::clone(self.ledger.newest());
         self.addresses.follow(&table).await;
+        for address in table.addresses() {
+            // There from the beginning, also before the first client.
+            self.counters.frontend(FrontendKey::Address(address));
+        }
         self.counters.keep_frontends(|key| match key {
             FrontendKey::Entry | FrontendKey::Listen(_) => true,
             FrontendKey::Address(address) => table.find_address(*address).is_some(),

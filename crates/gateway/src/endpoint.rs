@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use http::HeaderValue;
-use mainstay_ids::{Attempt, InstanceId, ServiceName, Version};
+use mainstay_ids::{Attempt, InstanceId, ServiceName};
 use mainstay_model::Endpoint;
 use tokio::sync::Notify;
 
@@ -38,8 +38,6 @@ pub(crate) struct EndpointState {
     pub(crate) key: EndpointKey,
     /// The instance's name for the header `mainstay-instance`.
     pub(crate) label: HeaderValue,
-    /// Which version it runs.
-    pub(crate) version: Version,
     /// What each worker has counted of it; a dereference gives this worker's own.
     pub(crate) counters: EndpointCounters,
     in_flight: AtomicU32,
@@ -58,7 +56,6 @@ impl EndpointState {
         Self {
             key,
             label,
-            version: endpoint.version,
             counters: EndpointCounters(PerWorker::new(workers)),
             in_flight: AtomicU32::new(0),
             in_flight_max: AtomicU32::new(0),
@@ -163,7 +160,7 @@ impl Registry {
         let counts = self
             .services
             .entry(name.clone())
-            .or_insert_with(|| Arc::new(ServiceCounts::new(name.clone(), workers)));
+            .or_insert_with(|| Arc::new(ServiceCounts::new(workers)));
         Arc::clone(counts)
     }
 
@@ -176,10 +173,9 @@ impl Registry {
     pub(crate) fn admit(&mut self, endpoint: &Endpoint) -> Arc<EndpointState> {
         let key = EndpointKey::of(endpoint);
         let (drained, workers) = (&self.drained, self.workers);
-        let state = self
-            .endpoints
-            .entry(key)
-            .or_insert_with(|| Arc::new(EndpointState::new(endpoint, workers, Arc::clone(drained))));
+        let state = self.endpoints.entry(key).or_insert_with(|| {
+            Arc::new(EndpointState::new(endpoint, workers, Arc::clone(drained)))
+        });
         state.end_drain();
         Arc::clone(state)
     }
@@ -210,7 +206,7 @@ impl Registry {
 mod tests {
     use super::*;
     use futures_util::FutureExt;
-    use mainstay_ids::ServiceName;
+    use mainstay_ids::Version;
     use mainstay_model::routing::EndpointHealth;
 
     fn endpoint() -> Endpoint {

@@ -11,22 +11,15 @@
 
 mod cell;
 mod histogram;
-mod recorded;
+pub(crate) mod recorded;
 mod tally;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use mainstay_ids::ServiceName;
-
-pub(crate) use cell::{Counter, PerWorker, SharedCounter, this_thread_is};
+pub(crate) use cell::{Counter, Level, PerWorker, SharedCounter, this_thread_is};
 pub(crate) use histogram::{Counts, Histogram};
-#[expect(
-    unused_imports,
-    reason = "the request path that records each request comes with its own codec"
-)]
-pub(crate) use recorded::{Ended, Recorded};
 pub(crate) use tally::{
     Denied, EndpointTally, FrontendTally, GatewayTally, RESPONSE_CLASSES, ServiceTally,
 };
@@ -122,7 +115,6 @@ pub(crate) enum FrontendKey {
     /// A service's own address.
     Address(SocketAddr),
     /// A `[listen.NAME]` of the node's file.
-    #[expect(dead_code, reason = "made by `[listen]`, which is not in this version")]
     Listen(Box<str>),
 }
 
@@ -183,8 +175,6 @@ impl Drop for Open {
 /// Of one service; each worker sees its own [`ServiceTally`] through it.
 #[derive(Debug)]
 pub(crate) struct ServiceCounts {
-    /// Whose they are.
-    pub(crate) name: ServiceName,
     tallies: PerWorker<ServiceTally>,
     /// Requests that wait for an instance, over all workers: the queue's bound is over all, too.
     pub(crate) queue: Level,
@@ -200,9 +190,8 @@ impl std::ops::Deref for ServiceCounts {
 
 impl ServiceCounts {
     /// Counters that so many workers write.
-    pub(crate) fn new(name: ServiceName, workers: usize) -> Self {
+    pub(crate) fn new(workers: usize) -> Self {
         Self {
-            name,
             tallies: PerWorker::new(workers),
             queue: Level::default(),
         }
@@ -214,8 +203,6 @@ impl ServiceCounts {
     }
 }
 
-pub(crate) use cell::Level;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,7 +210,9 @@ mod tests {
     #[test]
     fn a_connection_is_open_until_its_guard_is_dropped_and_the_highest_count_is_kept() {
         let counters = GatewayCounters::new(2);
+        let listen = counters.frontend(FrontendKey::Listen("rabbitmq".into()));
         let entry = counters.frontend(FrontendKey::Entry);
+        assert!(!Arc::ptr_eq(&listen, &entry));
         let (one, two) = (entry.open(), entry.open());
         drop(one);
         assert_eq!((entry.open.get(), entry.open.max()), (1, 2));

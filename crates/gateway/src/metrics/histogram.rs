@@ -19,8 +19,8 @@ const PARTS: u64 = 1 << PARTS_LOG2;
 /// the last bucket.
 const POWERS: u32 = 28;
 
-/// All buckets: 1.8 KiB.
-const BUCKETS: usize = (PARTS as usize) * (POWERS as usize + 1);
+/// All buckets, [`PARTS`] for each power and as many before: 1.8 KiB.
+const BUCKETS: usize = 8 * (POWERS as usize + 1);
 
 /// The longest duration that is told apart.
 const UNITS_MAX: u64 = (PARTS << POWERS) - 1;
@@ -237,7 +237,10 @@ mod tests {
         while ns < 2_000_000_000_000 {
             let seen = counts([Duration::from_nanos(ns)]).quantile(500).unwrap();
             let (seen, exact) = (seen.as_secs_f64(), Duration::from_nanos(ns).as_secs_f64());
-            assert!((seen / exact - 1.0).abs() <= 0.0626, "{ns} ns became {seen}");
+            assert!(
+                (seen / exact - 1.0).abs() <= 0.0626,
+                "{ns} ns became {seen}"
+            );
             ns = ns * 101 / 100;
         }
     }
@@ -259,7 +262,12 @@ mod tests {
             let longer = exact + Duration::from_micros(1);
             let seen = counts([exact, longer]);
             let cumulative = seen.cumulative().find(|(other, _)| *other == bound);
-            assert_eq!(cumulative.map(|(_, count)| count), Some(1), "{}", bound.text);
+            assert_eq!(
+                cumulative.map(|(_, count)| count),
+                Some(1),
+                "{}",
+                bound.text
+            );
         }
     }
 

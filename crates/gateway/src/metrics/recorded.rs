@@ -55,10 +55,6 @@ impl Recorded<'_> {
     /// Counts it, for the frontend, the service and the endpoint: some twenty stores into cells of
     /// this worker. To be called once, by a worker, when the request has ended.
     #[inline]
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the request path that calls it comes with its own codec")
-    )]
     pub(crate) fn count(&self) {
         let took = self.ended.since(self.started);
         let first_byte = self.first_byte.map(|at| at.since(self.started));
@@ -200,7 +196,10 @@ mod tests {
         assert_eq!(frontend.responses.of(2).get(), 1);
         let count = |histogram| super::super::Counts::of(std::iter::once(histogram)).count();
         assert_eq!((count(&service.total), count(&service.first_byte)), (1, 1));
-        assert_eq!((count(&endpoint.total), count(&endpoint.first_byte)), (1, 1));
+        assert_eq!(
+            (count(&endpoint.total), count(&endpoint.first_byte)),
+            (1, 1)
+        );
     }
 
     #[test]

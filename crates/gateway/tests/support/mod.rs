@@ -17,7 +17,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use mainstay_gateway::{
-    AccessLogTo, Deadlines, Error, Link, Options, Seams, Sockets, run, run_linked,
+    AccessLogTo, Deadlines, Error, Link, Options, Seams, Sockets, Stats, StatsAuth, run, run_linked,
 };
 use mainstay_ids::{
     Attempt, ConsumerId, Epoch, Generation, Incarnation, InstanceId, Revision, ServiceName, Version,
@@ -120,6 +120,7 @@ pub struct Setting {
     pub seams: Seams,
     pub deadlines: Deadlines,
     pub access_log: bool,
+    pub stats_auth: Option<StatsAuth>,
     pub state: Option<TempDir>,
     pub api: std::path::PathBuf,
 }
@@ -134,6 +135,7 @@ impl Default for Setting {
                 ..Deadlines::default()
             },
             access_log: false,
+            stats_auth: None,
             state: None,
             api: "/nowhere/api.sock".into(),
         }
@@ -143,6 +145,7 @@ impl Default for Setting {
 /// A gateway; it is stopped and joined when this is dropped.
 pub struct Gateway {
     pub entry: SocketAddr,
+    pub stats: SocketAddr,
     routings: mpsc::Sender<Routing>,
     acks: Arc<Mutex<Vec<(Instant, Ack)>>>,
     stop: CancellationToken,
@@ -199,9 +202,19 @@ impl Gateway {
             seams: setting.seams,
         };
         let stop_of = stop.clone();
-        let thread = thread::spawn(move || run(options, Sockets { entry: sockets }, stop_of));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stats = listener.local_addr().unwrap();
+        let sockets = Sockets {
+            entry: sockets,
+            stats: Some(Stats {
+                listener,
+                auth: setting.stats_auth,
+            }),
+        };
+        let thread = thread::spawn(move || run(options, sockets, stop_of));
         Self {
             entry,
+            stats,
             routings,
             acks,
             stop,
@@ -244,6 +257,12 @@ impl Gateway {
 
     pub fn request(&self, method: &str, path: &str) -> Reply {
         send(self.entry, method, path, &[], b"")
+    }
+
+    /// Asks for statistics.
+    pub fn stats(&self, path: &str) -> Reply {
+        let host = self.stats.to_string();
+        send(self.stats, "GET", path, &[("host", &host)], b"")
     }
 
     pub fn stop(&self) {
