@@ -97,7 +97,7 @@ fn the_table_tells_what_went_where() {
 
 #[test]
 fn an_instance_that_left_the_routes_is_shown_until_its_last_request_has_ended() {
-    let (ready, release) = (std::sync::mpsc::channel(), std::sync::mpsc::channel::<()>());
+    let (ready, release) = (std::sync::mpsc::sync_channel(1), std::sync::mpsc::sync_channel::<()>(1));
     let (ready, is_ready) = (std::sync::Mutex::new(ready.0), ready.1);
     let (release, released) = (release.0, std::sync::Mutex::new(release.1));
     let slow = Instance::start(move |_, reader| {

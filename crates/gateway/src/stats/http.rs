@@ -181,6 +181,7 @@ fn answer<B>(desk: &Desk, request: &Request<B>) -> Answer {
         },
         "/stats/events" => stream(desk, options.view),
         "/stats/style.css" => fixed("text/css", include_str!("assets/style.css")),
+        "/stats/icon.svg" => fixed("image/svg+xml", include_str!("assets/icon.svg")),
         "/stats/live.js" => fixed("text/javascript", include_str!("assets/live.js")),
         "/stats/still.js" => fixed("text/javascript", include_str!("assets/still.js")),
         "/metrics" => {
@@ -278,7 +279,7 @@ fn say(status: StatusCode, kind: &'static str, text: String) -> Answer {
 const HEADERS: [(HeaderName, &str); 4] = [
     (
         header::CONTENT_SECURITY_POLICY,
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
          base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     ),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),

@@ -383,7 +383,7 @@ pub(crate) fn page(snapshot: &Snapshot, view: View) -> String {
     let mut html = String::with_capacity(16 * 1024);
     html.push_str("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n");
     html.push_str("<meta name=\"viewport\" content=\"width=device-width\"><meta name=\"color-scheme\" content=\"light dark\">\n");
-    html.push_str("<title>Mainstay: statistics</title>\n<link rel=\"stylesheet\" href=\"/stats/style.css\">\n");
+    html.push_str("<title>Mainstay: statistics</title>\n<link rel=\"icon\" href=\"/stats/icon.svg\"><link rel=\"stylesheet\" href=\"/stats/style.css\">\n");
     if view.refresh == Refresh::Yes {
         html.push_str("<script type=\"module\" src=\"/stats/live.js\"></script>\n");
         let path = view.path(view.servers);

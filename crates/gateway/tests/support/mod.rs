@@ -203,7 +203,7 @@ impl Gateway {
         };
         let stop_of = stop.clone();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let stats = listener.local_addr().unwrap();
+        let shown_at = listener.local_addr().unwrap();
         let sockets = Sockets {
             entry: sockets,
             stats: Some(Stats {
@@ -214,7 +214,7 @@ impl Gateway {
         let thread = thread::spawn(move || run(options, sockets, stop_of));
         Self {
             entry,
-            stats,
+            stats: shown_at,
             routings,
             acks,
             stop,
