@@ -198,10 +198,10 @@ const SERVER_GROUPS: &[Group] = &[
         ],
     },
     Group {
-        title: "Time of the last 20 to 30 s",
+        title: "Time, last 30 s",
         columns: &[
             column(
-                "First byte p50",
+                "Head p50",
                 "from a request's first byte to the answer's head",
             ),
             column("p50", "from a request's first byte to the answer's end"),
