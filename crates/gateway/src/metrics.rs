@@ -20,14 +20,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub(crate) use cell::{Counter, Level, PerWorker, SharedCounter, this_thread_is};
 pub(crate) use histogram::{Counts, Histogram};
-pub(crate) use tally::{
-    Denied, EndpointTally, FrontendTally, GatewayTally, RESPONSE_CLASSES, ServiceTally,
-};
+pub(crate) use tally::{Denied, EndpointTally, FrontendTally, RESPONSE_CLASSES, ServiceTally};
 
-/// Of the whole gateway; each worker sees its own [`GatewayTally`] through it.
+/// Of the whole gateway.
 #[derive(Debug)]
 pub(crate) struct GatewayCounters {
-    tallies: PerWorker<GatewayTally>,
     /// `log_dropped_total`: lines of the access log that were not written.
     pub(crate) log_dropped: SharedCounter,
     workers: usize,
@@ -35,19 +32,10 @@ pub(crate) struct GatewayCounters {
     frontends: Mutex<BTreeMap<FrontendKey, Arc<FrontendCounts>>>,
 }
 
-impl std::ops::Deref for GatewayCounters {
-    type Target = GatewayTally;
-
-    fn deref(&self) -> &GatewayTally {
-        self.tallies.mine()
-    }
-}
-
 impl GatewayCounters {
     /// Counters that so many workers write.
     pub(crate) fn new(workers: usize) -> Self {
         Self {
-            tallies: PerWorker::new(workers),
             log_dropped: SharedCounter::default(),
             workers,
             frontends: Mutex::default(),
@@ -83,17 +71,20 @@ impl GatewayCounters {
             .collect()
     }
 
-    /// A sum over the workers.
-    pub(crate) fn sum(&self, of: impl Fn(&GatewayTally) -> &Counter) -> u64 {
-        self.tallies.sum(of)
-    }
-
     /// Tells the counts at the gateway's end.
     pub(crate) fn tell(&self) {
+        let (mut connections, mut requests) = (0, 0);
+        for (_, counts) in self.all_frontends() {
+            let tallies = counts.tallies();
+            connections += tallies.sum(|tally| &tally.connections);
+            let classes = 0..RESPONSE_CLASSES.len();
+            requests += classes
+                .map(|class| tallies.sum(|tally| tally.responses.of(class)))
+                .sum::<u64>();
+        }
         tracing::info!(
-            connections = self.sum(|tally| &tally.connections),
-            requests = self.sum(|tally| &tally.requests),
-            refusals = self.sum(|tally| &tally.refusals),
+            connections,
+            requests,
             log_dropped = self.log_dropped.get(),
             "the gateway has stopped"
         );
@@ -165,6 +156,14 @@ impl FrontendCounts {
 /// An open connection.
 #[derive(Debug)]
 pub(crate) struct Open(Arc<FrontendCounts>);
+
+impl std::ops::Deref for Open {
+    type Target = FrontendCounts;
+
+    fn deref(&self) -> &FrontendCounts {
+        &self.0
+    }
+}
 
 impl Drop for Open {
     fn drop(&mut self) {

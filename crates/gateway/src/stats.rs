@@ -69,6 +69,8 @@ pub(crate) struct Shown {
     pub(crate) counters: Arc<GatewayCounters>,
     /// Where the entry listens.
     pub(crate) entry: Option<SocketAddr>,
+    /// How many connections of clients there may be.
+    pub(crate) connections_max: u64,
     pub(crate) rosters: watch::Receiver<Arc<Roster>>,
     pub(crate) clock: Clock,
 }

@@ -19,8 +19,10 @@ use crate::clock::Clock;
 use crate::connection::Scope;
 use crate::endpoint::{EndpointKey, EndpointState};
 use crate::limits::{UPSTREAM_IDLE_COUNT_MAX, UPSTREAM_IDLE_MAX};
+use crate::metrics::ServiceCounts;
 use crate::table::{Serial, ServiceIndex, Table};
 use crate::upstream::{Assurance, Upstream};
+use crate::wire::Buffers;
 
 /// One generation as one worker sees it.
 pub(crate) struct View {
@@ -74,6 +76,12 @@ impl View {
                     || Rc::from(service.name.as_str()),
                     |known| Rc::clone(&known.label),
                 ),
+                counts: known
+                    .filter(|known| Arc::ptr_eq(&known.counts.0, &service.counts))
+                    .map_or_else(
+                        || Rc::new(Counted(Arc::clone(&service.counts))),
+                        |known| Rc::clone(&known.counts),
+                    ),
                 unavailable: service.unavailable,
                 endpoints: snapshot,
                 balance,
@@ -112,11 +120,25 @@ impl View {
     }
 }
 
+/// The counters of a service, shared within one worker: a clone of an [`Arc`] for each request would
+/// be a line that all workers write.
+pub(crate) struct Counted(Arc<ServiceCounts>);
+
+impl std::ops::Deref for Counted {
+    type Target = ServiceCounts;
+
+    fn deref(&self) -> &ServiceCounts {
+        &self.0
+    }
+}
+
 /// One service as one worker sees it.
 pub(crate) struct LocalService {
     pub(crate) name: ServiceName,
     /// Its name, for whoever outlives this view without keeping it.
     pub(crate) label: Rc<str>,
+    /// What is counted of it.
+    pub(crate) counts: Rc<Counted>,
     pub(crate) unavailable: Option<Unavailable>,
     /// The endpoints of this view's table.
     pub(crate) endpoints: Vec<Rc<LocalEndpoint>>,
@@ -212,11 +234,7 @@ pub(crate) struct LocalEndpoint {
     clock: Clock,
     routed: Cell<Routed>,
     /// The one used last is taken first, so that the others get old enough to be closed.
-    #[expect(
-        clippy::vec_box,
-        reason = "a connection is large, and moves in and out"
-    )]
-    idle: RefCell<Vec<Box<Upstream>>>,
+    idle: RefCell<Vec<Upstream>>,
 }
 
 impl LocalEndpoint {
@@ -230,9 +248,9 @@ impl LocalEndpoint {
     }
 
     /// An idle connection that is still open.
-    pub(crate) fn take_idle(&self, assurance: Assurance) -> Option<Box<Upstream>> {
+    pub(crate) fn take_idle(&self, assurance: Assurance) -> Option<Upstream> {
         let mut idle = self.idle.borrow_mut();
-        while let Some(mut upstream) = idle.pop() {
+        while let Some(upstream) = idle.pop() {
             if upstream.is_alive(assurance) {
                 return Some(upstream);
             }
@@ -241,7 +259,11 @@ impl LocalEndpoint {
     }
 
     /// Keeps an idle connection for the next request, if there may be one.
-    pub(crate) fn park(&self, mut upstream: Box<Upstream>) {
+    pub(crate) fn park(&self, mut upstream: Upstream, buffers: &Buffers) {
+        let read = std::mem::take(&mut upstream.read);
+        if read.capacity() > 0 {
+            buffers.give(read);
+        }
         let mut idle = self.idle.borrow_mut();
         if self.routed.get() == Routed::Yes && idle.len() < UPSTREAM_IDLE_COUNT_MAX {
             upstream.idle_since = self.clock.now();
@@ -258,7 +280,7 @@ impl LocalEndpoint {
 
     fn sweep(&self) {
         let now = self.clock.now();
-        self.idle.borrow_mut().retain_mut(|upstream| {
+        self.idle.borrow_mut().retain(|upstream| {
             now.since(upstream.idle_since) < UPSTREAM_IDLE_MAX && upstream.is_alive(Assurance::Hint)
         });
     }

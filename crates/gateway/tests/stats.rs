@@ -84,6 +84,21 @@ fn the_table_tells_what_went_where() {
         (&*entry["status"], &*entry["addr"]),
         ("OPEN", &*gateway.entry.to_string())
     );
+    for (row, name, value) in [
+        (service, "stot", "5"),
+        (service, "hrsp_2xx", "5"),
+        (service, "bout", "10"),
+        (up, "hrsp_2xx", "5"),
+        (up, "connect", "1"),
+        (entry, "stot", "5"),
+        (entry, "req_tot", "5"),
+        (entry, "hrsp_2xx", "5"),
+        (entry, "bout", "10"),
+        (entry, "scur", "0"),
+        (entry, "smax", "1"),
+    ] {
+        assert_eq!(row[name], value, "{name}: {row:?}");
+    }
     let types = [entry, service, up].map(|row| row["type"].clone());
     assert_eq!(types, ["0", "1", "2"]);
 
@@ -96,8 +111,85 @@ fn the_table_tells_what_went_where() {
 }
 
 #[test]
+fn what_the_gateway_answered_itself_is_counted_by_its_reason() {
+    let gateway = Gateway::with(one_service(1, vec![endpoint(1, nobody())]));
+    assert_eq!(gateway.request("GET", "/").status, 503);
+    let mut wrong = connect(gateway.entry);
+    wrong.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    assert_eq!(read_reply(&mut wrong).status, 400);
+    let uploaded = send(gateway.entry, "POST", "/", &[], b"12345");
+    assert_eq!(uploaded.status, 503);
+    let entry = format!("frontend=\"entry\",listen=\"{}\"", gateway.entry);
+    for line in [
+        "mainstay_service_refusals_total{service=\"orders\",reason=\"all-failed\"} 2".to_owned(),
+        "mainstay_service_responses_total{service=\"orders\",code=\"5xx\"} 2".to_owned(),
+        format!("mainstay_frontend_refusals_total{{{entry},reason=\"bad-request\"}} 1"),
+        format!("mainstay_frontend_responses_total{{{entry},code=\"4xx\"}} 1"),
+        format!("mainstay_frontend_connections_total{{{entry}}} 3"),
+    ] {
+        wait_until(SOON, &line, || {
+            let text = gateway.stats("/metrics").text();
+            text.lines()
+                .any(|other| other == line)
+                .then_some(())
+                .ok_or(text)
+        });
+    }
+    let text = gateway.stats("/metrics").text();
+    let failures =
+        "mainstay_instance_connect_failures_total{service=\"orders\",instance=\"orders-1\"} ";
+    let failures = text.lines().find_map(|line| line.strip_prefix(failures));
+    assert!(failures.is_some_and(|count| count != "0"), "{failures:?}");
+}
+
+#[test]
+fn bodies_are_counted_both_ways_and_who_went_away_as_well() {
+    let instance = Instance::start(|seen, reader| {
+        let mut body = vec![0; seen.content_length()];
+        std::io::Read::read_exact(reader, &mut body)?;
+        if seen.path() == "/never" {
+            // Until the gateway closes the connection.
+            std::io::Read::read_to_end(reader, &mut body)?;
+            return Ok(Then::Close);
+        }
+        reader
+            .get_mut()
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabc")?;
+        Ok(Then::Next)
+    });
+    let gateway = Gateway::with(one_service(1, vec![endpoint(1, instance.address)]));
+    assert_eq!(send(gateway.entry, "POST", "/", &[], b"12345").status, 200);
+    let mut leaving = connect(gateway.entry);
+    write_request(&mut leaving, "GET", "/never", &[], b"");
+    wait_for_total(&gateway, 2);
+    drop(leaving);
+    let wanted = [
+        "mainstay_service_request_body_bytes_total{service=\"orders\"} 5",
+        "mainstay_service_response_body_bytes_total{service=\"orders\"} 3",
+        "mainstay_instance_response_body_bytes_total{service=\"orders\",instance=\"orders-1\"} 3",
+        "mainstay_service_client_aborts_total{service=\"orders\"} 1",
+        "mainstay_service_responses_total{service=\"orders\",code=\"other\"} 1",
+        "mainstay_service_request_duration_seconds_count{service=\"orders\"} 1",
+        "mainstay_service_first_byte_seconds_count{service=\"orders\"} 1",
+        "mainstay_service_connect_seconds_count{service=\"orders\"} 1",
+    ];
+    for line in wanted {
+        wait_until(SOON, line, || {
+            let text = gateway.stats("/metrics").text();
+            text.lines()
+                .any(|other| other == line)
+                .then_some(())
+                .ok_or(text)
+        });
+    }
+}
+
+#[test]
 fn an_instance_that_left_the_routes_is_shown_until_its_last_request_has_ended() {
-    let (ready, release) = (std::sync::mpsc::sync_channel(1), std::sync::mpsc::sync_channel::<()>(1));
+    let (ready, release) = (
+        std::sync::mpsc::sync_channel(1),
+        std::sync::mpsc::sync_channel::<()>(1),
+    );
     let (ready, is_ready) = (std::sync::Mutex::new(ready.0), ready.1);
     let (release, released) = (release.0, std::sync::Mutex::new(release.1));
     let slow = Instance::start(move |_, reader| {

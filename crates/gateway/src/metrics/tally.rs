@@ -134,21 +134,6 @@ pub(crate) struct FrontendTally {
     pub(crate) bytes_out: Counter,
 }
 
-/// Of the whole gateway.
-#[derive(Debug, Default)]
-pub(crate) struct GatewayTally {
-    /// Accepted connections.
-    pub(crate) connections: Counter,
-    /// Requests of clients.
-    pub(crate) requests: Counter,
-    /// Requests that the gateway answered itself.
-    pub(crate) refusals: Counter,
-    /// Client connections that were parked: they wait without buffers.
-    pub(crate) parked: Counter,
-    /// Those that left it again.
-    pub(crate) unparked: Counter,
-}
-
 /// The limit by which a connection or request was ended or kept out, as it is called in the node's
 /// file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -81,8 +81,8 @@ families! {
     EPOCH = Gauge "mainstay_gateway_routes_epoch" [] "Epoch of the routes that are in force in every worker; 0 before the first";
     REVISION = Gauge "mainstay_gateway_routes_revision" [] "Revision of the routes that are in force in every worker; 0 before the first";
     UNBOUND = Gauge "mainstay_gateway_unbound_addresses" [] "Service addresses on which another program listens";
+    LIMIT = Gauge "mainstay_gateway_connections_limit" [] "How many connections of clients there may be";
     LOG_DROPPED = Counter "mainstay_gateway_access_log_dropped_lines_total" [] "Lines of the access log that were not written";
-    PARKED = Gauge "mainstay_gateway_parked_connections" [] "Idle connections of clients that hold no buffers";
 
     F_OPEN = Gauge "mainstay_frontend_connections" ["frontend" "listen"] "Connections of clients that are open";
     F_OPEN_MAX = Gauge "mainstay_frontend_connections_max" ["frontend" "listen"] "The most connections that were open at a time";
@@ -135,11 +135,14 @@ pub(crate) fn write(shown: &Shown) -> String {
         entry,
         rosters,
         clock,
+        connections_max,
     } = shown;
     let roster = &*Arc::clone(&rosters.borrow());
     let now = clock.now();
     let mut text = Text(String::with_capacity(64 * 1024));
     write_own(&mut text, counters, roster, now);
+    text.begin(&LIMIT);
+    text.value(&LIMIT, &[], connections_max);
     write_frontends(&mut text, &frontends(counters, *entry, roster));
     let services: Vec<Service<'_>> = roster
         .table
@@ -254,8 +257,6 @@ impl Text {
 
 fn write_own(text: &mut Text, counters: &GatewayCounters, roster: &Roster, now: Instant) {
     let generation = roster.acknowledged.unwrap_or_default();
-    let parked = counters.sum(|tally| &tally.parked);
-    let unparked = counters.sum(|tally| &tally.unparked);
     text.begin(&BUILD);
     text.value(&BUILD, &[env!("CARGO_PKG_VERSION")], 1);
     text.begin(&UPTIME);
@@ -266,7 +267,6 @@ fn write_own(text: &mut Text, counters: &GatewayCounters, roster: &Roster, now: 
         (&REVISION, generation.revision.0),
         (&UNBOUND, roster.unbound.len() as u64),
         (&LOG_DROPPED, counters.log_dropped.get()),
-        (&PARKED, parked.saturating_sub(unparked)),
     ] {
         text.begin(family);
         text.value(family, &[], value);

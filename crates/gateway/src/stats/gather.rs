@@ -6,10 +6,10 @@ use std::sync::Arc;
 use mainstay_ids::{Instant, ServiceName};
 use mainstay_model::routing::EndpointHealth;
 
+use super::Shown;
 use super::past::{Past, Subject};
 use super::rows::{Errors, Flow, Kind, Level, Mode, Own, Roles, Row, Snapshot, Status, Times};
 use crate::endpoint::{EndpointKey, EndpointState};
-use crate::limits::CONNECTIONS_MAX;
 use crate::metrics::{
     Counts, Denied, EndpointTally, FrontendCounts, FrontendKey, GatewayCounters, Histogram,
     PerWorker, RESPONSE_CLASSES, ServiceTally,
@@ -38,15 +38,18 @@ pub(crate) struct Gatherer {
     counters: Arc<GatewayCounters>,
     /// Where the entry listens.
     entry: Option<SocketAddr>,
+    /// Connections at a time, over all frontends.
+    limit: u64,
     past: Past<Key>,
 }
 
 impl Gatherer {
     /// A gatherer that has seen nothing yet.
-    pub(crate) fn new(counters: Arc<GatewayCounters>, entry: Option<SocketAddr>) -> Self {
+    pub(crate) fn new(shown: &Shown) -> Self {
         Self {
-            counters,
-            entry,
+            counters: Arc::clone(&shown.counters),
+            entry: shown.entry,
+            limit: shown.connections_max,
             past: Past::new(),
         }
     }
@@ -59,14 +62,12 @@ impl Gatherer {
         }
         self.past.forget_others(now);
         let counters = &self.counters;
-        let parked = counters.sum(|tally| &tally.parked);
         Snapshot {
             own: Own {
                 uptime: now.since_start(),
                 workers: counters.workers() as u64,
                 generation: roster.acknowledged.map(|generation| generation.to_string()),
                 log_dropped: counters.log_dropped.get(),
-                parked: parked.saturating_sub(counters.sum(|tally| &tally.unparked)),
             },
             rows,
         }
@@ -90,13 +91,12 @@ impl Gatherer {
                 Some(address) if roster.unbound.contains(&address) => Status::Unbound,
                 Some(_) | None => Status::Open,
             };
-            let limit = CONNECTIONS_MAX * self.counters.workers();
             let past = self.past.of(Key::Frontend(key), now);
             rows.push(Row {
                 address,
                 status,
                 since: past.status(now, status),
-                ..frontend_row(proxy, &counts, limit as u64, past, now)
+                ..frontend_row(proxy, &counts, self.limit, past, now)
             });
         }
         rows

@@ -84,7 +84,7 @@ async fn serve(setup: Setup) -> io::Result<()> {
     setup.listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(setup.listener)?;
     let shown = setup.shown;
-    let mut gatherer = Gatherer::new(Arc::clone(&shown.counters), shown.entry);
+    let mut gatherer = Gatherer::new(&shown);
     let (snapshots_to, snapshots) = watch::channel(Arc::default());
     let desk = Rc::new(Desk {
         access: setup.access,

@@ -363,7 +363,7 @@ pub(crate) fn class(row: &Row) -> &'static str {
 }
 
 /// The lines about the gateway itself: what, and its value.
-pub(crate) fn own(own: &Own) -> [(&'static str, String); 5] {
+pub(crate) fn own(own: &Own) -> [(&'static str, String); 4] {
     [
         ("uptime", span(own.uptime).text),
         ("workers", own.workers.to_string()),
@@ -373,7 +373,6 @@ pub(crate) fn own(own: &Own) -> [(&'static str, String); 5] {
                 .clone()
                 .unwrap_or_else(|| "none yet".to_owned()),
         ),
-        ("parked", own.parked.to_string()),
         ("log lines dropped", own.log_dropped.to_string()),
     ]
 }

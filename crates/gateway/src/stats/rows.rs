@@ -203,8 +203,6 @@ pub(crate) struct Own {
     pub(crate) generation: Option<String>,
     /// Lines of the access log that were dropped.
     pub(crate) log_dropped: u64,
-    /// Client connections that wait without buffers.
-    pub(crate) parked: u64,
 }
 
 /// Everything that is shown, as of one moment.

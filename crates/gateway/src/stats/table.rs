@@ -107,7 +107,6 @@ pub(crate) fn json(snapshot: &Snapshot) -> String {
         "workers": own.workers,
         "generation": own.generation,
         "log_dropped_lines": own.log_dropped,
-        "parked_connections": own.parked,
         "rows": rows.collect::<Vec<_>>(),
     });
     format!("{answer}\n")
