@@ -70,6 +70,9 @@ impl Drop for Visit {
         worker.log(|| Line {
             id: &self.id,
             client: &self.client.peer_text,
+            port: self.client.peer_port,
+            scope: self.client.scope,
+            http: self.client.http(self.request.version),
             method: self.request.method_name(),
             host: self.request.host(),
             path: self.request.target(),
@@ -81,8 +84,11 @@ impl Drop for Visit {
                 .map(|endpoint| &*endpoint.shared.label),
             reason: self.reason.map(Reason::word),
             tries: self.tries,
+            hedge: None,
+            bytes_in: recorded.bytes_in,
             bytes: self.bytes,
             started: self.started,
+            first_byte: recorded.first_byte,
             ended: now,
         });
     }

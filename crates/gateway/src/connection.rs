@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use mainstay_http1::{HeadLimits, HeadWriter, Persistence, Request};
+use mainstay_http1::{HeadLimits, HeadWriter, Persistence, Request, Version};
 use mainstay_ids::Instant;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -272,6 +272,15 @@ impl Client {
     /// How many bytes of the present request's body have come.
     pub(crate) fn received(&self) -> u64 {
         self.received.get()
+    }
+
+    /// The version of HTTP that it speaks; a stream of HTTP/2 looks like a request of HTTP/1.1 inside.
+    pub(crate) fn http(&self, version: Version) -> &'static str {
+        match (&self.parent, version) {
+            (Some(_), _) => "2",
+            (None, Version::Http11) => "1.1",
+            (None, Version::Http10) => "1.0",
+        }
     }
 
     /// Nothing of a request's body is there.
@@ -589,6 +598,9 @@ impl Rejected {
         worker.log(|| Line {
             id: &id,
             client: &client.peer_text,
+            port: client.peer_port,
+            scope: client.scope,
+            http: client.http(Version::Http11),
             method: "-",
             host: None,
             path: "-",
@@ -597,8 +609,11 @@ impl Rejected {
             instance: None,
             reason: Some(reason.word()),
             tries: 0,
+            hedge: None,
+            bytes_in: 0,
             bytes: text.len() as u64,
             started,
+            first_byte: None,
             ended,
         });
         let mut fields = refusal.fields();
