@@ -9,6 +9,7 @@ use crate::answer::{Answer, AnswerHead, Content, Relay, Visit};
 use crate::connection::Client;
 use crate::errand::{Delivered, Errand};
 use crate::exchange::Source;
+use crate::metrics::recorded::Ended;
 use crate::refusal::{Reason, Refusal};
 
 const SWITCHING_PROTOCOLS: u16 = 101;
@@ -24,7 +25,6 @@ pub(crate) async fn answer(client: Rc<Client>, request: Box<Request>, source: So
 }
 
 fn begin(client: Rc<Client>, request: Box<Request>) -> Visit {
-    client.worker.counters.requests.add(1);
     Visit {
         started: client.begin_request(),
         id: client.worker.ids.of(&request.fields),
@@ -32,6 +32,9 @@ fn begin(client: Rc<Client>, request: Box<Request>) -> Visit {
         status: None,
         reason: None,
         service: None,
+        counts: None,
+        first_byte: None,
+        ending: Ended::ClientLeft,
         endpoint: None,
         tries: 0,
         bytes: 0,
@@ -41,7 +44,6 @@ fn begin(client: Rc<Client>, request: Box<Request>) -> Visit {
 
 /// An answer of our own.
 pub(crate) fn refuse(mut visit: Visit, refusal: &Refusal) -> Answer {
-    visit.client.worker.counters.refusals.add(1);
     visit.reason = Some(refusal.reason);
     let status = refusal.reason.status();
     visit.status = Some(status);
@@ -51,6 +53,7 @@ pub(crate) fn refuse(mut visit: Visit, refusal: &Refusal) -> Answer {
     let mut fields = refusal.fields();
     let content = if is_head {
         fields.push(("content-length", Bytes::from(text.len().to_string())));
+        visit.ending = Ended::Whole;
         Content::Empty
     } else {
         Content::Text(text)

@@ -10,6 +10,7 @@ use mainstay_model::routing::{EndpointHealth, Unavailable};
 use mainstay_model::{PathPrefix, Routing, ServiceRoutes};
 
 use crate::endpoint::{EndpointKey, EndpointState, Registry};
+use crate::metrics::ServiceCounts;
 
 /// The longest host name that can be in a table; see [`mainstay_model::HostName`].
 const HOST_LEN_MAX: usize = 253;
@@ -46,6 +47,7 @@ pub(crate) struct ServiceIndex(pub(crate) usize);
 #[derive(Debug)]
 pub(crate) struct TableService {
     pub(crate) name: ServiceName,
+    pub(crate) counts: Arc<ServiceCounts>,
     pub(crate) unavailable: Option<Unavailable>,
     pub(crate) endpoints: Vec<TableEndpoint>,
 }
@@ -120,6 +122,7 @@ impl Table {
         }
         self.services.push(TableService {
             name: routes.service.clone(),
+            counts: registry.admit_service(&routes.service),
             unavailable: routes.unavailable,
             endpoints,
         });
@@ -148,6 +151,11 @@ impl Table {
     /// The service whose own address this is.
     pub(crate) fn find_address(&self, address: SocketAddr) -> Option<ServiceIndex> {
         self.addresses.get(&address).copied()
+    }
+
+    /// Whether it names this service.
+    pub(crate) fn names(&self, service: &ServiceName) -> bool {
+        self.services.iter().any(|one| one.name == *service)
     }
 
     /// The service addresses.
@@ -207,7 +215,7 @@ mod tests {
                 routes("host-deep", Some("a.example.com"), "/x/y"),
             ],
         };
-        let mut registry = Registry::new(Arc::new(Notify::new()));
+        let mut registry = Registry::new(Arc::new(Notify::new()), 1);
         let table = Table::build(&routing, Serial::default(), &mut registry);
         let found = |host: &str, path: &str| {
             let ServiceIndex(index) = table.find(host, path).unwrap();
