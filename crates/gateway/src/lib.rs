@@ -59,6 +59,7 @@ mod endpoint;
 mod errand;
 mod exchange;
 mod flood;
+mod forwarded;
 mod headers;
 mod http2;
 mod inbound;
@@ -69,10 +70,13 @@ mod link;
     not(test),
     expect(dead_code, reason = "the new request path calls what records")
 )]
+mod matching;
 mod metrics;
+mod policy;
 mod proxy;
 mod refusal;
 mod request_id;
+mod rewrite;
 mod roster;
 mod sockets;
 #[cfg_attr(
