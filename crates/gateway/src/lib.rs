@@ -63,6 +63,7 @@ mod metrics;
 mod proxy;
 mod refusal;
 mod request_id;
+mod seams;
 mod sockets;
 mod table;
 mod tunnel;
@@ -92,6 +93,7 @@ use crate::coordinator::{Coordinator, Ports};
 use crate::ledger::Ledger;
 use crate::limits::{ACKS, APPLIED_PER_WORKER, ORDERS, ROUTINGS};
 use crate::metrics::GatewayCounters;
+pub use crate::seams::SeamError;
 use crate::table::Table;
 use crate::worker::{Applied, Order, Setup, WorkerError, WorkerIndex};
 

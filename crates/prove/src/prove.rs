@@ -388,7 +388,7 @@ impl Proof {
             control,
             load,
             faults: stage.faults,
-            kills: stage.kills,
+            strikes: stage.strikes,
             trouble: played.err(),
             slos: self.slos.clone(),
         }))

@@ -11,7 +11,6 @@ use std::fmt;
 use std::str::FromStr;
 
 use mainstay_api::client;
-use mainstay_ids::InstanceId;
 
 pub(crate) use stage::Stage;
 
@@ -71,14 +70,6 @@ pub struct Fault {
     pub what: String,
     /// How long until all that is wanted was ready again; `None`: it never was.
     pub whole_after_ms: Option<u64>,
-}
-
-/// The death of an instance by our hand, from the signal to the process's end.
-#[derive(Debug, Clone)]
-pub(crate) struct Kill {
-    pub(crate) instance: InstanceId,
-    pub(crate) begin: std::time::Duration,
-    pub(crate) end: std::time::Duration,
 }
 
 impl Scenario {

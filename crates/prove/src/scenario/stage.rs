@@ -11,9 +11,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::signal::{Death, Victim};
-use super::{Fault, Kill, Scenario, Trouble};
+use super::{Fault, Scenario, Trouble};
 use crate::Progress;
 use crate::cluster::{Cluster, Snapshot};
+use crate::load::Strike;
 
 /// How long a system may take to be whole again after one fault. Restarts back off and new
 /// versions have minimum healthy times; what takes longer has gone wrong.
@@ -44,7 +45,7 @@ pub(crate) struct Stage {
     pub(crate) progress: mpsc::Sender<Progress>,
     pub(crate) stop: CancellationToken,
     pub(crate) faults: Vec<Fault>,
-    pub(crate) kills: Vec<Kill>,
+    pub(crate) strikes: Vec<Strike>,
 }
 
 #[derive(serde::Deserialize)]
@@ -75,7 +76,7 @@ impl Stage {
             progress,
             stop,
             faults: Vec::new(),
-            kills: Vec::new(),
+            strikes: Vec::new(),
         }
     }
 
@@ -147,8 +148,8 @@ impl Stage {
             if signal == Signal::KILL {
                 let since = |when: Instant| when.saturating_duration_since(self.started);
                 let (begin, end) = (since(death.signalled), since(death.gone));
-                self.kills.push(Kill {
-                    instance,
+                self.strikes.push(Strike {
+                    instance: instance.to_string(),
                     begin,
                     end,
                 });
