@@ -2,27 +2,27 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
-use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::pin::{Pin, pin};
+use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use http::HeaderValue;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use bytes::Bytes;
+use mainstay_http1::{HeadWriter, Persistence, Refused, Request};
 use mainstay_ids::Instant;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::access_log::Line;
+use crate::delivery::{self, Delivered};
+use crate::exchange::Source;
 use crate::headers::Hop;
-use crate::limits::{HTTP_BUFFER_LEN_MAX, LINGER_LEN_MAX, LINGER_TIME};
+use crate::inbound::{Inbound, Next};
+use crate::limits::{CLIENT_HEAD, LINGER_LEN_MAX, LINGER_TIME, PARTING_IDLE};
 use crate::proxy;
+use crate::refusal::{Reason, Refusal};
 use crate::tunnel::Tunnel;
-use crate::upstream::{Upload, UploadState};
 use crate::worker::Worker;
 
 /// On which socket a connection came, and so where its requests go.
@@ -50,7 +50,7 @@ enum Phase {
     Idle { since: Instant },
     /// A request's head is coming in.
     Head { since: Instant },
-    /// The request waits for the head of its answer.
+    /// The request waits for the head of its answer, since the last byte of it came.
     Waiting { since: Instant },
     /// It has waited too long.
     Expired,
@@ -68,27 +68,31 @@ enum Order {
     Cut,
 }
 
-/// How the socket is left.
+/// A wait for the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ending {
-    Close,
-    /// By RST: an orderly end would look as if a body that broke off were complete.
-    Reset,
+enum Stall {
+    /// It does what it should.
+    None,
+    /// It takes, or sends, nothing.
+    Since(Instant),
+    /// For too long.
+    Expired,
 }
 
 /// One connection of a client, as its task, its requests and the worker's sweep see it.
 pub(crate) struct Client {
     pub(crate) worker: Rc<Worker>,
     pub(crate) scope: Scope,
-    pub(crate) peer: IpAddr,
-    pub(crate) peer_text: HeaderValue,
+    pub(crate) peer_text: Bytes,
     phase: Cell<Phase>,
     order: Cell<Order>,
-    ending: Cell<Ending>,
+    /// Of a request's body.
+    upload: Cell<Stall>,
+    /// Of an answer.
+    download: Cell<Stall>,
+    /// Bytes that had been written when [`Self::download`] began.
+    downloaded: Cell<u64>,
     waker: RefCell<Option<Waker>>,
-    /// The body of the newest request that had one.
-    upload: RefCell<Option<Upload>>,
-    tunnel: RefCell<Option<Tunnel>>,
     /// Its place in the worker's list.
     pub(crate) place: Cell<usize>,
 }
@@ -101,16 +105,22 @@ impl Client {
         Self {
             worker,
             scope,
-            peer,
-            peer_text: HeaderValue::try_from(peer.to_string())
-                .expect("an IP address is legal in a header"),
+            peer_text: Bytes::from(peer.to_string()),
             phase: Cell::new(Phase::Idle { since }),
             order: Cell::new(Order::Serve),
-            ending: Cell::new(Ending::Close),
+            upload: Cell::new(Stall::None),
+            download: Cell::new(Stall::None),
+            downloaded: Cell::new(0),
             waker: RefCell::new(None),
-            upload: RefCell::new(None),
-            tunnel: RefCell::new(None),
             place: Cell::new(usize::MAX),
+        }
+    }
+
+    /// The first byte of a request has come.
+    pub(crate) fn note_head(&self) {
+        if let Phase::Idle { .. } = self.phase.get() {
+            let since = self.worker.clock.now();
+            self.phase.set(Phase::Head { since });
         }
     }
 
@@ -122,8 +132,41 @@ impl Client {
             Phase::Idle { .. } | Phase::Waiting { .. } | Phase::Expired | Phase::Answering => now,
         };
         self.phase.set(Phase::Waiting { since: now });
-        self.upload.replace(None);
         started
+    }
+
+    /// A piece of a request's body has come: the instance's time to answer begins again.
+    pub(crate) fn note_upload(&self) {
+        self.upload.set(Stall::None);
+        if let Phase::Waiting { .. } = self.phase.get() {
+            let since = self.worker.clock.now();
+            self.phase.set(Phase::Waiting { since });
+        }
+    }
+
+    /// Nothing of a request's body is there.
+    pub(crate) fn await_upload(&self) {
+        if self.upload.get() == Stall::None {
+            self.upload.set(Stall::Since(self.worker.clock.now()));
+        }
+    }
+
+    /// Whether the client has let its body wait for too long.
+    pub(crate) fn upload_has_expired(&self) -> bool {
+        self.upload.get() == Stall::Expired
+    }
+
+    /// The client takes nothing more of an answer, of which so many bytes were written.
+    pub(crate) fn await_download(&self, written: u64) {
+        if self.download.get() == Stall::None || self.downloaded.get() != written {
+            self.download.set(Stall::Since(self.worker.clock.now()));
+            self.downloaded.set(written);
+        }
+    }
+
+    /// It has taken all there was.
+    pub(crate) fn note_download(&self) {
+        self.download.set(Stall::None);
     }
 
     /// The answer's head is there.
@@ -134,33 +177,37 @@ impl Client {
     /// The request has ended.
     pub(crate) fn end_request(&self, now: Instant) {
         self.phase.set(Phase::Idle { since: now });
+        self.upload.set(Stall::None);
+        self.download.set(Stall::None);
     }
 
     pub(crate) fn has_expired(&self) -> bool {
         self.phase.get() == Phase::Expired
     }
 
-    pub(crate) fn watch_upload(&self, upload: Upload) {
-        self.upload.replace(Some(upload));
-    }
-
-    pub(crate) fn reset_at_end(&self) {
-        self.ending.set(Ending::Reset);
-    }
-
-    /// What happens after the answer 101.
-    pub(crate) fn tunnel_through(&self, tunnel: Tunnel) {
-        self.tunnel.replace(Some(tunnel));
-    }
-
     /// Acts on deadlines that have passed.
     pub(crate) fn sweep(&self, now: Instant) {
         let is_over = |since: Instant, time: Duration| now.since(since) >= time;
         let deadlines = &self.worker.deadlines;
+        if let Stall::Since(since) = self.download.get()
+            && is_over(since, deadlines.client_write)
+        {
+            self.cut();
+        }
+        let uploading = match self.upload.get() {
+            Stall::None => false,
+            Stall::Since(since) if is_over(since, deadlines.body_read) => {
+                self.upload.set(Stall::Expired);
+                self.wake();
+                true
+            }
+            Stall::Since(_) | Stall::Expired => true,
+        };
         match self.phase.get() {
             Phase::Idle { since } if is_over(since, deadlines.client_idle) => self.cut(),
+            Phase::Idle { .. } if self.may_leave(now) => self.wake(),
             Phase::Head { since } if is_over(since, deadlines.head_read) => self.cut(),
-            Phase::Waiting { since } if is_over(since, deadlines.response_head) => {
+            Phase::Waiting { since } if !uploading && is_over(since, deadlines.response_head) => {
                 self.phase.set(Phase::Expired);
                 self.wake();
             }
@@ -177,6 +224,23 @@ impl Client {
         if self.order.get() == Order::Serve {
             self.order.set(Order::FinishUp);
             self.wake();
+        }
+    }
+
+    /// Whether it may end although its client has not said so. A client that has just been served
+    /// may have its next request on the way: it is told with the answer to that.
+    fn may_leave(&self, now: Instant) -> bool {
+        let Phase::Idle { since } = self.phase.get() else {
+            return false;
+        };
+        self.order.get() == Order::FinishUp && now.since(since) >= PARTING_IDLE
+    }
+
+    /// Whether the next request is wanted, after one that went so.
+    pub(crate) fn persistence(&self, request: &Request) -> Persistence {
+        match self.order.get() {
+            Order::Serve => request.persistence,
+            Order::FinishUp | Order::Cut => Persistence::Close,
         }
     }
 
@@ -200,140 +264,145 @@ impl Client {
             *waker = Some(cx.waker().clone());
         }
     }
-
-    fn note_read(&self) {
-        if let Phase::Idle { .. } = self.phase.get() {
-            let since = self.worker.clock.now();
-            self.phase.set(Phase::Head { since });
-        }
-    }
-}
-
-/// The client's socket; sees when a head begins.
-struct ClientIo {
-    stream: TcpStream,
-    client: Rc<Client>,
-}
-
-impl AsyncRead for ClientIo {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if buf.filled().len() > before {
-            self.client.note_read();
-        }
-        read
-    }
-}
-
-impl AsyncWrite for ClientIo {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-/// What all client connections have in common. hyper's own timer for heads is off: it would set up
-/// and take down a timer for each request, and the sweep does the same work twice a second.
-pub(crate) fn server() -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    builder
-        .header_read_timeout(None)
-        .max_buf_size(HTTP_BUFFER_LEN_MAX);
-    builder
-}
-
-/// How the HTTP part of a connection ended.
-enum Ended {
-    ByHttp,
-    ByOrder,
 }
 
 /// Serves one connection to its end.
 pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, scope: Scope) {
     let client = Rc::new(Client::new(Rc::clone(&worker), peer, scope));
     let _admitted = worker.admit(&client);
-    let io = TokioIo::new(ClientIo {
-        stream,
-        client: Rc::clone(&client),
-    });
-    let service = service_fn(|request| proxy::answer(Rc::clone(&client), request));
-    let mut http = worker.http.serve_connection(io, service);
-    let mut told = Order::Serve;
-    let ended = poll_fn(|cx| {
+    let mut talk = pin!(talk(Rc::clone(&client), stream));
+    poll_fn(|cx| {
         client.remember_waker(cx);
         match client.order.get() {
-            Order::Serve => {}
-            Order::Cut => return Poll::Ready(Ended::ByOrder),
-            Order::FinishUp if told == Order::FinishUp => {}
-            Order::FinishUp => {
-                told = Order::FinishUp;
-                Pin::new(&mut http).graceful_shutdown();
-            }
+            Order::Serve | Order::FinishUp => talk.as_mut().poll(cx),
+            Order::Cut => Poll::Ready(()),
         }
-        // An error is the client's fault or has been counted where it arose.
-        pin!(&mut http).poll(cx).map(|_| Ended::ByHttp)
     })
     .await;
-    if let Ended::ByOrder = ended {
-        return;
+}
+
+/// What follows a request on its connection.
+enum After {
+    Next,
+    /// The client may still be sending what nobody wants.
+    Linger,
+    Close,
+    Tunnel(Box<Tunnel>),
+}
+
+/// Request by request. What a request needs lives in a box of its own, so that an idle connection
+/// is small.
+async fn talk(client: Rc<Client>, stream: TcpStream) {
+    let inbound = Rc::new(Inbound::new(stream, Rc::clone(&client)));
+    loop {
+        let after = match next(&client, &inbound).await {
+            Next::Request(request) => Box::pin(handle(&client, &inbound, request)).await,
+            Next::Refused(refused) => Box::pin(refuse(&client, &inbound, refused)).await,
+            Next::Http2 => Box::pin(refuse(&client, &inbound, Refused::Http2Preface)).await,
+            Next::Gone => After::Close,
+        };
+        match after {
+            After::Next => {}
+            After::Linger => return Box::pin(linger(&inbound)).await,
+            After::Close => return,
+            After::Tunnel(tunnel) => {
+                client.phase.set(Phase::Answering);
+                return Box::pin(tunnel.run(&inbound)).await;
+            }
+        }
     }
-    let parts = http.into_parts();
-    let stream = parts.io.into_inner().stream;
-    let tunnel = client.tunnel.take();
-    if let Some(tunnel) = tunnel {
-        client.phase.set(Phase::Answering);
-        tunnel.run(stream, parts.read_buf).await;
-    } else if client.ending.get() == Ending::Reset {
-        // If it fails, the socket is gone already.
-        socket2::SockRef::from(&stream)
-            .set_linger(Some(Duration::ZERO))
-            .ok();
-    } else if client.upload.borrow().as_ref().map(Upload::state) == Some(UploadState::Abandoned) {
-        linger(stream).await;
+}
+
+/// The next request, unless the connection is to end first.
+async fn next(client: &Client, inbound: &Inbound) -> Next {
+    let mut next = pin!(inbound.next(CLIENT_HEAD));
+    poll_fn(|cx| match next.as_mut().poll(cx) {
+        Poll::Pending if client.may_leave(client.worker.clock.now()) => Poll::Ready(Next::Gone),
+        next => next,
+    })
+    .await
+}
+
+/// Answers one request.
+async fn handle(client: &Rc<Client>, inbound: &Rc<Inbound>, request: Box<Request>) -> After {
+    let source = if inbound.is_body_complete() {
+        Source::Empty
+    } else {
+        Source::Http1(Rc::clone(inbound))
+    };
+    let answer = {
+        let mut answer = pin!(proxy::answer(Rc::clone(client), request, source));
+        poll_fn(|cx| match answer.as_mut().poll(cx) {
+            Poll::Ready(answer) => Poll::Ready(Some(answer)),
+            // Dropping the request closes the connection to the instance, which learns of it so.
+            Poll::Pending => inbound.poll_gone(cx, CLIENT_HEAD).map(|()| None),
+        })
+        .await
+    };
+    let Some(answer) = answer else {
+        return After::Close;
+    };
+    match delivery::deliver(client, inbound, answer).await {
+        Delivered::Whole(Persistence::KeepAlive) if inbound.is_body_complete() => After::Next,
+        Delivered::Whole(_) if inbound.has_more() => After::Linger,
+        Delivered::Whole(_) | Delivered::Broken => After::Close,
+        Delivered::Upgraded(tunnel) => After::Tunnel(tunnel),
+    }
+}
+
+/// Answers what is no request.
+async fn refuse(client: &Rc<Client>, inbound: &Inbound, refused: Refused) -> After {
+    let worker = &client.worker;
+    let started = client.begin_request();
+    client.begin_answer();
+    worker.counters.requests.add(1);
+    worker.counters.refusals.add(1);
+    let id = worker.ids.next();
+    let status = refused.status();
+    let refusal = Refusal::unrouted(Reason::BadRequest, refused.to_string());
+    let text = refusal.text_with_status(status, &id);
+    let bytes = text.len() as u64;
+    let head = worker.buffers.head(|out| {
+        let mut head = HeadWriter::response(out, status);
+        for (name, value) in refusal.fields() {
+            head.field(name.as_bytes(), &value);
+        }
+        head.number(b"content-length", bytes)
+            .field(b"date", &worker.date())
+            .field(b"connection", b"close")
+            .field(b"x-request-id", &id);
+        head.finish();
+    });
+    let written = delivery::write(client, inbound, head, text).await;
+    let ended = worker.clock.now();
+    worker.log(|| Line {
+        id: &id,
+        client: &client.peer_text,
+        method: "-",
+        host: None,
+        path: "-",
+        status,
+        service: None,
+        instance: None,
+        reason: Some(Reason::BadRequest.word()),
+        tries: 0,
+        bytes,
+        started,
+        ended,
+    });
+    match written {
+        Ok(()) => After::Linger,
+        Err(_) => After::Close,
     }
 }
 
 /// Reads what a client still sends after its answer: closing a socket with unread bytes resets
 /// the connection, and the client might lose the answer.
-async fn linger(mut stream: TcpStream) {
-    let mut scratch = [0; 4096];
-    let mut left = LINGER_LEN_MAX;
-    let rest = async {
-        while let Ok(read) = stream.read(&mut scratch).await {
-            left = left.saturating_sub(read);
-            if read == 0 || left == 0 {
-                break;
-            }
-        }
-    };
+async fn linger(inbound: &Inbound) {
+    // If it fails, the client is gone already.
+    inbound.socket.shut_down_write().ok();
     // Whoever sends for longer than this does not look for the answer.
-    timeout(LINGER_TIME, rest).await.ok();
+    timeout(LINGER_TIME, inbound.swallow(LINGER_LEN_MAX))
+        .await
+        .ok();
 }

@@ -26,9 +26,9 @@
 //! own connections to instances. Within a worker nothing is locked. Between workers are shared only
 //! the table (never changed after it was built) and, per endpoint, a few atomics.
 //!
-//! A request is served in the task of its client's connection from its head to its end: hyper's
-//! server connection polls the answer's future, which polls the connection to the instance. There
-//! is no task per request and none per pooled connection.
+//! A request is served in the task of its client's connection from its head to its end; whoever
+//! waits for the instance drives the connection to it. There is no task per request and none per
+//! pooled connection, and an idle connection has no buffer.
 //!
 //! # Why a removed instance gets no request
 //!
@@ -43,8 +43,8 @@
 //! is removed: nobody waits for the successor then, and instances may go.
 //!
 //! Reading order: [`run`], `table` and `endpoint` (what is shared), `ledger` and `coordinator`,
-//! `view` and `worker`, then the way of a request: `connection`, `proxy`, `errand`, `upstream`,
-//! `answer`, `tunnel`.
+//! `view` and `worker`, then the way of a request: `connection`, `inbound`, `proxy`, `errand`,
+//! `exchange`, `answer`, `delivery`, `tunnel`.
 
 mod access_log;
 mod addresses;
@@ -53,9 +53,12 @@ mod cache;
 mod clock;
 mod connection;
 mod coordinator;
+mod delivery;
 mod endpoint;
 mod errand;
+mod exchange;
 mod headers;
+mod inbound;
 mod ledger;
 mod limits;
 mod link;
@@ -69,6 +72,7 @@ mod table;
 mod tunnel;
 mod upstream;
 mod view;
+mod wire;
 mod worker;
 
 use std::io;
@@ -121,6 +125,10 @@ pub struct Deadlines {
     pub head_read: Duration,
     /// For a client to send another request.
     pub client_idle: Duration,
+    /// For a client to send more of a request's body.
+    pub body_read: Duration,
+    /// For a client to take more of an answer.
+    pub client_write: Duration,
     /// For an instance to begin its answer.
     pub response_head: Duration,
     /// For the requests in flight to end, once the gateway is told to stop.
@@ -134,6 +142,8 @@ impl Default for Deadlines {
         Self {
             head_read: limits::HEAD_READ_TIMEOUT,
             client_idle: limits::CLIENT_IDLE_TIMEOUT,
+            body_read: limits::BODY_READ_TIMEOUT,
+            client_write: limits::CLIENT_WRITE_TIMEOUT,
             response_head: limits::RESPONSE_HEAD_TIMEOUT,
             drain: limits::DRAIN_TIME,
             first_routes: limits::FIRST_ROUTES_TIME,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use mainstay_http1::HeadLimits;
+
 /// Instances are on this machine or in its network: one that does not answer a SYN for a second is
 /// gone or drowned, and the next try goes elsewhere. Also the time of the first SYN retransmission.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -29,9 +31,55 @@ pub(crate) const UPSTREAM_IDLE_COUNT_MAX: usize = 128;
 /// Clients' connections per worker. Full: no more are accepted, they wait in the kernel's queue.
 pub(crate) const CONNECTIONS_MAX: usize = 20_000;
 
-/// Read buffer of one connection: heads that do not fit are refused (431), bodies pass in chunks of
-/// up to this. hyper fills a buffer before it looks, so that up to twice as long a head may pass.
-pub(crate) const HTTP_BUFFER_LEN_MAX: usize = 64 * 1024;
+/// What a request's head may be: more than browsers send with all their cookies (8 to 16 KiB), and
+/// little enough for thousands of hostile clients.
+pub(crate) const CLIENT_HEAD: HeadLimits = HeadLimits {
+    len_max: 64 * 1024,
+    fields_max: 100,
+};
+
+/// What the head of an instance's answer may be. Instances are trusted to be sane, not to be right.
+pub(crate) const INSTANCE_HEAD: HeadLimits = HeadLimits {
+    len_max: 128 * 1024,
+    fields_max: 200,
+};
+
+/// A read of a head, or of a small body: almost all come in one.
+pub(crate) const READ_LEN: usize = 16 * 1024;
+
+/// A read of a body that goes on: larger ones save no more system calls than they cost in cache.
+pub(crate) const BODY_READ_LEN: usize = 64 * 1024;
+
+/// Read buffers that a worker keeps for the next connections: as many as are usually read at once,
+/// at most 4 MiB.
+pub(crate) const BUFFERS_KEPT_MAX: usize = 64;
+
+/// Buffers that are looked at before a new one is made: those given back last may still be in use.
+pub(crate) const BUFFERS_TRIED: usize = 4;
+
+/// Heads are cut from blocks of this length: some fifty of them.
+pub(crate) const HEADS_BLOCK_LEN: usize = 64 * 1024;
+
+/// A block with less room than this for a head is replaced; longer heads make it grow.
+pub(crate) const HEAD_ROOM: usize = 4 * 1024;
+
+/// How much of a request's body is kept so that it can be sent again: forms and orders are shorter,
+/// and a thousand of them at once are 64 MiB.
+pub(crate) const REPLAY_LEN_MAX: usize = 64 * 1024;
+
+/// How much of a body that nobody wants is read so that its connection can be used again.
+pub(crate) const SKIP_LEN_MAX: usize = 64 * 1024;
+
+/// How long a client may send nothing of a request's body: a mobile client that changes its network
+/// is back after ten seconds.
+pub(crate) const BODY_READ_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a client may take nothing of its answer. It costs a buffer here and one at the instance.
+pub(crate) const CLIENT_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// When the gateway stops, a connection without a request is closed after it was idle for so long:
+/// a client that has just been served may have sent its next request already.
+pub(crate) const PARTING_IDLE: Duration = Duration::from_secs(1);
 
 /// After accept failed for want of descriptors or memory: time for a few connections to end. Until
 /// then new ones wait in the kernel's queue.
@@ -54,9 +102,6 @@ pub(crate) const LINGER_TIME: Duration = Duration::from_secs(1);
 
 /// And how much of it.
 pub(crate) const LINGER_LEN_MAX: usize = 256 * 1024;
-
-/// How long an instance that answered 101 may take to hand over its socket: it is only local work.
-pub(crate) const UPGRADE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A peer behind a dead network is found after this and three probes of ten seconds each.
 pub(crate) const TCP_KEEPALIVE_AFTER: Duration = Duration::from_mins(1);

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use hyper::server::conn::http1;
+use bytes::Bytes;
 use mainstay_control::balance::RetryBudget;
 use mainstay_ids::Instant;
 use tokio::net::TcpListener;
@@ -24,6 +24,7 @@ use crate::metrics::GatewayCounters;
 use crate::request_id::RequestIds;
 use crate::table::{Serial, Table};
 use crate::view::View;
+use crate::wire::Buffers;
 use crate::{Deadlines, Seams, sockets};
 
 /// Which worker.
@@ -65,11 +66,13 @@ pub(crate) struct Setup {
 pub(crate) struct Worker {
     pub(crate) clock: Clock,
     pub(crate) ids: RequestIds,
-    pub(crate) http: http1::Builder,
+    pub(crate) buffers: Buffers,
     pub(crate) counters: Arc<GatewayCounters>,
     pub(crate) seams: Seams,
     pub(crate) deadlines: Deadlines,
     view: RefCell<Rc<View>>,
+    /// For the field `Date`, made once a second.
+    date: RefCell<(u64, Bytes)>,
     /// Wakes requests that wait for another table.
     pub(crate) table_changed: Notify,
     log: RefCell<Option<LogBuffer>>,
@@ -136,6 +139,17 @@ impl Worker {
     /// An evenly distributed number in 0..1.
     pub(crate) fn fraction(&self) -> f64 {
         self.random.borrow_mut().f64()
+    }
+
+    /// What time it is, as RFC 9110, 5.6.7 writes it.
+    pub(crate) fn date(&self) -> Bytes {
+        let mut date = self.date.borrow_mut();
+        let second = self.clock.now().since_start().as_secs() + 1;
+        if date.0 != second {
+            let now = std::time::SystemTime::now();
+            *date = (second, Bytes::from(httpdate::fmt_http_date(now)));
+        }
+        date.1.clone()
     }
 
     /// Another request came in, which allows a share of a retry.
@@ -215,7 +229,8 @@ impl Worker {
         Self {
             clock: setup.clock,
             ids: RequestIds::new(),
-            http: connection::server(),
+            buffers: Buffers::default(),
+            date: RefCell::default(),
             counters: Arc::clone(&setup.counters),
             seams: setup.seams,
             deadlines: setup.deadlines,
