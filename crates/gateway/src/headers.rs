@@ -81,7 +81,9 @@ pub(crate) fn write_request(out: &mut BytesMut, request: &Request, passage: Pass
     if let Some(host) = via_host {
         head.field(b"x-forwarded-host", host);
     }
-    head.field(b"x-request-id", passage.id);
+    if !passage.id.is_empty() {
+        head.field(b"x-request-id", passage.id);
+    }
     head.finish();
 }
 

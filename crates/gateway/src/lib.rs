@@ -167,6 +167,18 @@ pub struct Seams {
     pub retries: Retries,
     /// By which table a retry chooses.
     pub retry_routes: RetryRoutes,
+    /// Whether requests get ids.
+    pub request_ids: Ids,
+}
+
+/// Whether requests get ids, in both directions and in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ids {
+    /// Each has one: its own if it brought a sane one.
+    #[default]
+    On,
+    /// None, and one that it brought is not carried on: only to measure what ids cost.
+    Off,
 }
 
 /// Whether requests are sent again, or wait for an endpoint.

@@ -3,7 +3,7 @@
 
 use std::str::FromStr;
 
-use crate::{Retries, RetryRoutes, Seams};
+use crate::{Ids, Retries, RetryRoutes, Seams};
 
 /// A word that names no seam.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -12,7 +12,7 @@ pub struct SeamError {
     word: String,
 }
 
-const EXPECTED: &str = "retries=off or retry-routes=keep, several with commas";
+const EXPECTED: &str = "retries=off, retry-routes=keep or request-ids=off, several with commas";
 
 impl FromStr for Seams {
     type Err = SeamError;
@@ -23,6 +23,7 @@ impl FromStr for Seams {
             match word {
                 "retries=off" => seams.retries = Retries::Off,
                 "retry-routes=keep" => seams.retry_routes = RetryRoutes::Keep,
+                "request-ids=off" => seams.request_ids = Ids::Off,
                 other => {
                     let word = other.to_owned();
                     return Err(SeamError { word });

@@ -52,7 +52,7 @@ impl Side {
                 "--access-log",
                 "off",
                 "--unsafe-gateway-seams",
-                "retries=off",
+                "retries=off,request-ids=off",
             ],
         };
         let file = dev::service_file(3, Duration::ZERO, 1)?;
