@@ -329,8 +329,8 @@ pub(crate) struct Why {
 
 #[derive(Debug, Args)]
 pub(crate) struct Prove {
-    /// What to break: kill, stop, rollout, rollout-bad, scale, processes; several with commas. By
-    /// default everything but `processes`.
+    /// What to break: kill, stop, rollout, rollout-bad, scale, processes, freeze, blackhole; several
+    /// with commas. By default the first five; `blackhole` needs root.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) scenario: Vec<Scenario>,
     /// Load and faults for this service alone; by default load on all that clients outside can
