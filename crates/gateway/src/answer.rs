@@ -104,6 +104,11 @@ impl Answer {
         }
     }
 
+    /// Whether no piece of the body is left.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.content, Content::Empty)
+    }
+
     /// The next piece of the body.
     pub(crate) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, BrokenOff>> {
         let piece = match &mut self.content {

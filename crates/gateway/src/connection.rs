@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use mainstay_http1::{HeadWriter, Persistence, Refused, Request};
+use mainstay_http1::{HeadLimits, HeadWriter, Persistence, Request};
 use mainstay_ids::Instant;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -18,8 +18,9 @@ use crate::access_log::Line;
 use crate::delivery::{self, Delivered};
 use crate::exchange::Source;
 use crate::headers::Hop;
+use crate::http2;
 use crate::inbound::{Inbound, Next};
-use crate::limits::{CLIENT_HEAD, LINGER_LEN_MAX, LINGER_TIME, PARTING_IDLE};
+use crate::limits::{LINGER_LEN_MAX, LINGER_TIME, PARTING_IDLE};
 use crate::proxy;
 use crate::refusal::{Reason, Refusal};
 use crate::tunnel::Tunnel;
@@ -50,12 +51,16 @@ enum Phase {
     Idle { since: Instant },
     /// A request's head is coming in.
     Head { since: Instant },
+    /// For too long.
+    HeadExpired,
     /// The request waits for the head of its answer, since the last byte of it came.
     Waiting { since: Instant },
     /// It has waited too long.
     Expired,
-    /// The answer is under way, or the connection is a tunnel.
+    /// The answer is under way, or the connection has streams of its own.
     Answering,
+    /// It carries bytes.
+    Tunnel,
 }
 
 /// What the worker wants of a connection.
@@ -92,6 +97,14 @@ pub(crate) struct Client {
     download: Cell<Stall>,
     /// Bytes that had been written when [`Self::download`] began.
     downloaded: Cell<u64>,
+    /// When the present request began.
+    request_since: Cell<Option<Instant>>,
+    requests: Cell<u32>,
+    /// When it is old enough to be moved to another worker, or another machine.
+    aged_at: Instant,
+    /// The connection of which this is a stream of HTTP/2, and how many it has.
+    parent: Option<Rc<Client>>,
+    streams: Cell<u32>,
     waker: RefCell<Option<Waker>>,
     /// Its place in the worker's list.
     pub(crate) place: Cell<usize>,
@@ -101,19 +114,78 @@ impl Client {
     fn new(worker: Rc<Worker>, peer: SocketAddr, scope: Scope) -> Self {
         let since = worker.clock.now();
         // An IPv4 client on an IPv6 socket is written as what it is.
-        let peer = peer.ip().to_canonical();
+        let peer = Bytes::from(peer.ip().to_canonical().to_string());
+        // Spread, so that what connected together does not come back together.
+        let spread = 0.9 + 0.2 * worker.fraction();
+        let age = worker.limits().connection_age.mul_f64(spread);
+        Self::with(worker, scope, peer, since.after(age), None)
+    }
+
+    fn with(
+        worker: Rc<Worker>,
+        scope: Scope,
+        peer_text: Bytes,
+        aged_at: Instant,
+        parent: Option<Rc<Self>>,
+    ) -> Self {
+        let since = worker.clock.now();
         Self {
             worker,
             scope,
-            peer_text: Bytes::from(peer.to_string()),
+            peer_text,
             phase: Cell::new(Phase::Idle { since }),
             order: Cell::new(Order::Serve),
             upload: Cell::new(Stall::None),
             download: Cell::new(Stall::None),
             downloaded: Cell::new(0),
+            request_since: Cell::new(None),
+            requests: Cell::new(0),
+            aged_at,
+            parent,
+            streams: Cell::new(0),
             waker: RefCell::new(None),
             place: Cell::new(usize::MAX),
         }
+    }
+
+    /// A stream of this connection of HTTP/2: a client of its own, as far as deadlines go.
+    pub(crate) fn begin_stream(self: &Rc<Self>) -> Rc<Self> {
+        self.streams.set(self.streams.get() + 1);
+        self.requests.set(self.requests.get().saturating_add(1));
+        self.phase.set(Phase::Answering);
+        Rc::new(Self::with(
+            Rc::clone(&self.worker),
+            self.scope,
+            self.peer_text.clone(),
+            self.aged_at,
+            Some(Rc::clone(self)),
+        ))
+    }
+
+    /// The end of what [`Self::begin_stream`] began.
+    pub(crate) fn end_stream(&self) {
+        let Some(parent) = &self.parent else {
+            return;
+        };
+        parent.streams.set(parent.streams.get() - 1);
+        if parent.streams.get() == 0 {
+            let since = self.worker.clock.now();
+            parent.phase.set(Phase::Idle { since });
+        }
+    }
+
+    /// What a request's head may be.
+    pub(crate) fn head_limits(&self) -> HeadLimits {
+        let limits = self.worker.limits();
+        HeadLimits {
+            len_max: limits.head_len as usize,
+            fields_max: limits.head_fields as usize,
+        }
+    }
+
+    /// Whether the client takes too long over a head.
+    pub(crate) fn head_has_expired(&self) -> bool {
+        self.phase.get() == Phase::HeadExpired
     }
 
     /// The first byte of a request has come.
@@ -129,9 +201,16 @@ impl Client {
         let now = self.worker.clock.now();
         let started = match self.phase.get() {
             Phase::Head { since } => since,
-            Phase::Idle { .. } | Phase::Waiting { .. } | Phase::Expired | Phase::Answering => now,
+            Phase::Idle { .. }
+            | Phase::HeadExpired
+            | Phase::Waiting { .. }
+            | Phase::Expired
+            | Phase::Answering
+            | Phase::Tunnel => now,
         };
         self.phase.set(Phase::Waiting { since: now });
+        self.request_since.set(Some(now));
+        self.requests.set(self.requests.get().saturating_add(1));
         started
     }
 
@@ -177,6 +256,7 @@ impl Client {
     /// The request has ended.
     pub(crate) fn end_request(&self, now: Instant) {
         self.phase.set(Phase::Idle { since: now });
+        self.request_since.set(None);
         self.upload.set(Stall::None);
         self.download.set(Stall::None);
     }
@@ -188,15 +268,23 @@ impl Client {
     /// Acts on deadlines that have passed.
     pub(crate) fn sweep(&self, now: Instant) {
         let is_over = |since: Instant, time: Duration| now.since(since) >= time;
-        let deadlines = &self.worker.deadlines;
+        let limits = self.worker.limits();
         if let Stall::Since(since) = self.download.get()
-            && is_over(since, deadlines.client_write)
+            && is_over(since, limits.write_idle)
         {
             self.cut();
         }
+        if let Some(since) = self.request_since.get()
+            && is_over(since, limits.request_time)
+        {
+            match self.phase.get() {
+                Phase::Waiting { .. } => self.expire(Phase::Expired),
+                _ => self.cut(),
+            }
+        }
         let uploading = match self.upload.get() {
             Stall::None => false,
-            Stall::Since(since) if is_over(since, deadlines.body_read) => {
+            Stall::Since(since) if is_over(since, limits.body_idle) => {
                 self.upload.set(Stall::Expired);
                 self.wake();
                 true
@@ -204,19 +292,27 @@ impl Client {
             Stall::Since(_) | Stall::Expired => true,
         };
         match self.phase.get() {
-            Phase::Idle { since } if is_over(since, deadlines.client_idle) => self.cut(),
+            Phase::Idle { since } if is_over(since, limits.idle_time) => self.cut(),
             Phase::Idle { .. } if self.may_leave(now) => self.wake(),
-            Phase::Head { since } if is_over(since, deadlines.head_read) => self.cut(),
-            Phase::Waiting { since } if !uploading && is_over(since, deadlines.response_head) => {
-                self.phase.set(Phase::Expired);
-                self.wake();
+            Phase::Head { since } if is_over(since, limits.head_time) => {
+                self.expire(Phase::HeadExpired);
+            }
+            Phase::Waiting { since } if !uploading && is_over(since, limits.answer_time) => {
+                self.expire(Phase::Expired);
             }
             Phase::Idle { .. }
             | Phase::Head { .. }
+            | Phase::HeadExpired
             | Phase::Waiting { .. }
             | Phase::Expired
-            | Phase::Answering => {}
+            | Phase::Answering
+            | Phase::Tunnel => {}
         }
+    }
+
+    fn expire(&self, phase: Phase) {
+        self.phase.set(phase);
+        self.wake();
     }
 
     /// Lets the connection end after the request that is under way.
@@ -239,8 +335,40 @@ impl Client {
     /// Whether the next request is wanted, after one that went so.
     pub(crate) fn persistence(&self, request: &Request) -> Persistence {
         match self.order.get() {
+            Order::Serve if self.is_worn() => Persistence::Close,
             Order::Serve => request.persistence,
             Order::FinishUp | Order::Cut => Persistence::Close,
+        }
+    }
+
+    /// Whether it has lived long enough, or served enough.
+    fn is_worn(&self) -> bool {
+        let worker = &self.worker;
+        self.requests.get() >= worker.limits().requests_per_connection
+            || worker.clock.now() >= self.aged_at
+    }
+
+    /// Whether a connection of HTTP/2 is to take no more requests.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.order.get() == Order::FinishUp || self.is_worn()
+    }
+
+    /// Runs `task` unless the sweep cuts the client off.
+    pub(crate) async fn interruptible<T>(&self, task: impl Future<Output = T>) -> Option<T> {
+        let mut task = pin!(task);
+        poll_fn(|cx| match self.poll_cut(cx) {
+            Poll::Ready(()) => Poll::Ready(None),
+            Poll::Pending => task.as_mut().poll(cx).map(Some),
+        })
+        .await
+    }
+
+    /// Ready when the client is to be cut off.
+    pub(crate) fn poll_cut(&self, cx: &Context<'_>) -> Poll<()> {
+        self.remember_waker(cx);
+        match self.order.get() {
+            Order::Serve | Order::FinishUp => Poll::Pending,
+            Order::Cut => Poll::Ready(()),
         }
     }
 
@@ -270,15 +398,8 @@ impl Client {
 pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, scope: Scope) {
     let client = Rc::new(Client::new(Rc::clone(&worker), peer, scope));
     let _admitted = worker.admit(&client);
-    let mut talk = pin!(talk(Rc::clone(&client), stream));
-    poll_fn(|cx| {
-        client.remember_waker(cx);
-        match client.order.get() {
-            Order::Serve | Order::FinishUp => talk.as_mut().poll(cx),
-            Order::Cut => Poll::Ready(()),
-        }
-    })
-    .await;
+    let talk = talk(Rc::clone(&client), stream);
+    client.interruptible(talk).await;
 }
 
 /// What follows a request on its connection.
@@ -297,8 +418,18 @@ async fn talk(client: Rc<Client>, stream: TcpStream) {
     loop {
         let after = match next(&client, &inbound).await {
             Next::Request(request) => Box::pin(handle(&client, &inbound, request)).await,
-            Next::Refused(refused) => Box::pin(refuse(&client, &inbound, refused)).await,
-            Next::Http2 => Box::pin(refuse(&client, &inbound, Refused::Http2Preface)).await,
+            Next::Refused(refused) => {
+                let what = refused.to_string();
+                let rejected = Rejected::new(&client, Reason::BadRequest, refused.status(), what);
+                Box::pin(reject(&client, &inbound, rejected)).await
+            }
+            Next::TooSlow => {
+                let what = "its head did not come in time".to_owned();
+                let status = Reason::HeadTimeout.status();
+                let rejected = Rejected::new(&client, Reason::HeadTimeout, status, what);
+                Box::pin(reject(&client, &inbound, rejected)).await
+            }
+            Next::Http2 => return Box::pin(http2::serve(client, inbound)).await,
             Next::Gone => After::Close,
         };
         match after {
@@ -306,7 +437,8 @@ async fn talk(client: Rc<Client>, stream: TcpStream) {
             After::Linger => return Box::pin(linger(&inbound)).await,
             After::Close => return,
             After::Tunnel(tunnel) => {
-                client.phase.set(Phase::Answering);
+                client.phase.set(Phase::Tunnel);
+                client.request_since.set(None);
                 return Box::pin(tunnel.run(&inbound)).await;
             }
         }
@@ -315,7 +447,7 @@ async fn talk(client: Rc<Client>, stream: TcpStream) {
 
 /// The next request, unless the connection is to end first.
 async fn next(client: &Client, inbound: &Inbound) -> Next {
-    let mut next = pin!(inbound.next(CLIENT_HEAD));
+    let mut next = pin!(inbound.next());
     poll_fn(|cx| match next.as_mut().poll(cx) {
         Poll::Pending if client.may_leave(client.worker.clock.now()) => Poll::Ready(Next::Gone),
         next => next,
@@ -335,7 +467,7 @@ async fn handle(client: &Rc<Client>, inbound: &Rc<Inbound>, request: Box<Request
         poll_fn(|cx| match answer.as_mut().poll(cx) {
             Poll::Ready(answer) => Poll::Ready(Some(answer)),
             // Dropping the request closes the connection to the instance, which learns of it so.
-            Poll::Pending => inbound.poll_gone(cx, CLIENT_HEAD).map(|()| None),
+            Poll::Pending => inbound.poll_gone(cx).map(|()| None),
         })
         .await
     };
@@ -350,47 +482,66 @@ async fn handle(client: &Rc<Client>, inbound: &Rc<Inbound>, request: Box<Request
     }
 }
 
-/// Answers what is no request.
-async fn refuse(client: &Rc<Client>, inbound: &Inbound, refused: Refused) -> After {
-    let worker = &client.worker;
-    let started = client.begin_request();
-    client.begin_answer();
-    worker.counters.requests.add(1);
-    worker.counters.refusals.add(1);
-    let id = worker.ids.next();
-    let status = refused.status();
-    let refusal = Refusal::unrouted(Reason::BadRequest, refused.to_string());
-    let text = refusal.text_with_status(status, &id);
-    let bytes = text.len() as u64;
-    let head = worker.buffers.head(|out| {
-        let mut head = HeadWriter::response(out, status);
-        for (name, value) in refusal.fields() {
-            head.field(name.as_bytes(), &value);
+/// The answer to something that is no request.
+pub(crate) struct Rejected {
+    pub(crate) status: u16,
+    pub(crate) fields: Vec<(&'static str, Bytes)>,
+    pub(crate) text: Bytes,
+}
+
+impl Rejected {
+    /// Counts it, writes its line of the access log, and makes the answer.
+    pub(crate) fn new(client: &Client, reason: Reason, status: u16, what: String) -> Self {
+        let worker = &client.worker;
+        let started = client.begin_request();
+        client.begin_answer();
+        worker.counters.requests.add(1);
+        worker.counters.refusals.add(1);
+        let id = worker.ids.next();
+        let refusal = Refusal::unrouted(reason, what);
+        let text = refusal.text_with_status(status, &id);
+        worker.log(|| Line {
+            id: &id,
+            client: &client.peer_text,
+            method: "-",
+            host: None,
+            path: "-",
+            status,
+            service: None,
+            instance: None,
+            reason: Some(reason.word()),
+            tries: 0,
+            bytes: text.len() as u64,
+            started,
+            ended: worker.clock.now(),
+        });
+        let mut fields = refusal.fields();
+        fields.push(("date", worker.date()));
+        fields.push(("x-request-id", id));
+        Self {
+            status,
+            fields,
+            text,
         }
-        head.number(b"content-length", bytes)
-            .field(b"date", &worker.date())
-            .field(b"connection", b"close")
-            .field(b"x-request-id", &id);
+    }
+}
+
+async fn reject(client: &Client, inbound: &Inbound, rejected: Rejected) -> After {
+    let Rejected {
+        status,
+        fields,
+        text,
+    } = rejected;
+    let head = client.worker.buffers.head(|out| {
+        let mut head = HeadWriter::response(out, status);
+        for (name, value) in &fields {
+            head.field(name.as_bytes(), value);
+        }
+        head.number(b"content-length", text.len() as u64)
+            .field(b"connection", b"close");
         head.finish();
     });
-    let written = delivery::write(client, inbound, head, text).await;
-    let ended = worker.clock.now();
-    worker.log(|| Line {
-        id: &id,
-        client: &client.peer_text,
-        method: "-",
-        host: None,
-        path: "-",
-        status,
-        service: None,
-        instance: None,
-        reason: Some(Reason::BadRequest.word()),
-        tries: 0,
-        bytes,
-        started,
-        ended,
-    });
-    match written {
+    match delivery::write(client, inbound, head, text).await {
         Ok(()) => After::Linger,
         Err(_) => After::Close,
     }

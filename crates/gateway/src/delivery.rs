@@ -14,7 +14,6 @@ use crate::connection::Client;
 use crate::exchange::BrokenOff;
 use crate::headers::{client_framing, pass_response};
 use crate::inbound::{Inbound, Piece};
-use crate::limits::CLIENT_HEAD;
 use crate::tunnel::Tunnel;
 use crate::wire::Outgoing;
 
@@ -199,7 +198,7 @@ impl Delivery<'_> {
             if self.stage == Stage::Body && self.out.has_room() && self.poll_load(cx).is_pending() {
                 // The head alone is worth writing, nothing is not.
                 if self.out.is_empty() {
-                    let gone = self.inbound.poll_gone(cx, CLIENT_HEAD);
+                    let gone = self.inbound.poll_gone(cx);
                     return gone.map(|()| Err(Broken::ByClient));
                 }
             }

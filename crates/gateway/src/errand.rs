@@ -83,13 +83,14 @@ impl Errand {
             hop: client.scope.hop(),
             upgrade: request.upgrade(),
         };
+        let replay_len = client.worker.limits().replay_len as usize;
         let head = client
             .worker
             .buffers
             .head(|out| headers::write_request(out, request, passage));
         Self {
             head,
-            body: Some(RequestBody::new(source, request.framing)),
+            body: Some(RequestBody::new(source, request.framing, replay_len)),
             safety: MethodSafety::of(request.method_name()),
             sent: 0,
             trouble_since: None,

@@ -7,13 +7,14 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http_body::Body as _;
+use hyper::body::Incoming;
 use mainstay_http1::{
     BodyError, ChunkHead, Decoder, Framing, Method, Persistence, Response, Scan, Step, Trailers,
     write_last_chunk,
 };
 
 use crate::inbound::{BodyFailure, Inbound, Piece};
-use crate::limits::REPLAY_LEN_MAX;
 use crate::upstream::{NoHead, Upstream};
 use crate::wire::{Buffers, Outgoing};
 
@@ -23,6 +24,7 @@ const CRLF: &[u8] = b"\r\n";
 pub(crate) enum Source {
     Empty,
     Http1(Rc<Inbound>),
+    Http2(Incoming),
 }
 
 impl Source {
@@ -30,6 +32,20 @@ impl Source {
         match self {
             Self::Empty => Poll::Ready(Ok(Piece::End(None))),
             Self::Http1(inbound) => inbound.poll_body(cx),
+            Self::Http2(body) => loop {
+                match ready!(std::pin::Pin::new(&mut *body).poll_frame(cx)) {
+                    // Trailers of HTTP/2 are not carried on: instances of HTTP/1 seldom know them.
+                    None => return Poll::Ready(Ok(Piece::End(None))),
+                    Some(Ok(frame)) => {
+                        if let Ok(data) = frame.into_data()
+                            && !data.is_empty()
+                        {
+                            return Poll::Ready(Ok(Piece::Data(data)));
+                        }
+                    }
+                    Some(Err(_)) => return Poll::Ready(Err(BodyFailure::Gone)),
+                }
+            },
         }
     }
 }
@@ -40,6 +56,8 @@ pub(crate) struct RequestBody {
     source: Source,
     framing: Framing,
     kept: Kept,
+    /// How much is kept at most.
+    replay_len: usize,
     /// Pieces of what is kept that this try has been given.
     given: usize,
     end: End,
@@ -59,8 +77,9 @@ enum Kept {
 }
 
 impl RequestBody {
-    pub(crate) fn new(source: Source, framing: Framing) -> Self {
+    pub(crate) fn new(source: Source, framing: Framing, replay_len: usize) -> Self {
         Self {
+            replay_len,
             source,
             framing,
             kept: Kept::Whole {
@@ -110,7 +129,7 @@ impl RequestBody {
             return;
         };
         *len += data.len();
-        if *len > REPLAY_LEN_MAX {
+        if *len > self.replay_len {
             self.kept = Kept::Not;
             return;
         }

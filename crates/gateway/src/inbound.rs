@@ -23,6 +23,8 @@ const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// What comes next on a client's connection.
 pub(crate) enum Next {
     Request(Box<Request>),
+    /// A head that did not come in time.
+    TooSlow,
     /// Something that is no request.
     Refused(Refused),
     /// The client speaks HTTP/2; not a byte of it was taken.
@@ -71,9 +73,13 @@ impl Inbound {
     }
 
     /// Waits for the next request's head. Between two requests the buffer is given back.
-    pub(crate) async fn next(&self, limits: HeadLimits) -> Next {
+    pub(crate) async fn next(&self) -> Next {
+        let limits = self.client.head_limits();
         let mut scan = Scan::default();
         loop {
+            if self.client.head_has_expired() {
+                return Next::TooSlow;
+            }
             let found = self.find_head(&mut scan, limits);
             match found {
                 Ok(Some(head)) => return self.begin(head, limits),
@@ -81,7 +87,11 @@ impl Inbound {
                 Err(Refused::Http2Preface) => return Next::Http2,
                 Err(refused) => return Next::Refused(refused),
             }
-            if !matches!(poll_fn(|cx| self.poll_fill(cx)).await, Ok(1..)) {
+            let filled = poll_fn(|cx| match self.poll_fill(cx) {
+                Poll::Pending if self.client.head_has_expired() => Poll::Ready(Ok(1)),
+                filled => filled,
+            });
+            if !matches!(filled.await, Ok(1..)) {
                 return Next::Gone;
             }
             self.client.note_head();
@@ -191,13 +201,13 @@ impl Inbound {
 
     /// Ready when the client has gone away. What it sends meanwhile is kept, up to the length of
     /// one head: then it is no longer looked at, which is the client's own choice.
-    pub(crate) fn poll_gone(&self, cx: &mut Context<'_>, limits: HeadLimits) -> Poll<()> {
+    pub(crate) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
         // The body is read by whoever takes it, who sees the end, too.
         if !self.is_body_complete() {
             return Poll::Pending;
         }
         loop {
-            if self.read.borrow().len() >= limits.len_max {
+            if self.read.borrow().len() >= self.client.head_limits().len_max {
                 return Poll::Pending;
             }
             if !matches!(ready!(self.poll_fill(cx)), Ok(1..)) {

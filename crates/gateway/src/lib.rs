@@ -48,6 +48,7 @@
 
 mod access_log;
 mod addresses;
+mod admission;
 mod answer;
 mod cache;
 mod clock;
@@ -57,7 +58,9 @@ mod delivery;
 mod endpoint;
 mod errand;
 mod exchange;
+mod flood;
 mod headers;
+mod http2;
 mod inbound;
 mod ledger;
 mod limits;
@@ -84,6 +87,7 @@ use std::time::Duration;
 
 use mainstay_api::client::Client;
 use mainstay_ids::ConsumerId;
+use mainstay_model::gateway::GatewayLimits;
 use mainstay_model::{Ack, Routing};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
@@ -91,6 +95,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access_log::{AccessLog, LogBuffer};
 use crate::addresses::Addresses;
+use crate::admission::Admission;
 use crate::cache::{Left, RoutesFile};
 use crate::clock::Clock;
 use crate::coordinator::{Coordinator, Ports};
@@ -112,7 +117,9 @@ pub struct Options {
     pub consumer: ConsumerId,
     /// Where the access log goes.
     pub access_log: AccessLogTo,
-    /// How long what is waited for may take.
+    /// What clients and instances are allowed.
+    pub limits: GatewayLimits,
+    /// How long what is waited for at the begin and the end may take.
     pub deadlines: Deadlines,
     /// For tests.
     pub seams: Seams,
@@ -121,16 +128,6 @@ pub struct Options {
 /// How long the gateway waits for others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadlines {
-    /// For a client to send a request's head, from its first byte.
-    pub head_read: Duration,
-    /// For a client to send another request.
-    pub client_idle: Duration,
-    /// For a client to send more of a request's body.
-    pub body_read: Duration,
-    /// For a client to take more of an answer.
-    pub client_write: Duration,
-    /// For an instance to begin its answer.
-    pub response_head: Duration,
     /// For the requests in flight to end, once the gateway is told to stop.
     pub drain: Duration,
     /// For the control centre to tell the first routes, before the stored ones are used.
@@ -140,11 +137,6 @@ pub struct Deadlines {
 impl Default for Deadlines {
     fn default() -> Self {
         Self {
-            head_read: limits::HEAD_READ_TIMEOUT,
-            client_idle: limits::CLIENT_IDLE_TIMEOUT,
-            body_read: limits::BODY_READ_TIMEOUT,
-            client_write: limits::CLIENT_WRITE_TIMEOUT,
-            response_head: limits::RESPONSE_HEAD_TIMEOUT,
             drain: limits::DRAIN_TIME,
             first_routes: limits::FIRST_ROUTES_TIME,
         }
@@ -344,7 +336,9 @@ fn serve(
         applied: applied_to,
         ended: ended_to,
         counters: Arc::clone(&counters),
+        admission: Arc::default(),
         seams: options.seams,
+        limits: options.limits,
         deadlines: options.deadlines,
         stop: stop_workers.clone(),
     };
@@ -403,7 +397,9 @@ struct Crew {
     applied: mpsc::Sender<Applied>,
     ended: mpsc::Sender<Result<(), WorkerError>>,
     counters: Arc<GatewayCounters>,
+    admission: Arc<Admission>,
     seams: Seams,
+    limits: GatewayLimits,
     deadlines: Deadlines,
     stop: CancellationToken,
 }
@@ -429,8 +425,10 @@ impl Crew {
                 applied: self.applied.clone(),
                 counters: Arc::clone(&self.counters),
                 log: sink.map(|sink| LogBuffer::new(sink, self.clock.now())),
+                admission: Arc::clone(&self.admission),
                 seams: self.seams,
-                deadlines: self.deadlines,
+                limits: self.limits,
+                drain: self.deadlines.drain,
                 stop: self.stop.clone(),
             };
             orders.push(orders_to);

@@ -14,6 +14,8 @@ const SOON: &[u8] = b"1";
 pub(crate) enum Reason {
     /// The request itself is wrong.
     BadRequest,
+    /// Its head did not come in time.
+    HeadTimeout,
     /// Its body did not come in time.
     BodyTimeout,
     /// No service claims it.
@@ -37,6 +39,7 @@ impl Reason {
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::BadRequest => "bad-request",
+            Self::HeadTimeout => "head-timeout",
             Self::BodyTimeout => "body-timeout",
             Self::NoRoute => "no-route",
             Self::Unavailable(Unavailable::Starting) => "starting",
@@ -54,7 +57,7 @@ impl Reason {
     pub(crate) fn status(self) -> u16 {
         match self {
             Self::BadRequest => 400,
-            Self::BodyTimeout => 408,
+            Self::HeadTimeout | Self::BodyTimeout => 408,
             Self::NoRoute => 404,
             Self::Unavailable(_) | Self::NoEndpoint | Self::AllFailed => SERVICE_UNAVAILABLE,
             Self::LostInFlight | Self::BadUpgrade => 502,
@@ -131,7 +134,9 @@ impl Refusal {
         };
         let id = String::from_utf8_lossy(id);
         let remedy = match (self.reason, &self.service) {
-            (Reason::BadRequest | Reason::BodyTimeout, _) => "change the request.".to_owned(),
+            (Reason::BadRequest | Reason::HeadTimeout | Reason::BodyTimeout, _) => {
+                "change the request.".to_owned()
+            }
             (_, Some(_)) => format!("`mainstay why request {id}` tells why."),
             (_, None) => {
                 "`mainstay status` lists the services with their hosts and paths.".to_owned()

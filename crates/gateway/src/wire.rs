@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
 
@@ -34,6 +34,15 @@ impl Socket {
         into: &mut BytesMut,
     ) -> Poll<io::Result<usize>> {
         poll_read_buf(Pin::new(&mut *self.0.borrow_mut()), cx, into)
+    }
+
+    /// Reads for somebody who has a buffer.
+    pub(crate) fn poll_read_into(
+        &self,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, into)
     }
 
     /// Ready when there may be something to read; without a system call and without a buffer.

@@ -6,26 +6,29 @@ use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use mainstay_control::balance::RetryBudget;
 use mainstay_ids::Instant;
-use tokio::net::TcpListener;
+use mainstay_model::gateway::GatewayLimits;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet, spawn_local};
-use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::access_log::{Line, LogBuffer};
+use crate::admission::{Admission, Place};
 use crate::clock::Clock;
 use crate::connection::{self, Client, Scope};
-use crate::limits::{ACCEPT_PAUSE, CONNECTIONS_MAX, SWEEP_EVERY};
+use crate::limits::{ACCEPT_PAUSE, SWEEP_EVERY};
 use crate::metrics::GatewayCounters;
 use crate::request_id::RequestIds;
 use crate::table::{Serial, Table};
 use crate::view::View;
 use crate::wire::Buffers;
-use crate::{Deadlines, Seams, sockets};
+use crate::{Seams, sockets};
 
 /// Which worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,8 +60,11 @@ pub(crate) struct Setup {
     pub(crate) applied: mpsc::Sender<Applied>,
     pub(crate) counters: Arc<GatewayCounters>,
     pub(crate) log: Option<LogBuffer>,
+    pub(crate) admission: Arc<Admission>,
     pub(crate) seams: Seams,
-    pub(crate) deadlines: Deadlines,
+    pub(crate) limits: GatewayLimits,
+    /// How long requests in flight may take once the worker is told to stop.
+    pub(crate) drain: Duration,
     pub(crate) stop: CancellationToken,
 }
 
@@ -69,7 +75,8 @@ pub(crate) struct Worker {
     pub(crate) buffers: Buffers,
     pub(crate) counters: Arc<GatewayCounters>,
     pub(crate) seams: Seams,
-    pub(crate) deadlines: Deadlines,
+    admission: Arc<Admission>,
+    limits: Cell<GatewayLimits>,
     view: RefCell<Rc<View>>,
     /// For the field `Date`, made once a second.
     date: RefCell<(u64, Bytes)>,
@@ -119,9 +126,13 @@ impl Worker {
         }
     }
 
-    /// Takes a connection into the list until the guard is dropped.
-    pub(crate) fn admit(self: &Rc<Self>, client: &Rc<Client>) -> Admitted {
-        self.counters.connections.add(1);
+    /// What is allowed at this moment.
+    pub(crate) fn limits(&self) -> GatewayLimits {
+        self.limits.get()
+    }
+
+    /// Takes a connection, or a stream of one, into the list until the guard is dropped.
+    pub(crate) fn admit(&self, client: &Rc<Client>) -> Admitted {
         let mut clients = self.clients.borrow_mut();
         client.place.set(clients.len());
         clients.push(Rc::clone(client));
@@ -233,7 +244,8 @@ impl Worker {
             date: RefCell::default(),
             counters: Arc::clone(&setup.counters),
             seams: setup.seams,
-            deadlines: setup.deadlines,
+            admission: Arc::clone(&setup.admission),
+            limits: Cell::new(setup.limits),
             view: RefCell::new(Rc::new(View::empty(table))),
             table_changed: Notify::new(),
             log: RefCell::new(setup.log.take()),
@@ -259,7 +271,7 @@ async fn serve(mut setup: Setup) -> Result<(), WorkerError> {
             () = setup.stop.cancelled(), if deadline.is_none() => {
                 acceptors.end();
                 worker.drain();
-                deadline = Some(tokio::time::Instant::now() + setup.deadlines.drain);
+                deadline = Some(tokio::time::Instant::now() + setup.drain);
             }
             () = until(deadline), if deadline.is_some() => {
                 let connections = worker.clients.borrow().len();
@@ -347,16 +359,25 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, scope: Scope) {
         worker.table_changed.notified().await;
     }
     loop {
-        if worker.clients.borrow().len() >= CONNECTIONS_MAX {
-            worker.client_left.notified().await;
+        if !worker.admission.has_room(&worker.limits()) {
+            // Another worker's connection may be the one that ends.
+            timeout(ACCEPT_PAUSE, worker.client_left.notified())
+                .await
+                .ok();
             continue;
         }
         match listener.accept().await {
             Ok((stream, peer)) => {
                 told = Told::Nothing;
+                let place = worker.admission.enter(peer.ip(), &worker.limits());
+                let Ok(place) = place else {
+                    worker.counters.denied.add(1);
+                    continue;
+                };
+                worker.counters.connections.add(1);
                 // Nobody joins it: its end is its guard leaving the worker's list, by which the
                 // drain waits. A panic ends this connection alone.
-                spawn_local(connection::serve(Rc::clone(&worker), stream, peer, scope));
+                spawn_local(serve_client(place, Rc::clone(&worker), stream, peer, scope));
             }
             Err(error) if is_the_peers(&error) => {}
             Err(error) => {
@@ -368,6 +389,17 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, scope: Scope) {
             }
         }
     }
+}
+
+/// Serves a connection, which keeps its place until its end.
+async fn serve_client(
+    _place: Place,
+    worker: Rc<Worker>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    scope: Scope,
+) {
+    connection::serve(worker, stream, peer, scope).await;
 }
 
 /// Whether the present trouble has been told.

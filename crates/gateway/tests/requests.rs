@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use mainstay_gateway::Deadlines;
+use mainstay_model::gateway::GatewayLimits;
 use mainstay_model::routing::Unavailable;
 use mainstay_testkit::wait_until;
 use support::{
@@ -601,13 +601,12 @@ fn closed(read: std::io::Result<usize>) -> Result<(), String> {
 #[test]
 fn a_head_that_comes_too_slowly_is_cut_off_while_an_idle_connection_is_not() {
     let instance = Instance::named("one");
-    let deadlines = Deadlines {
-        head_read: Duration::from_millis(300),
-        drain: Duration::from_secs(5),
-        ..Deadlines::default()
+    let limits = GatewayLimits {
+        head_time: Duration::from_millis(300),
+        ..GatewayLimits::default()
     };
     let gateway = Gateway::start(Setting {
-        deadlines,
+        limits,
         ..Setting::default()
     });
     gateway.publish_and_wait(one_service(1, vec![endpoint(1, instance.address)]));
@@ -628,13 +627,12 @@ fn a_head_that_comes_too_slowly_is_cut_off_while_an_idle_connection_is_not() {
 
 #[test]
 fn a_connection_that_stays_idle_is_closed_at_its_deadline() {
-    let deadlines = Deadlines {
-        client_idle: Duration::from_millis(300),
-        drain: Duration::from_secs(5),
-        ..Deadlines::default()
+    let limits = GatewayLimits {
+        idle_time: Duration::from_millis(300),
+        ..GatewayLimits::default()
     };
     let gateway = Gateway::start(Setting {
-        deadlines,
+        limits,
         ..Setting::default()
     });
     let mut fresh = connect(gateway.entry);
@@ -653,13 +651,12 @@ fn an_instance_that_never_begins_to_answer_is_given_up_at_the_deadline() {
         stream.read_exact(&mut byte)?;
         Ok(Then::Next)
     });
-    let deadlines = Deadlines {
-        response_head: Duration::from_millis(300),
-        drain: Duration::from_secs(5),
-        ..Deadlines::default()
+    let limits = GatewayLimits {
+        answer_time: Duration::from_millis(300),
+        ..GatewayLimits::default()
     };
     let gateway = Gateway::start(Setting {
-        deadlines,
+        limits,
         ..Setting::default()
     });
     gateway.publish_and_wait(one_service(1, vec![endpoint(1, instance.address)]));
