@@ -27,13 +27,13 @@ const IDLE_LEN_MAX: u64 = 4 * KIB;
 
 /// What a client may cost that has begun a head or a body: one buffer for what has come of it, and
 /// the state of a request with its connection to an instance.
-const SLOW_LEN_MAX: u64 = 32 * KIB;
+const SLOW_LEN_MAX: u64 = 16 * KIB;
 
 /// What a stream may cost whose taker is slower than its giver: buffers on the way, not the body.
-const STREAM_LEN_MAX: u64 = 512 * KIB;
+const STREAM_LEN_MAX: u64 = 256 * KIB;
 
 /// What may be added by everything else that happens meanwhile.
-const MARGIN: u64 = 6 * MIB;
+const MARGIN: u64 = 4 * MIB;
 
 /// Clients of one address; a gateway may rightly refuse more.
 const PER_ADDRESS: usize = 2500;
@@ -138,6 +138,11 @@ impl Besieged {
     fn is_within(&self, before: u64, allowed: u64) -> Result<(), String> {
         let grown = self.memory().saturating_sub(before);
         if grown <= allowed {
+            println!(
+                "{} KiB more of {} that are allowed",
+                grown / KIB,
+                allowed / KIB
+            );
             return Ok(());
         }
         Err(format!(

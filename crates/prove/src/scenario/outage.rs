@@ -214,6 +214,37 @@ async fn nft(rules: &str) -> Result<String, Trouble> {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn system_a_frozen_process_is_let_go_whatever_happens() {
+        let dir = mainstay_testkit::TempDir::new("frozen");
+        let mut python = std::process::Command::new(mainstay_testkit::program("python3"));
+        python.args(["-c", "import signal; signal.pause()"]);
+        let process = mainstay_testkit::Spawned::start(&dir, "frozen", &mut python);
+        let pid = u32::try_from(process.pid().as_raw_nonzero().get()).unwrap();
+        let is_stopped = || {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+            stat.rsplit(')')
+                .next()
+                .unwrap()
+                .trim_start()
+                .starts_with('T')
+        };
+        let wait = |stopped: bool| {
+            mainstay_testkit::wait_until(NFT_DEADLINE, "the process's state", || {
+                if is_stopped() == stopped {
+                    Ok(())
+                } else {
+                    Err(format!("stopped: {}", !stopped))
+                }
+            });
+        };
+        let victim = Victim::hold(pid).unwrap();
+        let frozen = Frozen::begin(&victim, pid).unwrap();
+        wait(true);
+        drop(frozen);
+        wait(false);
+    }
+
     #[test]
     fn the_rules_name_one_address_and_end_by_themselves() {
         let rules = ruleset("127.0.0.1:4321".parse().unwrap()).unwrap();

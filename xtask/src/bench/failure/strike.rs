@@ -6,7 +6,7 @@
 
 use super::{SERVICE_TIME, blackhole::Blackhole};
 use crate::bench::{
-    dev::{self, Dev},
+    dev::{self, Dev, Part},
     frame::{Extent, Run, median, short},
     haproxy::{Haproxy, Reload, Setup},
     load::{Seen, Shape},
@@ -48,6 +48,9 @@ const LOOK: Duration = Duration::from_millis(1);
 pub(super) enum Fault {
     /// SIGKILL; it is back two seconds later (ours: when the agent has started it again).
     Kill,
+    /// The same while its agent is frozen, so that the gateway is not told and has to find out. Only ours: a rival has
+    /// nobody who tells it.
+    KillUnseen,
     /// Packets to and from it vanish for three seconds, as when its host dies.
     Blackhole,
     /// SIGSTOP for three seconds: the kernel still takes connections and requests for it.
@@ -114,7 +117,7 @@ pub(super) async fn run(
     let clients = NonZeroUsize::new(CLIENTS).context("no clients")?;
     let groups: [(&str, &[&str]); 2] = [("gets", &[GETS]), ("posts", &[POSTS])];
     let shape = Shape::grouped(&groups, RATE, Connections::Kept(clients))?;
-    let mut sides = start(mainstay).await?;
+    let mut sides = start(mainstay, fault).await?;
     let mut rounds = Vec::new();
     for number in 0..run.extent.rounds() {
         // In a quick run the rivals are only shown to work.
@@ -147,7 +150,10 @@ pub(super) async fn run(
     Ok(())
 }
 
-async fn start(mainstay: &Path) -> Result<[Side; 3]> {
+async fn start(mainstay: &Path, fault: Fault) -> Result<Vec<Side>> {
+    if fault == Fault::KillUnseen {
+        return Ok(vec![ours(mainstay, &[]).await?]);
+    }
     let haproxy = |name, config| -> Result<Side> {
         let (threads, reload) = (machine::cores(), Reload::Never);
         let proxy = Proxy::Theirs(Haproxy::start(Setup {
@@ -158,7 +164,7 @@ async fn start(mainstay: &Path) -> Result<[Side; 3]> {
         })?);
         Ok(Side { name, proxy })
     };
-    Ok([
+    Ok(vec![
         ours(mainstay, &[]).await?,
         haproxy(STOCK_NAME, STOCK)?,
         haproxy(BEST_NAME, BEST)?,
@@ -176,6 +182,7 @@ impl Fault {
     fn name(self) -> &'static str {
         match self {
             Self::Kill => "kill",
+            Self::KillUnseen => "kill_unseen",
             Self::Blackhole => "blackhole",
             Self::Freeze => "freeze",
         }
@@ -184,7 +191,7 @@ impl Fault {
     /// Without what the gateway cannot stand this fault; `None`: that is not in the gateway yet.
     fn seam(self) -> Option<&'static str> {
         match self {
-            Self::Kill => Some("retries=off"),
+            Self::Kill | Self::KillUnseen => Some("retries=off"),
             Self::Blackhole | Self::Freeze => None,
         }
     }
@@ -197,8 +204,8 @@ impl Fault {
             control: Duration::from_millis(control),
         };
         match (self, extent) {
-            (Self::Kill, Extent::Full) => of([2000, 4000, 6000, 3000]),
-            (Self::Kill, Extent::Quick) => of([1000, 3000, 4000, 1000]),
+            (Self::Kill | Self::KillUnseen, Extent::Full) => of([2000, 4000, 6000, 3000]),
+            (Self::Kill | Self::KillUnseen, Extent::Quick) => of([1000, 3000, 4000, 1000]),
             (Self::Blackhole | Self::Freeze, Extent::Full) => of([1500, 4500, 7000, 3000]),
             (Self::Blackhole | Self::Freeze, Extent::Quick) => of([1000, 4000, 5000, 1000]),
         }
@@ -258,7 +265,10 @@ impl Side {
             hole: None,
         };
         match fault {
-            Fault::Kill => {
+            Fault::Kill | Fault::KillUnseen => {
+                if fault == Fault::KillUnseen {
+                    self.signal_agent(Signal::STOP)?;
+                }
                 kill_process(pid, Signal::KILL).context("cannot kill an instance")?;
                 while !is_gone(pid) {
                     sleep(LOOK).await;
@@ -271,10 +281,22 @@ impl Side {
         Ok(struck)
     }
 
+    /// A HAProxy has none.
+    fn signal_agent(&self, signal: Signal) -> Result<()> {
+        match &self.proxy {
+            Proxy::Ours(dev) => {
+                let agent = dev.process(Part::Agent)?;
+                kill_process(agent, signal).context("cannot signal the agent")
+            }
+            Proxy::Theirs(_) => Ok(()),
+        }
+    }
+
     fn lift(&mut self, fault: Fault, struck: Struck) -> Result<()> {
         match (fault, &mut self.proxy) {
             // The agent has started it again long ago.
             (Fault::Kill, Proxy::Ours(_)) => Ok(()),
+            (Fault::KillUnseen, _) => self.signal_agent(Signal::CONT),
             (Fault::Kill, Proxy::Theirs(haproxy)) => haproxy.bring_back(struck.number),
             (Fault::Blackhole, _) => {
                 drop(struck.hole);
@@ -373,7 +395,8 @@ fn conclude(run: &mut Run, fault: Fault, rounds: &[Round], red: Option<&Round>) 
         "POSTs failed at worst",
     ];
     let mut rows = vec![titles.map(str::to_owned).to_vec()];
-    for name in [OURS, STOCK_NAME, BEST_NAME] {
+    let present = |name: &&'static str| side(name).next().is_some();
+    for name in [OURS, STOCK_NAME, BEST_NAME].into_iter().filter(present) {
         let cells = [failed(name), slowest(name), control(name), posts(name)].map(short);
         rows.push(std::iter::once(name.to_owned()).chain(cells).collect());
     }
@@ -388,6 +411,9 @@ fn conclude(run: &mut Run, fault: Fault, rounds: &[Round], red: Option<&Round>) 
     run.at_most(format!("{name}_max_ms"), slowest(OURS), bar);
     run.value(format!("{name}_max_ms_control"), control(OURS));
     for (side, of) in [("stock", STOCK_NAME), ("best", BEST_NAME)] {
+        if !present(&of) {
+            continue;
+        }
         run.value(format!("{name}_failed_get_haproxy_{side}"), failed(of));
         run.value(format!("{name}_max_ms_haproxy_{side}"), slowest(of));
         run.value(format!("{name}_failed_post_haproxy_{side}"), posts(of));
