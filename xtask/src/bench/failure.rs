@@ -21,7 +21,7 @@ pub(crate) async fn run(run: &mut Run) -> Result<()> {
     strike::show_configurations(run)?;
     let mut posts = Posts::default();
     strike::run(run, &mainstay, Fault::Kill, &mut posts).await?;
-    strike::run(run, &mainstay, Fault::KillUnseen, &mut posts).await?;
+    strike::run(run, &mainstay, Fault::UnseenDeath, &mut posts).await?;
     if network::is_own() {
         strike::run(run, &mainstay, Fault::Blackhole, &mut posts).await?;
     } else {

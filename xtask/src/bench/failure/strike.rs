@@ -34,6 +34,9 @@ const BEST_NAME: &str = "haproxy best";
 const RATE: u32 = 3520;
 const GETS: &str = "10 GET /";
 const POSTS: &str = "1 POST / {}";
+/// After the first failures an instance is left out, so half of the requests are POSTs: some are among the first.
+const RATE_UNSEEN: u32 = 640;
+const GETS_BESIDE_AS_MANY_POSTS: &str = "1 GET /";
 const CLIENTS: usize = 64;
 const MAX_MS: f64 = 300.0;
 /// A machine that is slow without a fault may be this much slower with one.
@@ -48,9 +51,9 @@ const LOOK: Duration = Duration::from_millis(1);
 pub(super) enum Fault {
     /// SIGKILL; it is back two seconds later (ours: when the agent has started it again).
     Kill,
-    /// The same while its agent is frozen, so that the gateway is not told and has to find out. Only ours: a rival has
-    /// nobody who tells it.
-    KillUnseen,
+    /// SIGKILL before the load begins, while its agent is frozen: nothing is in flight, nobody tells the gateway, and
+    /// whatever fails fails because of it. Only ours: a rival has nobody who tells it.
+    UnseenDeath,
     /// Packets to and from it vanish for three seconds, as when its host dies.
     Blackhole,
     /// SIGSTOP for three seconds: the kernel still takes connections and requests for it.
@@ -115,8 +118,7 @@ pub(super) async fn run(
     posts: &mut Posts,
 ) -> Result<()> {
     let clients = NonZeroUsize::new(CLIENTS).context("no clients")?;
-    let groups: [(&str, &[&str]); 2] = [("gets", &[GETS]), ("posts", &[POSTS])];
-    let shape = Shape::grouped(&groups, RATE, Connections::Kept(clients))?;
+    let shape = fault.shape(clients)?;
     let mut sides = start(mainstay, fault).await?;
     let mut rounds = Vec::new();
     for number in 0..run.extent.rounds() {
@@ -151,7 +153,7 @@ pub(super) async fn run(
 }
 
 async fn start(mainstay: &Path, fault: Fault) -> Result<Vec<Side>> {
-    if fault == Fault::KillUnseen {
+    if fault == Fault::UnseenDeath {
         return Ok(vec![ours(mainstay, &[]).await?]);
     }
     let haproxy = |name, config| -> Result<Side> {
@@ -182,7 +184,7 @@ impl Fault {
     fn name(self) -> &'static str {
         match self {
             Self::Kill => "kill",
-            Self::KillUnseen => "kill_unseen",
+            Self::UnseenDeath => "unseen_death",
             Self::Blackhole => "blackhole",
             Self::Freeze => "freeze",
         }
@@ -191,9 +193,18 @@ impl Fault {
     /// Without what the gateway cannot stand this fault; `None`: that is not in the gateway yet.
     fn seam(self) -> Option<&'static str> {
         match self {
-            Self::Kill | Self::KillUnseen => Some("retries=off"),
+            Self::Kill | Self::UnseenDeath => Some("retries=off"),
             Self::Blackhole | Self::Freeze => None,
         }
+    }
+
+    fn shape(self, clients: NonZeroUsize) -> Result<Shape> {
+        let (gets, rate) = match self {
+            Self::Kill | Self::Blackhole | Self::Freeze => (GETS, RATE),
+            Self::UnseenDeath => (GETS_BESIDE_AS_MANY_POSTS, RATE_UNSEEN),
+        };
+        let groups: [(&str, &[&str]); 2] = [("gets", &[gets]), ("posts", &[POSTS])];
+        Shape::grouped(&groups, rate, Connections::Kept(clients))
     }
 
     fn timing(self, extent: Extent) -> Timing {
@@ -204,8 +215,9 @@ impl Fault {
             control: Duration::from_millis(control),
         };
         match (self, extent) {
-            (Self::Kill | Self::KillUnseen, Extent::Full) => of([2000, 4000, 6000, 3000]),
-            (Self::Kill | Self::KillUnseen, Extent::Quick) => of([1000, 3000, 4000, 1000]),
+            (Self::UnseenDeath, _) => of([0, 2000, 2000, 1000]),
+            (Self::Kill, Extent::Full) => of([2000, 4000, 6000, 3000]),
+            (Self::Kill, Extent::Quick) => of([1000, 3000, 4000, 1000]),
             (Self::Blackhole | Self::Freeze, Extent::Full) => of([1500, 4500, 7000, 3000]),
             (Self::Blackhole | Self::Freeze, Extent::Quick) => of([1000, 4000, 5000, 1000]),
         }
@@ -228,11 +240,19 @@ impl Side {
         number: usize,
     ) -> Result<Round> {
         let control = shape.send(self.entry(), timing.control).await?;
+        // Another one each time: an instance that is killed again and again is rightly taken for a broken one.
+        let instance = number % 3;
+        let before = match fault {
+            Fault::UnseenDeath => Some(self.strike(fault, instance).await?),
+            Fault::Kill | Fault::Blackhole | Fault::Freeze => None,
+        };
         let sending = shape.start_for(self.entry(), timing.end)?;
         let started = sending.started();
         until(started + timing.strike).await;
-        // Another one each time: an instance that is killed again and again is rightly taken for a broken one.
-        let struck = self.strike(fault, number % 3).await?;
+        let struck = match before {
+            Some(struck) => struck,
+            None => self.strike(fault, instance).await?,
+        };
         let strike = Strike {
             instance: struck.instance.clone(),
             begin: struck.begin.saturating_duration_since(started),
@@ -265,8 +285,8 @@ impl Side {
             hole: None,
         };
         match fault {
-            Fault::Kill | Fault::KillUnseen => {
-                if fault == Fault::KillUnseen {
+            Fault::Kill | Fault::UnseenDeath => {
+                if fault == Fault::UnseenDeath {
                     self.signal_agent(Signal::STOP)?;
                 }
                 kill_process(pid, Signal::KILL).context("cannot kill an instance")?;
@@ -296,7 +316,7 @@ impl Side {
         match (fault, &mut self.proxy) {
             // The agent has started it again long ago.
             (Fault::Kill, Proxy::Ours(_)) => Ok(()),
-            (Fault::KillUnseen, _) => self.signal_agent(Signal::CONT),
+            (Fault::UnseenDeath, _) => self.signal_agent(Signal::CONT),
             (Fault::Kill, Proxy::Theirs(haproxy)) => haproxy.bring_back(struck.number),
             (Fault::Blackhole, _) => {
                 drop(struck.hole);

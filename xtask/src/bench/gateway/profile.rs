@@ -95,7 +95,8 @@ fn report(data: &Path, children: &str) -> Result<String> {
     let text = String::from_utf8_lossy(&output.stdout);
     let lines: Vec<&str> = text
         .lines()
-        .map(str::trim_end)
+        // Behind the name come columns for what was not measured.
+        .map(|line| line.trim_end_matches([' ', '-']))
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
         .take(LINES_MAX)
         .collect();
