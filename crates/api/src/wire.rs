@@ -177,6 +177,9 @@ pub struct Status {
     pub generation: Generation,
     /// Where the gateway listens for clients outside.
     pub entry: Vec<SocketAddr>,
+    /// Where the gateway shows statistics, if it does.
+    #[serde(default)]
+    pub stats: Option<SocketAddr>,
     /// Who follows the routes.
     pub consumers: Vec<ConsumerStatus>,
     /// The nodes.

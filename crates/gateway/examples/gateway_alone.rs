@@ -58,7 +58,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         at_end.cancel();
     });
     let link = Link { routings, acks };
-    run_linked(options, Sockets { entry: sockets }, link, stop)?;
+    run_linked(
+        options,
+        Sockets {
+            entry: sockets,
+            stats: None,
+        },
+        link,
+        stop,
+    )?;
     Ok(())
 }
 

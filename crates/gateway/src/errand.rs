@@ -119,6 +119,7 @@ impl Errand {
             return Step::Refused(no_route(visit));
         };
         visit.service = Some(Rc::clone(&service.label));
+        visit.counts = Some(Rc::clone(&service.counts));
         let sent = worker.clock.now();
         // From here to the begin of the flight there must be no await.
         let client = || forwarded::client(visit.way(), &visit.request);
@@ -148,6 +149,7 @@ impl Errand {
         };
         match result {
             Ok((response, exchange)) => {
+                visit.first_byte = Some(try_.ended);
                 let delivered = Delivered {
                     response,
                     exchange,
@@ -226,10 +228,20 @@ impl Errand {
                 result => return result,
             }
         }
+        let clock = visit.client.worker.clock;
+        let began = clock.now();
         let patience = service.policy.timeouts.connect.unwrap_or(CONNECT_TIMEOUT);
         match Upstream::connect(endpoint.shared.key.address, patience).await {
-            Ok(upstream) => self.exchange(upstream, visit, head).await,
+            Ok(upstream) => {
+                let took = clock.now().since(began);
+                endpoint.shared.counters.connect.record(took);
+                if let Some(counts) = &visit.counts {
+                    counts.connect.record(took);
+                }
+                self.exchange(upstream, visit, head).await
+            }
             Err(error) => {
+                endpoint.shared.counters.connect_failures.add(1);
                 tracing::debug!(%error, instance = %endpoint.shared.key.instance, "cannot connect");
                 Err(TryFailure::NotSent)
             }

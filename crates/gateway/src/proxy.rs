@@ -10,6 +10,7 @@ use crate::connection::Client;
 use crate::errand::{Delivered, Errand};
 use crate::exchange::Source;
 use crate::headers::Alterations;
+use crate::metrics::recorded::Ended;
 use crate::refusal::{Reason, Refusal};
 use crate::rewrite;
 
@@ -29,7 +30,6 @@ pub(crate) async fn answer(client: Rc<Client>, request: Box<Request>, source: So
 }
 
 fn begin(client: Rc<Client>, request: Box<Request>) -> Visit {
-    client.worker.counters.requests.add(1);
     Visit {
         started: client.begin_request(),
         id: client.worker.ids.of(&request.fields),
@@ -37,6 +37,9 @@ fn begin(client: Rc<Client>, request: Box<Request>) -> Visit {
         status: None,
         reason: None,
         service: None,
+        counts: None,
+        first_byte: None,
+        ending: Ended::ClientLeft,
         endpoint: None,
         alterations: Alterations::default(),
         tries: 0,
@@ -78,7 +81,6 @@ impl Redirection {
 
 /// An answer of our own.
 pub(crate) fn refuse(mut visit: Visit, refusal: &Refusal) -> Answer {
-    visit.client.worker.counters.refusals.add(1);
     visit.reason = Some(refusal.reason);
     let status = refusal.reason.status();
     visit.status = Some(status);
@@ -88,7 +90,7 @@ pub(crate) fn refuse(mut visit: Visit, refusal: &Refusal) -> Answer {
 }
 
 fn own_answer(
-    visit: Visit,
+    mut visit: Visit,
     status: u16,
     mut fields: Vec<(&'static str, Bytes)>,
     text: Bytes,
@@ -96,6 +98,7 @@ fn own_answer(
     let is_head = visit.request.method == Method::Head;
     let content = if is_head {
         fields.push(("content-length", Bytes::from(text.len().to_string())));
+        visit.ending = Ended::Whole;
         Content::Empty
     } else {
         Content::Text(text)

@@ -13,6 +13,7 @@ use mainstay_model::{HostPattern, HttpMatch, Routing, ServiceRoutes};
 
 use crate::endpoint::{EndpointKey, EndpointState, Registry};
 use crate::matching::Match;
+use crate::metrics::ServiceCounts;
 use crate::policy::Policy;
 
 /// The longest host name that can be in a table; see [`mainstay_model::HostName`].
@@ -54,6 +55,7 @@ pub(crate) struct ServiceIndex(pub(crate) usize);
 #[derive(Debug)]
 pub(crate) struct TableService {
     pub(crate) name: ServiceName,
+    pub(crate) counts: Arc<ServiceCounts>,
     pub(crate) unavailable: Option<Unavailable>,
     pub(crate) endpoints: Vec<TableEndpoint>,
     pub(crate) policy: Arc<Policy>,
@@ -159,6 +161,7 @@ impl Table {
         }
         self.services.push(TableService {
             name: routes.service.clone(),
+            counts: registry.admit_service(&routes.service),
             unavailable: routes.unavailable,
             endpoints,
             policy: Arc::new(Policy::of(routes)),
@@ -226,6 +229,11 @@ impl Table {
     /// The service whose own address this is.
     pub(crate) fn find_address(&self, address: SocketAddr) -> Option<ServiceIndex> {
         self.addresses.get(&address).copied()
+    }
+
+    /// Whether it names this service.
+    pub(crate) fn names(&self, service: &ServiceName) -> bool {
+        self.services.iter().any(|one| one.name == *service)
     }
 
     /// The service addresses.
@@ -296,7 +304,7 @@ mod tests {
             generation: Generation::first(Epoch(1)),
             services,
         };
-        let mut registry = Registry::new(Arc::new(Notify::new()));
+        let mut registry = Registry::new(Arc::new(Notify::new()), 1);
         Table::build(&routing, Serial::default(), &mut registry)
     }
 

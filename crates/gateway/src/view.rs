@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::connection::Scope;
 use crate::endpoint::{EndpointKey, EndpointState};
 use crate::limits::{UPSTREAM_IDLE_COUNT_MAX, UPSTREAM_IDLE_MAX};
+use crate::metrics::ServiceCounts;
 use crate::policy::Policy;
 use crate::table::{Found, Serial, Table, TableEndpoint};
 use crate::upstream::{Assurance, Upstream};
@@ -79,6 +80,12 @@ impl View {
                     || Rc::from(service.name.as_str()),
                     |known| Rc::clone(&known.label),
                 ),
+                counts: known
+                    .filter(|known| Arc::ptr_eq(&known.counts.0, &service.counts))
+                    .map_or_else(
+                        || Rc::new(Counted(Arc::clone(&service.counts))),
+                        |known| Rc::clone(&known.counts),
+                    ),
                 unavailable: service.unavailable,
                 policy: Arc::clone(&service.policy),
                 endpoints: snapshot,
@@ -141,11 +148,25 @@ impl View {
     }
 }
 
+/// The counters of a service, shared within one worker: a clone of an [`Arc`] for each request would
+/// be a line that all workers write.
+pub(crate) struct Counted(Arc<ServiceCounts>);
+
+impl std::ops::Deref for Counted {
+    type Target = ServiceCounts;
+
+    fn deref(&self) -> &ServiceCounts {
+        &self.0
+    }
+}
+
 /// One service as one worker sees it.
 pub(crate) struct LocalService {
     pub(crate) name: ServiceName,
     /// Its name, for whoever outlives this view without keeping it.
     pub(crate) label: Rc<str>,
+    /// What is counted of it.
+    pub(crate) counts: Rc<Counted>,
     pub(crate) unavailable: Option<Unavailable>,
     pub(crate) policy: Arc<Policy>,
     /// The endpoints of this view's table.

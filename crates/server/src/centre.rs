@@ -71,6 +71,7 @@ pub(crate) struct Centre {
     since: Timestamp,
     node: NodeName,
     entry: Vec<SocketAddr>,
+    stats: Option<SocketAddr>,
 }
 
 /// Whether the disk holds what the machine knows.
@@ -223,6 +224,7 @@ impl Centre {
             since: clock.at,
             node: options.node.clone(),
             entry: options.entry.clone(),
+            stats: options.stats,
         };
         Ok((centre, handle, scribe, store))
     }
@@ -396,6 +398,7 @@ impl Centre {
             since: self.since,
             node: &self.node,
             entry: &self.entry,
+            stats: self.stats,
         };
         for look in looks {
             look(&view);

@@ -21,6 +21,7 @@ pub(crate) struct View<'a> {
     pub(crate) since: Timestamp,
     pub(crate) node: &'a NodeName,
     pub(crate) entry: &'a [SocketAddr],
+    pub(crate) stats: Option<SocketAddr>,
 }
 
 /// Everything at a glance.
@@ -39,6 +40,7 @@ pub(crate) fn status(view: &View<'_>) -> Status {
         since: view.since,
         generation: view.control.routing().generation,
         entry: view.entry.to_vec(),
+        stats: view.stats,
         consumers: view
             .control
             .consumers(view.clock.now)

@@ -41,6 +41,9 @@ fn print(status: &Status) -> anyhow::Result<()> {
     for entry in &status.entry {
         output::line(format_args!("entry     http://{entry}"))?;
     }
+    if let Some(stats) = status.stats {
+        output::line(format_args!("stats     http://{stats}/stats"))?;
+    }
     for consumer in &status.consumers {
         let acknowledged = or_dash(consumer.acknowledged);
         output::line(format_args!(

@@ -81,6 +81,7 @@ impl Place {
             node: node(),
             incarnation: self.incarnation,
             entry: vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
+            stats: None,
             earlier_stop: self.earlier_stop,
             api_group: self.api_group,
             acknowledged_drain: self.acknowledged_drain,
