@@ -6,15 +6,17 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use http::{HeaderValue, Method, Uri};
 use mainstay_ids::{Instant, Timestamp};
 
 use crate::clock::wall_clock;
+use crate::connection::Scope;
 use crate::metrics::GatewayCounters;
 
 /// Buffers that may wait for the writer: at 100,000 requests/s two seconds of a stalled disk.
@@ -30,18 +32,32 @@ const FILE_LEN_MAX: u64 = 64 * 1024 * 1024;
 /// One request, as far as the log tells of it.
 #[derive(Debug)]
 pub(crate) struct Line<'a> {
-    pub(crate) id: &'a HeaderValue,
-    pub(crate) client: &'a HeaderValue,
-    pub(crate) method: &'a Method,
-    pub(crate) host: Option<&'a HeaderValue>,
-    pub(crate) uri: &'a Uri,
+    pub(crate) id: &'a [u8],
+    pub(crate) client: &'a [u8],
+    /// The client's port.
+    pub(crate) port: u16,
+    /// Where it came in.
+    pub(crate) scope: Scope,
+    /// The version of HTTP that the client speaks.
+    pub(crate) http: &'static str,
+    pub(crate) method: &'a str,
+    pub(crate) host: Option<&'a str>,
+    /// With the query.
+    pub(crate) path: &'a str,
     pub(crate) status: u16,
     pub(crate) service: Option<&'a str>,
-    pub(crate) instance: Option<&'a HeaderValue>,
+    pub(crate) instance: Option<&'a [u8]>,
     pub(crate) reason: Option<&'static str>,
     pub(crate) tries: u32,
+    /// Which of two answers came first, if it was sent to a second instance because the first was slow.
+    pub(crate) hedge: Option<&'static str>,
+    /// Of the request's body.
+    pub(crate) bytes_in: u64,
+    /// Of the answer's body.
     pub(crate) bytes: u64,
     pub(crate) started: Instant,
+    /// When the head of an instance's answer came.
+    pub(crate) first_byte: Option<Instant>,
     pub(crate) ended: Instant,
 }
 
@@ -161,37 +177,54 @@ fn write_line(out: &mut Vec<u8>, second: &str, ms: u64, line: &Line<'_>) {
     // `ms` has at most three digits: pad by adding a fourth and leaving it out.
     out.extend_from_slice(&number.format(1000 + ms).as_bytes()[1..]);
     out.extend_from_slice(b"Z\"");
-    write_text(out, "id", line.id.as_bytes());
-    write_text(out, "client", line.client.as_bytes());
-    write_text(out, "method", line.method.as_str().as_bytes());
+    write_text(out, "id", line.id);
+    write_text(out, "client", line.client);
+    write_number(out, "port", line.port.into());
+    match line.scope {
+        Scope::Entry => write_text(out, "frontend", b"entry"),
+        Scope::Address(address) => {
+            // An address holds nothing that JSON would take for its own.
+            write!(out, ",\"frontend\":\"{address}\"").expect("writing to memory cannot fail");
+        }
+    }
+    write_text(out, "http", line.http.as_bytes());
+    write_text(out, "method", line.method.as_bytes());
     if let Some(host) = line.host {
         write_text(out, "host", host.as_bytes());
     }
-    let path = line.uri.path_and_query().map_or("", |path| path.as_str());
-    write_text(out, "path", path.as_bytes());
+    write_text(out, "path", line.path.as_bytes());
     if let Some(service) = line.service {
         write_text(out, "service", service.as_bytes());
     }
     if let Some(instance) = line.instance {
-        write_text(out, "instance", instance.as_bytes());
+        write_text(out, "instance", instance);
     }
     if let Some(reason) = line.reason {
         write_text(out, "reason", reason.as_bytes());
     }
-    let us = line.ended.since(line.started).as_micros();
-    let numbers = [
-        ("status", u64::from(line.status)),
-        ("tries", u64::from(line.tries)),
-        ("bytes", line.bytes),
-        ("us", u64::try_from(us).unwrap_or(u64::MAX)),
-    ];
-    for (name, value) in numbers {
-        out.extend_from_slice(b",\"");
-        out.extend_from_slice(name.as_bytes());
-        out.extend_from_slice(b"\":");
-        out.extend_from_slice(number.format(value).as_bytes());
+    if let Some(hedge) = line.hedge {
+        write_text(out, "hedge", hedge.as_bytes());
     }
+    write_number(out, "status", line.status.into());
+    write_number(out, "tries", line.tries.into());
+    write_number(out, "bytes_in", line.bytes_in);
+    write_number(out, "bytes", line.bytes);
+    if let Some(first_byte) = line.first_byte {
+        write_number(out, "first_byte_us", micros(first_byte.since(line.started)));
+    }
+    write_number(out, "us", micros(line.ended.since(line.started)));
     out.extend_from_slice(b"}\n");
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn write_number(out: &mut Vec<u8>, name: &str, value: u64) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
 fn write_text(out: &mut Vec<u8>, name: &str, text: &[u8]) {
@@ -263,7 +296,25 @@ impl LogFile {
         }
     }
 
+    /// Whether another file, or none, has its name: `logrotate` renames it. A look at the name for
+    /// each buffer of a hundred lines, so that nobody has to send a signal.
+    fn was_taken_away(&self) -> bool {
+        let identity = |metadata: io::Result<fs::Metadata>| metadata.map(|it| (it.dev(), it.ino()));
+        let (ours, named) = (self.file.metadata(), fs::metadata(&self.path));
+        match (identity(ours), identity(named)) {
+            (Ok(ours), Ok(named)) => ours != named,
+            (_, Err(error)) => error.kind() == io::ErrorKind::NotFound,
+            (Err(_), Ok(_)) => false,
+        }
+    }
+
     fn write(&mut self, text: &[u8]) -> io::Result<()> {
+        if self.was_taken_away()
+            && let Ok(file) = Self::open(&self.path)
+        {
+            // If it cannot be opened, the lines go on into the file that was taken away.
+            *self = file;
+        }
         if self.len >= FILE_LEN_MAX {
             let mut old = self.path.clone().into_os_string();
             old.push(".1");
@@ -280,30 +331,34 @@ impl LogFile {
 mod tests {
     use super::*;
     use mainstay_testkit::TempDir;
-    use std::time::Duration;
 
     #[test]
     fn every_line_is_json_whatever_the_client_sent() {
         let dir = TempDir::new("access-log");
-        let counters = Arc::new(GatewayCounters::default());
+        let counters = Arc::new(GatewayCounters::new(1));
         let log = AccessLog::open(&dir.join("access.log"), Arc::clone(&counters)).unwrap();
         let started = Instant::from_start(Duration::from_millis(5));
         let mut buffer = LogBuffer::new(log.sink(counters), started);
-        let evil = HeaderValue::from_bytes(b"a\"\\\xff\t").unwrap();
-        for host in [None, Some(&evil)] {
+        for host in [None, Some("a\"\\\u{ff}\t")] {
             buffer.push(&Line {
-                id: &HeaderValue::from_static("i1"),
-                client: &HeaderValue::from_static("::1"),
-                method: &Method::GET,
+                id: b"i1",
+                client: b"::1",
+                port: 40_000,
+                scope: Scope::Address(([127, 96, 0, 1], 8080).into()),
+                http: "1.1",
+                method: "GET",
                 host,
-                uri: &Uri::from_static("/x?y=1"),
+                path: "/x?y=1",
                 status: 200,
                 service: Some("orders"),
                 instance: None,
                 reason: Some("no-route"),
                 tries: 2,
+                hedge: None,
+                bytes_in: 7,
                 bytes: 10,
                 started,
+                first_byte: Some(started.after(Duration::from_micros(900))),
                 ended: started.after(Duration::from_micros(1500)),
             });
         }
@@ -316,9 +371,17 @@ mod tests {
             .collect();
         assert_eq!(lines.len(), 2);
         assert_eq!(lines[0]["us"], 1500);
+        assert_eq!(lines[0]["first_byte_us"], 900);
+        assert_eq!(lines[0]["port"], 40_000);
+        assert_eq!(lines[0]["frontend"], "127.96.0.1:8080");
+        assert_eq!(
+            (&lines[0]["bytes_in"], &lines[0]["bytes"]),
+            (&7.into(), &10.into())
+        );
         assert_eq!(lines[0]["service"], "orders");
         assert_eq!(lines[0]["path"], "/x?y=1");
-        assert_eq!(lines[1]["host"], "a\"\\\u{ff}\t");
+        // Each byte of what is not ASCII is a character of its own.
+        assert_eq!(lines[1]["host"], "a\"\\\u{c3}\u{bf}\t");
         assert_eq!(lines[0]["time"].as_str().map(str::len), Some(24));
     }
 
@@ -331,5 +394,26 @@ mod tests {
         file.write(b"new\n").unwrap();
         assert_eq!(fs::read(dir.join("access.log")).unwrap(), b"new\n");
         assert_eq!(fs::read(dir.join("access.log.1")).unwrap(), b"old\n");
+    }
+
+    #[test]
+    fn a_log_that_was_renamed_or_removed_is_begun_anew() {
+        let dir = TempDir::new("access-log");
+        let path = dir.join("access.log");
+        let mut file = LogFile::open(&path).unwrap();
+        file.write(b"one\n").unwrap();
+        fs::rename(&path, dir.join("rotated")).unwrap();
+        file.write(b"two\n").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two\n");
+        fs::remove_file(&path).unwrap();
+        file.write(b"three\n").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"three\n");
+        assert_eq!(fs::read(dir.join("rotated")).unwrap(), b"one\n");
+        // Nowhere to begin anew: nothing is lost nevertheless.
+        let away = dir.join("away");
+        fs::rename(&path, dir.join("last")).unwrap();
+        file.path = away.join("missing").join("access.log");
+        file.write(b"four\n").unwrap();
+        assert_eq!(fs::read(dir.join("last")).unwrap(), b"three\nfour\n");
     }
 }

@@ -3,33 +3,38 @@
 //! Each try asks the worker's current view anew, and chooses and counts in one step; see
 //! [`crate::endpoint::EndpointState::enter`].
 
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
-use http_body::Body as _;
-use hyper::body::Incoming;
+use bytes::Bytes;
 use mainstay_control::balance::{
     Attempted, Body, FailureKind, MethodSafety, Outcome, RetryVerdict, TRIES_MAX, Tag,
 };
+use mainstay_http1::Response;
 use mainstay_ids::Instant;
 use mainstay_model::routing::Unavailable;
+use mainstay_model::traffic::Trace;
 use tokio::time::timeout;
 
 use crate::answer::Visit;
-use crate::headers;
-use crate::limits::{REACH_TIME, ROUND_PAUSE};
+use crate::exchange::{Exchange, NoAnswer, RequestBody, Source};
+use crate::forwarded;
+use crate::headers::{self, Alterations, Passage};
+use crate::inbound::BodyFailure;
+use crate::limits::{CONNECT_TIMEOUT, REACH_TIME, ROUND_PAUSE};
 use crate::refusal::{Reason, Refusal};
-use crate::request_id::X_REQUEST_ID;
-use crate::upstream::{Assurance, RequestBody, SendFailure, Upload, UploadState, Upstream};
+use crate::rewrite::RewritePlan;
+use crate::upstream::{Assurance, Upstream};
 use crate::view::{Chosen, Finished, Flight, LocalEndpoint, LocalService, View};
 use crate::worker::Worker;
 use crate::{Retries, RetryRoutes};
 
 /// What an errand ends with.
 pub(crate) struct Delivered {
-    pub(crate) response: Response<Incoming>,
-    pub(crate) upstream: Box<Upstream>,
+    pub(crate) response: Box<Response>,
+    pub(crate) exchange: Exchange,
     pub(crate) flight: Flight,
 }
 
@@ -50,18 +55,23 @@ enum TryFailure {
     /// It was sent, and the answer did not come in time.
     Expired,
     /// The client broke off its own body.
-    ClientBody,
+    Client(BodyFailure),
+}
+
+/// A request's head, with what it was made by.
+struct Head {
+    bytes: Bytes,
+    trace: Trace,
+    rewrite: Option<Arc<RewritePlan>>,
 }
 
 /// A request that has to be brought to some instance.
 pub(crate) struct Errand {
-    /// The request between two tries. `None`: a try has it, or lost it.
-    request: Option<Request<RequestBody>>,
-    /// With what it could be sent again after it was lost.
-    copy: Option<Copy>,
+    /// What the instance of the last try was sent. `None`: nothing yet.
+    head: Option<Head>,
+    /// The body between two tries. `None`: a try has it.
+    body: Option<RequestBody>,
     safety: MethodSafety,
-    pub(crate) upgrade: Option<HeaderValue>,
-    upload: Option<Upload>,
     /// Tries in which at least a part of it was sent. Others cost an endpoint nothing, and are
     /// bounded by time.
     sent: u32,
@@ -73,75 +83,15 @@ pub(crate) struct Errand {
     first_endpoints: Vec<Rc<LocalEndpoint>>,
 }
 
-/// A request without body, so that it can be built again. Cheaper than a clone of its map.
-struct Copy {
-    method: Method,
-    uri: Uri,
-    headers: Vec<(HeaderName, HeaderValue)>,
-}
-
-impl Copy {
-    fn of(request: &Request<RequestBody>) -> Self {
-        let pairs = request.headers().iter();
-        Self {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            headers: pairs
-                .map(|(name, value)| (name.clone(), value.clone()))
-                .collect(),
-        }
-    }
-
-    fn request(&self) -> Request<RequestBody> {
-        let mut headers = HeaderMap::with_capacity(self.headers.len());
-        for (name, value) in &self.headers {
-            headers.append(name.clone(), value.clone());
-        }
-        let mut request = Request::new(RequestBody::Empty);
-        request.method_mut().clone_from(&self.method);
-        request.uri_mut().clone_from(&self.uri);
-        *request.headers_mut() = headers;
-        request
-    }
-}
-
 impl Errand {
     /// An errand for a checked request.
-    pub(crate) fn new(visit: &Visit, request: Request<Incoming>) -> Self {
-        let client = &visit.client;
-        let upgrade = headers::wanted_upgrade(request.version(), request.headers());
-        let (mut parts, body) = request.into_parts();
-        let (body, upload) = if body.is_end_stream() {
-            (RequestBody::Empty, None)
-        } else {
-            let (body, upload) = RequestBody::streamed(body);
-            client.watch_upload(upload.clone());
-            (body, Some(upload))
-        };
-        let peer = (client.peer, &client.peer_text);
-        headers::to_instance(
-            &mut parts.headers,
-            peer,
-            client.scope.hop(),
-            upgrade.clone(),
-        );
-        parts.headers.insert(X_REQUEST_ID, visit.id.clone());
-        let safety = MethodSafety::of(parts.method.as_str());
-        let mut request = Request::new(body);
-        *request.method_mut() = parts.method;
-        *request.uri_mut() = parts.uri;
-        *request.headers_mut() = parts.headers;
-        let repeatable = safety == MethodSafety::Safe && upload.is_none() && upgrade.is_none();
-        let copy = match client.worker.seams.retries {
-            Retries::On if repeatable => Some(Copy::of(&request)),
-            Retries::On | Retries::Off => None,
-        };
+    pub(crate) fn new(visit: &Visit, source: Source) -> Self {
+        let request = &visit.request;
+        let replay_len = visit.client.worker.limits().replay_len as usize;
         Self {
-            request: Some(request),
-            copy,
-            safety,
-            upgrade,
-            upload,
+            head: None,
+            body: Some(RequestBody::new(source, request.framing, replay_len)),
+            safety: MethodSafety::of(request.method_name()),
             sent: 0,
             trouble_since: None,
             failed: Vec::new(),
@@ -149,14 +99,8 @@ impl Errand {
         }
     }
 
-    /// Whether the client is still sending the request's body.
-    pub(crate) fn is_uploading(&self) -> bool {
-        let state = self.upload.as_ref().map(Upload::state);
-        state == Some(UploadState::Running)
-    }
-
     /// Tries until an instance has begun to answer, or until trying again makes no sense.
-    pub(crate) async fn run(&mut self, visit: &mut Visit) -> Result<Box<Delivered>, Refusal> {
+    pub(crate) async fn run(mut self, visit: &mut Visit) -> Result<Box<Delivered>, Refusal> {
         let worker = Rc::clone(&visit.client.worker);
         worker.budget_request();
         loop {
@@ -175,9 +119,12 @@ impl Errand {
             return Step::Refused(no_route(visit));
         };
         visit.service = Some(Rc::clone(&service.label));
+        visit.counts = Some(Rc::clone(&service.counts));
         let sent = worker.clock.now();
         // From here to the begin of the flight there must be no await.
-        let chosen = service.choose(sent, worker.random(), &self.failed);
+        let client = || forwarded::client(visit.way(), &visit.request);
+        let wish = service.policy.wish(&visit.request, client, worker.random());
+        let chosen = service.choose(sent, worker.random(), &self.failed, wish);
         let Some(chosen) = chosen.filter(|chosen| !self.failed.contains(&chosen.tag())) else {
             return self.wait(visit, service).await;
         };
@@ -186,7 +133,13 @@ impl Errand {
         endpoint.shared.counters.requests.add(1);
         visit.endpoint = Some(Rc::clone(&endpoint));
         visit.tries += 1;
-        let result = self.send(&endpoint, visit).await;
+        visit.client.keep_deadlines(service.policy.timeouts);
+        visit.alterations = Alterations {
+            rewrite: service.policy.rewrite(endpoint.version).cloned(),
+            cookie: service.policy.cookie(wish.bond, endpoint.handle.get()),
+        };
+        let head = self.head_for(visit, service);
+        let result = self.send(&endpoint, visit, service, head).await;
         let try_ = Try {
             service,
             chosen,
@@ -195,13 +148,14 @@ impl Errand {
             ended: worker.clock.now(),
         };
         match result {
-            Ok((response, upstream)) => {
+            Ok((response, exchange)) => {
+                visit.first_byte = Some(try_.ended);
                 let delivered = Delivered {
                     response,
-                    upstream,
+                    exchange,
                     flight,
                 };
-                self.judge(&try_, worker, delivered)
+                self.judge(&try_, visit, delivered)
             }
             Err(failure) => self.fail(&try_, visit, failure),
         }
@@ -228,69 +182,124 @@ impl Errand {
         Rc::clone(&chosen.endpoint)
     }
 
+    /// The request's head as the chosen instance's version wants it: the one of the last try, unless
+    /// that went to another version or by other rules.
+    fn head_for(&mut self, visit: &Visit, service: &LocalService) -> Bytes {
+        let (trace, rewrite) = (service.policy.trace, &visit.alterations.rewrite);
+        let plan = rewrite.as_ref().map(Arc::as_ptr);
+        if let Some(head) = &self.head
+            && (head.trace, head.rewrite.as_ref().map(Arc::as_ptr)) == (trace, plan)
+        {
+            return head.bytes.clone();
+        }
+        let passage = Passage {
+            id: &visit.id,
+            way: visit.way(),
+            trace,
+            rewrite: rewrite.as_deref(),
+        };
+        let buffers = &visit.client.worker.buffers;
+        let bytes = buffers.head(|out| headers::write_request(out, &visit.request, passage));
+        self.head = Some(Head {
+            bytes: bytes.clone(),
+            trace,
+            rewrite: rewrite.clone(),
+        });
+        bytes
+    }
+
     /// Sends over an idle connection, or over a new one if none is alive.
     async fn send(
         &mut self,
         endpoint: &LocalEndpoint,
         visit: &Visit,
-    ) -> Result<(Response<Incoming>, Box<Upstream>), TryFailure> {
-        let again = || self.copy.as_ref().map(Copy::request);
-        let mut request = self.request.take().or_else(again).ok_or(TryFailure::Lost)?;
-        let expired = || visit.client.has_expired();
-        let assurance = match self.copy {
-            Some(_) => Assurance::Hint,
-            None => Assurance::Look,
+        service: &LocalService,
+        head: Bytes,
+    ) -> Result<(Box<Response>, Exchange), TryFailure> {
+        let assurance = if self.is_repeatable(visit) {
+            Assurance::Hint
+        } else {
+            Assurance::Look
         };
-        while let Some(mut upstream) = endpoint.take_idle(assurance) {
-            match upstream.send(request, expired).await {
-                Ok(response) => return Ok((response, upstream)),
+        while let Some(upstream) = endpoint.take_idle(assurance) {
+            match self.exchange(upstream, visit, head.clone()).await {
                 // It died in this moment; that is not the endpoint's failure.
-                Err(SendFailure::NotSent(back)) => request = *back,
-                Err(failure) => return Err(self.keep(failure)),
+                Err(TryFailure::NotSent) => {}
+                result => return result,
             }
         }
-        let mut upstream = match Upstream::connect(endpoint.shared.key.address).await {
-            Ok(upstream) => upstream,
-            Err(error) => {
-                tracing::debug!(%error, instance = %endpoint.shared.key.instance, "cannot connect");
-                self.request = Some(request);
-                return Err(TryFailure::NotSent);
+        let clock = visit.client.worker.clock;
+        let began = clock.now();
+        let patience = service.policy.timeouts.connect.unwrap_or(CONNECT_TIMEOUT);
+        match Upstream::connect(endpoint.shared.key.address, patience).await {
+            Ok(upstream) => {
+                let took = clock.now().since(began);
+                endpoint.shared.counters.connect.record(took);
+                if let Some(counts) = &visit.counts {
+                    counts.connect.record(took);
+                }
+                self.exchange(upstream, visit, head).await
             }
-        };
-        match upstream.send(request, expired).await {
-            Ok(response) => Ok((response, upstream)),
-            Err(failure) => Err(self.keep(failure)),
+            Err(error) => {
+                endpoint.shared.counters.connect_failures.add(1);
+                tracing::debug!(%error, instance = %endpoint.shared.key.instance, "cannot connect");
+                Err(TryFailure::NotSent)
+            }
         }
     }
 
-    /// Keeps what came back of a request that was not sent.
-    fn keep(&mut self, failure: SendFailure) -> TryFailure {
-        match failure {
-            SendFailure::NotSent(request) => {
-                self.request = Some(*request);
-                TryFailure::NotSent
-            }
-            // hyper's word for an error of the body that it was given.
-            SendFailure::Lost(error) if error.is_user() => TryFailure::ClientBody,
-            SendFailure::Lost(error) => {
-                tracing::debug!(%error, "a request was lost in flight");
+    /// Sends the request on one connection, and waits for the head of the answer.
+    async fn exchange(
+        &mut self,
+        upstream: Upstream,
+        visit: &Visit,
+        head: Bytes,
+    ) -> Result<(Box<Response>, Exchange), TryFailure> {
+        let client = &visit.client;
+        let buffers = &client.worker.buffers;
+        let mut body = self.body.take().ok_or(TryFailure::Lost)?;
+        body.rewind();
+        let mut exchange = Exchange::new(upstream, visit.request.method, head, body);
+        let answered = poll_fn(|cx| exchange.poll_head(cx, buffers, || client.has_expired())).await;
+        let failure = match answered {
+            Ok(response) => return Ok((response, exchange)),
+            Err(NoAnswer::NotSent) => TryFailure::NotSent,
+            Err(NoAnswer::Lost(why)) => {
+                tracing::debug!(
+                    error = &why as &dyn std::error::Error,
+                    "a request was lost in flight"
+                );
                 TryFailure::Lost
             }
-            SendFailure::Expired => TryFailure::Expired,
-        }
+            Err(NoAnswer::Client(failure)) => TryFailure::Client(failure),
+            Err(NoAnswer::Expired) => TryFailure::Expired,
+        };
+        self.body = Some(exchange.into_body());
+        Err(failure)
+    }
+
+    /// Whether the request may be sent again after it was lost, as far as it can be known before.
+    fn is_repeatable(&self, visit: &Visit) -> bool {
+        self.safety == MethodSafety::Safe
+            && visit.request.upgrade().is_none()
+            && self.body.as_ref().is_some_and(RequestBody::is_empty)
+            && visit.client.worker.seams.retries == Retries::On
     }
 
     /// There is an answer; one of a gateway type may be better elsewhere, if there is an elsewhere.
-    fn judge(&mut self, try_: &Try<'_>, worker: &Worker, delivered: Delivered) -> Step {
+    fn judge(&mut self, try_: &Try<'_>, visit: &Visit, delivered: Delivered) -> Step {
         self.sent += 1;
-        let status = delivered.response.status().as_u16();
+        let worker = visit.client.worker.as_ref();
+        let status = delivered.response.status;
         let outcome = Outcome::of_status(status);
         try_.learn(worker, outcome);
         let has_other = try_.service.endpoints.len() > self.failed.len() + 1;
+        let failure = FailureKind::Answered(status);
         if outcome == Outcome::GatewayError
             && has_other
-            && self.may_repeat(worker, FailureKind::Answered(status), try_.ended)
+            && self.may_repeat(visit, delivered.exchange.body(), failure, try_.ended)
         {
+            self.body = Some(delivered.exchange.into_body());
             return self.again(try_);
         }
         Step::Delivered(Box::new(delivered))
@@ -304,14 +313,21 @@ impl Errand {
             Step::Refused(Refusal::of(try_.service, endpoint, reason, what))
         };
         match failure {
-            TryFailure::ClientBody => refused(
+            TryFailure::Client(BodyFailure::Gone) => refused(
                 Reason::BadRequest,
                 "the client broke off the request's body",
             ),
+            TryFailure::Client(BodyFailure::TooSlow) => refused(
+                Reason::BodyTimeout,
+                "the client sent nothing more of the request's body",
+            ),
+            TryFailure::Client(BodyFailure::Malformed(error)) => {
+                refused(Reason::BadRequest, &error.to_string())
+            }
             TryFailure::NotSent => {
                 try_.learn(worker, Outcome::ConnectFailed);
                 // However many endpoints there are, a client is not kept waiting for all of them.
-                let has_time = !self.time_left(try_.ended).is_zero();
+                let has_time = !self.time_left(try_.ended, try_.service).is_zero();
                 let may_go_on = has_time || visit.tries < TRIES_MAX;
                 match worker.seams.retries {
                     Retries::On if may_go_on => self.again(try_),
@@ -323,7 +339,10 @@ impl Errand {
             TryFailure::Lost => {
                 self.sent += 1;
                 try_.learn(worker, Outcome::GatewayError);
-                if self.may_repeat(worker, FailureKind::LostAfterSending, try_.ended) {
+                let failure = FailureKind::LostAfterSending;
+                if let Some(body) = &self.body
+                    && self.may_repeat(visit, body, failure, try_.ended)
+                {
                     return self.again(try_);
                 }
                 refused(
@@ -343,9 +362,9 @@ impl Errand {
     }
 
     /// How long the request may still wait for an endpoint to get better.
-    fn time_left(&mut self, now: Instant) -> Duration {
+    fn time_left(&mut self, now: Instant, service: &LocalService) -> Duration {
         let since = *self.trouble_since.get_or_insert(now);
-        REACH_TIME.saturating_sub(now.since(since))
+        reach_time(service).saturating_sub(now.since(since))
     }
 
     fn again(&mut self, try_: &Try<'_>) -> Step {
@@ -355,10 +374,18 @@ impl Errand {
     }
 
     /// Whether a request that was sent may be sent once more.
-    fn may_repeat(&self, worker: &Worker, failure: FailureKind, now: Instant) -> bool {
-        let body = match self.copy {
-            Some(_) => Body::Replayable,
-            None => Body::Consumed,
+    fn may_repeat(
+        &self,
+        visit: &Visit,
+        body: &RequestBody,
+        failure: FailureKind,
+        now: Instant,
+    ) -> bool {
+        let worker = &visit.client.worker;
+        let body = if body.is_replayable() && visit.request.upgrade().is_none() {
+            Body::Replayable
+        } else {
+            Body::Consumed
         };
         let attempted = Attempted {
             method: self.safety,
@@ -383,10 +410,10 @@ impl Errand {
                 | Unavailable::ScaledToZero
                 | Unavailable::Stopping),
             ) => (Reason::Unavailable(why), Duration::ZERO),
-            Some(why @ Unavailable::Starting) => (Reason::Unavailable(why), REACH_TIME),
-            None => (Reason::NoEndpoint, REACH_TIME),
+            Some(why @ Unavailable::Starting) => (Reason::Unavailable(why), reach_time(service)),
+            None => (Reason::NoEndpoint, reach_time(service)),
         };
-        let pause = pause.min(self.time_left(worker.clock.now()));
+        let pause = pause.min(self.time_left(worker.clock.now(), service));
         if pause.is_zero() || worker.seams.retries == Retries::Off {
             let what = match reason {
                 Reason::Unavailable(why) => why.to_string(),
@@ -427,11 +454,16 @@ impl Try<'_> {
 }
 
 fn find<'a>(view: &'a View, visit: &Visit) -> Option<&'a Rc<LocalService>> {
-    view.find(visit.client.scope, visit.host_text(), visit.uri.path())
+    view.find(visit.client.scope, &visit.request)
+}
+
+/// How long a request of this service waits for an endpoint.
+fn reach_time(service: &LocalService) -> Duration {
+    service.policy.queue.time.unwrap_or(REACH_TIME)
 }
 
 fn no_route(visit: &Visit) -> Refusal {
-    let (host, path) = (visit.host_text(), visit.uri.path());
+    let (host, path) = (visit.host(), visit.request.path());
     let what = format!("no service has the host `{host}` with the path `{path}`");
     Refusal::unrouted(Reason::NoRoute, what)
 }

@@ -26,9 +26,9 @@
 //! own connections to instances. Within a worker nothing is locked. Between workers are shared only
 //! the table (never changed after it was built) and, per endpoint, a few atomics.
 //!
-//! A request is served in the task of its client's connection from its head to its end: hyper's
-//! server connection polls the answer's future, which polls the connection to the instance. There
-//! is no task per request and none per pooled connection.
+//! A request is served in the task of its client's connection from its head to its end; whoever
+//! waits for the instance drives the connection to it. There is no task per request and none per
+//! pooled connection, and an idle connection has no buffer.
 //!
 //! # Why a removed instance gets no request
 //!
@@ -43,31 +43,49 @@
 //! is removed: nobody waits for the successor then, and instances may go.
 //!
 //! Reading order: [`run`], `table` and `endpoint` (what is shared), `ledger` and `coordinator`,
-//! `view` and `worker`, then the way of a request: `connection`, `proxy`, `errand`, `upstream`,
-//! `answer`, `tunnel`.
+//! `view` and `worker`, then the way of a request: `connection`, `inbound`, `proxy`, `errand`,
+//! `exchange`, `answer`, `delivery`, `tunnel`.
 
 mod access_log;
 mod addresses;
+mod admission;
 mod answer;
 mod cache;
 mod clock;
 mod connection;
 mod coordinator;
+mod delivery;
 mod endpoint;
 mod errand;
+mod exchange;
+mod flood;
+mod forwarded;
 mod headers;
+mod http2;
+mod inbound;
 mod ledger;
 mod limits;
 mod link;
+mod matching;
 mod metrics;
+mod policy;
 mod proxy;
 mod refusal;
 mod request_id;
+mod rewrite;
+mod roster;
+mod seams;
 mod sockets;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "`[listen]` fills rows of its own")
+)]
+mod stats;
 mod table;
 mod tunnel;
 mod upstream;
 mod view;
+mod wire;
 mod worker;
 
 use std::io;
@@ -79,19 +97,25 @@ use std::time::Duration;
 
 use mainstay_api::client::Client;
 use mainstay_ids::ConsumerId;
+use mainstay_model::gateway::GatewayLimits;
 use mainstay_model::{Ack, Routing};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+pub use crate::stats::{OpenToAll, Stats, StatsAuth, StatsError};
+
 use crate::access_log::{AccessLog, LogBuffer};
 use crate::addresses::Addresses;
+use crate::admission::Admission;
 use crate::cache::{Left, RoutesFile};
 use crate::clock::Clock;
 use crate::coordinator::{Coordinator, Ports};
 use crate::ledger::Ledger;
 use crate::limits::{ACKS, APPLIED_PER_WORKER, ORDERS, ROUTINGS};
 use crate::metrics::GatewayCounters;
+pub use crate::seams::SeamError;
+use crate::stats::{Display, Shown};
 use crate::table::Table;
 use crate::worker::{Applied, Order, Setup, WorkerError, WorkerIndex};
 
@@ -106,7 +130,9 @@ pub struct Options {
     pub consumer: ConsumerId,
     /// Where the access log goes.
     pub access_log: AccessLogTo,
-    /// How long what is waited for may take.
+    /// What clients and instances are allowed.
+    pub limits: GatewayLimits,
+    /// How long what is waited for at the begin and the end may take.
     pub deadlines: Deadlines,
     /// For tests.
     pub seams: Seams,
@@ -115,12 +141,6 @@ pub struct Options {
 /// How long the gateway waits for others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadlines {
-    /// For a client to send a request's head, from its first byte.
-    pub head_read: Duration,
-    /// For a client to send another request.
-    pub client_idle: Duration,
-    /// For an instance to begin its answer.
-    pub response_head: Duration,
     /// For the requests in flight to end, once the gateway is told to stop.
     pub drain: Duration,
     /// For the control centre to tell the first routes, before the stored ones are used.
@@ -130,9 +150,6 @@ pub struct Deadlines {
 impl Default for Deadlines {
     fn default() -> Self {
         Self {
-            head_read: limits::HEAD_READ_TIMEOUT,
-            client_idle: limits::CLIENT_IDLE_TIMEOUT,
-            response_head: limits::RESPONSE_HEAD_TIMEOUT,
             drain: limits::DRAIN_TIME,
             first_routes: limits::FIRST_ROUTES_TIME,
         }
@@ -155,6 +172,18 @@ pub struct Seams {
     pub retries: Retries,
     /// By which table a retry chooses.
     pub retry_routes: RetryRoutes,
+    /// Whether requests get ids.
+    pub request_ids: Ids,
+}
+
+/// Whether requests get ids, in both directions and in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ids {
+    /// Each has one: its own if it brought a sane one.
+    #[default]
+    On,
+    /// None, and one that it brought is not carried on: only to measure what ids cost.
+    Off,
 }
 
 /// Whether requests are sent again, or wait for an endpoint.
@@ -182,6 +211,8 @@ pub enum RetryRoutes {
 pub struct Sockets {
     /// One SO_REUSEPORT socket of the entry for each worker; their number is that of the workers.
     pub entry: Vec<TcpListener>,
+    /// Where statistics are shown, if they are.
+    pub stats: Option<Stats>,
 }
 
 /// The way to the control centre, as channels: what [`run`] makes of the API socket, and what a
@@ -221,6 +252,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// Statistics cannot be shown.
+    #[error(transparent)]
+    Stats(#[from] StatsError),
     /// A worker's thread cannot be started.
     #[error("cannot start a worker's thread")]
     Thread(#[source] io::Error),
@@ -305,30 +339,46 @@ fn serve(
         state: options.state.clone(),
         source,
     })?;
-    let counters = Arc::new(GatewayCounters::default());
+    let counters = Arc::new(GatewayCounters::new(count));
     let log = open_log(&options.access_log, &counters)?;
     let drained = Arc::new(Notify::new());
     let mut ledger = Ledger::new(options.consumer, count, Arc::clone(&drained));
     let (tables, table) = watch::channel(Arc::clone(ledger.newest()));
     ledger.start_with(stored(&file));
+    let (rosters, roster) = watch::channel(Arc::new(ledger.roster()));
     let (applied_to, applied) = mpsc::channel(APPLIED_PER_WORKER * count);
     let (ended_to, ended) = mpsc::channel(count);
     let stop_workers = stop.child_token();
+    let clock = Clock::start();
+    let display = sockets.stats.map(|stats| {
+        let shown = Shown {
+            counters: Arc::clone(&counters),
+            entry: sockets.entry[0].local_addr().ok(),
+            connections_max: options.limits.connections.into(),
+            rosters: roster,
+            clock,
+        };
+        Display::open(stats, shown)
+    });
+    let display = display.transpose()?;
     let crew = Crew {
-        clock: Clock::start(),
+        clock,
         tables: table,
         applied: applied_to,
         ended: ended_to,
         counters: Arc::clone(&counters),
+        admission: Arc::default(),
         seams: options.seams,
+        limits: options.limits,
         deadlines: options.deadlines,
         stop: stop_workers.clone(),
     };
-    let (orders, threads) = crew.start(sockets, log.as_ref())?;
+    let (orders, threads) = crew.start(sockets.entry, log.as_ref())?;
     let coordinator = Coordinator {
         ledger,
         addresses: Addresses::new(orders),
         file,
+        counters: Arc::clone(&counters),
         workers: count,
         first_routes: options.deadlines.first_routes,
     };
@@ -336,6 +386,7 @@ fn serve(
         routings: link.routings,
         acks: link.acks,
         tables,
+        rosters,
         applied,
         drained,
         ended,
@@ -348,6 +399,9 @@ fn serve(
     }
     if let Some(log) = log {
         log.finish();
+    }
+    if let Some(display) = display {
+        display.close();
     }
     counters.tell();
     result.map_err(|error| Error::Worker(chain(&error)))
@@ -379,7 +433,9 @@ struct Crew {
     applied: mpsc::Sender<Applied>,
     ended: mpsc::Sender<Result<(), WorkerError>>,
     counters: Arc<GatewayCounters>,
+    admission: Arc<Admission>,
     seams: Seams,
+    limits: GatewayLimits,
     deadlines: Deadlines,
     stop: CancellationToken,
 }
@@ -390,10 +446,10 @@ type Started = (Vec<mpsc::Sender<Order>>, Vec<JoinHandle<()>>);
 impl Crew {
     /// Starts a worker for each socket. If one cannot be started, the others end when they see that
     /// nobody gives them tables.
-    fn start(self, sockets: Sockets, log: Option<&AccessLog>) -> Result<Started, Error> {
+    fn start(self, sockets: Vec<TcpListener>, log: Option<&AccessLog>) -> Result<Started, Error> {
         let mut orders = Vec::new();
         let mut threads = Vec::new();
-        for (index, entry) in sockets.entry.into_iter().enumerate() {
+        for (index, entry) in sockets.into_iter().enumerate() {
             let (orders_to, orders_of) = mpsc::channel(ORDERS);
             let sink = log.map(|log| log.sink(Arc::clone(&self.counters)));
             let setup = Setup {
@@ -405,8 +461,10 @@ impl Crew {
                 applied: self.applied.clone(),
                 counters: Arc::clone(&self.counters),
                 log: sink.map(|sink| LogBuffer::new(sink, self.clock.now())),
+                admission: Arc::clone(&self.admission),
                 seams: self.seams,
-                deadlines: self.deadlines,
+                limits: self.limits,
+                drain: self.deadlines.drain,
                 stop: self.stop.clone(),
             };
             orders.push(orders_to);
@@ -423,6 +481,7 @@ fn start_thread(
 ) -> Result<JoinHandle<()>, Error> {
     let name = format!("gateway-{}", setup.index.0);
     let run = move || {
+        metrics::this_thread_is(setup.index);
         let run = std::panic::AssertUnwindSafe(|| worker::run(setup));
         let result = std::panic::catch_unwind(run).unwrap_or(Err(WorkerError::Panicked));
         // Nobody listens if the coordinator has ended, and then nobody needs to know.

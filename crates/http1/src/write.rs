@@ -1,36 +1,36 @@
 //! Heads and chunks into bytes.
 
 use crate::{Trailers, token};
-use alloc::vec::Vec;
+use bytes::BufMut;
 
 /// Writes one head. Values must have come from a checked head or be of our own: that no line can
 /// be smuggled in is asserted in debug builds only.
 #[derive(Debug)]
 #[must_use = "a head that is not finished has no end"]
-pub struct HeadWriter<'a> {
-    out: &'a mut Vec<u8>,
+pub struct HeadWriter<'a, B> {
+    out: &'a mut B,
 }
 
-impl<'a> HeadWriter<'a> {
+impl<'a, B: BufMut> HeadWriter<'a, B> {
     /// Begins the head of a request in HTTP/1.1 behind what is in `out`.
-    pub fn request(out: &'a mut Vec<u8>, method: &str, target: &str) -> Self {
+    pub fn request(out: &'a mut B, method: &str, target: &str) -> Self {
         debug_assert!(token::is_token(method.as_bytes()), "method {method:?}");
         let is_word = !target.is_empty() && target.bytes().all(|byte| byte.is_ascii_graphic());
         debug_assert!(is_word, "target {target:?}");
         for part in [method, " ", target, " HTTP/1.1\r\n"] {
-            out.extend_from_slice(part.as_bytes());
+            out.put_slice(part.as_bytes());
         }
         Self { out }
     }
 
     /// Begins the head of a response in HTTP/1.1, with the standard reason phrase.
-    pub fn response(out: &'a mut Vec<u8>, status: u16) -> Self {
+    pub fn response(out: &'a mut B, status: u16) -> Self {
         debug_assert!((100..=599).contains(&status), "status {status}");
-        out.extend_from_slice(b"HTTP/1.1 ");
-        out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
-        out.push(b' ');
-        out.extend_from_slice(reason(status).as_bytes());
-        out.extend_from_slice(b"\r\n");
+        out.put_slice(b"HTTP/1.1 ");
+        out.put_slice(itoa::Buffer::new().format(status).as_bytes());
+        out.put_u8(b' ');
+        out.put_slice(reason(status).as_bytes());
+        out.put_slice(b"\r\n");
         Self { out }
     }
 
@@ -47,17 +47,16 @@ impl<'a> HeadWriter<'a> {
 
     /// Writes the empty line.
     pub fn finish(self) {
-        self.out.extend_from_slice(b"\r\n");
+        self.out.put_slice(b"\r\n");
     }
 }
 
-fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+fn write_field(out: &mut impl BufMut, name: &[u8], value: &[u8]) {
     debug_assert!(token::is_token(name), "name {}", name.escape_ascii());
     let is_value = !value.iter().any(|byte| token::is_control(*byte));
     debug_assert!(is_value, "value {}", value.escape_ascii());
-    out.reserve(name.len() + value.len() + 4);
     for part in [name, b": ", value, b"\r\n"] {
-        out.extend_from_slice(part);
+        out.put_slice(part);
     }
 }
 
@@ -95,12 +94,12 @@ impl ChunkHead {
 }
 
 /// Writes the last chunk, with trailers if there are any.
-pub fn write_last_chunk(out: &mut Vec<u8>, trailers: Option<&Trailers>) {
-    out.extend_from_slice(b"0\r\n");
+pub fn write_last_chunk(out: &mut impl BufMut, trailers: Option<&Trailers>) {
+    out.put_slice(b"0\r\n");
     for field in trailers.into_iter().flat_map(Trailers::iter) {
         write_field(out, field.name, field.value);
     }
-    out.extend_from_slice(b"\r\n");
+    out.put_slice(b"\r\n");
 }
 
 /// The reason phrase of RFC 9110, 15 or of the status' own RFC; empty for those that have none.
