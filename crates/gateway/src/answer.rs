@@ -10,9 +10,12 @@ use mainstay_ids::Instant;
 use crate::access_log::Line;
 use crate::connection::Client;
 use crate::exchange::{BrokenOff, Exchange};
+use crate::forwarded::{Protocol, Way};
+use crate::headers::Alterations;
 use crate::inbound::Piece;
 use crate::metrics::recorded::{Ended, Recorded};
 use crate::refusal::Reason;
+use crate::rewrite::Values;
 use crate::view::{Counted, Flight, LocalEndpoint};
 
 /// The status that the access log shows for a request whose client went away before its answer.
@@ -36,6 +39,8 @@ pub(crate) struct Visit {
     /// How it would end if it ended now.
     pub(crate) ending: Ended,
     pub(crate) endpoint: Option<Rc<LocalEndpoint>>,
+    /// What is changed in the answer of that endpoint.
+    pub(crate) alterations: Alterations,
     pub(crate) tries: u32,
     pub(crate) bytes: u64,
 }
@@ -44,6 +49,28 @@ impl Visit {
     /// The host that was asked for, as the client wrote it; empty if there is none.
     pub(crate) fn host(&self) -> &str {
         self.request.host().unwrap_or_default()
+    }
+
+    /// By which way it came.
+    pub(crate) fn way(&self) -> Way<'_> {
+        Way {
+            hop: self.client.scope.hop(),
+            peer: &self.client.peer_text,
+            protocol: if self.client.is_stream() {
+                Protocol::Http2
+            } else {
+                Protocol::Http1
+            },
+        }
+    }
+
+    /// What variables stand for in it.
+    pub(crate) fn values(&self) -> Values<'_> {
+        Values {
+            client: &self.client.peer_text,
+            id: &self.id,
+            request: &self.request,
+        }
     }
 }
 

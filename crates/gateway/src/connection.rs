@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mainstay_http1::{HeadLimits, HeadWriter, Persistence, Request, Version};
 use mainstay_ids::Instant;
+use mainstay_model::traffic::Timeouts;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -123,6 +124,8 @@ pub(crate) struct Client {
     downloaded: Cell<u64>,
     /// When the present request began.
     request_since: Cell<Option<Instant>>,
+    /// What the service of the present request has of its own.
+    timeouts: Cell<Timeouts>,
     requests: Cell<u32>,
     /// When it is old enough to be moved to another worker, or another machine.
     aged_at: Instant,
@@ -173,6 +176,7 @@ impl Client {
             download: Cell::new(Stall::None),
             downloaded: Cell::new(0),
             request_since: Cell::new(None),
+            timeouts: Cell::default(),
             requests: Cell::new(0),
             aged_at,
             parent,
@@ -317,6 +321,7 @@ impl Client {
     pub(crate) fn end_request(&self, now: Instant) {
         self.phase.set(Phase::Idle { since: now });
         self.request_since.set(None);
+        self.timeouts.take();
         self.upload.set(Stall::None);
         self.download.set(Stall::None);
     }
@@ -325,10 +330,22 @@ impl Client {
         self.phase.get() == Phase::Expired
     }
 
+    /// Holds the present request to its service's deadlines instead of the gateway's.
+    pub(crate) fn keep_deadlines(&self, timeouts: Timeouts) {
+        self.timeouts.set(timeouts);
+    }
+
+    /// Whether it is a stream of a connection of HTTP/2.
+    pub(crate) fn is_stream(&self) -> bool {
+        self.parent.is_some()
+    }
+
     /// Acts on deadlines that have passed.
     pub(crate) fn sweep(&self, now: Instant) {
         let is_over = |since: Instant, time: Duration| now.since(since) >= time;
         let limits = self.worker.limits();
+        let timeouts = self.timeouts.get();
+        let answer_time = timeouts.answer.unwrap_or(limits.answer_time);
         if let Stall::Since(since) = self.download.get()
             && is_over(since, limits.write_idle)
         {
@@ -336,7 +353,7 @@ impl Client {
             self.cut();
         }
         if let Some(since) = self.request_since.get()
-            && is_over(since, limits.request_time)
+            && is_over(since, timeouts.request.unwrap_or(limits.request_time))
         {
             self.frontend.denied.count(Denied::RequestTime);
             match self.phase.get() {
@@ -364,7 +381,7 @@ impl Client {
                 self.frontend.denied.count(Denied::HeadTime);
                 self.expire(Phase::HeadExpired);
             }
-            Phase::Waiting { since } if !uploading && is_over(since, limits.answer_time) => {
+            Phase::Waiting { since } if !uploading && is_over(since, answer_time) => {
                 self.expire(Phase::Expired);
             }
             Phase::Idle { .. }

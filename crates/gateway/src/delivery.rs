@@ -98,7 +98,7 @@ fn write_head(
         }
         AnswerHead::Instance(response) => {
             date = response.fields.named(b"date");
-            pass_response(response, |name, value| {
+            pass_response(response, &answer.visit, |name, value| {
                 head.field(name, value);
             });
         }
@@ -126,7 +126,9 @@ fn write_head(
         }
         (_, _, Persistence::KeepAlive) => {}
     }
-    head.field(b"x-request-id", &answer.visit.id);
+    if !answer.visit.id.is_empty() {
+        head.field(b"x-request-id", &answer.visit.id);
+    }
     head.finish();
 }
 

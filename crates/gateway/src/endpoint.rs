@@ -218,6 +218,7 @@ mod tests {
             version: Version::FIRST,
             address: ([127, 0, 0, 1], 1).into(),
             health: EndpointHealth::Passing,
+            handle: None,
         }
     }
 

@@ -172,7 +172,9 @@ fn respond(answer: Answer, stream: Stream) -> Response<AnswerBody> {
             }
         }
         AnswerHead::Instance(response) => {
-            pass_response(response, |name, value| put(&mut headers, name, value));
+            pass_response(response, &answer.visit, |name, value| {
+                put(&mut headers, name, value);
+            });
         }
     }
     if let Framing::Length(len) = answer.framing() {

@@ -59,21 +59,22 @@ mod endpoint;
 mod errand;
 mod exchange;
 mod flood;
+mod forwarded;
 mod headers;
 mod http2;
 mod inbound;
 mod ledger;
 mod limits;
 mod link;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the new request path calls what records")
-)]
+mod matching;
 mod metrics;
+mod policy;
 mod proxy;
 mod refusal;
 mod request_id;
+mod rewrite;
 mod roster;
+mod seams;
 mod sockets;
 #[cfg_attr(
     not(test),
@@ -113,6 +114,7 @@ use crate::coordinator::{Coordinator, Ports};
 use crate::ledger::Ledger;
 use crate::limits::{ACKS, APPLIED_PER_WORKER, ORDERS, ROUTINGS};
 use crate::metrics::GatewayCounters;
+pub use crate::seams::SeamError;
 use crate::stats::{Display, Shown};
 use crate::table::Table;
 use crate::worker::{Applied, Order, Setup, WorkerError, WorkerIndex};
@@ -170,6 +172,18 @@ pub struct Seams {
     pub retries: Retries,
     /// By which table a retry chooses.
     pub retry_routes: RetryRoutes,
+    /// Whether requests get ids.
+    pub request_ids: Ids,
+}
+
+/// Whether requests get ids, in both directions and in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ids {
+    /// Each has one: its own if it brought a sane one.
+    #[default]
+    On,
+    /// None, and one that it brought is not carried on: only to measure what ids cost.
+    Off,
 }
 
 /// Whether requests are sent again, or wait for an endpoint.

@@ -239,7 +239,7 @@ impl Worker {
         let table = Arc::clone(&setup.tables.borrow());
         Self {
             clock: setup.clock,
-            ids: RequestIds::new(),
+            ids: RequestIds::new(setup.seams.request_ids),
             buffers: Buffers::default(),
             date: RefCell::default(),
             counters: Arc::clone(&setup.counters),

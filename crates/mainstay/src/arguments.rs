@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use mainstay_gateway::Seams;
 use mainstay_ids::{InstanceId, NodeName, SecretName, ServiceName, Version};
 use mainstay_prove::Scenario;
 use mainstay_prove::load::Request;
@@ -224,6 +225,9 @@ pub(crate) struct Dev {
     /// Test seam: an agent that starts ignores the instances that run.
     #[arg(long, hide = true)]
     pub(crate) unsafe_no_adoption: bool,
+    /// Test seam: what the gateway does without, for instance `retries=off`.
+    #[arg(long, hide = true, default_value = "", value_parser = parse_seams)]
+    pub(crate) unsafe_gateway_seams: String,
 }
 
 /// Where statistics are shown.
@@ -338,8 +342,8 @@ pub(crate) struct Why {
 
 #[derive(Debug, Args)]
 pub(crate) struct Prove {
-    /// What to break: kill, stop, rollout, rollout-bad, scale, processes; several with commas. By
-    /// default everything but `processes`.
+    /// What to break: kill, stop, rollout, rollout-bad, scale, processes, freeze, blackhole; several
+    /// with commas. By default the first five; `blackhole` needs root.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) scenario: Vec<Scenario>,
     /// Load and faults for this service alone; by default load on all that clients outside can
@@ -420,6 +424,13 @@ pub(crate) struct GatewayProcess {
     pub(crate) start: Start,
     #[arg(long, value_enum)]
     pub(crate) access_log: Switch,
+    #[arg(long, default_value = "")]
+    pub(crate) unsafe_gateway_seams: Seams,
+}
+
+/// Checks them and keeps them as they are written: they are handed on.
+fn parse_seams(text: &str) -> Result<String, mainstay_gateway::SeamError> {
+    text.parse::<Seams>().map(|_| text.to_owned())
 }
 
 fn parse_duration(text: &str) -> Result<Duration, mainstay_ids::duration::DurationError> {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::Context;
 use mainstay_agent::{Adoption, ShimProgram};
 use mainstay_control::AcknowledgedDrain;
-use mainstay_gateway::{AccessLogTo, Deadlines, Seams, Stats};
+use mainstay_gateway::{AccessLogTo, Deadlines, Stats};
 use mainstay_ids::Incarnation;
 use mainstay_model::gateway::GatewayLimits;
 use mainstay_server::EarlierStop;
@@ -180,7 +180,7 @@ fn run_gateway(
             drain: GATEWAY_DRAIN,
             ..Deadlines::default()
         },
-        seams: Seams::default(),
+        seams: gateway.unsafe_gateway_seams,
     };
     raise_descriptor_limit();
     let stop = CancellationToken::new();

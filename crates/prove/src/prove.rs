@@ -252,7 +252,8 @@ fn target(options: &Options, status: &Status, service: &ServiceStatus) -> Result
                 &options.entry
             };
             (
-                http[..slash].trim().to_owned(),
+                // Of `*.example.com` any host will do.
+                http[..slash].trim().replace("*.", "prove."),
                 http[slash..].trim().to_owned(),
                 entry.clone(),
             )
@@ -304,8 +305,7 @@ impl Proof {
         status: &Status,
         services: &[ServiceName],
     ) -> Vec<ServiceName> {
-        let ends_instances = matches!(scenario, Scenario::Kill | Scenario::Stop);
-        if !ends_instances || self.options.service.is_some() {
+        if !scenario.takes_instances() || self.options.service.is_some() {
             return services.to_vec();
         }
         let alone = |name: &ServiceName| {
@@ -317,7 +317,7 @@ impl Proof {
         let (alone, several): (Vec<_>, Vec<_>) = services.iter().cloned().partition(alone);
         for service in alone {
             let note = format!(
-                "{service} has one instance, which was not ended: nothing could stand in for it"
+                "{service} has one instance, which was not touched: nothing could stand in for it"
             );
             if !self.notes.contains(&note) {
                 self.notes.push(note);
@@ -388,7 +388,7 @@ impl Proof {
             control,
             load,
             faults: stage.faults,
-            kills: stage.kills,
+            strikes: stage.strikes,
             trouble: played.err(),
             slos: self.slos.clone(),
         }))

@@ -93,10 +93,13 @@ fn service_status(service: control::ServiceView<'_>) -> ServiceStatus {
         state,
         address,
         http: spec.http.as_ref().map(|http| {
-            let HttpMatch { host, path } = http;
-            let host = host.as_ref().map_or("*", |host| host.as_str());
+            // By one with conditions, only some clients would reach it.
+            let plain = http.iter().find(|one| one.conditions() == 0);
+            let HttpMatch { host, path, .. } = plain.unwrap_or(http.first());
+            let host = host.as_ref().map_or("*".to_owned(), ToString::to_string);
             format!("{host}{path}")
         }),
+        routes: spec.matches().map(ToString::to_string).collect(),
         unavailable,
         slo: spec.slo,
         versions,

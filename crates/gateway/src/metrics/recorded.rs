@@ -156,6 +156,7 @@ mod tests {
                 version: Version::FIRST,
                 address: ([127, 0, 0, 1], 1).into(),
                 health: EndpointHealth::Passing,
+                handle: None,
             }),
         }
     }

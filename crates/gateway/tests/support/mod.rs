@@ -24,7 +24,9 @@ use mainstay_ids::{
 };
 use mainstay_model::gateway::GatewayLimits;
 use mainstay_model::routing::{EndpointHealth, Unavailable};
-use mainstay_model::{Ack, Endpoint, HostName, HttpMatch, PathPrefix, Routing, ServiceRoutes};
+use mainstay_model::{
+    Ack, Endpoint, HostPattern, HttpMatch, PathPrefix, Routing, ServiceRoutes, Traffic,
+};
 use mainstay_testkit::{TempDir, wait_until};
 use socket2::{Domain, Socket, Type};
 use tokio::sync::mpsc;
@@ -62,13 +64,19 @@ pub fn service(
 ) -> ServiceRoutes {
     ServiceRoutes {
         service: ServiceName::parse(name).unwrap(),
-        http: Some(HttpMatch {
-            host: host.map(|host| HostName::parse(host).unwrap()),
-            path: PathPrefix::parse(path).unwrap(),
-        }),
+        http: Some(
+            HttpMatch::new(
+                host.map(|host| HostPattern::parse(host).unwrap()),
+                PathPrefix::parse(path).unwrap(),
+            )
+            .into(),
+        ),
         address: None,
         endpoints,
         unavailable: None,
+        traffic: Traffic::default(),
+        rewrites: Vec::new(),
+        split: None,
     }
 }
 
@@ -92,6 +100,7 @@ pub fn endpoint(number: u64, address: SocketAddr) -> Endpoint {
         version: Version::FIRST,
         address,
         health: EndpointHealth::Passing,
+        handle: None,
     }
 }
 
@@ -416,6 +425,17 @@ pub fn read_reply(stream: &mut TcpStream) -> Reply {
         body,
         end,
     }
+}
+
+/// Reads the head of an answer, byte by byte, so that what follows stays there.
+pub fn read_head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.extend_from_slice(&byte);
+    }
+    String::from_utf8(head).unwrap()
 }
 
 fn read_exactly(reader: &mut impl Read, len: u64, body: &mut Vec<u8>) -> io::Result<()> {

@@ -77,6 +77,7 @@ pub(crate) struct Settings {
     access_log: Switch,
     server_flags: Vec<&'static str>,
     agent_flags: Vec<&'static str>,
+    gateway_seams: String,
 }
 
 impl Settings {
@@ -101,6 +102,7 @@ impl Settings {
                 "--unsafe-no-acknowledged-drain",
             ),
             agent_flags: flag(dev.unsafe_no_adoption, "--unsafe-no-adoption"),
+            gateway_seams: dev.unsafe_gateway_seams.clone(),
         })
     }
 }
@@ -405,6 +407,11 @@ impl Family {
                     Switch::Off => "off",
                 };
                 let spawn = spawn.arguments(["--access-log", access_log]);
+                let seams = &self.settings.gateway_seams;
+                let spawn = match seams.as_str() {
+                    "" => spawn,
+                    seams => spawn.arguments(["--unsafe-gateway-seams", seams]),
+                };
                 let stats = self.listening.stats.iter();
                 let spawn = stats.fold(spawn, |spawn, socket| spawn.pass(STATS, socket.as_fd()));
                 let entry = self.listening.entry.iter();

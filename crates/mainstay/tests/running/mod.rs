@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use mainstay_api::wire::{InstanceState, InstanceStatus, Status};
-use mainstay_testkit::{Ended, Spawned, TempDir, program, wait_until};
+use mainstay_testkit::{Ended, Netns, Spawned, TempDir, program, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// How long anything may take on a machine that is busy with other tests.
@@ -58,6 +58,8 @@ pub(crate) struct Running {
     former: Vec<Spawned>,
     pub(crate) dir: TempDir,
     state: PathBuf,
+    /// The last field: it goes when everything in it has ended.
+    netns: Option<Netns>,
 }
 
 impl Running {
@@ -70,6 +72,7 @@ impl Running {
             former: Vec::new(),
             dir,
             state,
+            netns: None,
         }
     }
 
@@ -77,6 +80,20 @@ impl Running {
     pub(crate) fn with_state(mut self, state: &Path) -> Self {
         state.clone_into(&mut self.state);
         self
+    }
+
+    /// Runs everything in a network of its own. Needs root.
+    pub(crate) fn in_own_network(mut self) -> Self {
+        self.netns = Some(Netns::new());
+        self
+    }
+
+    /// A command that runs where `dev` does.
+    pub(crate) fn command(&self, program_path: &Path) -> Command {
+        match &self.netns {
+            Some(netns) => netns.command(program_path),
+            None => Command::new(program_path),
+        }
     }
 
     /// The state directory.
@@ -105,7 +122,7 @@ impl Running {
 
     /// Starts `mainstay dev` with these arguments.
     pub(crate) fn dev(&mut self, arguments: &[&str]) {
-        let mut command = Command::new(MAINSTAY);
+        let mut command = self.command(Path::new(MAINSTAY));
         command.args([
             "dev",
             "--entry",
@@ -136,7 +153,7 @@ impl Running {
 
     /// Runs a command of `mainstay` to its end.
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(MAINSTAY);
+        let mut command = self.command(Path::new(MAINSTAY));
         command.args(arguments).arg("--state").arg(&self.state);
         command.output().unwrap()
     }
