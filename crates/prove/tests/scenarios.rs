@@ -463,7 +463,7 @@ async fn system_every_scenario_breaks_what_it_says_and_leaves_the_services_as_th
         "{text}"
     );
     assert!(
-        faults(6)[0].what.starts_with("SIGSTOP of orders-1 "),
+        faults(6)[0].what.starts_with("SIGSTOP of orders-"),
         "{text}"
     );
     assert!(faults(6)[0].whole_after_ms >= Some(3000), "{text}");
