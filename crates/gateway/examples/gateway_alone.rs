@@ -45,6 +45,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "-" => AccessLogTo::Off,
             path => AccessLogTo::File(path.into()),
         },
+        settings: tokio::sync::watch::channel(std::sync::Arc::default()).1,
         deadlines: Deadlines::default(),
         seams: Seams::default(),
     };

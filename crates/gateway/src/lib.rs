@@ -63,6 +63,7 @@ mod metrics;
 mod proxy;
 mod refusal;
 mod request_id;
+pub mod settings;
 mod sockets;
 mod table;
 mod tunnel;
@@ -79,12 +80,13 @@ use std::time::Duration;
 
 use mainstay_api::client::Client;
 use mainstay_ids::ConsumerId;
+use mainstay_model::gateway::GatewaySettings;
 use mainstay_model::{Ack, Routing};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::access_log::{AccessLog, LogBuffer};
+use crate::access_log::{AccessLog, LogBuffer, LogSwitch};
 use crate::addresses::Addresses;
 use crate::cache::{Left, RoutesFile};
 use crate::clock::Clock;
@@ -104,8 +106,10 @@ pub struct Options {
     pub api: PathBuf,
     /// As whom it acknowledges.
     pub consumer: ConsumerId,
-    /// Where the access log goes.
+    /// Where the access log goes, while the settings want one.
     pub access_log: AccessLogTo,
+    /// What may change while it runs.
+    pub settings: watch::Receiver<Arc<GatewaySettings>>,
     /// How long what is waited for may take.
     pub deadlines: Deadlines,
     /// For tests.
@@ -307,6 +311,11 @@ fn serve(
     })?;
     let counters = Arc::new(GatewayCounters::default());
     let log = open_log(&options.access_log, &counters)?;
+    // Ends with the runtime, or when nobody can change the settings any more.
+    runtime.spawn(follow_settings(
+        options.settings.clone(),
+        log.as_ref().map(AccessLog::switch),
+    ));
     let drained = Arc::new(Notify::new());
     let mut ledger = Ledger::new(options.consumer, count, Arc::clone(&drained));
     let (tables, table) = watch::channel(Arc::clone(ledger.newest()));
@@ -351,6 +360,22 @@ fn serve(
     }
     counters.tell();
     result.map_err(|error| Error::Worker(chain(&error)))
+}
+
+/// Puts changed settings in force.
+async fn follow_settings(
+    mut settings: watch::Receiver<Arc<GatewaySettings>>,
+    log: Option<Arc<LogSwitch>>,
+) {
+    loop {
+        let wanted = settings.borrow_and_update().access_log;
+        if let Some(log) = &log {
+            log.set(wanted);
+        }
+        if settings.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 fn stored(file: &RoutesFile) -> Option<Routing> {

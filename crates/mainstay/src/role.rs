@@ -7,11 +7,13 @@ use std::fs::File;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
-use std::time::Duration;
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
 use mainstay_agent::{Adoption, ShimProgram};
 use mainstay_control::AcknowledgedDrain;
+use mainstay_gateway::settings::Settings as GatewaySettings;
 use mainstay_gateway::{AccessLogTo, Deadlines, Seams};
 use mainstay_ids::Incarnation;
 use mainstay_server::EarlierStop;
@@ -19,21 +21,19 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::arguments::{AgentProcess, GatewayProcess, Internal, Place, ServerProcess, Switch};
+use crate::arguments::{AgentProcess, GatewayProcess, Internal, Place, ServerProcess};
 use crate::command::API_SOCKET;
 use crate::outcome::Outcome;
 use crate::supervisor::claim::{self, CLAIM};
 use crate::supervisor::sockets::{API_TCP, API_UNIX, ENTRY};
 
-/// The name under which a gateway follows the routes.
-const GATEWAY_CONSUMER: &str = "gateway";
-
-/// How long the gateway of `dev` may finish requests at its end: below what the supervisor grants
-/// it, and long after its instances were drained.
-const GATEWAY_DRAIN: Duration = Duration::from_secs(10);
-
 pub(crate) fn run(place: &Place, internal: Internal) -> anyhow::Result<Outcome> {
     start_log();
+    // Before the claim is signed: from then on the supervisor may send signals.
+    let signals = match &internal {
+        Internal::Gateway(_) => Some(Signals::receive()?),
+        Internal::Server(_) | Internal::Agent(_) => None,
+    };
     let mut sockets = Inherited::take()?;
     let claim = sockets.named(CLAIM).pop();
     // Open to the end of this process: by it the next supervisor sees that we run.
@@ -44,7 +44,10 @@ pub(crate) fn run(place: &Place, internal: Internal) -> anyhow::Result<Outcome> 
     match internal {
         Internal::Server(server) => run_server(place, &server, sockets)?,
         Internal::Agent(agent) => run_agent(place, agent)?,
-        Internal::Gateway(gateway) => run_gateway(place, &gateway, sockets)?,
+        Internal::Gateway(gateway) => {
+            let signals = signals.context("a gateway receives signals")?;
+            run_gateway(place, &gateway, sockets, &signals)?;
+        }
     }
     Ok(Outcome::Holds)
 }
@@ -101,7 +104,7 @@ fn run_server(place: &Place, server: &ServerProcess, mut sockets: Inherited) -> 
         state: place.state.clone(),
         node: server.start.node.clone(),
         incarnation: Incarnation(server.start.incarnation),
-        entry: vec![server.entry],
+        entry: server.entry.into_iter().collect(),
         earlier_stop: if server.earlier_stop_is_over {
             EarlierStop::IsOver
         } else {
@@ -152,46 +155,98 @@ fn run_gateway(
     place: &Place,
     gateway: &GatewayProcess,
     mut sockets: Inherited,
+    signals: &Signals,
 ) -> anyhow::Result<()> {
     let entry = sockets
         .named(ENTRY)
         .into_iter()
         .map(TcpListener::from)
         .collect();
+    let settings = signals
+        .settings
+        .get_or_init(|| GatewaySettings::open(&place.state));
+    // For a SIGHUP that came while the file was being read.
+    settings.reload();
+    let follower = settings.follow();
+    let deadlines = deadlines(&follower.borrow());
     let options = mainstay_gateway::Options {
         state: place.state.clone(),
         api: place.state.join(API_SOCKET),
         consumer: mainstay_ids::ConsumerId {
-            name: GATEWAY_CONSUMER.to_owned(),
+            name: gateway.consumer.clone(),
             incarnation: Incarnation(gateway.start.incarnation),
         },
-        access_log: match gateway.access_log {
-            Switch::On => AccessLogTo::File(place.state.join("logs").join("access.log")),
-            Switch::Off => AccessLogTo::Off,
-        },
-        deadlines: Deadlines {
-            drain: GATEWAY_DRAIN,
-            ..Deadlines::default()
-        },
+        access_log: AccessLogTo::File(place.state.join("logs").join("access.log")),
+        settings: follower,
+        deadlines,
         seams: Seams::default(),
     };
     raise_descriptor_limit();
-    let stop = CancellationToken::new();
-    let on_signal = stop.clone();
-    // The gateway makes its own threads and runtimes; this one only waits for the signal and ends
-    // with the process.
-    std::thread::Builder::new()
-        .name("signals".into())
-        .spawn(move || {
+    mainstay_gateway::run(
+        options,
+        mainstay_gateway::Sockets { entry },
+        signals.stop.clone(),
+    )
+    .context("the gateway failed")
+}
+
+/// What a gateway is told by signals. It makes its own threads and runtimes, so they are received in
+/// one more, which ends with the process.
+struct Signals {
+    /// SIGTERM and SIGINT.
+    stop: CancellationToken,
+    /// Read again at each SIGHUP, once they are there.
+    settings: Arc<OnceLock<GatewaySettings>>,
+}
+
+impl Signals {
+    /// From now on none ends the process.
+    fn receive() -> anyhow::Result<Self> {
+        let signals = Self {
+            stop: CancellationToken::new(),
+            settings: Arc::default(),
+        };
+        let (on_stop, settings) = (signals.stop.clone(), Arc::clone(&signals.settings));
+        let (received, is_received) = sync_channel(1);
+        let receive = move || {
             on_runtime(async |stop| {
-                stop.cancelled().await;
-                on_signal.cancel();
+                let mut hangup = signal(SignalKind::hangup()).context("cannot await SIGHUP")?;
+                received.send(()).context("nobody starts a gateway")?;
+                loop {
+                    tokio::select! {
+                        () = stop.cancelled() => break,
+                        Some(()) = hangup.recv() => {
+                            if let Some(settings) = settings.get() {
+                                settings.reload();
+                            }
+                        }
+                    }
+                }
+                on_stop.cancel();
                 Ok(())
             })
-        })
-        .context("cannot start the thread that waits for signals")?;
-    mainstay_gateway::run(options, mainstay_gateway::Sockets { entry }, stop)
-        .context("the gateway failed")
+        };
+        std::thread::Builder::new()
+            .name("signals".into())
+            .spawn(receive)
+            .context("cannot start the thread that waits for signals")?;
+        is_received
+            .recv()
+            .context("the thread that waits for signals ended")?;
+        Ok(signals)
+    }
+}
+
+/// The deadlines that the settings at the start ask for.
+fn deadlines(settings: &mainstay_model::gateway::GatewaySettings) -> Deadlines {
+    let limits = &settings.limits;
+    Deadlines {
+        head_read: limits.head_time,
+        client_idle: limits.idle_time,
+        response_head: limits.answer_time,
+        drain: settings.drain,
+        ..Deadlines::default()
+    }
 }
 
 /// As many descriptors as may be had: each client and each instance's connection needs one. Only

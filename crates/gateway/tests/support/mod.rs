@@ -195,6 +195,7 @@ impl Gateway {
             } else {
                 AccessLogTo::Off
             },
+            settings: tokio::sync::watch::channel(Arc::default()).1,
             deadlines: setting.deadlines,
             seams: setting.seams,
         };

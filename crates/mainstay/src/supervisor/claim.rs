@@ -109,6 +109,17 @@ pub(crate) async fn holder(state: &Path, name: &str) -> anyhow::Result<Holder> {
     }
 }
 
+/// Whether this incarnation has signed: what it reads at its start it has not read before.
+pub(crate) fn is_signed(
+    state: &Path,
+    name: &str,
+    incarnation: Incarnation,
+) -> anyhow::Result<bool> {
+    let path = path(state, name);
+    let signature = read(&open(&path)?, &path)?;
+    Ok(signature.is_some_and(|signature| signature.incarnation == incarnation))
+}
+
 /// Says in the file that was handed over that this process holds it. It must stay open to the end.
 pub(crate) fn sign(claim: &File, incarnation: Incarnation) -> io::Result<()> {
     let identity = Identity::of(std::process::id())?.ok_or(io::ErrorKind::NotFound)?;

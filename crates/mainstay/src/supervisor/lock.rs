@@ -1,7 +1,7 @@
 //! One supervisor per state directory.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -38,7 +38,7 @@ pub(crate) fn take(state: &Path) -> anyhow::Result<StateLock> {
         .recursive(true)
         .mode(0o700)
         .create(state)
-        .with_context(|| format!("cannot create the state directory `{}`", state.display()))?;
+        .map_err(|error| cannot_create(state, &error))?;
     refuse_foreign(state)?;
     let path = state.join("lock");
     let mut file = OpenOptions::new()
@@ -54,7 +54,7 @@ pub(crate) fn take(state: &Path) -> anyhow::Result<StateLock> {
         // The number only helps the reader; without it the message is still right.
         file.read_to_string(&mut holder).ok();
         let message = format!(
-            "another `mainstay dev` (process {}) runs on `{}`",
+            "another `mainstay dev` or `mainstay run` (process {}) runs on `{}`",
             holder.trim(),
             state.display()
         );
@@ -69,6 +69,20 @@ pub(crate) fn take(state: &Path) -> anyhow::Result<StateLock> {
         .and_then(|()| write!(file, "{}", std::process::id()))
         .with_context(|| format!("cannot write `{}`", path.display()))?;
     Ok(StateLock { _file: file })
+}
+
+fn cannot_create(state: &Path, error: &io::Error) -> Failure {
+    let message = format!(
+        "cannot create the state directory `{}`: {error}",
+        state.display()
+    );
+    let remedy = match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "run as root, or choose another `state` directory, which this account may make"
+        }
+        _ => "choose another `state` directory",
+    };
+    Failure::new(Outcome::Failed, message).remedy(remedy)
 }
 
 /// Whoever may write into the directory may put a link there, and have us write and run what he
