@@ -168,7 +168,10 @@ fn run_gateway(
     // For a SIGHUP that came while the file was being read.
     settings.reload();
     let follower = settings.follow();
-    let deadlines = deadlines(&follower.borrow());
+    let deadlines = Deadlines {
+        drain: follower.borrow().drain,
+        ..Deadlines::default()
+    };
     let options = mainstay_gateway::Options {
         state: place.state.clone(),
         api: place.state.join(API_SOCKET),
@@ -234,18 +237,6 @@ impl Signals {
             .recv()
             .context("the thread that waits for signals ended")?;
         Ok(signals)
-    }
-}
-
-/// The deadlines that the settings at the start ask for.
-fn deadlines(settings: &mainstay_model::gateway::GatewaySettings) -> Deadlines {
-    let limits = &settings.limits;
-    Deadlines {
-        head_read: limits.head_time,
-        client_idle: limits.idle_time,
-        response_head: limits.answer_time,
-        drain: settings.drain,
-        ..Deadlines::default()
     }
 }
 

@@ -22,6 +22,7 @@ use mainstay_gateway::{
 use mainstay_ids::{
     Attempt, ConsumerId, Epoch, Generation, Incarnation, InstanceId, Revision, ServiceName, Version,
 };
+use mainstay_model::gateway::{GatewayLimits, GatewaySettings};
 use mainstay_model::routing::{EndpointHealth, Unavailable};
 use mainstay_model::{Ack, Endpoint, HostName, HttpMatch, PathPrefix, Routing, ServiceRoutes};
 use mainstay_testkit::{TempDir, wait_until};
@@ -119,6 +120,7 @@ pub struct Setting {
     pub workers: usize,
     pub seams: Seams,
     pub deadlines: Deadlines,
+    pub limits: GatewayLimits,
     pub access_log: bool,
     pub state: Option<TempDir>,
     pub api: std::path::PathBuf,
@@ -133,6 +135,7 @@ impl Default for Setting {
                 drain: Duration::from_secs(5),
                 ..Deadlines::default()
             },
+            limits: GatewayLimits::default(),
             access_log: false,
             state: None,
             api: "/nowhere/api.sock".into(),
@@ -195,7 +198,11 @@ impl Gateway {
             } else {
                 AccessLogTo::Off
             },
-            settings: tokio::sync::watch::channel(Arc::default()).1,
+            settings: tokio::sync::watch::channel(Arc::new(GatewaySettings {
+                limits: setting.limits,
+                ..GatewaySettings::default()
+            }))
+            .1,
             deadlines: setting.deadlines,
             seams: setting.seams,
         };
