@@ -78,6 +78,8 @@ mod view;
 mod wire;
 mod worker;
 
+pub use cache::forget_routes;
+
 use std::io;
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -87,6 +89,7 @@ use std::time::Duration;
 
 use mainstay_api::client::Client;
 use mainstay_ids::ConsumerId;
+use mainstay_kernel::hand::Offer;
 use mainstay_model::gateway::GatewaySettings;
 use mainstay_model::{Ack, Routing};
 use tokio::sync::{Notify, mpsc, watch};
@@ -94,7 +97,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::access_log::{AccessLog, LogBuffer, LogSwitch};
-use crate::addresses::Addresses;
+use crate::addresses::{Addresses, Heritage};
 use crate::admission::Admission;
 use crate::cache::{Left, RoutesFile};
 use crate::clock::Clock;
@@ -120,8 +123,34 @@ pub struct Options {
     pub settings: watch::Receiver<Arc<GatewaySettings>>,
     /// How long what is waited for at the begin and the end may take.
     pub deadlines: Deadlines,
+    /// How it takes over from another gateway, and hands over to one.
+    pub succession: Succession,
     /// For tests.
     pub seams: Seams,
+}
+
+/// How a gateway takes over from another that still runs, and hands over to its own successor.
+#[derive(Debug, Clone, Default)]
+pub struct Succession {
+    /// What it begins with.
+    pub beginning: Beginning,
+    /// Where the sockets of the service addresses are asked for, before new ones are made.
+    pub elder: Option<PathBuf>,
+    /// Where its own sockets of service addresses are offered.
+    pub offer: Offer,
+    /// Cancelled when every worker has routes and accepts.
+    pub serves: CancellationToken,
+}
+
+/// The routes with which a gateway begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Beginning {
+    /// Those that it stored, if no live ones come within [`Deadlines::first_routes`].
+    #[default]
+    WithStored,
+    /// Live ones alone. Who takes over must be known to the control centre before it sends to
+    /// anybody: what its elder acknowledges then does not speak for it.
+    WithLive,
 }
 
 /// How long the gateway waits for others.
@@ -304,9 +333,11 @@ fn serve(
     if count == 0 {
         return Err(Error::NoSockets);
     }
-    let file = RoutesFile::in_state(&options.state).map_err(|source| Error::State {
-        state: options.state.clone(),
-        source,
+    let file = RoutesFile::in_state(&options.state, &options.consumer.name).map_err(|source| {
+        Error::State {
+            state: options.state.clone(),
+            source,
+        }
     })?;
     let counters = Arc::new(GatewayCounters::default());
     let log = open_log(&options.access_log, &counters)?;
@@ -335,12 +366,23 @@ fn serve(
         stop: stop_workers.clone(),
     };
     let (orders, threads) = crew.start(sockets, log.as_ref())?;
+    let Succession {
+        beginning,
+        elder,
+        offer,
+        serves,
+    } = options.succession;
     let coordinator = Coordinator {
         ledger,
-        addresses: Addresses::new(orders),
+        addresses: Addresses::new(orders, Heritage { elder, offer }),
         file,
         workers: count,
-        first_routes: options.deadlines.first_routes,
+        first_routes: match beginning {
+            Beginning::WithStored => Some(options.deadlines.first_routes),
+            Beginning::WithLive => None,
+        },
+        serves,
+        stop: stop.clone(),
     };
     let result = runtime.block_on(coordinator.run(Ports {
         routings: link.routings,

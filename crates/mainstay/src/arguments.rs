@@ -149,6 +149,13 @@ pub(crate) enum Command {
     },
     /// Break the running system on purpose under load, and report what clients saw.
     Prove(Prove),
+    /// Replace the gateway's process by one of the program that is installed now, without losing a
+    /// request: the new one takes over the sockets, the old one finishes what it began.
+    Upgrade {
+        /// What is replaced.
+        #[arg(value_enum, default_value_t = Upgradable::Gateway)]
+        what: Upgradable,
+    },
     /// Check a service file or a node file, and tell all its problems at once.
     Validate {
         /// The file.
@@ -225,9 +232,19 @@ pub(crate) struct Dev {
     /// Test seam: stop instances without waiting for anybody's acknowledgement.
     #[arg(long, hide = true)]
     pub(crate) unsafe_no_acknowledged_drain: bool,
+    /// Test seam: an upgrade of the gateway closes its sockets.
+    #[arg(long, hide = true)]
+    pub(crate) unsafe_no_hand_over: bool,
     /// Test seam: an agent that starts ignores the instances that run.
     #[arg(long, hide = true)]
     pub(crate) unsafe_no_adoption: bool,
+}
+
+/// What can be replaced while it serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Upgradable {
+    /// The entry of clients.
+    Gateway,
 }
 
 #[derive(Debug, Args)]
@@ -420,6 +437,15 @@ pub(crate) struct GatewayProcess {
     /// The name under which it follows the routes.
     #[arg(long)]
     pub(crate) consumer: String,
+    /// Where it offers its sockets to a successor.
+    #[arg(long)]
+    pub(crate) hand: PathBuf,
+    /// Where the gateway from which it takes over offers its own.
+    #[arg(long)]
+    pub(crate) elder: Option<PathBuf>,
+    /// It begins with no routes but those of the control centre.
+    #[arg(long)]
+    pub(crate) live_routes_only: bool,
 }
 
 fn parse_duration(text: &str) -> Result<Duration, mainstay_ids::duration::DurationError> {

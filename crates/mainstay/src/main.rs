@@ -25,7 +25,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
 
-use crate::arguments::{Arguments, Command};
+use crate::arguments::{Arguments, Command, Upgradable};
 use crate::outcome::Outcome;
 
 fn main() -> ExitCode {
@@ -108,6 +108,9 @@ async fn run_online(place: &arguments::Place, command: Command) -> anyhow::Resul
             all: _,
             waiting,
         } => command::down::run(place, services, waiting).await,
+        Command::Upgrade {
+            what: Upgradable::Gateway,
+        } => command::upgrade::run(place).await,
         Command::Secret(secret) => command::secret::run(place, secret).await,
         Command::Backup { file } => command::backup::run(place, file).await,
         Command::Restore { file } => command::restore::run(place, &file).await,

@@ -3,10 +3,12 @@
 //! Each gets its sockets by inheritance, writes its log to standard error (a file that the
 //! supervisor opened) and ends on SIGTERM or SIGINT.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, OnceLock};
 
@@ -14,8 +16,9 @@ use anyhow::Context;
 use mainstay_agent::{Adoption, ShimProgram};
 use mainstay_control::AcknowledgedDrain;
 use mainstay_gateway::settings::Settings as GatewaySettings;
-use mainstay_gateway::{AccessLogTo, Deadlines, Seams};
+use mainstay_gateway::{AccessLogTo, Beginning, Deadlines, Seams, Succession};
 use mainstay_ids::Incarnation;
+use mainstay_kernel::hand::Offer;
 use mainstay_server::EarlierStop;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
@@ -24,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::arguments::{AgentProcess, GatewayProcess, Internal, Place, ServerProcess};
 use crate::command::API_SOCKET;
 use crate::outcome::Outcome;
-use crate::supervisor::claim::{self, CLAIM};
+use crate::supervisor::claim::{self, CLAIM, Stage};
 use crate::supervisor::sockets::{API_TCP, API_UNIX, ENTRY};
 
 pub(crate) fn run(place: &Place, internal: Internal) -> anyhow::Result<Outcome> {
@@ -38,18 +41,34 @@ pub(crate) fn run(place: &Place, internal: Internal) -> anyhow::Result<Outcome> 
     let claim = sockets.named(CLAIM).pop();
     // Open to the end of this process: by it the next supervisor sees that we run.
     let claim = File::from(claim.context("the claim was not handed over")?);
-    if let Err(error) = claim::sign(&claim, incarnation(&internal)) {
-        tracing::warn!(%error, "cannot sign the claim; the next supervisor will not know us");
-    }
+    let claim = Arc::new(Signing {
+        claim,
+        incarnation: incarnation(&internal),
+    });
+    claim.sign(Stage::Runs);
     match internal {
         Internal::Server(server) => run_server(place, &server, sockets)?,
         Internal::Agent(agent) => run_agent(place, agent)?,
         Internal::Gateway(gateway) => {
             let signals = signals.context("a gateway receives signals")?;
-            run_gateway(place, &gateway, sockets, &signals)?;
+            run_gateway(place, &gateway, sockets, &signals, &claim)?;
         }
     }
     Ok(Outcome::Holds)
+}
+
+/// The claim of this process, open to its end.
+struct Signing {
+    claim: File,
+    incarnation: Incarnation,
+}
+
+impl Signing {
+    fn sign(&self, stage: Stage) {
+        if let Err(error) = claim::sign(&self.claim, self.incarnation, stage) {
+            tracing::warn!(%error, "cannot sign the claim; the supervisor will not know us");
+        }
+    }
 }
 
 fn incarnation(internal: &Internal) -> Incarnation {
@@ -156,7 +175,9 @@ fn run_gateway(
     gateway: &GatewayProcess,
     mut sockets: Inherited,
     signals: &Signals,
+    claim: &Arc<Signing>,
 ) -> anyhow::Result<()> {
+    let offer = offer(&sockets, &gateway.hand)?;
     let entry = sockets
         .named(ENTRY)
         .into_iter()
@@ -182,8 +203,20 @@ fn run_gateway(
         access_log: AccessLogTo::File(place.state.join("logs").join("access.log")),
         settings: follower,
         deadlines,
+        succession: Succession {
+            beginning: if gateway.live_routes_only {
+                Beginning::WithLive
+            } else {
+                Beginning::WithStored
+            },
+            elder: gateway.elder.clone(),
+            offer,
+            serves: signals.serves.clone(),
+        },
         seams: Seams::default(),
     };
+    let on_serving = Arc::clone(claim);
+    signals.when_serving(move || on_serving.sign(Stage::Serves))?;
     raise_descriptor_limit();
     mainstay_gateway::run(
         options,
@@ -198,6 +231,8 @@ fn run_gateway(
 struct Signals {
     /// SIGTERM and SIGINT.
     stop: CancellationToken,
+    /// The gateway's own word that it serves.
+    serves: CancellationToken,
     /// Read again at each SIGHUP, once they are there.
     settings: Arc<OnceLock<GatewaySettings>>,
 }
@@ -207,6 +242,7 @@ impl Signals {
     fn receive() -> anyhow::Result<Self> {
         let signals = Self {
             stop: CancellationToken::new(),
+            serves: CancellationToken::new(),
             settings: Arc::default(),
         };
         let (on_stop, settings) = (signals.stop.clone(), Arc::clone(&signals.settings));
@@ -238,6 +274,40 @@ impl Signals {
             .context("the thread that waits for signals ended")?;
         Ok(signals)
     }
+
+    /// Does it once, when the gateway serves.
+    fn when_serving(&self, act: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
+        let serves = self.serves.clone();
+        // Ends with the process, if the gateway never serves.
+        std::thread::Builder::new()
+            .name("serving".into())
+            .spawn(move || {
+                on_runtime(async |_| {
+                    serves.cancelled().await;
+                    act();
+                    Ok(())
+                })
+            })
+            .map(drop)
+            .context("cannot start the thread that tells that the gateway serves")
+    }
+}
+
+/// Offers the inherited sockets to a successor, and to a supervisor that adopts us.
+fn offer(sockets: &Inherited, hand: &Path) -> anyhow::Result<Offer> {
+    let offer = Offer::default();
+    let mut named: BTreeMap<&str, Vec<OwnedFd>> = BTreeMap::new();
+    for (name, socket) in &sockets.0 {
+        let copy = socket.try_clone().context("cannot copy a socket")?;
+        named.entry(name).or_default().push(copy);
+    }
+    for (name, copies) in named {
+        offer.put(name, copies);
+    }
+    if let Err(error) = offer.serve(hand) {
+        tracing::warn!(%error, "cannot offer the sockets; the next gateway makes its own");
+    }
+    Ok(offer)
 }
 
 /// As many descriptors as may be had: each client and each instance's connection needs one. Only

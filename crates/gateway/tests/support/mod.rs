@@ -204,6 +204,7 @@ impl Gateway {
             }))
             .1,
             deadlines: setting.deadlines,
+            succession: mainstay_gateway::Succession::default(),
             seams: setting.seams,
         };
         let stop_of = stop.clone();

@@ -3,6 +3,7 @@
 //!
 //! Back-off is [`mainstay_control::restart`]'s, the same as for instances.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::fd::AsFd;
@@ -18,16 +19,18 @@ use mainstay_ids::{Incarnation, Instant};
 
 use mainstay_kernel::{Ended, Identity, Pidfd, Place, Spawn, Watched};
 use rustix::process::Signal;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tokio::time::{sleep_until, timeout};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{sleep, sleep_until, timeout};
 
 use super::claim::{self, CLAIM, Holder};
 use super::kind::{GATEWAYS, KINDS, Kind};
 use super::last_words::last_words;
 use super::listening::Listening;
-use super::record::{Duty, ProcessRecord, Record};
+use super::record::{Duty, ProcessRecord, Record, Upgraded};
 use super::settings::Settings;
+use super::upgrade::{LOOK_EVERY, Wanted};
 use super::wish::Wish;
 use crate::command::API_SOCKET;
 use crate::outcome::{Failure, Outcome};
@@ -43,6 +46,15 @@ const SOON: Duration = Duration::from_secs(10);
 
 /// A log of our own processes beyond this size is set aside when its process starts anew.
 const LOG_LEN_MAX: u64 = 10 * 1024 * 1024;
+
+/// As what a process is started.
+#[derive(Debug, Clone)]
+pub(super) enum Entrance {
+    /// To be kept.
+    Kept,
+    /// To take over from one that offers its sockets there, and to say that it serves until then.
+    Coming { elder: PathBuf, until: Instant },
+}
 
 /// One process with what is known of it.
 #[derive(Debug)]
@@ -81,6 +93,12 @@ pub(super) enum State {
     Running { identity: Identity, since: Instant },
     /// It ended and is started again then.
     Waiting { until: Instant },
+    /// It is to take over from another of its kind, and has until then to say that it serves.
+    Coming {
+        identity: Identity,
+        since: Instant,
+        until: Instant,
+    },
     /// It finishes what it began, and is killed then. Nobody starts it again.
     Leaving { identity: Identity, until: Instant },
 }
@@ -89,7 +107,9 @@ impl State {
     /// The process, if there is one.
     pub(super) fn identity(&self) -> Option<&Identity> {
         match self {
-            Self::Running { identity, .. } | Self::Leaving { identity, .. } => Some(identity),
+            Self::Running { identity, .. }
+            | Self::Coming { identity, .. }
+            | Self::Leaving { identity, .. } => Some(identity),
             Self::Idle | Self::Waiting { .. } => None,
         }
     }
@@ -98,6 +118,7 @@ impl State {
         match self {
             Self::Idle => Duty::Idle,
             Self::Running { .. } | Self::Waiting { .. } => Duty::Kept,
+            Self::Coming { .. } => Duty::Coming,
             Self::Leaving { .. } => Duty::Leaving,
         }
     }
@@ -111,6 +132,17 @@ pub(crate) struct Family {
     /// One task per running process, which ends with it.
     ends: JoinSet<(Kind, Incarnation)>,
     clock: tokio::time::Instant,
+    /// SIGUSR1: somebody wants another gateway process.
+    asks_for_upgrade: tokio::signal::unix::Signal,
+    pub(super) upgrade_wanted: Wanted,
+    pub(super) upgrade: Upgraded,
+    /// The file of our own program, which may be replaced by a newer one: of that, a gateway that
+    /// takes over is started.
+    program: PathBuf,
+    /// One task per farewell that is said for somebody, at most one per gateway; they end when it
+    /// was heard, or with us.
+    pub(super) farewells: JoinSet<()>,
+    pub(super) saying: BTreeMap<Kind, AbortHandle>,
 }
 
 impl Family {
@@ -146,11 +178,23 @@ impl Family {
             members: Vec::new(),
             ends: JoinSet::new(),
             clock: tokio::time::Instant::now(),
+            asks_for_upgrade: signal(SignalKind::user_defined1())
+                .context("cannot await SIGUSR1")?,
+            upgrade_wanted: Wanted::No,
+            upgrade: record.map_or_else(Upgraded::default, |record| record.upgrade.clone()),
+            program: std::env::current_exe().context("cannot tell our own program")?,
+            farewells: JoinSet::new(),
+            saying: BTreeMap::new(),
         };
         for (kind, holder) in claims {
             family.take_in(kind, holder, record)?;
         }
         family.seat_gateway();
+        for index in 0..family.members.len() {
+            if matches!(family.members[index].state, State::Idle) {
+                family.bury(index);
+            }
+        }
         Ok(family)
     }
 
@@ -180,6 +224,11 @@ impl Family {
             origin: Origin::New,
         };
         let wanted = self.settings.has(kind.role());
+        // Started a moment before its supervisor was killed: it has not taken over.
+        let other = record.and_then(|record| record.process(kind.other_gateway().name()));
+        let came_late = GATEWAYS.contains(&kind)
+            && duty == Duty::Idle
+            && other.is_some_and(|other| other.duty == Duty::Kept);
         let Holder::Runs {
             identity, handle, ..
         } = holder
@@ -192,7 +241,7 @@ impl Family {
             return Ok(());
         };
         member.origin = Origin::Known;
-        member.state = if wanted && matches!(duty, Duty::Kept | Duty::Idle) {
+        member.state = if wanted && matches!(duty, Duty::Kept | Duty::Idle) && !came_late {
             State::Running { identity, since }
         } else {
             // It is told once more: whoever told it may have been killed before.
@@ -228,7 +277,7 @@ impl Family {
     }
 
     /// How long a process may take from SIGTERM to its end.
-    fn patience(&self, kind: Kind) -> Duration {
+    pub(super) fn patience(&self, kind: Kind) -> Duration {
         match kind {
             Kind::Gateway(_) => self.settings.gateway.drain + STOP_DEADLINE,
             Kind::Server | Kind::Agent => STOP_DEADLINE,
@@ -251,7 +300,7 @@ impl Family {
         // Before anything runs: who adopts it must know where it listens.
         self.save()?;
         for index in missing {
-            self.start(index)?;
+            self.enter(index, &Entrance::Kept)?;
         }
         self.save()
     }
@@ -261,16 +310,16 @@ impl Family {
     }
 
     /// Starts the next incarnation of a process.
-    fn start(&mut self, index: usize) -> anyhow::Result<()> {
+    pub(super) fn enter(&mut self, index: usize, entrance: &Entrance) -> anyhow::Result<()> {
         let kind = self.members[index].kind;
-        let incarnation = Incarnation(self.members[index].incarnation.0 + 1);
+        let incarnation = self.next_incarnation(kind);
         self.listen_for(kind)?;
         let log = self.open_log(kind)?;
         self.members[index].log_from = log.metadata().map_or(0, |log| log.len());
         let context = || format!("cannot start the {}", kind.name());
         let claim = claim::take(&self.settings.state, kind.name()).with_context(context)?;
         let child = self
-            .spawn(kind, incarnation, self.members[index].origin, &log)
+            .spawn(index, incarnation, entrance, &log)
             .pass(CLAIM, claim.as_fd())
             .start()
             .with_context(context)?;
@@ -280,7 +329,14 @@ impl Family {
         let since = self.now();
         self.members[index].incarnation = incarnation;
         self.members[index].origin = Origin::Known;
-        self.members[index].state = State::Running { identity, since };
+        self.members[index].state = match entrance {
+            Entrance::Kept => State::Running { identity, since },
+            Entrance::Coming { until, .. } => State::Coming {
+                identity,
+                since,
+                until: *until,
+            },
+        };
         self.await_end(kind, incarnation, child.into_handle())
     }
 
@@ -322,14 +378,27 @@ impl Family {
             .context("cannot write the gateway's settings, `gateway/settings.json`")
     }
 
+    /// Gateways count together, so that people see which one is newer.
+    fn next_incarnation(&self, kind: Kind) -> Incarnation {
+        let same = |member: &&Member| member.kind.word() == kind.word();
+        let numbers = self.members.iter().filter(same);
+        let highest = numbers.map(|member| member.incarnation.0).max();
+        Incarnation(highest.unwrap_or(0) + 1)
+    }
+
     fn spawn<'a>(
         &'a self,
-        kind: Kind,
+        index: usize,
         incarnation: Incarnation,
-        origin: Origin,
+        entrance: &Entrance,
         log: &'a File,
     ) -> Spawn<'a> {
-        let spawn = Spawn::own_program("mainstay")
+        let Member { kind, origin, .. } = self.members[index];
+        let spawn = match entrance {
+            Entrance::Kept => Spawn::own_program("mainstay"),
+            Entrance::Coming { .. } => Spawn::new(&self.program),
+        };
+        let spawn = spawn
             .arguments(["internal", kind.word(), "--state"])
             .argument(&self.settings.state)
             .argument("--incarnation")
@@ -359,7 +428,15 @@ impl Family {
                 self.listening.pass_to_server(spawn)
             }
             Kind::Gateway(_) => {
-                let spawn = spawn.arguments(["--consumer", kind.name()]);
+                let mut spawn = spawn
+                    .arguments(["--consumer", kind.name(), "--hand"])
+                    .argument(self.hand(kind));
+                if let Entrance::Coming { elder, .. } = entrance {
+                    spawn = spawn.argument("--elder").argument(elder);
+                    // Without a control centre there are no live ones.
+                    let live = self.settings.has(Role::Control);
+                    spawn = spawn.arguments(live.then_some("--live-routes-only").iter());
+                }
                 self.listening.pass_to_gateway(spawn)
             }
         }
@@ -390,7 +467,8 @@ impl Family {
             duty: member.state.duty(),
             identity: member.state.identity().cloned(),
         });
-        Record::new(self.settings.addresses, processes.collect()).save(&self.settings.state)
+        let (addresses, upgrade) = (self.settings.addresses, self.upgrade.clone());
+        Record::new(addresses, upgrade, processes.collect()).save(&self.settings.state)
     }
 
     /// Starts again whatever ends, and does what is asked for, until it is dropped.
@@ -406,20 +484,28 @@ impl Family {
                     self.ended(kind, incarnation)?;
                 }
                 Some(wish) = wishes.recv() => self.grant(wish),
+                Some(()) = self.asks_for_upgrade.recv() => self.want_upgrade(),
+                Some(_) = self.farewells.join_next() => {}
+                () = sleep(LOOK_EVERY), if self.coming().is_some() => {
+                    self.go_on_with_upgrades();
+                    if self.coming().is_some() {
+                        continue;
+                    }
+                }
                 () = sleep_until(self.clock + due.since_start()), if due < NEVER => {}
             }
             self.kill_overdue();
             self.start_due();
-            if let Err(error) = self.save() {
-                // The processes go on; only an adoption after our own death would miss this one.
-                output::warn(format_args!("warning: {error:#}"));
-            }
+            self.go_on_with_upgrades();
+            self.remember();
         }
     }
 
     fn next_deadline(&self) -> Instant {
         let due = self.members.iter().filter_map(|member| match member.state {
-            State::Waiting { until } | State::Leaving { until, .. } => Some(until),
+            State::Waiting { until }
+            | State::Coming { until, .. }
+            | State::Leaving { until, .. } => Some(until),
             State::Running { .. } | State::Idle => None,
         });
         due.min().unwrap_or(NEVER)
@@ -458,10 +544,17 @@ impl Family {
         }
         let (identity, since) = match &member.state {
             State::Running { identity, since } => (identity, since),
-            State::Leaving { identity, .. } => {
+            State::Coming { identity, .. } | State::Leaving { identity, .. } => {
                 mainstay_kernel::try_reap(identity.pid)
                     .with_context(|| format!("cannot reap the {}", kind.name()))?;
+                let came = matches!(member.state, State::Coming { .. });
+                let log_from = member.log_from;
                 member.state = State::Idle;
+                self.bury_kind(kind);
+                if came {
+                    self.upgrade_failed("the new gateway ended before it served".to_owned());
+                    show_last_words(&log, log_from);
+                }
                 return Ok(());
             }
             State::Idle | State::Waiting { .. } => return Ok(()),
@@ -495,6 +588,12 @@ impl Family {
         Ok(())
     }
 
+    fn bury_kind(&mut self, kind: Kind) {
+        if let Some(index) = self.members.iter().position(|member| member.kind == kind) {
+            self.bury(index);
+        }
+    }
+
     /// Starts what is due. What cannot be started is tried again later: a full disk or a port that
     /// is taken for a moment must not end the others.
     fn start_due(&mut self) {
@@ -506,7 +605,7 @@ impl Family {
             if until > now {
                 continue;
             }
-            if let Err(error) = self.start(index) {
+            if let Err(error) = self.enter(index, &Entrance::Kept) {
                 output::warn(format_args!("error: {error:#}"));
                 let retry = self.members[index].restart.ended(now);
                 self.members[index].state = State::Waiting { until: retry.until };
@@ -550,7 +649,7 @@ impl Family {
                         mainstay_kernel::try_reap(identity.pid).ok();
                     }
                     member.state = match member.state {
-                        State::Leaving { .. } | State::Idle => State::Idle,
+                        State::Coming { .. } | State::Leaving { .. } | State::Idle => State::Idle,
                         State::Running { .. } | State::Waiting { .. } => {
                             State::Waiting { until: NEVER }
                         }

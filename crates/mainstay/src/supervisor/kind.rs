@@ -50,12 +50,32 @@ impl Kind {
         }
     }
 
+    /// Where a gateway offers its sockets, in the state directory; the name is as short as that of
+    /// the API's, since the path of a unix socket is limited.
+    pub(crate) fn hand(self) -> Option<&'static str> {
+        match self {
+            Self::Gateway(Seat::First) => Some("gw1.sock"),
+            Self::Gateway(Seat::Second) => Some("gw2.sock"),
+            Self::Server | Self::Agent => None,
+        }
+    }
+
     /// The role of a node to which it belongs.
     pub(crate) fn role(self) -> Role {
         match self {
             Self::Server => Role::Control,
             Self::Agent => Role::Agent,
             Self::Gateway(_) => Role::Gateway,
+        }
+    }
+}
+
+impl Kind {
+    /// The other place of a gateway.
+    pub(crate) fn other_gateway(self) -> Self {
+        match self {
+            Self::Gateway(Seat::First) => GATEWAYS[1],
+            Self::Gateway(Seat::Second) | Self::Server | Self::Agent => GATEWAYS[0],
         }
     }
 }

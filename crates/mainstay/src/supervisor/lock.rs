@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use anyhow::Context;
+use mainstay_kernel::{Identity, Pidfd};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::outcome::{Failure, Outcome};
@@ -69,6 +70,29 @@ pub(crate) fn take(state: &Path) -> anyhow::Result<StateLock> {
         .and_then(|()| write!(file, "{}", std::process::id()))
         .with_context(|| format!("cannot write `{}`", path.display()))?;
     Ok(StateLock { _file: file })
+}
+
+/// The supervisor that runs on a directory; `None` if none does.
+pub(crate) fn holder(state: &Path) -> anyhow::Result<Option<Pidfd>> {
+    let path = state.join("lock");
+    let context = || format!("cannot look at `{}`", path.display());
+    let mut file = match File::open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.with_context(context)?,
+    };
+    let is_held = |file: &File| flock(file, FlockOperation::NonBlockingLockShared).is_err();
+    if !is_held(&file) {
+        return Ok(None);
+    }
+    let mut number = String::new();
+    file.read_to_string(&mut number).with_context(context)?;
+    let number: u32 = number.trim().parse().with_context(context)?;
+    let identity = Identity::of(number).with_context(context)?;
+    let handle = identity.map(|identity| identity.open()).transpose();
+    let handle = handle.with_context(context)?.flatten();
+    // Still held after the handle was opened: so it is the holder's, and not that of whoever got
+    // the number after its end.
+    Ok(handle.filter(|_| is_held(&file)))
 }
 
 fn cannot_create(state: &Path, error: &io::Error) -> Failure {

@@ -28,6 +28,7 @@ pub(crate) mod record;
 pub(crate) mod run;
 mod settings;
 pub(crate) mod sockets;
+mod upgrade;
 mod wish;
 
 use anyhow::Context as _;

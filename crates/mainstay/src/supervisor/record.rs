@@ -31,8 +31,20 @@ pub(crate) struct Record {
     /// Where the gateway shows its statistics.
     #[serde(default)]
     pub(crate) stats: Option<SocketAddr>,
+    /// How the last upgrade of the gateway went.
+    #[serde(default)]
+    pub(crate) upgrade: Upgraded,
     /// The processes.
     pub(crate) processes: Vec<ProcessRecord>,
+}
+
+/// How the last upgrade of the gateway went.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) struct Upgraded {
+    /// How many there were, so that who asked for one sees when it is over.
+    pub(crate) count: u64,
+    /// Why it failed; `None`: it did not.
+    pub(crate) failed: Option<String>,
 }
 
 /// One of our processes.
@@ -77,7 +89,11 @@ pub(crate) struct Addresses {
 }
 
 impl Record {
-    pub(crate) fn new(addresses: Addresses, processes: Vec<ProcessRecord>) -> Self {
+    pub(crate) fn new(
+        addresses: Addresses,
+        upgrade: Upgraded,
+        processes: Vec<ProcessRecord>,
+    ) -> Self {
         let Addresses { entry, api, stats } = addresses;
         Self {
             format: FORMAT,
@@ -85,6 +101,7 @@ impl Record {
             entry,
             api,
             stats,
+            upgrade,
             processes,
         }
     }

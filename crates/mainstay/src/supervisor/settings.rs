@@ -13,6 +13,7 @@ use mainstay_model::gateway::{AccessLog, GatewaySettings};
 use super::kind::all_roles;
 use super::record::Addresses;
 use super::sockets;
+use super::upgrade::HandOver;
 use crate::arguments::{Dev, Switch};
 
 /// How long the gateway of `dev` may finish requests at its end: who pressed Ctrl-C waits for it,
@@ -34,6 +35,8 @@ pub(crate) struct Settings {
     pub(crate) workers: usize,
     /// What the gateway reads from its file.
     pub(crate) gateway: GatewaySettings,
+    /// How its process is replaced.
+    pub(crate) hand_over: HandOver,
     pub(crate) server_flags: Vec<&'static str>,
     pub(crate) agent_flags: Vec<&'static str>,
 }
@@ -89,6 +92,11 @@ impl Settings {
                 drain: DEV_DRAIN,
                 ..GatewaySettings::default()
             },
+            hand_over: if dev.unsafe_no_hand_over {
+                HandOver::Off
+            } else {
+                HandOver::On
+            },
             server_flags: flag(
                 dev.unsafe_no_acknowledged_drain,
                 "--unsafe-no-acknowledged-drain",
@@ -114,6 +122,7 @@ impl Settings {
             api_group: group.transpose()?,
             workers: file.gateway.workers.map_or_else(cores, usize::from),
             gateway: file.gateway.settings.clone(),
+            hand_over: HandOver::On,
             server_flags: Vec::new(),
             agent_flags: Vec::new(),
         })

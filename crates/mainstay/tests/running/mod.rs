@@ -135,6 +135,11 @@ impl Running {
         let mut command = Command::new(MAINSTAY);
         command.args(["run", "--config"]).arg(file);
         command.envs(variables.iter().copied());
+        self.start(command);
+    }
+
+    /// Starts a supervisor.
+    pub(crate) fn start(&mut self, mut command: Command) {
         let next = Spawned::start(&self.dir, "node", &mut command);
         self.former.extend(self.dev.replace(next));
     }
@@ -280,7 +285,7 @@ impl Drop for Running {
             let ended = wait_briefly(&dev);
             drop(dev);
             if !ended {
-                for name in ["gateway", "agent", "server"] {
+                for name in ["gateway", "gateway-2", "agent", "server"] {
                     if let Some(pid) = self.own_process(name) {
                         kill(pid, Signal::KILL);
                     }
