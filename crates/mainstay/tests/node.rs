@@ -169,3 +169,45 @@ fn system_a_node_file_is_validated_and_described() {
     let schema = run(&["schema", "--node"]);
     assert!(text(&schema).contains("Mainstay node file"));
 }
+
+#[test]
+fn system_a_changed_address_is_in_force_without_a_restart_and_one_in_use_changes_nothing() {
+    let mut running = Running::prepare("node-moves");
+    let file = running.write_node("['gateway']", "");
+    running.node(&file, &[]);
+    let before = running.entry();
+    let answers = |entry: SocketAddr| {
+        wait_until(PATIENCE, "the gateway answers", || match status(entry) {
+            Ok(404) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+    };
+    answers(before);
+    let text = fs::read_to_string(&file).unwrap();
+    let at = |address: &str| {
+        let moved = text.replace("http = '127.0.0.1:0'", &format!("http = '{address}'"));
+        fs::write(&file, moved).unwrap();
+    };
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let in_use = taken.local_addr().unwrap();
+    at(&in_use.to_string());
+    running.wait_for_output(&format!("cannot listen on {in_use}"));
+    running.wait_for_output("choose another `http` in `[gateway]`");
+    running.wait_for_output("what ran before goes on as it was");
+    assert_eq!(status(before), Ok(404));
+
+    at("127.0.0.2:0");
+    running.wait_for_output("gateway-2#2 serves, the old one finishes what it began");
+    let now = running.entry();
+    assert_eq!(now.ip().to_string(), "127.0.0.2");
+    answers(now);
+    wait_until(
+        PATIENCE,
+        "nobody listens where it was",
+        || match TcpStream::connect(before) {
+            Err(_) => Ok(()),
+            Ok(_) => Err("somebody does".to_owned()),
+        },
+    );
+}

@@ -89,6 +89,10 @@ pub(crate) fn take(state: &Path, name: &str) -> anyhow::Result<File> {
 /// Finds out who holds the claim of a process.
 pub(crate) async fn holder(state: &Path, name: &str) -> anyhow::Result<Holder> {
     let path = path(state, name);
+    if !path.exists() {
+        let last = Incarnation(0);
+        return Ok(Holder::Nobody { last });
+    }
     let file = open(&path)?;
     let deadline = Instant::now() + SIGN_TIME;
     loop {

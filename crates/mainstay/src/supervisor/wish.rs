@@ -9,7 +9,7 @@ use super::family::{Family, Member, State};
 use super::kind::{GATEWAYS, Kind};
 use super::listening::Moved;
 use super::settings::Settings;
-use crate::output;
+use crate::{outcome, output};
 
 /// How many may wait: one of each kind, twice. The family takes them at once, so that it is full
 /// only while a process is being started; then whoever wishes waits.
@@ -28,7 +28,7 @@ impl Family {
         match wish {
             Wish::Node(file) => {
                 if let Err(error) = self.adapt(&file) {
-                    output::warn(format_args!("error: {error:#}"));
+                    outcome::report(&error);
                     output::warn("  what ran before goes on as it was");
                 }
             }
