@@ -9,17 +9,26 @@ use std::path::PathBuf;
 use mainstay_kernel::hand::{self, Offer};
 use tokio::sync::mpsc;
 
-use crate::sockets;
 use crate::table::Table;
 use crate::worker::Order;
+use crate::{Succession, sockets};
 
 /// From whom sockets are taken over, and to whom they are handed over.
-#[derive(Default)]
 pub(crate) struct Heritage {
     /// Where a gateway that is to hand over may offer them.
     pub(crate) elder: Option<PathBuf>,
     /// Where they are offered to a successor.
     pub(crate) offer: Offer,
+}
+
+impl Heritage {
+    /// What a gateway inherits and leaves.
+    pub(crate) fn of(succession: &Succession) -> Self {
+        Self {
+            elder: succession.elder.clone(),
+            offer: succession.offer.clone(),
+        }
+    }
 }
 
 /// Keeps the sockets of service addresses in step with the table.

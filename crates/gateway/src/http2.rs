@@ -2,6 +2,7 @@
 //! frames; each request is written as a head of HTTP/1.1 and goes through the same strict parser
 //! and the same path as any other.
 
+use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
@@ -29,6 +30,7 @@ use crate::inbound::{Inbound, Piece};
 use crate::limits::{
     H2_PING_AFTER, H2_PING_TIMEOUT, H2_RESETS_PENDING_MAX, H2_SEND_LEN_MAX, H2_WINDOW,
 };
+use crate::metrics::Denied;
 use crate::proxy;
 use crate::refusal::Reason;
 use crate::worker::Admitted;
@@ -124,7 +126,7 @@ async fn answer(
     let source = if body.is_end_stream() {
         Source::Empty
     } else {
-        Source::Http2(body)
+        Source::Http2(body, Rc::clone(&client))
     };
     let answer = proxy::answer(Rc::clone(&client), Box::new(request), source);
     let answer = client.interruptible(answer).await.ok_or(Cut)?;
@@ -157,11 +159,7 @@ fn reject(rejected: Rejected, stream: Stream) -> Response<AnswerBody> {
     for (name, value) in &rejected.fields {
         put(&mut headers, name.as_bytes(), value);
     }
-    let body = AnswerBody {
-        content: Shown::Text(rejected.text),
-        stream,
-        written: 0,
-    };
+    let body = AnswerBody::new(Shown::Text(rejected.text), stream);
     build(rejected.status, headers, body)
 }
 
@@ -174,7 +172,9 @@ fn respond(answer: Answer, stream: Stream) -> Response<AnswerBody> {
             }
         }
         AnswerHead::Instance(response) => {
-            pass_response(response, |name, value| put(&mut headers, name, value));
+            pass_response(response, &answer.visit, |name, value| {
+                put(&mut headers, name, value);
+            });
         }
     }
     if let Framing::Length(len) = answer.framing() {
@@ -185,11 +185,7 @@ fn respond(answer: Answer, stream: Stream) -> Response<AnswerBody> {
     }
     put(&mut headers, b"x-request-id", &answer.visit.id);
     let status = answer.status;
-    let body = AnswerBody {
-        content: Shown::Answer(Box::new(answer)),
-        stream,
-        written: 0,
-    };
+    let body = AnswerBody::new(Shown::Answer(Box::new(answer)), stream);
     build(status, headers, body)
 }
 
@@ -209,14 +205,30 @@ fn build(status: u16, headers: HeaderMap, body: AnswerBody) -> Response<AnswerBo
 
 /// An answer's body as hyper takes it.
 struct AnswerBody {
-    content: Shown,
+    content: Rc<RefCell<Shown>>,
     stream: Stream,
     written: u64,
 }
 
-enum Shown {
+/// What a stream sends. hyper does not look at it as long as the client makes no room, so the sweep
+/// takes it away from here.
+pub(crate) enum Shown {
     Text(Bytes),
     Answer(Box<Answer>),
+    /// The client was cut off.
+    Cut,
+}
+
+impl AnswerBody {
+    fn new(content: Shown, stream: Stream) -> Self {
+        let content = Rc::new(RefCell::new(content));
+        stream.client.let_cut(&content);
+        Self {
+            content,
+            stream,
+            written: 0,
+        }
+    }
 }
 
 impl Body for AnswerBody {
@@ -228,13 +240,12 @@ impl Body for AnswerBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let this = &mut *self;
-        let client = Rc::clone(&this.stream.client);
-        if client.poll_cut(cx).is_ready() {
-            return Poll::Ready(Some(Err(Cut)));
-        }
+        let client = &this.stream.client;
         // hyper asks for more only when the client has made room.
         client.note_download();
-        let answer = match &mut this.content {
+        let mut content = this.content.borrow_mut();
+        let answer = match &mut *content {
+            Shown::Cut => return Poll::Ready(Some(Err(Cut))),
             Shown::Text(text) if text.is_empty() => return Poll::Ready(None),
             Shown::Text(text) => {
                 return Poll::Ready(Some(Ok(Frame::data(std::mem::take(text)))));
@@ -262,14 +273,16 @@ impl Body for AnswerBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.content {
+        match &*self.content.borrow() {
             Shown::Text(text) => text.is_empty(),
             Shown::Answer(answer) => answer.is_over(),
+            Shown::Cut => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.content {
+        match &*self.content.borrow() {
+            Shown::Cut => SizeHint::default(),
             Shown::Text(text) => SizeHint::with_exact(text.len() as u64),
             Shown::Answer(answer) => match answer.framing() {
                 Framing::None => SizeHint::with_exact(0),
@@ -292,7 +305,7 @@ impl Watched {
     fn look(&mut self, bytes: &[u8]) -> io::Result<()> {
         let now = self.client.worker.clock.now();
         self.frames.look(now, bytes).map_err(|flood| {
-            self.client.worker.counters.floods.add(1);
+            self.client.frontend.denied.count(Denied::H2Flood);
             tracing::warn!(client = ?self.client.peer_text, %flood, "a connection of HTTP/2 is cut off");
             io::Error::other(flood)
         })

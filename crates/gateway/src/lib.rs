@@ -59,18 +59,32 @@ mod endpoint;
 mod errand;
 mod exchange;
 mod flood;
+mod forwarded;
 mod headers;
 mod http2;
 mod inbound;
 mod ledger;
 mod limits;
 mod link;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the new request path calls what records")
+)]
+mod matching;
 mod metrics;
+mod policy;
 mod proxy;
 mod refusal;
 mod request_id;
+mod rewrite;
+mod roster;
 pub mod settings;
 mod sockets;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "`[listen]` fills rows of its own")
+)]
+mod stats;
 mod table;
 mod tunnel;
 mod upstream;
@@ -96,6 +110,8 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+pub use crate::stats::{OpenToAll, Stats, StatsAuth, StatsError};
+
 use crate::access_log::{AccessLog, LogBuffer, LogSwitch};
 use crate::addresses::{Addresses, Heritage};
 use crate::admission::Admission;
@@ -105,6 +121,7 @@ use crate::coordinator::{Coordinator, Ports};
 use crate::ledger::Ledger;
 use crate::limits::{ACKS, APPLIED_PER_WORKER, ORDERS, ROUTINGS};
 use crate::metrics::GatewayCounters;
+use crate::stats::{Display, Shown};
 use crate::table::Table;
 use crate::worker::{Applied, Order, Setup, WorkerError, WorkerIndex};
 
@@ -214,6 +231,8 @@ pub enum RetryRoutes {
 pub struct Sockets {
     /// One SO_REUSEPORT socket of the entry for each worker; their number is that of the workers.
     pub entry: Vec<TcpListener>,
+    /// Where statistics are shown, if they are.
+    pub stats: Option<Stats>,
 }
 
 /// The way to the control centre, as channels: what [`run`] makes of the API socket, and what a
@@ -253,6 +272,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// Statistics cannot be shown.
+    #[error(transparent)]
+    Stats(#[from] StatsError),
     /// A worker's thread cannot be started.
     #[error("cannot start a worker's thread")]
     Thread(#[source] io::Error),
@@ -333,13 +355,8 @@ fn serve(
     if count == 0 {
         return Err(Error::NoSockets);
     }
-    let file = RoutesFile::in_state(&options.state, &options.consumer.name).map_err(|source| {
-        Error::State {
-            state: options.state.clone(),
-            source,
-        }
-    })?;
-    let counters = Arc::new(GatewayCounters::default());
+    let file = routes_file(&options)?;
+    let counters = Arc::new(GatewayCounters::new(count));
     let log = open_log(&options.access_log, &counters)?;
     // Ends with the runtime, or when nobody can change the settings any more.
     runtime.spawn(follow_settings(
@@ -350,11 +367,22 @@ fn serve(
     let mut ledger = Ledger::new(options.consumer, count, Arc::clone(&drained));
     let (tables, table) = watch::channel(Arc::clone(ledger.newest()));
     ledger.start_with(stored(&file));
+    let (rosters, roster) = watch::channel(Arc::new(ledger.roster()));
     let (applied_to, applied) = mpsc::channel(APPLIED_PER_WORKER * count);
     let (ended_to, ended) = mpsc::channel(count);
     let stop_workers = stop.child_token();
+    let clock = Clock::start();
+    let shown = Shown {
+        counters: Arc::clone(&counters),
+        entry: sockets.entry[0].local_addr().ok(),
+        connections_max: options.settings.borrow().limits.connections.into(),
+        rosters: roster,
+        clock,
+    };
+    let display = sockets.stats.map(|stats| Display::open(stats, shown, stop));
+    let display = display.transpose()?;
     let crew = Crew {
-        clock: Clock::start(),
+        clock,
         tables: table,
         applied: applied_to,
         ended: ended_to,
@@ -365,35 +393,47 @@ fn serve(
         deadlines: options.deadlines,
         stop: stop_workers.clone(),
     };
-    let (orders, threads) = crew.start(sockets, log.as_ref())?;
-    let Succession {
-        beginning,
-        elder,
-        offer,
-        serves,
-    } = options.succession;
+    let (orders, threads) = crew.start(sockets.entry, log.as_ref())?;
+    let succession = options.succession;
     let coordinator = Coordinator {
         ledger,
-        addresses: Addresses::new(orders, Heritage { elder, offer }),
+        addresses: Addresses::new(orders, Heritage::of(&succession)),
         file,
+        counters: Arc::clone(&counters),
         workers: count,
-        first_routes: match beginning {
+        first_routes: match succession.beginning {
             Beginning::WithStored => Some(options.deadlines.first_routes),
             Beginning::WithLive => None,
         },
-        serves,
+        serves: succession.serves,
         stop: stop.clone(),
     };
     let result = runtime.block_on(coordinator.run(Ports {
         routings: link.routings,
         acks: link.acks,
         tables,
+        rosters,
         applied,
         drained,
         ended,
     }));
     // If one worker failed, the others end with it: the supervisor starts all anew.
     stop_workers.cancel();
+    wind_up(threads, log, display);
+    counters.tell();
+    result.map_err(|error| Error::Worker(chain(&error)))
+}
+
+fn routes_file(options: &Options) -> Result<RoutesFile, Error> {
+    let file = RoutesFile::in_state(&options.state, &options.consumer.name);
+    file.map_err(|source| Error::State {
+        state: options.state.clone(),
+        source,
+    })
+}
+
+/// Waits for the ends of all threads.
+fn wind_up(threads: Vec<JoinHandle<()>>, log: Option<AccessLog>, display: Option<Display>) {
     for thread in threads {
         // A panic was caught in the thread, and told through `ended`.
         thread.join().ok();
@@ -401,8 +441,9 @@ fn serve(
     if let Some(log) = log {
         log.finish();
     }
-    counters.tell();
-    result.map_err(|error| Error::Worker(chain(&error)))
+    if let Some(display) = display {
+        display.close();
+    }
 }
 
 /// Puts changed settings in force.
@@ -460,10 +501,10 @@ type Started = (Vec<mpsc::Sender<Order>>, Vec<JoinHandle<()>>);
 impl Crew {
     /// Starts a worker for each socket. If one cannot be started, the others end when they see that
     /// nobody gives them tables.
-    fn start(self, sockets: Sockets, log: Option<&AccessLog>) -> Result<Started, Error> {
+    fn start(self, sockets: Vec<TcpListener>, log: Option<&AccessLog>) -> Result<Started, Error> {
         let mut orders = Vec::new();
         let mut threads = Vec::new();
-        for (index, entry) in sockets.entry.into_iter().enumerate() {
+        for (index, entry) in sockets.into_iter().enumerate() {
             let (orders_to, orders_of) = mpsc::channel(ORDERS);
             let sink = log.map(|log| log.sink(Arc::clone(&self.counters)));
             let setup = Setup {
@@ -495,6 +536,7 @@ fn start_thread(
 ) -> Result<JoinHandle<()>, Error> {
     let name = format!("gateway-{}", setup.index.0);
     let run = move || {
+        metrics::this_thread_is(setup.index);
         let run = std::panic::AssertUnwindSafe(|| worker::run(setup));
         let result = std::panic::catch_unwind(run).unwrap_or(Err(WorkerError::Panicked));
         // Nobody listens if the coordinator has ended, and then nobody needs to know.

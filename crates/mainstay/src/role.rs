@@ -16,7 +16,7 @@ use anyhow::Context;
 use mainstay_agent::{Adoption, ShimProgram};
 use mainstay_control::AcknowledgedDrain;
 use mainstay_gateway::settings::Settings as GatewaySettings;
-use mainstay_gateway::{AccessLogTo, Beginning, Deadlines, Seams, Succession};
+use mainstay_gateway::{AccessLogTo, Beginning, Deadlines, Seams, Stats, StatsAuth, Succession};
 use mainstay_ids::Incarnation;
 use mainstay_kernel::hand::Offer;
 use mainstay_server::EarlierStop;
@@ -28,7 +28,7 @@ use crate::arguments::{AgentProcess, GatewayProcess, Internal, Place, ServerProc
 use crate::command::API_SOCKET;
 use crate::outcome::Outcome;
 use crate::supervisor::claim::{self, CLAIM, Stage};
-use crate::supervisor::sockets::{API_TCP, API_UNIX, ENTRY};
+use crate::supervisor::sockets::{API_TCP, API_UNIX, ENTRY, STATS};
 
 pub(crate) fn run(place: &Place, internal: Internal) -> anyhow::Result<Outcome> {
     start_log();
@@ -124,6 +124,7 @@ fn run_server(place: &Place, server: &ServerProcess, mut sockets: Inherited) -> 
         node: server.start.node.clone(),
         incarnation: Incarnation(server.start.incarnation),
         entry: server.entry.into_iter().collect(),
+        stats: server.stats,
         earlier_stop: if server.earlier_stop_is_over {
             EarlierStop::IsOver
         } else {
@@ -193,6 +194,14 @@ fn run_gateway(
         drain: follower.borrow().drain,
         ..Deadlines::default()
     };
+    let auth = follower.borrow().stats_auth.clone();
+    let stats = sockets.named(STATS).pop().map(|listener| Stats {
+        listener: TcpListener::from(listener),
+        auth: auth.map(|auth| StatsAuth {
+            user: auth.user,
+            password: auth.password,
+        }),
+    });
     let options = mainstay_gateway::Options {
         state: place.state.clone(),
         api: place.state.join(API_SOCKET),
@@ -220,7 +229,7 @@ fn run_gateway(
     raise_descriptor_limit();
     mainstay_gateway::run(
         options,
-        mainstay_gateway::Sockets { entry },
+        mainstay_gateway::Sockets { entry, stats },
         signals.stop.clone(),
     )
     .context("the gateway failed")

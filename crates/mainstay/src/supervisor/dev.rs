@@ -113,6 +113,9 @@ impl Shown {
         for entry in &status.entry {
             front.say(format_args!("entry  http://{entry}"));
         }
+        if let Some(stats) = status.stats {
+            front.say(format_args!("stats  http://{stats}/stats"));
+        }
         let told = self.tell_when_ready();
         tokio::select! {
             ended = front.print_events(&mut position) => ended,

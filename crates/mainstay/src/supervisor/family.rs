@@ -30,6 +30,7 @@ use super::last_words::last_words;
 use super::listening::Listening;
 use super::record::{Duty, ProcessRecord, Record, Upgraded};
 use super::settings::Settings;
+use super::sockets::IfTaken;
 use super::upgrade::{LOOK_EVERY, Wanted};
 use super::wish::Wish;
 use crate::command::API_SOCKET;
@@ -171,6 +172,7 @@ impl Family {
                 "adopting {adopted} processes of an earlier start"
             ));
             settings.addresses = record.addresses();
+            settings.stats_if_taken = IfTaken::Refuse;
         }
         let mut family = Self {
             settings,
@@ -361,8 +363,8 @@ impl Family {
         match kind {
             Kind::Gateway(_) => self.listening.for_gateway(&mut self.settings),
             Kind::Server => {
-                // Bound here as well, since the server is told the entry's address.
-                if self.settings.has(Role::Gateway) && self.settings.addresses.entry.port() == 0 {
+                // Bound here as well, since the server is told these addresses.
+                if self.settings.has(Role::Gateway) && self.settings.has_open_addresses() {
                     self.listening.for_gateway(&mut self.settings)?;
                 }
                 self.listening.for_server(&mut self.settings)
@@ -421,6 +423,9 @@ impl Family {
                 if self.settings.has(Role::Gateway) {
                     let entry = self.settings.addresses.entry.to_string();
                     spawn = spawn.argument("--entry").argument(entry);
+                    if let Some(stats) = self.settings.addresses.stats {
+                        spawn = spawn.argument("--stats").argument(stats.to_string());
+                    }
                 }
                 if let Some(group) = self.settings.api_group {
                     spawn = spawn.argument("--api-group").argument(group.to_string());

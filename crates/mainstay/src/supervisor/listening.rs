@@ -12,7 +12,7 @@ use socket2::Socket;
 
 use super::record::Addresses;
 use super::settings::{Settings, is_met};
-use super::sockets::{self, API_TCP, API_UNIX, ENTRY, STATS};
+use super::sockets::{self, API_TCP, API_UNIX, ENTRY, IfTaken, STATS};
 use crate::command::API_SOCKET;
 
 /// The sockets.
@@ -52,9 +52,17 @@ impl Listening {
         if let Some(address) = settings.addresses.stats
             && self.bound(STATS).is_none()
         {
-            // One: a page that people look at needs no spreading.
-            let bound = self.bind(STATS, address, 1, settings.options.stats)?;
-            settings.addresses.stats = Some(bound);
+            let (if_taken, option) = (settings.stats_if_taken, settings.options.stats);
+            let socket = sockets::bind_stats(address, if_taken, option)?;
+            let address = sockets::local_address(&socket)?;
+            self.gateway.push(Bound {
+                name: STATS.to_owned(),
+                address,
+                sockets: vec![socket],
+            });
+            settings.addresses.stats = Some(address);
+            // Its successors listen there, too.
+            settings.stats_if_taken = IfTaken::Refuse;
         }
         Ok(())
     }

@@ -28,7 +28,7 @@ pub(crate) struct Record {
     pub(crate) entry: SocketAddr,
     /// Where the API listens beside its unix socket.
     pub(crate) api: SocketAddr,
-    /// Where the gateway shows its statistics.
+    /// Where statistics are shown, if they are. An earlier version did not show any.
     #[serde(default)]
     pub(crate) stats: Option<SocketAddr>,
     /// How the last upgrade of the gateway went.

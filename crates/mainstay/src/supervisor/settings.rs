@@ -12,9 +12,10 @@ use mainstay_model::gateway::{AccessLog, GatewaySettings};
 
 use super::kind::all_roles;
 use super::record::Addresses;
-use super::sockets;
+use super::sockets::{self, IfTaken, STATS_USUAL};
 use super::upgrade::HandOver;
-use crate::arguments::{Dev, Switch};
+use crate::arguments::{Dev, StatsPlace, Switch};
+use crate::outcome::{Failure, Outcome};
 
 /// How long the gateway of `dev` may finish requests at its end: who pressed Ctrl-C waits for it,
 /// and its instances were drained before.
@@ -28,6 +29,8 @@ pub(crate) struct Settings {
     /// Which of them run.
     pub(crate) roles: BTreeSet<Role>,
     pub(crate) addresses: Addresses,
+    /// What becomes of the address of the statistics if another program has it.
+    pub(crate) stats_if_taken: IfTaken,
     /// How messages call the keys of the addresses.
     pub(crate) options: OptionNames,
     /// Who may open the unix socket, beside its owner.
@@ -69,6 +72,17 @@ const OF_NODE_FILE: OptionNames = OptionNames {
 impl Settings {
     /// Everything on one machine, by the options of `dev`.
     pub(crate) fn of_dev(state: &Path, dev: &Dev) -> anyhow::Result<Self> {
+        let (stats, stats_if_taken) = match dev.stats {
+            None => (Some(STATS_USUAL), IfTaken::AnyPort),
+            Some(StatsPlace::At(address)) => (Some(address), IfTaken::Refuse),
+            Some(StatsPlace::Off) => (None, IfTaken::Refuse),
+        };
+        if let Some(address) = stats.filter(|address| !address.ip().is_loopback()) {
+            let message = format!("statistics are shown on loopback only, not on {address}");
+            let failure = Failure::new(Outcome::WrongInput, message);
+            let remedy = "choose a --stats of 127.0.0.1, or a node file with `stats_auth`";
+            return Err(failure.remedy(remedy).into());
+        }
         let flag = |set: bool, name| set.then_some(name).into_iter().collect();
         let group = dev.api_group.as_deref();
         let group = group.map(|name| sockets::group(name, OF_DEV.api_group));
@@ -79,8 +93,9 @@ impl Settings {
             addresses: Addresses {
                 entry: dev.entry,
                 api: dev.api,
-                stats: None,
+                stats,
             },
+            stats_if_taken,
             options: OF_DEV,
             api_group: group.transpose()?,
             workers: dev.workers.map_or_else(cores, usize::from),
@@ -118,6 +133,7 @@ impl Settings {
                 api: file.api.address,
                 stats: file.gateway.stats,
             },
+            stats_if_taken: IfTaken::Refuse,
             options: OF_NODE_FILE,
             api_group: group.transpose()?,
             workers: file.gateway.workers.map_or_else(cores, usize::from),
@@ -142,6 +158,13 @@ impl Settings {
         ];
         let changed = keys.into_iter().filter(|(changed, _)| *changed);
         changed.map(|(_, key)| key).collect()
+    }
+
+    /// Whether an address of the gateway is known only when it is listened on.
+    pub(crate) fn has_open_addresses(&self) -> bool {
+        let Addresses { entry, stats, .. } = self.addresses;
+        let is_open = |address: SocketAddr| address.port() == 0;
+        is_open(entry) || stats.is_some_and(is_open) || self.stats_if_taken == IfTaken::AnyPort
     }
 
     /// Whether a process of this role runs.

@@ -2,7 +2,7 @@
 //! process can be replaced while connections wait in the queue.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
@@ -13,15 +13,20 @@ use mainstay_kernel::Account;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::outcome::{Failure, Outcome};
+use crate::output;
 
 /// The name under which the gateway's sockets are handed over.
 pub(crate) const ENTRY: &str = "entry";
-/// The name under which the socket of the gateway's statistics is handed over.
-pub(crate) const STATS: &str = "stats";
 /// The name under which the API's unix socket is handed over.
 pub(crate) const API_UNIX: &str = "api";
 /// The name under which the API's loopback port is handed over.
 pub(crate) const API_TCP: &str = "api-tcp";
+
+/// The name under which the socket for statistics is handed over.
+pub(crate) const STATS: &str = "stats";
+
+/// Where statistics are shown if nobody says otherwise: as HAProxy's often are.
+pub(crate) const STATS_USUAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8888);
 
 /// How many connections may wait to be accepted. The kernel cuts it to `net.core.somaxconn`, which
 /// is 4096 by default; a shorter queue would refuse clients while a gateway is replaced.
@@ -62,6 +67,36 @@ pub(crate) fn bind_api_tcp(address: SocketAddr, option: &str) -> anyhow::Result<
     tcp_socket(address)
         .and_then(|socket| listen(socket, address))
         .map_err(|error| explain(address, option, &error).into())
+}
+
+/// What becomes of an address that another program has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IfTaken {
+    /// It is told, and nothing starts.
+    Refuse,
+    /// Nobody asked for that address: a free port is taken, and told.
+    AnyPort,
+}
+
+/// Listens for those who look at statistics, with one socket: people need no spreading.
+pub(crate) fn bind_stats(
+    address: SocketAddr,
+    if_taken: IfTaken,
+    option: &str,
+) -> anyhow::Result<Socket> {
+    let one = |address| -> anyhow::Result<Socket> {
+        let mut sockets = bind_shared(address, 1, option)?;
+        sockets.pop().context("one was asked for")
+    };
+    if if_taken == IfTaken::Refuse || refuse_if_taken(address, option).is_ok() {
+        return one(address);
+    }
+    let socket = one(SocketAddr::new(address.ip(), 0))?;
+    let found = local_address(&socket)?;
+    output::warn(format_args!(
+        "another program listens on {address}; statistics are at {found} instead"
+    ));
+    Ok(socket)
 }
 
 /// The number of the group that `option` names.
@@ -190,6 +225,20 @@ mod tests {
         );
         drop(first);
         assert!(bind_shared(address, 1, "--entry").is_ok());
+        Ok(())
+    }
+
+    #[test]
+    fn statistics_go_elsewhere_only_if_nobody_said_where_they_must_be() -> anyhow::Result<()> {
+        // Held by us, or by whoever else holds it: it is taken.
+        let _held = std::net::TcpListener::bind(STATS_USUAL);
+        let bind = |if_taken| bind_stats(STATS_USUAL, if_taken, "--stats");
+        let elsewhere = local_address(&bind(IfTaken::AnyPort)?)?;
+        assert!(elsewhere.ip().is_loopback() && elsewhere != STATS_USUAL);
+        let refused = bind(IfTaken::Refuse).expect_err("the port is taken");
+        let failure = refused.downcast_ref::<Failure>().expect("it is explained");
+        let remedy = failure.remedy.as_deref().unwrap_or_default();
+        assert!(remedy.contains("another --stats"), "{remedy}");
         Ok(())
     }
 }

@@ -44,6 +44,10 @@ impl Family {
                 "{key} changed, which is in force after the next start of `mainstay run`"
             ));
         }
+        if wanted.gateway.stats_auth != self.settings.gateway.stats_auth {
+            // Read at a gateway's start alone.
+            self.want_upgrade();
+        }
         if wanted.gateway != self.settings.gateway {
             let before = std::mem::replace(&mut self.settings.gateway, wanted.gateway);
             if let Err(error) = self.save_settings() {
