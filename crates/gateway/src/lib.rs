@@ -75,6 +75,7 @@ mod request_id;
 mod rewrite;
 mod roster;
 mod seams;
+pub mod settings;
 mod sockets;
 #[cfg_attr(
     not(test),
@@ -88,6 +89,8 @@ mod view;
 mod wire;
 mod worker;
 
+pub use cache::forget_routes;
+
 use std::io;
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -97,7 +100,8 @@ use std::time::Duration;
 
 use mainstay_api::client::Client;
 use mainstay_ids::ConsumerId;
-use mainstay_model::gateway::GatewayLimits;
+use mainstay_kernel::hand::Offer;
+use mainstay_model::gateway::GatewaySettings;
 use mainstay_model::{Ack, Routing};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
@@ -105,8 +109,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::stats::{OpenToAll, Stats, StatsAuth, StatsError};
 
-use crate::access_log::{AccessLog, LogBuffer};
-use crate::addresses::Addresses;
+use crate::access_log::{AccessLog, LogBuffer, LogSwitch};
+use crate::addresses::{Addresses, Heritage};
 use crate::admission::Admission;
 use crate::cache::{Left, RoutesFile};
 use crate::clock::Clock;
@@ -128,14 +132,40 @@ pub struct Options {
     pub api: PathBuf,
     /// As whom it acknowledges.
     pub consumer: ConsumerId,
-    /// Where the access log goes.
+    /// Where the access log goes, while the settings want one.
     pub access_log: AccessLogTo,
-    /// What clients and instances are allowed.
-    pub limits: GatewayLimits,
+    /// What may change while it runs.
+    pub settings: watch::Receiver<Arc<GatewaySettings>>,
     /// How long what is waited for at the begin and the end may take.
     pub deadlines: Deadlines,
+    /// How it takes over from another gateway, and hands over to one.
+    pub succession: Succession,
     /// For tests.
     pub seams: Seams,
+}
+
+/// How a gateway takes over from another that still runs, and hands over to its own successor.
+#[derive(Debug, Clone, Default)]
+pub struct Succession {
+    /// What it begins with.
+    pub beginning: Beginning,
+    /// Where the sockets of the service addresses are asked for, before new ones are made.
+    pub elder: Option<PathBuf>,
+    /// Where its own sockets of service addresses are offered.
+    pub offer: Offer,
+    /// Cancelled when every worker has routes and accepts.
+    pub serves: CancellationToken,
+}
+
+/// The routes with which a gateway begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Beginning {
+    /// Those that it stored, if no live ones come within [`Deadlines::first_routes`].
+    #[default]
+    WithStored,
+    /// Live ones alone. Who takes over must be known to the control centre before it sends to
+    /// anybody: what its elder acknowledges then does not speak for it.
+    WithLive,
 }
 
 /// How long the gateway waits for others.
@@ -335,9 +365,14 @@ fn serve(
     if count == 0 {
         return Err(Error::NoSockets);
     }
-    let file = open_routes(&options)?;
+    let file = routes_file(&options)?;
     let counters = Arc::new(GatewayCounters::new(count));
     let log = open_log(&options.access_log, &counters)?;
+    // Ends with the runtime, or when nobody can change the settings any more.
+    runtime.spawn(follow_settings(
+        options.settings.clone(),
+        log.as_ref().map(AccessLog::switch),
+    ));
     let drained = Arc::new(Notify::new());
     let mut ledger = Ledger::new(options.consumer, count, Arc::clone(&drained));
     let (tables, table) = watch::channel(Arc::clone(ledger.newest()));
@@ -350,11 +385,12 @@ fn serve(
     let shown = Shown {
         counters: Arc::clone(&counters),
         entry: sockets.entry[0].local_addr().ok(),
-        connections_max: options.limits.connections.into(),
+        connections_max: options.settings.borrow().limits.connections.into(),
         rosters: roster,
         clock,
     };
-    let display = open_display(sockets.stats, shown)?;
+    let display = sockets.stats.map(|stats| Display::open(stats, shown, stop));
+    let display = display.transpose()?;
     let crew = Crew {
         clock,
         tables: table,
@@ -363,18 +399,24 @@ fn serve(
         counters: Arc::clone(&counters),
         admission: Arc::default(),
         seams: options.seams,
-        limits: options.limits,
+        settings: options.settings,
         deadlines: options.deadlines,
         stop: stop_workers.clone(),
     };
     let (orders, threads) = crew.start(sockets.entry, log.as_ref())?;
+    let succession = options.succession;
     let coordinator = Coordinator {
         ledger,
-        addresses: Addresses::new(orders),
+        addresses: Addresses::new(orders, Heritage::of(&succession)),
         file,
         counters: Arc::clone(&counters),
         workers: count,
-        first_routes: options.deadlines.first_routes,
+        first_routes: match succession.beginning {
+            Beginning::WithStored => Some(options.deadlines.first_routes),
+            Beginning::WithLive => None,
+        },
+        serves: succession.serves,
+        stop: stop.clone(),
     };
     let result = runtime.block_on(coordinator.run(Ports {
         routings: link.routings,
@@ -387,26 +429,25 @@ fn serve(
     }));
     // If one worker failed, the others end with it: the supervisor starts all anew.
     stop_workers.cancel();
-    join(threads);
-    close(log, display);
+    wind_up(threads, log, display);
     counters.tell();
     result.map_err(|error| Error::Worker(chain(&error)))
 }
 
-fn open_display(stats: Option<Stats>, shown: Shown) -> Result<Option<Display>, Error> {
-    let display = stats.map(|stats| Display::open(stats, shown));
-    Ok(display.transpose()?)
+fn routes_file(options: &Options) -> Result<RoutesFile, Error> {
+    let file = RoutesFile::in_state(&options.state, &options.consumer.name);
+    file.map_err(|source| Error::State {
+        state: options.state.clone(),
+        source,
+    })
 }
 
-fn join(threads: Vec<JoinHandle<()>>) {
+/// Waits for the ends of all threads.
+fn wind_up(threads: Vec<JoinHandle<()>>, log: Option<AccessLog>, display: Option<Display>) {
     for thread in threads {
         // A panic was caught in the thread, and told through `ended`.
         thread.join().ok();
     }
-}
-
-/// Ends what outlived the workers.
-fn close(log: Option<AccessLog>, display: Option<Display>) {
     if let Some(log) = log {
         log.finish();
     }
@@ -415,11 +456,20 @@ fn close(log: Option<AccessLog>, display: Option<Display>) {
     }
 }
 
-fn open_routes(options: &Options) -> Result<RoutesFile, Error> {
-    RoutesFile::in_state(&options.state).map_err(|source| Error::State {
-        state: options.state.clone(),
-        source,
-    })
+/// Puts changed settings in force.
+async fn follow_settings(
+    mut settings: watch::Receiver<Arc<GatewaySettings>>,
+    log: Option<Arc<LogSwitch>>,
+) {
+    loop {
+        let wanted = settings.borrow_and_update().access_log;
+        if let Some(log) = &log {
+            log.set(wanted);
+        }
+        if settings.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 fn stored(file: &RoutesFile) -> Option<Routing> {
@@ -450,7 +500,7 @@ struct Crew {
     counters: Arc<GatewayCounters>,
     admission: Arc<Admission>,
     seams: Seams,
-    limits: GatewayLimits,
+    settings: watch::Receiver<Arc<GatewaySettings>>,
     deadlines: Deadlines,
     stop: CancellationToken,
 }
@@ -478,7 +528,7 @@ impl Crew {
                 log: sink.map(|sink| LogBuffer::new(sink, self.clock.now())),
                 admission: Arc::clone(&self.admission),
                 seams: self.seams,
-                limits: self.limits,
+                settings: self.settings.clone(),
                 drain: self.deadlines.drain,
                 stop: self.stop.clone(),
             };
