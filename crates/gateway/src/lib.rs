@@ -61,6 +61,7 @@ mod limits;
 mod link;
 mod metrics;
 mod proxy;
+pub mod proxy_protocol;
 mod refusal;
 mod request_id;
 mod sockets;

@@ -58,7 +58,9 @@ pub const CHECK_EVERY_MIN: Duration = Duration::from_millis(10);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ListenError {
     /// There is no address to accept on, or there are too many.
-    #[error("a listener accepts on 1 to {BINDS_MAX} addresses, not on {count}; write for instance `bind = \":5671\"`")]
+    #[error(
+        "a listener accepts on 1 to {BINDS_MAX} addresses, not on {count}; write for instance `bind = \":5671\"`"
+    )]
     Binds {
         /// How many there are.
         count: usize,
@@ -76,7 +78,9 @@ pub enum ListenError {
         address: SocketAddr,
     },
     /// There is no server, or there are too many.
-    #[error("a listener has 1 to {SERVERS_MAX} servers, not {count}; write for instance `servers = [\"10.0.0.1:5672\"]`")]
+    #[error(
+        "a listener has 1 to {SERVERS_MAX} servers, not {count}; write for instance `servers = [\"10.0.0.1:5672\"]`"
+    )]
     Servers {
         /// How many there are.
         count: usize,
@@ -88,7 +92,9 @@ pub enum ListenError {
         name: ServerName,
     },
     /// Somebody would connect to himself without end.
-    #[error("the server `{address}` is an address of the listener itself; name where the server listens")]
+    #[error(
+        "the server `{address}` is an address of the listener itself; name where the server listens"
+    )]
     Loop {
         /// The address.
         address: SocketAddr,
@@ -113,7 +119,9 @@ pub enum ListenError {
         given: Duration,
     },
     /// Nobody would be trusted, so that nobody could connect.
-    #[error("`proxy = {{ accept = true }}` needs 1 to {TRUSTED_MAX} networks in `from`, not {count}: who may say on whose behalf it connects; write for instance `from = [\"10.0.0.0/8\"]`")]
+    #[error(
+        "`proxy = {{ accept = true }}` needs 1 to {TRUSTED_MAX} networks in `from`, not {count}: who may say on whose behalf it connects; write for instance `from = [\"10.0.0.0/8\"]`"
+    )]
     Trusted {
         /// How many there are.
         count: usize,
@@ -200,12 +208,16 @@ pub enum WordError {
     #[error("a server's name is 1 to 63 of a-z, A-Z, 0-9, `.`, `-`, `_`, `:`, `[` and `]`")]
     ServerName,
     /// Not an address with the length of its prefix.
-    #[error("a network is an address, as in `10.0.0.7`, or one with its prefix, as in `10.0.0.0/8` or `fd00::/8`")]
+    #[error(
+        "a network is an address, as in `10.0.0.7`, or one with its prefix, as in `10.0.0.0/8` or `fd00::/8`"
+    )]
     Network,
 }
 
 /// What a server is called: in the statistics, and by who drains it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 #[serde(try_from = "String", into = "String")]
 pub struct ServerName(String);
 
@@ -310,7 +322,11 @@ impl Network {
         if prefix > family.len() {
             return Err(WordError::Network);
         }
-        Ok(Self { bits: bits & mask(prefix), prefix, family })
+        Ok(Self {
+            bits: bits & mask(prefix),
+            prefix,
+            family,
+        })
     }
 
     /// Whether the address lies in it. An IPv4 address that came in over an IPv6 socket counts as
@@ -569,7 +585,10 @@ fn check_servers(draft: &ListenDraft, errors: &mut Vec<ListenError>) {
         if draft.bind.contains(&address) {
             errors.push(ListenError::Loop { address });
         }
-        if servers[..index].iter().any(|other| other.name == server.name) {
+        if servers[..index]
+            .iter()
+            .any(|other| other.name == server.name)
+        {
             errors.push(ListenError::ServerTwice {
                 name: server.name.clone(),
             });
@@ -619,7 +638,9 @@ mod tests {
         let mut bad = draft();
         bad.bind = vec![address("10.0.0.1:5672"), address("127.0.0.1:0")];
         bad.servers[1].name = bad.servers[0].name.clone();
-        bad.servers.iter_mut().for_each(|server| server.rank = Rank::Backup);
+        bad.servers
+            .iter_mut()
+            .for_each(|server| server.rank = Rank::Backup);
         bad.connections_max = 0;
         bad.accept_proxy = Some(Vec::new());
         bad.timeouts.connect = Duration::ZERO;
@@ -666,10 +687,22 @@ mod tests {
 
     #[test]
     fn what_is_no_network_is_refused() {
-        for bad in ["", "10.0.0.0/33", "10.0.0/8", "10.0.0.0/", "10.0.0.0/+8", "::/129", "a/8"] {
+        for bad in [
+            "",
+            "10.0.0.0/33",
+            "10.0.0/8",
+            "10.0.0.0/",
+            "10.0.0.0/+8",
+            "::/129",
+            "a/8",
+        ] {
             assert_eq!(Network::parse(bad), Err(WordError::Network), "{bad}");
         }
-        for (text, shown) in [("10.1.2.3/8", "10.0.0.0/8"), ("fd00::1/8", "fd00::/8"), ("::1", "::1/128")] {
+        for (text, shown) in [
+            ("10.1.2.3/8", "10.0.0.0/8"),
+            ("fd00::1/8", "fd00::/8"),
+            ("::1", "::1/128"),
+        ] {
             let network = Network::parse(text).expect("a network");
             assert_eq!(network.to_string(), shown);
         }
