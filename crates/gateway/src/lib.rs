@@ -59,6 +59,7 @@ mod headers;
 mod ledger;
 mod limits;
 mod link;
+pub mod listen;
 mod metrics;
 mod proxy;
 pub mod proxy_protocol;
