@@ -8,7 +8,7 @@ mod listening;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
-use listening::{Listening, Server, connect, draft, local, quick};
+use listening::{Listening, Server, connect, draft, quick};
 use mainstay_control::listen::Standing;
 use mainstay_gateway::proxy_protocol::{Header, decode, encode};
 use mainstay_model::PathPrefix;
@@ -33,9 +33,9 @@ fn telling() -> Server {
 }
 
 fn told(stream: &mut TcpStream) -> String {
-    stream.shutdown(Shutdown::Write).unwrap();
+    // Who is refused may be reset already.
+    stream.shutdown(Shutdown::Write).ok();
     let mut all = String::new();
-    // Who is refused may be reset.
     stream.read_to_string(&mut all).ok();
     all
 }
@@ -182,5 +182,4 @@ fn a_check_of_a_server_that_wants_the_protocol_speaks_it_for_nobody() {
     listening.wait("it is up", |listen| {
         listen.servers[0].standing == Standing::Up
     });
-    assert_ne!(local(0), server.address);
 }
