@@ -126,6 +126,14 @@ pub enum ListenError {
         /// How many there are.
         count: usize,
     },
+    /// The weight of a server.
+    #[error("the weight of `{name}` is 0 to {WEIGHT_MAX}, not {weight}")]
+    Weight {
+        /// The server.
+        name: ServerName,
+        /// What was written.
+        weight: u16,
+    },
     /// A key that only means something for TCP.
     #[error("`{key}` is for `mode = \"tcp\"`; remove one of the two")]
     NotForHttp {
@@ -265,7 +273,8 @@ impl From<ServerName> for String {
 }
 
 /// A network: an address and how many of its first bits count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Network {
     /// Its bits behind the prefix are zero.
     bits: u128,
@@ -337,6 +346,19 @@ impl Network {
     }
 }
 
+impl TryFrom<String> for Network {
+    type Error = WordError;
+    fn try_from(text: String) -> Result<Self, WordError> {
+        Self::parse(&text)
+    }
+}
+
+impl From<Network> for String {
+    fn from(network: Network) -> Self {
+        alloc::format!("{network}")
+    }
+}
+
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let address = match self.family {
@@ -351,7 +373,8 @@ impl fmt::Display for Network {
 }
 
 /// A server that Mainstay did not start.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ServerSpec {
     /// Its name, unique within its listener.
     pub name: ServerName,
@@ -390,13 +413,16 @@ impl ServerSpec {
 }
 
 /// How a server is tried.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct CheckSpec {
     /// What is tried.
     pub kind: CheckKind,
     /// The time between two checks of a server.
+    #[serde(with = "mainstay_ids::duration::text")]
     pub every: Duration,
     /// How long a check may take.
+    #[serde(with = "mainstay_ids::duration::text")]
     pub timeout: Duration,
     /// Failures in a row that take a server out.
     pub fall: NonZeroU32,
@@ -418,7 +444,8 @@ impl CheckSpec {
 }
 
 /// What a check tries.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum CheckKind {
     /// It accepts a connection.
     Tcp,
@@ -435,15 +462,20 @@ pub enum CheckKind {
 }
 
 /// How long what may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Timeouts {
     /// A connection to a server; also how long a client waits for a server that is full.
+    #[serde(with = "mainstay_ids::duration::text")]
     pub connect: Duration,
     /// A session without a byte in either direction.
+    #[serde(with = "mainstay_ids::duration::text")]
     pub idle: Duration,
     /// The other direction's silence, after one side finished.
+    #[serde(with = "mainstay_ids::duration::text")]
     pub half_open: Duration,
     /// The sessions of a removed server or listener.
+    #[serde(with = "mainstay_ids::duration::text")]
     pub drain: Duration,
 }
 
@@ -459,7 +491,8 @@ impl Default for Timeouts {
 }
 
 /// One listener, before it was checked as a whole: its parts are.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ListenDraft {
     /// Its name.
     pub name: ListenName,
@@ -485,6 +518,7 @@ pub struct ListenDraft {
     /// What becomes of a server's sessions when it is found to be down.
     pub on_down: OnDown,
     /// How long a server that came up takes to its full share; `None`: no time.
+    #[serde(default, with = "mainstay_ids::duration::text::optional")]
     pub slow_start: Option<Duration>,
 }
 
@@ -509,8 +543,23 @@ impl ListenDraft {
 }
 
 /// One listener, checked. It cannot be changed, so that it stays so.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "ListenDraft", into = "ListenDraft")]
 pub struct ListenSpec(ListenDraft);
+
+impl TryFrom<ListenDraft> for ListenSpec {
+    type Error = ListenError;
+    fn try_from(draft: ListenDraft) -> Result<Self, ListenError> {
+        // Between processes one reason is enough.
+        Self::new(draft).map_err(|mut errors| errors.swap_remove(0))
+    }
+}
+
+impl From<ListenSpec> for ListenDraft {
+    fn from(spec: ListenSpec) -> Self {
+        spec.0
+    }
+}
 
 impl core::ops::Deref for ListenSpec {
     type Target = ListenDraft;
@@ -581,6 +630,12 @@ fn check_servers(draft: &ListenDraft, errors: &mut Vec<ListenError>) {
         let address = server.address;
         if address.port() == 0 {
             errors.push(ListenError::Port { address });
+        }
+        if server.weight > WEIGHT_MAX {
+            errors.push(ListenError::Weight {
+                name: server.name.clone(),
+                weight: server.weight,
+            });
         }
         if draft.bind.contains(&address) {
             errors.push(ListenError::Loop { address });

@@ -1,0 +1,102 @@
+//! Keys of a node's file that this version does not have, or that belong elsewhere.
+
+use crate::file::later::{Explained, foreign, later};
+
+/// At the top of the file.
+pub(super) const FILE: &[Explained] = &[
+    later(
+        "vip",
+        "a floating address needs another program, as keepalived, until then",
+    ),
+    later("broker", "run a broker of your own until then"),
+    later("site", "take it out"),
+    later("node", "the only node is called `local`; take it out"),
+    foreign(
+        "service",
+        "services are declared in files of their own: `services = [\"shop.toml\"]`",
+    ),
+    foreign("limits", "they are the gateway's: `[gateway.limits]`"),
+    foreign(
+        "stats",
+        "it is the gateway's: `[gateway]` with `stats = \":8888\"`",
+    ),
+];
+
+/// In `gateway`.
+pub(super) const GATEWAY: &[Explained] = &[
+    later("https", "end TLS before the gateway until then"),
+    later("tls", "end TLS before the gateway until then"),
+    foreign("bind", "clients enter at `http = \":80\"`"),
+    foreign(
+        "listen",
+        "other listeners are tables of their own: `[listen.NAME]`",
+    ),
+    foreign("maxconn", "write `connections` in `[gateway.limits]`"),
+    foreign("threads", "write `workers`"),
+];
+
+/// In `gateway.limits`.
+pub(super) const LIMITS: &[Explained] = &[
+    foreign("maxconn", "write `connections`"),
+    foreign(
+        "timeout_client",
+        "write `idle_time`, `body_idle` and `write_idle`",
+    ),
+    foreign("timeout_server", "write `answer_time`"),
+    foreign("timeout_queue", "write `queue_time`"),
+];
+
+/// Nothing but what is known.
+pub(super) const NONE: &[Explained] = crate::file::later::NONE;
+
+/// In `listen.NAME`.
+pub(super) const LISTEN: &[Explained] = &[
+    later(
+        "tls",
+        "end TLS at the servers, or before the gateway, until then",
+    ),
+    foreign(
+        "server",
+        "servers are a list: `servers = [\"10.0.0.1:5672\"]`",
+    ),
+    foreign("maxconn", "write `connections`"),
+    foreign(
+        "timeout",
+        "write `timeouts = { connect = \"2s\", idle = \"1h\" }`",
+    ),
+    foreign(
+        "option",
+        "a check is written `check = { get = \"/health\" }`",
+    ),
+];
+
+/// In one of `listen.NAME.servers`.
+pub(super) const SERVER: &[Explained] = &[
+    foreign("maxconn", "write `connections`"),
+    foreign(
+        "check",
+        "all servers of a listener are checked alike: `check` stands beside `servers`",
+    ),
+];
+
+/// In `listen.NAME.check`.
+pub(super) const CHECK: &[Explained] = &[
+    later(
+        "exec",
+        "let a small HTTP server tell it until then, and `get` its path",
+    ),
+    foreign("inter", "write `every`"),
+];
+
+/// In `listen.NAME.timeouts`.
+pub(super) const TIMEOUTS: &[Explained] = &[
+    foreign("client", "both sides have one: `idle`"),
+    foreign("server", "both sides have one: `idle`"),
+    foreign("tunnel", "write `idle`"),
+    foreign(
+        "queue",
+        "a session waits as long as a connection may take: `connect`",
+    ),
+    foreign("client_fin", "write `half_open`"),
+    foreign("server_fin", "write `half_open`"),
+];
