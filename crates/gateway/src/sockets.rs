@@ -55,15 +55,15 @@ fn listen_shared(address: SocketAddr) -> io::Result<TcpListener> {
 /// system calls for each of them.
 pub(crate) fn prepare(listener: &TcpListener) -> io::Result<()> {
     listener.set_nonblocking(true)?;
-    set_options(SockRef::from(listener))
+    set_options(&SockRef::from(listener))
 }
 
 /// The same for a connection that we make.
 pub(crate) fn prepare_outgoing(stream: &TcpStream) -> io::Result<()> {
-    set_options(SockRef::from(stream))
+    set_options(&SockRef::from(stream))
 }
 
-fn set_options(socket: SockRef<'_>) -> io::Result<()> {
+fn set_options(socket: &SockRef<'_>) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     let keepalive = TcpKeepalive::new()
         .with_time(TCP_KEEPALIVE_AFTER)

@@ -379,7 +379,7 @@ fn a_client_that_does_not_read_costs_its_buffers_and_hinders_nobody() {
     let server = Server::start(|stream| {
         stream.write_all(b"a")?;
         loop {
-            stream.write_all(&[7; 64 * 1024])?;
+            stream.write_all(&[7; 16 * 1024])?;
         }
     });
     let echo = Server::echo('b');

@@ -298,19 +298,13 @@ impl Chief {
     }
 
     fn renew(&mut self, spec: &ListenSpec, old: Option<Listen>, now: Instant) -> Listen {
-        let (tally, mut before, same_check) = match old {
-            Some(old) => {
-                old.tally.set_most(spec.connections_max);
-                (old.tally, old.servers, old.spec.check == spec.check)
-            }
-            None => {
-                tracing::info!(listen = %spec.name, bind = ?spec.bind, "a listener is added");
-                (
-                    Arc::new(ListenTally::new(spec.connections_max)),
-                    Vec::new(),
-                    true,
-                )
-            }
+        let (tally, mut before, same_check) = if let Some(old) = old {
+            old.tally.set_most(spec.connections_max);
+            (old.tally, old.servers, old.spec.check == spec.check)
+        } else {
+            tracing::info!(listen = %spec.name, bind = ?spec.bind, "a listener is added");
+            let tally = Arc::new(ListenTally::new(spec.connections_max));
+            (tally, Vec::new(), true)
         };
         let mut servers = Vec::with_capacity(spec.servers.len());
         for server in &spec.servers {

@@ -59,12 +59,12 @@ pub(crate) async fn serve(
 ) {
     listen.tally.total.add(1);
     // Boxed, so that a session that is idle for hours does not keep the room for its beginning.
-    let begin = Box::pin(begin(floor, listen, &mut client, peer));
-    let begun = tokio::select! {
+    let opening = Box::pin(open(floor, listen, &mut client, peer));
+    let opened = tokio::select! {
         () = floor.all.cancelled() => return,
-        begun = begin => begun,
+        opened = opening => opened,
     };
-    match begun {
+    match opened {
         Ok(Some((reached, early))) => carry(floor, listen, client, reached, early).await,
         Ok(None) => listen.tally.unserved.add(1),
         Err(error) => {
@@ -76,7 +76,7 @@ pub(crate) async fn serve(
 }
 
 /// Learns who calls and reaches a server; with what the client sent behind its header.
-async fn begin(
+async fn open(
     floor: &Rc<Floor>,
     listen: &Arc<RosterListen>,
     client: &mut TcpStream,
@@ -144,7 +144,7 @@ async fn reach(floor: &Floor, listen: &RosterListen, caller: &Caller) -> Option<
     let began = floor.clock.now();
     let name = &listen.spec.name;
     let mut tried: Vec<Arc<ServerTally>> = Vec::new();
-    let mut tries = 0;
+    let mut failed = 0;
     loop {
         // The newest each time: what was accepted a moment ago may have stood in the queue for long.
         let listen = floor.listen_named(name)?;
@@ -166,8 +166,8 @@ async fn reach(floor: &Floor, listen: &RosterListen, caller: &Caller) -> Option<
                     }
                     Err(error) => note_failure(floor, name, &server.tally, &error),
                 }
-                tries += 1;
-                if tries >= TRIES_MAX && spent >= listen.spec.timeouts.connect {
+                failed += 1;
+                if failed >= TRIES_MAX && spent >= listen.spec.timeouts.connect {
                     return None;
                 }
                 server.tally.retries.add(1);
