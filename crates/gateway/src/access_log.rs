@@ -6,12 +6,15 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
 use mainstay_ids::{Instant, Timestamp};
+use mainstay_model::gateway as model;
 
 use crate::clock::wall_clock;
 use crate::metrics::GatewayCounters;
@@ -50,9 +53,25 @@ struct Batch {
     lines: u64,
 }
 
+/// Whether lines are wanted; looked at for each, so that a change holds at once.
+pub(crate) struct LogSwitch(AtomicBool);
+
+impl LogSwitch {
+    /// Turns it.
+    pub(crate) fn set(&self, wanted: model::AccessLog) {
+        self.0
+            .store(wanted == model::AccessLog::On, Ordering::Relaxed);
+    }
+
+    fn is_on(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// The writer's thread and the way to it.
 pub(crate) struct AccessLog {
     batches: SyncSender<Batch>,
+    switch: Arc<LogSwitch>,
     thread: JoinHandle<()>,
 }
 
@@ -64,13 +83,24 @@ impl AccessLog {
         let thread = thread::Builder::new()
             .name("access-log".into())
             .spawn(move || file.write_all_of(&inbox, &counters))?;
-        Ok(Self { batches, thread })
+        let switch = Arc::new(LogSwitch(AtomicBool::new(true)));
+        Ok(Self {
+            batches,
+            switch,
+            thread,
+        })
+    }
+
+    /// What turns it on and off.
+    pub(crate) fn switch(&self) -> Arc<LogSwitch> {
+        Arc::clone(&self.switch)
     }
 
     /// A worker's end.
     pub(crate) fn sink(&self, counters: Arc<GatewayCounters>) -> LogSink {
         LogSink {
             batches: self.batches.clone(),
+            switch: self.switch(),
             counters,
         }
     }
@@ -87,6 +117,7 @@ impl AccessLog {
 /// Where one worker's lines go.
 pub(crate) struct LogSink {
     batches: SyncSender<Batch>,
+    switch: Arc<LogSwitch>,
     counters: Arc<GatewayCounters>,
 }
 
@@ -113,6 +144,9 @@ impl LogBuffer {
 
     /// Adds a line.
     pub(crate) fn push(&mut self, line: &Line<'_>) {
+        if !self.sink.switch.is_on() {
+            return;
+        }
         let ms = self.wall_start_ms + millis(line.started);
         if self.second.0 != ms / 1000 {
             let text = Timestamp(ms).to_string();
@@ -246,6 +280,18 @@ impl LogFile {
         })
     }
 
+    /// Whether the path still leads to this file. While one gateway takes over from another, both
+    /// write, and the other one may have set it aside already.
+    fn is_in_place(&self) -> bool {
+        let same = |found: fs::Metadata, own: fs::Metadata| {
+            (found.dev(), found.ino()) == (own.dev(), own.ino())
+        };
+        match (fs::metadata(&self.path), self.file.metadata()) {
+            (Ok(found), Ok(own)) => same(found, own),
+            (Err(_), _) | (_, Err(_)) => false,
+        }
+    }
+
     fn write_all_of(&mut self, inbox: &Receiver<Batch>, counters: &GatewayCounters) {
         while let Ok(batch) = inbox.recv() {
             let written = self.write(&batch.text);
@@ -264,9 +310,11 @@ impl LogFile {
 
     fn write(&mut self, text: &[u8]) -> io::Result<()> {
         if self.len >= FILE_LEN_MAX {
-            let mut old = self.path.clone().into_os_string();
-            old.push(".1");
-            fs::rename(&self.path, old)?;
+            if self.is_in_place() {
+                let mut old = self.path.clone().into_os_string();
+                old.push(".1");
+                fs::rename(&self.path, old)?;
+            }
             *self = Self::open(&self.path)?;
         }
         self.file.write_all(text)?;
@@ -330,5 +378,21 @@ mod tests {
         file.write(b"new\n").unwrap();
         assert_eq!(fs::read(dir.join("access.log")).unwrap(), b"new\n");
         assert_eq!(fs::read(dir.join("access.log.1")).unwrap(), b"old\n");
+    }
+
+    #[test]
+    fn two_gateways_that_overlap_do_not_set_aside_each_others_new_log() {
+        let dir = TempDir::new("access-log");
+        let mut files = [(); 2].map(|()| LogFile::open(&dir.join("access.log")).unwrap());
+        for file in &mut files {
+            file.write(b"old\n").unwrap();
+            file.len = FILE_LEN_MAX;
+        }
+        for file in &mut files {
+            file.write(b"new\n").unwrap();
+        }
+        let read = |name| fs::read_to_string(dir.join(name)).unwrap();
+        assert_eq!(read("access.log"), "new\nnew\n");
+        assert_eq!(read("access.log.1"), "old\nold\n");
     }
 }

@@ -71,6 +71,7 @@ mod proxy;
 pub mod proxy_protocol;
 mod refusal;
 mod request_id;
+pub mod settings;
 mod sockets;
 mod table;
 mod tunnel;
@@ -78,6 +79,8 @@ mod upstream;
 mod view;
 mod wire;
 mod worker;
+
+pub use cache::forget_routes;
 
 use std::io;
 use std::net::TcpListener;
@@ -88,14 +91,15 @@ use std::time::Duration;
 
 use mainstay_api::client::Client;
 use mainstay_ids::ConsumerId;
-use mainstay_model::gateway::GatewayLimits;
+use mainstay_kernel::hand::Offer;
+use mainstay_model::gateway::GatewaySettings;
 use mainstay_model::{Ack, Routing};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::access_log::{AccessLog, LogBuffer};
-use crate::addresses::Addresses;
+use crate::access_log::{AccessLog, LogBuffer, LogSwitch};
+use crate::addresses::{Addresses, Heritage};
 use crate::admission::Admission;
 use crate::cache::{Left, RoutesFile};
 use crate::clock::Clock;
@@ -115,14 +119,40 @@ pub struct Options {
     pub api: PathBuf,
     /// As whom it acknowledges.
     pub consumer: ConsumerId,
-    /// Where the access log goes.
+    /// Where the access log goes, while the settings want one.
     pub access_log: AccessLogTo,
-    /// What clients and instances are allowed.
-    pub limits: GatewayLimits,
+    /// What may change while it runs.
+    pub settings: watch::Receiver<Arc<GatewaySettings>>,
     /// How long what is waited for at the begin and the end may take.
     pub deadlines: Deadlines,
+    /// How it takes over from another gateway, and hands over to one.
+    pub succession: Succession,
     /// For tests.
     pub seams: Seams,
+}
+
+/// How a gateway takes over from another that still runs, and hands over to its own successor.
+#[derive(Debug, Clone, Default)]
+pub struct Succession {
+    /// What it begins with.
+    pub beginning: Beginning,
+    /// Where the sockets of the service addresses are asked for, before new ones are made.
+    pub elder: Option<PathBuf>,
+    /// Where its own sockets of service addresses are offered.
+    pub offer: Offer,
+    /// Cancelled when every worker has routes and accepts.
+    pub serves: CancellationToken,
+}
+
+/// The routes with which a gateway begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Beginning {
+    /// Those that it stored, if no live ones come within [`Deadlines::first_routes`].
+    #[default]
+    WithStored,
+    /// Live ones alone. Who takes over must be known to the control centre before it sends to
+    /// anybody: what its elder acknowledges then does not speak for it.
+    WithLive,
 }
 
 /// How long the gateway waits for others.
@@ -305,12 +335,19 @@ fn serve(
     if count == 0 {
         return Err(Error::NoSockets);
     }
-    let file = RoutesFile::in_state(&options.state).map_err(|source| Error::State {
-        state: options.state.clone(),
-        source,
+    let file = RoutesFile::in_state(&options.state, &options.consumer.name).map_err(|source| {
+        Error::State {
+            state: options.state.clone(),
+            source,
+        }
     })?;
     let counters = Arc::new(GatewayCounters::default());
     let log = open_log(&options.access_log, &counters)?;
+    // Ends with the runtime, or when nobody can change the settings any more.
+    runtime.spawn(follow_settings(
+        options.settings.clone(),
+        log.as_ref().map(AccessLog::switch),
+    ));
     let drained = Arc::new(Notify::new());
     let mut ledger = Ledger::new(options.consumer, count, Arc::clone(&drained));
     let (tables, table) = watch::channel(Arc::clone(ledger.newest()));
@@ -326,17 +363,28 @@ fn serve(
         counters: Arc::clone(&counters),
         admission: Arc::default(),
         seams: options.seams,
-        limits: options.limits,
+        settings: options.settings,
         deadlines: options.deadlines,
         stop: stop_workers.clone(),
     };
     let (orders, threads) = crew.start(sockets, log.as_ref())?;
+    let Succession {
+        beginning,
+        elder,
+        offer,
+        serves,
+    } = options.succession;
     let coordinator = Coordinator {
         ledger,
-        addresses: Addresses::new(orders),
+        addresses: Addresses::new(orders, Heritage { elder, offer }),
         file,
         workers: count,
-        first_routes: options.deadlines.first_routes,
+        first_routes: match beginning {
+            Beginning::WithStored => Some(options.deadlines.first_routes),
+            Beginning::WithLive => None,
+        },
+        serves,
+        stop: stop.clone(),
     };
     let result = runtime.block_on(coordinator.run(Ports {
         routings: link.routings,
@@ -357,6 +405,22 @@ fn serve(
     }
     counters.tell();
     result.map_err(|error| Error::Worker(chain(&error)))
+}
+
+/// Puts changed settings in force.
+async fn follow_settings(
+    mut settings: watch::Receiver<Arc<GatewaySettings>>,
+    log: Option<Arc<LogSwitch>>,
+) {
+    loop {
+        let wanted = settings.borrow_and_update().access_log;
+        if let Some(log) = &log {
+            log.set(wanted);
+        }
+        if settings.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 fn stored(file: &RoutesFile) -> Option<Routing> {
@@ -387,7 +451,7 @@ struct Crew {
     counters: Arc<GatewayCounters>,
     admission: Arc<Admission>,
     seams: Seams,
-    limits: GatewayLimits,
+    settings: watch::Receiver<Arc<GatewaySettings>>,
     deadlines: Deadlines,
     stop: CancellationToken,
 }
@@ -415,7 +479,7 @@ impl Crew {
                 log: sink.map(|sink| LogBuffer::new(sink, self.clock.now())),
                 admission: Arc::clone(&self.admission),
                 seams: self.seams,
-                limits: self.limits,
+                settings: self.settings.clone(),
                 drain: self.deadlines.drain,
                 stop: self.stop.clone(),
             };

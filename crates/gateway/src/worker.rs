@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mainstay_control::balance::RetryBudget;
 use mainstay_ids::Instant;
-use mainstay_model::gateway::GatewayLimits;
+use mainstay_model::gateway::{GatewayLimits, GatewaySettings};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet, spawn_local};
@@ -62,7 +62,7 @@ pub(crate) struct Setup {
     pub(crate) log: Option<LogBuffer>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) seams: Seams,
-    pub(crate) limits: GatewayLimits,
+    pub(crate) settings: watch::Receiver<Arc<GatewaySettings>>,
     /// How long requests in flight may take once the worker is told to stop.
     pub(crate) drain: Duration,
     pub(crate) stop: CancellationToken,
@@ -245,7 +245,7 @@ impl Worker {
             counters: Arc::clone(&setup.counters),
             seams: setup.seams,
             admission: Arc::clone(&setup.admission),
-            limits: Cell::new(setup.limits),
+            limits: Cell::new(setup.settings.borrow_and_update().limits),
             view: RefCell::new(Rc::new(View::empty(table))),
             table_changed: Notify::new(),
             log: RefCell::new(setup.log.take()),
@@ -262,7 +262,7 @@ async fn serve(mut setup: Setup) -> Result<(), WorkerError> {
     let worker = Rc::new(Worker::new(&mut setup));
     let mut acceptors = Acceptors::new(Rc::clone(&worker));
     acceptors.add(Scope::Entry, setup.entry)?;
-    let (mut tables, mut orders) = (setup.tables, setup.orders);
+    let (mut tables, mut orders, mut settings) = (setup.tables, setup.orders, setup.settings);
     let mut sweep = interval(SWEEP_EVERY);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut deadline = None;
@@ -288,6 +288,9 @@ async fn serve(mut setup: Setup) -> Result<(), WorkerError> {
                 if setup.applied.send(applied).await.is_err() {
                     break;
                 }
+            }
+            Ok(()) = settings.changed() => {
+                worker.limits.set(settings.borrow_and_update().limits);
             }
             Some(order) = orders.recv() => match order {
                 Order::Listen(address, listener) if deadline.is_none() => {

@@ -275,6 +275,10 @@ struct Gateway {
     /// Whether each request is a line of JSON in `logs/access.log` in the state directory.
     #[schemars(extend("default" = defaults::ACCESS_LOG))]
     access_log: Option<bool>,
+    /// How long requests and upgraded connections that are under way may go on when the gateway
+    /// ends, or hands over to its successor. A change holds for gateways that start after it.
+    #[schemars(extend("default" = display(model::DRAIN)))]
+    drain: Option<Duration>,
     /// What clients and instances may cost.
     limits: Option<Limits>,
 }

@@ -16,6 +16,8 @@ use crate::outcome::{Failure, Outcome};
 
 /// The name under which the gateway's sockets are handed over.
 pub(crate) const ENTRY: &str = "entry";
+/// The name under which the socket of the gateway's statistics is handed over.
+pub(crate) const STATS: &str = "stats";
 /// The name under which the API's unix socket is handed over.
 pub(crate) const API_UNIX: &str = "api";
 /// The name under which the API's loopback port is handed over.
@@ -25,10 +27,15 @@ pub(crate) const API_TCP: &str = "api-tcp";
 /// is 4096 by default; a shorter queue would refuse clients while a gateway is replaced.
 const BACKLOG: i32 = 4096;
 
-/// Listens on `address` with one socket per worker: the kernel spreads the connections.
-pub(crate) fn bind_entry(address: SocketAddr, workers: usize) -> anyhow::Result<Vec<Socket>> {
+/// Listens on `address` with one socket per worker: the kernel spreads the connections. `option` is
+/// what the user may change.
+pub(crate) fn bind_shared(
+    address: SocketAddr,
+    workers: usize,
+    option: &str,
+) -> anyhow::Result<Vec<Socket>> {
     if address.port() != 0 {
-        refuse_if_taken(address, "--entry")?;
+        refuse_if_taken(address, option)?;
     }
     let mut address = address;
     let mut sockets = Vec::with_capacity(workers);
@@ -36,27 +43,29 @@ pub(crate) fn bind_entry(address: SocketAddr, workers: usize) -> anyhow::Result<
         let socket = tcp_socket(address)
             .and_then(|socket| socket.set_reuse_port(true).map(|()| socket))
             .and_then(|socket| listen(socket, address))
-            .map_err(|error| explain(address, "--entry", &error))?;
+            .map_err(|error| explain(address, option, &error))?;
         address = local_address(&socket)?;
         sockets.push(socket);
     }
     Ok(sockets)
 }
 
-/// Listens on the API's loopback port.
-pub(crate) fn bind_api_tcp(address: SocketAddr) -> anyhow::Result<Socket> {
+/// Listens on the API's loopback port; `option` is what the user may change.
+pub(crate) fn bind_api_tcp(address: SocketAddr, option: &str) -> anyhow::Result<Socket> {
     if !address.ip().is_loopback() {
         let message = format!("the API listens on loopback only, not on {address}");
         let failure = Failure::new(Outcome::WrongInput, message);
-        return Err(failure.remedy("choose an --api of 127.0.0.1").into());
+        return Err(failure
+            .remedy(format!("choose an {option} of 127.0.0.1"))
+            .into());
     }
     tcp_socket(address)
         .and_then(|socket| listen(socket, address))
-        .map_err(|error| explain(address, "--api", &error).into())
+        .map_err(|error| explain(address, option, &error).into())
 }
 
-/// The number of the group that `--api-group` names.
-pub(crate) fn group(name: &str) -> anyhow::Result<u32> {
+/// The number of the group that `option` names.
+pub(crate) fn group(name: &str, option: &str) -> anyhow::Result<u32> {
     let found = Account::group(name).context("cannot read `/etc/group`")?;
     found.ok_or_else(|| {
         let failure = Failure::new(
@@ -64,7 +73,9 @@ pub(crate) fn group(name: &str) -> anyhow::Result<u32> {
             format!("there is no group `{name}` on this machine"),
         );
         failure
-            .remedy("make it with `groupadd`, or choose another --api-group")
+            .remedy(format!(
+                "make it with `groupadd`, or choose another {option}"
+            ))
             .into()
     })
 }
@@ -146,7 +157,10 @@ fn explain(address: SocketAddr, option: &str, error: &io::Error) -> Failure {
             )
         }
         io::ErrorKind::PermissionDenied => {
-            format!("ports below 1024 need root; choose another {option}")
+            format!(
+                "ports below 1024 need root, or the capability CAP_NET_BIND_SERVICE; choose \
+                 another {option}"
+            )
         }
         _ => format!("choose another {option}"),
     };
@@ -163,10 +177,10 @@ mod tests {
 
     #[test]
     fn two_gateways_do_not_share_a_port_by_accident() -> anyhow::Result<()> {
-        let first = bind_entry("127.0.0.1:0".parse()?, 2)?;
+        let first = bind_shared("127.0.0.1:0".parse()?, 2, "--entry")?;
         let address = local_address(&first[0])?;
         assert_eq!(local_address(&first[1])?, address);
-        let second = bind_entry(address, 2).expect_err("the port is taken");
+        let second = bind_shared(address, 2, "--entry").expect_err("the port is taken");
         let failure = second.downcast_ref::<Failure>().expect("it is explained");
         assert!(
             failure
@@ -175,7 +189,7 @@ mod tests {
                 .is_some_and(|text| text.contains("another program"))
         );
         drop(first);
-        assert!(bind_entry(address, 1).is_ok());
+        assert!(bind_shared(address, 1, "--entry").is_ok());
         Ok(())
     }
 }
