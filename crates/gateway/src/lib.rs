@@ -106,6 +106,7 @@ use crate::clock::Clock;
 use crate::coordinator::{Coordinator, Ports};
 use crate::ledger::Ledger;
 use crate::limits::{ACKS, APPLIED_PER_WORKER, ORDERS, ROUTINGS};
+use crate::listen::Listens;
 use crate::metrics::GatewayCounters;
 use crate::table::Table;
 use crate::worker::{Applied, Order, Setup, WorkerError, WorkerIndex};
@@ -355,8 +356,21 @@ fn serve(
     let (applied_to, applied) = mpsc::channel(APPLIED_PER_WORKER * count);
     let (ended_to, ended) = mpsc::channel(count);
     let stop_workers = stop.child_token();
+    let clock = Clock::start();
+    let (listens_to, wanted) = watch::channel(listens_of(&options.settings));
+    let listens = Listens::new(
+        listen::Options {
+            drain: options.deadlines.drain,
+            ..listen::Options::default()
+        },
+        wanted,
+    );
+    let (chief, seats) = listens.seats(clock, count, &stop_workers);
+    // Both end with the runtime; the seats, which carry the sessions, with their workers.
+    runtime.spawn(chief.run());
+    runtime.spawn(follow_listens(options.settings.clone(), listens_to));
     let crew = Crew {
-        clock: Clock::start(),
+        clock,
         tables: table,
         applied: applied_to,
         ended: ended_to,
@@ -367,7 +381,7 @@ fn serve(
         deadlines: options.deadlines,
         stop: stop_workers.clone(),
     };
-    let (orders, threads) = crew.start(sockets, log.as_ref())?;
+    let (orders, threads) = crew.start(sockets, seats, log.as_ref())?;
     let Succession {
         beginning,
         elder,
@@ -405,6 +419,33 @@ fn serve(
     }
     counters.tell();
     result.map_err(|error| Error::Worker(chain(&error)))
+}
+
+fn listens_of(settings: &watch::Receiver<Arc<GatewaySettings>>) -> listen::Wanted {
+    settings.borrow().listens.iter().cloned().collect()
+}
+
+/// Hands changed listeners on.
+async fn follow_listens(
+    mut settings: watch::Receiver<Arc<GatewaySettings>>,
+    wanted: watch::Sender<listen::Wanted>,
+) {
+    loop {
+        let newest = settings
+            .borrow_and_update()
+            .listens
+            .iter()
+            .cloned()
+            .collect();
+        wanted.send_if_modified(|before: &mut listen::Wanted| {
+            let changed = *before != newest;
+            *before = newest;
+            changed
+        });
+        if settings.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Puts changed settings in force.
@@ -462,10 +503,15 @@ type Started = (Vec<mpsc::Sender<Order>>, Vec<JoinHandle<()>>);
 impl Crew {
     /// Starts a worker for each socket. If one cannot be started, the others end when they see that
     /// nobody gives them tables.
-    fn start(self, sockets: Sockets, log: Option<&AccessLog>) -> Result<Started, Error> {
+    fn start(
+        self,
+        sockets: Sockets,
+        seats: Vec<listen::Seat>,
+        log: Option<&AccessLog>,
+    ) -> Result<Started, Error> {
         let mut orders = Vec::new();
         let mut threads = Vec::new();
-        for (index, entry) in sockets.entry.into_iter().enumerate() {
+        for (index, (entry, listens)) in sockets.entry.into_iter().zip(seats).enumerate() {
             let (orders_to, orders_of) = mpsc::channel(ORDERS);
             let sink = log.map(|log| log.sink(Arc::clone(&self.counters)));
             let setup = Setup {
@@ -474,6 +520,7 @@ impl Crew {
                 entry,
                 tables: self.tables.clone(),
                 orders: orders_of,
+                listens,
                 applied: self.applied.clone(),
                 counters: Arc::clone(&self.counters),
                 log: sink.map(|sink| LogBuffer::new(sink, self.clock.now())),
