@@ -350,25 +350,14 @@ fn serve(
         log.as_ref().map(AccessLog::switch),
     ));
     let drained = Arc::new(Notify::new());
-    let mut ledger = Ledger::new(options.consumer, count, Arc::clone(&drained));
+    let mut ledger = Ledger::new(options.consumer.clone(), count, Arc::clone(&drained));
     let (tables, table) = watch::channel(Arc::clone(ledger.newest()));
     ledger.start_with(stored(&file));
     let (applied_to, applied) = mpsc::channel(APPLIED_PER_WORKER * count);
     let (ended_to, ended) = mpsc::channel(count);
     let stop_workers = stop.child_token();
     let clock = Clock::start();
-    let (listens_to, wanted) = watch::channel(listens_of(&options.settings));
-    let listens = Listens::new(
-        listen::Options {
-            drain: options.deadlines.drain,
-            ..listen::Options::default()
-        },
-        wanted,
-    );
-    let (chief, seats) = listens.seats(clock, count, &stop_workers);
-    // Both end with the runtime; the seats, which carry the sessions, with their workers.
-    runtime.spawn(chief.run());
-    runtime.spawn(follow_listens(options.settings.clone(), listens_to));
+    let seats = start_listens(runtime, &options, (clock, count), &stop_workers);
     let crew = Crew {
         clock,
         tables: table,
@@ -410,6 +399,12 @@ fn serve(
     }));
     // If one worker failed, the others end with it: the supervisor starts all anew.
     stop_workers.cancel();
+    finish(threads, log, &counters);
+    result.map_err(|error| Error::Worker(chain(&error)))
+}
+
+/// Waits for the workers and for the last lines of the log.
+fn finish(threads: Vec<JoinHandle<()>>, log: Option<AccessLog>, counters: &GatewayCounters) {
     for thread in threads {
         // A panic was caught in the thread, and told through `ended`.
         thread.join().ok();
@@ -418,7 +413,28 @@ fn serve(
         log.finish();
     }
     counters.tell();
-    result.map_err(|error| Error::Worker(chain(&error)))
+}
+
+/// Starts what decides for the listeners; one seat for each of so many workers.
+fn start_listens(
+    runtime: &tokio::runtime::Runtime,
+    options: &Options,
+    (clock, workers): (Clock, usize),
+    stop: &CancellationToken,
+) -> Vec<listen::Seat> {
+    let (listens_to, wanted) = watch::channel(listens_of(&options.settings));
+    let listens = Listens::new(
+        listen::Options {
+            drain: options.deadlines.drain,
+            ..listen::Options::default()
+        },
+        wanted,
+    );
+    let (chief, seats) = listens.seats(clock, workers, stop);
+    // Both end with the runtime; the seats, which carry the sessions, with their workers.
+    runtime.spawn(chief.run());
+    runtime.spawn(follow_listens(options.settings.clone(), listens_to));
+    seats
 }
 
 fn listens_of(settings: &watch::Receiver<Arc<GatewaySettings>>) -> listen::Wanted {

@@ -326,7 +326,9 @@ fn of_one_family(source: SocketAddr, destination: SocketAddr) -> (SocketAddr, So
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
+    use proptest::prelude::{
+        Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest,
+    };
 
     fn tcp(source: &str, destination: &str) -> Header {
         Header::Tcp {
