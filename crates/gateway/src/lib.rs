@@ -336,19 +336,10 @@ fn serve(
     if count == 0 {
         return Err(Error::NoSockets);
     }
-    let file = RoutesFile::in_state(&options.state, &options.consumer.name).map_err(|source| {
-        Error::State {
-            state: options.state.clone(),
-            source,
-        }
-    })?;
+    let file = routes_file(&options)?;
     let counters = Arc::new(GatewayCounters::default());
     let log = open_log(&options.access_log, &counters)?;
-    // Ends with the runtime, or when nobody can change the settings any more.
-    runtime.spawn(follow_settings(
-        options.settings.clone(),
-        log.as_ref().map(AccessLog::switch),
-    ));
+    follow_log(runtime, &options, log.as_ref());
     let drained = Arc::new(Notify::new());
     let mut ledger = Ledger::new(options.consumer.clone(), count, Arc::clone(&drained));
     let (tables, table) = watch::channel(Arc::clone(ledger.newest()));
@@ -401,6 +392,21 @@ fn serve(
     stop_workers.cancel();
     finish(threads, log, &counters);
     result.map_err(|error| Error::Worker(chain(&error)))
+}
+
+fn routes_file(options: &Options) -> Result<RoutesFile, Error> {
+    let file = RoutesFile::in_state(&options.state, &options.consumer.name);
+    file.map_err(|source| Error::State {
+        state: options.state.clone(),
+        source,
+    })
+}
+
+/// Switches the access log as the settings say.
+fn follow_log(runtime: &tokio::runtime::Runtime, options: &Options, log: Option<&AccessLog>) {
+    let switch = log.map(AccessLog::switch);
+    // Ends with the runtime, or when nobody can change the settings any more.
+    runtime.spawn(follow_settings(options.settings.clone(), switch));
 }
 
 /// Waits for the workers and for the last lines of the log.
