@@ -66,10 +66,12 @@ mod inbound;
 mod ledger;
 mod limits;
 mod link;
+pub mod listen;
 mod matching;
 mod metrics;
 mod policy;
 mod proxy;
+pub mod proxy_protocol;
 mod refusal;
 mod request_id;
 mod rewrite;
@@ -117,6 +119,7 @@ use crate::clock::Clock;
 use crate::coordinator::{Coordinator, Ports};
 use crate::ledger::Ledger;
 use crate::limits::{ACKS, APPLIED_PER_WORKER, ORDERS, ROUTINGS};
+use crate::listen::Listens;
 use crate::metrics::GatewayCounters;
 pub use crate::seams::SeamError;
 use crate::stats::{Display, Shown};
@@ -368,13 +371,9 @@ fn serve(
     let file = routes_file(&options)?;
     let counters = Arc::new(GatewayCounters::new(count));
     let log = open_log(&options.access_log, &counters)?;
-    // Ends with the runtime, or when nobody can change the settings any more.
-    runtime.spawn(follow_settings(
-        options.settings.clone(),
-        log.as_ref().map(AccessLog::switch),
-    ));
+    follow_log(runtime, &options, log.as_ref());
     let drained = Arc::new(Notify::new());
-    let mut ledger = Ledger::new(options.consumer, count, Arc::clone(&drained));
+    let mut ledger = Ledger::new(options.consumer.clone(), count, Arc::clone(&drained));
     let (tables, table) = watch::channel(Arc::clone(ledger.newest()));
     ledger.start_with(stored(&file));
     let (rosters, roster) = watch::channel(Arc::new(ledger.roster()));
@@ -391,6 +390,7 @@ fn serve(
     };
     let display = sockets.stats.map(|stats| Display::open(stats, shown, stop));
     let display = display.transpose()?;
+    let seats = start_listens(runtime, &options, (clock, count), &stop_workers);
     let crew = Crew {
         clock,
         tables: table,
@@ -403,7 +403,7 @@ fn serve(
         deadlines: options.deadlines,
         stop: stop_workers.clone(),
     };
-    let (orders, threads) = crew.start(sockets.entry, log.as_ref())?;
+    let (orders, threads) = crew.start(sockets.entry, seats, log.as_ref())?;
     let succession = options.succession;
     let coordinator = Coordinator {
         ledger,
@@ -442,6 +442,13 @@ fn routes_file(options: &Options) -> Result<RoutesFile, Error> {
     })
 }
 
+/// Switches the access log as the settings say.
+fn follow_log(runtime: &tokio::runtime::Runtime, options: &Options, log: Option<&AccessLog>) {
+    let switch = log.map(AccessLog::switch);
+    // Ends with the runtime, or when nobody can change the settings any more.
+    runtime.spawn(follow_settings(options.settings.clone(), switch));
+}
+
 /// Waits for the ends of all threads.
 fn wind_up(threads: Vec<JoinHandle<()>>, log: Option<AccessLog>, display: Option<Display>) {
     for thread in threads {
@@ -453,6 +460,55 @@ fn wind_up(threads: Vec<JoinHandle<()>>, log: Option<AccessLog>, display: Option
     }
     if let Some(display) = display {
         display.close();
+    }
+}
+
+/// Starts what decides for the listeners; one seat for each of so many workers.
+fn start_listens(
+    runtime: &tokio::runtime::Runtime,
+    options: &Options,
+    (clock, workers): (Clock, usize),
+    stop: &CancellationToken,
+) -> Vec<listen::Seat> {
+    let (listens_to, wanted) = watch::channel(listens_of(&options.settings));
+    let listens = Listens::new(
+        listen::Options {
+            drain: options.deadlines.drain,
+            ..listen::Options::default()
+        },
+        wanted,
+    );
+    let (chief, seats) = listens.seats(clock, workers, stop);
+    // Both end with the runtime; the seats, which carry the sessions, with their workers.
+    runtime.spawn(chief.run());
+    runtime.spawn(follow_listens(options.settings.clone(), listens_to));
+    seats
+}
+
+fn listens_of(settings: &watch::Receiver<Arc<GatewaySettings>>) -> listen::Wanted {
+    settings.borrow().listens.iter().cloned().collect()
+}
+
+/// Hands changed listeners on.
+async fn follow_listens(
+    mut settings: watch::Receiver<Arc<GatewaySettings>>,
+    wanted: watch::Sender<listen::Wanted>,
+) {
+    loop {
+        let newest = settings
+            .borrow_and_update()
+            .listens
+            .iter()
+            .cloned()
+            .collect();
+        wanted.send_if_modified(|before: &mut listen::Wanted| {
+            let changed = *before != newest;
+            *before = newest;
+            changed
+        });
+        if settings.changed().await.is_err() {
+            return;
+        }
     }
 }
 
@@ -511,10 +567,15 @@ type Started = (Vec<mpsc::Sender<Order>>, Vec<JoinHandle<()>>);
 impl Crew {
     /// Starts a worker for each socket. If one cannot be started, the others end when they see that
     /// nobody gives them tables.
-    fn start(self, sockets: Vec<TcpListener>, log: Option<&AccessLog>) -> Result<Started, Error> {
+    fn start(
+        self,
+        sockets: Vec<TcpListener>,
+        seats: Vec<listen::Seat>,
+        log: Option<&AccessLog>,
+    ) -> Result<Started, Error> {
         let mut orders = Vec::new();
         let mut threads = Vec::new();
-        for (index, entry) in sockets.into_iter().enumerate() {
+        for (index, (entry, listens)) in sockets.into_iter().zip(seats).enumerate() {
             let (orders_to, orders_of) = mpsc::channel(ORDERS);
             let sink = log.map(|log| log.sink(Arc::clone(&self.counters)));
             let setup = Setup {
@@ -523,6 +584,7 @@ impl Crew {
                 entry,
                 tables: self.tables.clone(),
                 orders: orders_of,
+                listens,
                 applied: self.applied.clone(),
                 counters: Arc::clone(&self.counters),
                 log: sink.map(|sink| LogBuffer::new(sink, self.clock.now())),

@@ -23,6 +23,7 @@ use crate::admission::{Admission, Place};
 use crate::clock::Clock;
 use crate::connection::{self, Client, Scope};
 use crate::limits::{ACCEPT_PAUSE, SWEEP_EVERY};
+use crate::listen::Seat;
 use crate::metrics::{Denied, GatewayCounters, Open};
 use crate::request_id::RequestIds;
 use crate::table::{Serial, Table};
@@ -57,6 +58,8 @@ pub(crate) struct Setup {
     pub(crate) entry: StdListener,
     pub(crate) tables: watch::Receiver<Arc<Table>>,
     pub(crate) orders: mpsc::Receiver<Order>,
+    /// Its part of the listeners for servers that were not started here.
+    pub(crate) listens: Seat,
     pub(crate) applied: mpsc::Sender<Applied>,
     pub(crate) counters: Arc<GatewayCounters>,
     pub(crate) log: Option<LogBuffer>,
@@ -266,7 +269,9 @@ async fn serve(mut setup: Setup) -> Result<(), WorkerError> {
     let mut sweep = interval(SWEEP_EVERY);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut deadline = None;
-    while deadline.is_none() || worker.has_clients() {
+    // Ends by the same token as this; joined below.
+    let mut listens = spawn_local(setup.listens.run());
+    while deadline.is_none() || worker.has_clients() || !listens.is_finished() {
         tokio::select! {
             () = setup.stop.cancelled(), if deadline.is_none() => {
                 acceptors.end();
@@ -302,6 +307,11 @@ async fn serve(mut setup: Setup) -> Result<(), WorkerError> {
             Some(ended) = acceptors.tasks.join_next() => {
                 // Accepting never ends by itself: it was removed, or it panicked.
                 if !ended.is_err_and(|error| error.is_cancelled()) {
+                    return Err(WorkerError::Acceptor);
+                }
+            }
+            ended = &mut listens, if !listens.is_finished() => {
+                if ended.is_err() {
                     return Err(WorkerError::Acceptor);
                 }
             }

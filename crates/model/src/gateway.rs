@@ -2,10 +2,12 @@
 //! instances that are slow, many or hostile.
 
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 use core::ops::RangeInclusive;
 use core::time::Duration;
 
+use crate::ListenSpec;
 use crate::limits::SpecError;
 
 /// `head_len`: as much as the large servers behind a gateway take at most (8 to 64 KiB), so that a
@@ -170,6 +172,8 @@ pub struct GatewaySettings {
     /// How long requests and tunnels that are under way may go on when the gateway is told to end.
     #[serde(with = "mainstay_ids::duration::text")]
     pub drain: Duration,
+    /// The entries to servers that Mainstay did not start.
+    pub listens: Vec<ListenSpec>,
 }
 
 impl Default for GatewaySettings {
@@ -179,6 +183,7 @@ impl Default for GatewaySettings {
             access_log: AccessLog::default(),
             stats_auth: None,
             drain: DRAIN,
+            listens: Vec::new(),
         }
     }
 }

@@ -72,6 +72,8 @@ fn keys(s: &mut Section<'_, '_>) -> Option<Gateway> {
             access_log: access(access_log?),
             stats_auth: stats_auth?,
             drain: drain?,
+            // Tables of their own: `keys` puts them in.
+            listens: Vec::new(),
         },
     })
 }
