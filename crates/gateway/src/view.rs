@@ -186,7 +186,7 @@ impl LocalService {
             shared.counters.failures.add(1);
         }
         match verdict {
-            ejection::Verdict::Unchanged => {}
+            ejection::Verdict::Unchanged | ejection::Verdict::OnTrial => {}
             ejection::Verdict::Returned => {
                 tracing::info!(instance = %shared.key.instance, "gets requests again");
             }
