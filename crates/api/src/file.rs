@@ -8,25 +8,25 @@
 
 mod across;
 pub mod defaults;
-mod disk;
+pub(crate) mod disk;
 mod health;
-mod later;
+pub(crate) mod later;
 pub mod limits;
 pub mod order;
-mod problem;
+pub(crate) mod problem;
 mod program;
-mod reference;
-mod refusal;
+pub(crate) mod reference;
+pub(crate) mod refusal;
 mod render;
 mod resources;
 mod rollout;
-mod schema;
+pub(crate) mod schema;
 mod secret;
-mod service;
-mod suggest;
-mod units;
+pub(crate) mod service;
+pub(crate) mod suggest;
+pub(crate) mod units;
 mod variable;
-mod walk;
+pub(crate) mod walk;
 
 use std::path::Path;
 
@@ -57,7 +57,7 @@ pub struct Read {
 /// looked at, so that one that was built anew makes a new version.
 pub fn read(path: &Path, env: Environment<'_>) -> Result<Read, FileProblems> {
     let name = path.display().to_string();
-    let text = disk::load(path, &name)?;
+    let text = disk::load(path, &name, disk::Kind::Service)?;
     let dir = disk::directory_of(path, &name)?;
     let text = without_byte_order_mark(&text);
     let mut drafts = drafts(text, &name, &dir, env)?;
@@ -80,7 +80,7 @@ pub fn parse(
 }
 
 /// It is no part of the text: places are counted behind it.
-fn without_byte_order_mark(text: &str) -> &str {
+pub(crate) fn without_byte_order_mark(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 

@@ -10,6 +10,7 @@ use mainstay_gateway::{AccessLogTo, Deadlines, Link, Options, Seams, Sockets, ru
 use mainstay_ids::{
     Attempt, ConsumerId, Epoch, Generation, Incarnation, InstanceId, ServiceName, Version,
 };
+use mainstay_model::gateway::GatewayLimits;
 use mainstay_model::routing::EndpointHealth;
 use mainstay_model::{Endpoint, HttpMatch, PathPrefix, Routing, ServiceRoutes};
 use socket2::{Domain, Socket, Type};
@@ -45,6 +46,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "-" => AccessLogTo::Off,
             path => AccessLogTo::File(path.into()),
         },
+        limits: GatewayLimits::default(),
         deadlines: Deadlines::default(),
         seams: Seams::default(),
     };

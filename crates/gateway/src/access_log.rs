@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
-use http::{HeaderValue, Method, Uri};
 use mainstay_ids::{Instant, Timestamp};
 
 use crate::clock::wall_clock;
@@ -30,14 +29,15 @@ const FILE_LEN_MAX: u64 = 64 * 1024 * 1024;
 /// One request, as far as the log tells of it.
 #[derive(Debug)]
 pub(crate) struct Line<'a> {
-    pub(crate) id: &'a HeaderValue,
-    pub(crate) client: &'a HeaderValue,
-    pub(crate) method: &'a Method,
-    pub(crate) host: Option<&'a HeaderValue>,
-    pub(crate) uri: &'a Uri,
+    pub(crate) id: &'a [u8],
+    pub(crate) client: &'a [u8],
+    pub(crate) method: &'a str,
+    pub(crate) host: Option<&'a str>,
+    /// With the query.
+    pub(crate) path: &'a str,
     pub(crate) status: u16,
     pub(crate) service: Option<&'a str>,
-    pub(crate) instance: Option<&'a HeaderValue>,
+    pub(crate) instance: Option<&'a [u8]>,
     pub(crate) reason: Option<&'static str>,
     pub(crate) tries: u32,
     pub(crate) bytes: u64,
@@ -161,19 +161,18 @@ fn write_line(out: &mut Vec<u8>, second: &str, ms: u64, line: &Line<'_>) {
     // `ms` has at most three digits: pad by adding a fourth and leaving it out.
     out.extend_from_slice(&number.format(1000 + ms).as_bytes()[1..]);
     out.extend_from_slice(b"Z\"");
-    write_text(out, "id", line.id.as_bytes());
-    write_text(out, "client", line.client.as_bytes());
-    write_text(out, "method", line.method.as_str().as_bytes());
+    write_text(out, "id", line.id);
+    write_text(out, "client", line.client);
+    write_text(out, "method", line.method.as_bytes());
     if let Some(host) = line.host {
         write_text(out, "host", host.as_bytes());
     }
-    let path = line.uri.path_and_query().map_or("", |path| path.as_str());
-    write_text(out, "path", path.as_bytes());
+    write_text(out, "path", line.path.as_bytes());
     if let Some(service) = line.service {
         write_text(out, "service", service.as_bytes());
     }
     if let Some(instance) = line.instance {
-        write_text(out, "instance", instance.as_bytes());
+        write_text(out, "instance", instance);
     }
     if let Some(reason) = line.reason {
         write_text(out, "reason", reason.as_bytes());
@@ -289,14 +288,13 @@ mod tests {
         let log = AccessLog::open(&dir.join("access.log"), Arc::clone(&counters)).unwrap();
         let started = Instant::from_start(Duration::from_millis(5));
         let mut buffer = LogBuffer::new(log.sink(counters), started);
-        let evil = HeaderValue::from_bytes(b"a\"\\\xff\t").unwrap();
-        for host in [None, Some(&evil)] {
+        for host in [None, Some("a\"\\\u{ff}\t")] {
             buffer.push(&Line {
-                id: &HeaderValue::from_static("i1"),
-                client: &HeaderValue::from_static("::1"),
-                method: &Method::GET,
+                id: b"i1",
+                client: b"::1",
+                method: "GET",
                 host,
-                uri: &Uri::from_static("/x?y=1"),
+                path: "/x?y=1",
                 status: 200,
                 service: Some("orders"),
                 instance: None,
@@ -318,7 +316,8 @@ mod tests {
         assert_eq!(lines[0]["us"], 1500);
         assert_eq!(lines[0]["service"], "orders");
         assert_eq!(lines[0]["path"], "/x?y=1");
-        assert_eq!(lines[1]["host"], "a\"\\\u{ff}\t");
+        // Each byte of what is not ASCII is a character of its own.
+        assert_eq!(lines[1]["host"], "a\"\\\u{c3}\u{bf}\t");
         assert_eq!(lines[0]["time"].as_str().map(str::len), Some(24));
     }
 

@@ -1,20 +1,17 @@
 //! What a client receives, and what is known about its request by the end.
 
-use std::convert::Infallible;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Uri, Version};
-use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
+use mainstay_http1::{Framing, Request, Response};
 use mainstay_ids::Instant;
 
 use crate::access_log::Line;
 use crate::connection::Client;
+use crate::exchange::{BrokenOff, Exchange};
+use crate::inbound::Piece;
 use crate::refusal::Reason;
-use crate::upstream::Upstream;
 use crate::view::{Flight, LocalEndpoint};
 
 /// The status that the access log shows for a request whose client went away before its answer.
@@ -24,11 +21,8 @@ const CLIENT_WENT_AWAY: u16 = 499;
 /// connection is idle again, and the access log gets its line.
 pub(crate) struct Visit {
     pub(crate) client: Rc<Client>,
-    pub(crate) id: HeaderValue,
-    pub(crate) method: Method,
-    pub(crate) version: Version,
-    pub(crate) uri: Uri,
-    pub(crate) host: Option<HeaderValue>,
+    pub(crate) id: Bytes,
+    pub(crate) request: Box<Request>,
     pub(crate) started: Instant,
     pub(crate) status: Option<u16>,
     pub(crate) reason: Option<Reason>,
@@ -39,6 +33,13 @@ pub(crate) struct Visit {
     pub(crate) bytes: u64,
 }
 
+impl Visit {
+    /// The host that was asked for, as the client wrote it; empty if there is none.
+    pub(crate) fn host(&self) -> &str {
+        self.request.host().unwrap_or_default()
+    }
+}
+
 impl Drop for Visit {
     fn drop(&mut self) {
         let worker = &self.client.worker;
@@ -47,15 +48,15 @@ impl Drop for Visit {
         worker.log(|| Line {
             id: &self.id,
             client: &self.client.peer_text,
-            method: &self.method,
-            host: self.host.as_ref(),
-            uri: &self.uri,
+            method: self.request.method_name(),
+            host: self.request.host(),
+            path: self.request.target(),
             status: self.status.unwrap_or(CLIENT_WENT_AWAY),
             service: self.service.as_deref(),
             instance: self
                 .endpoint
                 .as_ref()
-                .map(|endpoint| &endpoint.shared.label),
+                .map(|endpoint| &*endpoint.shared.label),
             reason: self.reason.map(Reason::word),
             tries: self.tries,
             bytes: self.bytes,
@@ -65,10 +66,20 @@ impl Drop for Visit {
     }
 }
 
-/// An answer's body, with everything that must live as long as it.
+/// An answer, whoever the client is told by.
 pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: AnswerHead,
     pub(crate) content: Content,
-    pub(crate) visit: Option<Visit>,
+    pub(crate) visit: Visit,
+}
+
+/// Where an answer's fields come from.
+pub(crate) enum AnswerHead {
+    /// They are our own.
+    Ours(Vec<(&'static str, Bytes)>),
+    /// The instance sent them.
+    Instance(Box<Response>),
 }
 
 /// Where an answer's body comes from.
@@ -78,141 +89,118 @@ pub(crate) enum Content {
     /// A text of our own.
     Text(Bytes),
     /// The instance.
-    Relayed(Relay),
+    Relayed(Box<Relay>),
+    /// From now on bytes are carried both ways.
+    Tunnel(Box<Relay>),
+}
+
+impl Answer {
+    /// How the body is framed as far as whoever made it knows.
+    pub(crate) fn framing(&self) -> Framing {
+        match (&self.head, &self.content) {
+            (_, Content::Text(text)) => Framing::Length(text.len() as u64),
+            (AnswerHead::Instance(response), _) => response.framing,
+            (AnswerHead::Ours(_), _) => Framing::None,
+        }
+    }
+
+    /// Whether no piece of the body is left.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.content, Content::Empty)
+    }
+
+    /// The next piece of the body.
+    pub(crate) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, BrokenOff>> {
+        let piece = match &mut self.content {
+            Content::Empty | Content::Tunnel(_) => return Poll::Ready(Ok(Piece::End(None))),
+            Content::Text(text) => {
+                let text = std::mem::take(text);
+                self.content = Content::Empty;
+                Poll::Ready(Ok(Piece::Data(text)))
+            }
+            Content::Relayed(relay) => {
+                let piece = relay.poll_piece(cx);
+                match &piece {
+                    Poll::Ready(Ok(Piece::End(_)) | Err(_)) => self.content = Content::Empty,
+                    // The connection is free for others before the client has read the rest.
+                    Poll::Ready(Ok(Piece::Data(_))) if relay.is_over() => {
+                        self.content = Content::Empty;
+                    }
+                    Poll::Ready(Ok(Piece::Data(_))) | Poll::Pending => {}
+                }
+                piece
+            }
+        };
+        match &piece {
+            Poll::Ready(Ok(Piece::Data(data))) => self.visit.bytes += data.len() as u64,
+            Poll::Ready(Err(BrokenOff)) => {
+                if let Some(endpoint) = &self.visit.endpoint {
+                    endpoint.shared.counters.failures.add(1);
+                }
+            }
+            Poll::Ready(Ok(Piece::End(_))) | Poll::Pending => {}
+        }
+        piece
+    }
+
+    /// Moves the request's body on while the answer cannot be.
+    pub(crate) fn drive(&mut self, cx: &mut Context<'_>) {
+        if let Content::Relayed(relay) = &mut self.content {
+            // Pending or not: whoever cannot write the answer waits for its client.
+            let _ = relay.exchange().poll_send(cx);
+        }
+    }
 }
 
 /// A body on its way from an instance.
 pub(crate) struct Relay {
-    body: Incoming,
-    /// The connection on which it comes. `None`: a task of its own drives it.
-    upstream: Option<Box<Upstream>>,
-    flight: Flight,
-    /// The instance has broken off. Told one poll later, because hyper throws away what it has not
-    /// yet written when it hears of an error, and that may be all that the client would get.
-    broken: Option<hyper::Error>,
+    /// `None` only in the moment of its end.
+    parts: Option<(Exchange, Flight)>,
+    client: Rc<Client>,
 }
 
+const ENDED: &str = "an exchange is taken out only at its end";
+
 impl Relay {
-    /// The body of an answer that came on `upstream`; if it is complete already, the connection
-    /// goes back to the pool and there is nothing to relay.
-    pub(crate) fn start(
-        body: Incoming,
-        upstream: Option<Box<Upstream>>,
-        flight: Flight,
-    ) -> Content {
-        let relay = Self {
-            body,
-            upstream,
-            flight,
-            broken: None,
-        };
-        if relay.body.is_end_stream() {
-            Content::Empty
-        } else {
-            Content::Relayed(relay)
+    pub(crate) fn new(exchange: Exchange, client: Rc<Client>, flight: Flight) -> Self {
+        Self {
+            parts: Some((exchange, flight)),
+            client,
         }
     }
 
-    fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        if let Some(error) = self.broken.take() {
-            return Poll::Ready(Some(Err(error)));
-        }
-        let mut frame = Pin::new(&mut self.body).poll_frame(cx);
-        if frame.is_pending()
-            && let Some(upstream) = &mut self.upstream
-        {
-            upstream.drive(cx);
-            frame = Pin::new(&mut self.body).poll_frame(cx);
-        }
-        if let Poll::Ready(Some(Err(error))) = frame {
-            self.broken = Some(error);
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        frame
+    fn exchange(&mut self) -> &mut Exchange {
+        &mut self.parts.as_mut().expect(ENDED).0
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, BrokenOff>> {
+        let client = Rc::clone(&self.client);
+        self.exchange().poll_piece(cx, &client.worker.buffers)
+    }
+
+    /// Whether the answer is complete and nothing of the request is left to be sent.
+    fn is_over(&mut self) -> bool {
+        let exchange = self.exchange();
+        exchange.is_answered() && !exchange.is_sending()
+    }
+
+    /// The exchange, and what counts it as in flight.
+    pub(crate) fn into_parts(mut self) -> (Exchange, Flight) {
+        self.parts.take().expect(ENDED)
     }
 }
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        if let Some(mut upstream) = self.upstream.take() {
-            if !upstream.is_idle() && self.body.is_end_stream() {
-                // The last byte was read; hyper has yet to notice that nothing follows.
-                upstream.drive(&mut Context::from_waker(Waker::noop()));
-            }
-            // Not idle: the client went away, or the instance sends more than it should. Closing
-            // the connection is how an instance learns that nobody listens.
-            if upstream.is_idle() {
-                self.flight.endpoint().park(upstream);
-            }
-        }
-    }
-}
-
-impl Body for Answer {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let this = &mut *self;
-        let frame = match &mut this.content {
-            Content::Empty => return Poll::Ready(None),
-            Content::Text(text) if text.is_empty() => return Poll::Ready(None),
-            Content::Text(text) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(text))))),
-            Content::Relayed(relay) => relay.poll_frame(cx),
+        let Some((exchange, flight)) = self.parts.take() else {
+            return;
         };
-        let visit = this.visit.as_mut();
-        match (&frame, visit) {
-            (Poll::Ready(Some(Ok(frame))), Some(visit)) => {
-                visit.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
-            }
-            (Poll::Ready(Some(Err(_))), Some(visit)) => visit.break_off(),
-            (Poll::Ready(_) | Poll::Pending, _) => {}
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match &self.content {
-            Content::Empty => true,
-            Content::Text(text) => text.is_empty(),
-            Content::Relayed(relay) => relay.body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.content {
-            Content::Empty => SizeHint::with_exact(0),
-            Content::Text(text) => SizeHint::with_exact(text.len() as u64),
-            Content::Relayed(relay) => relay.body.size_hint(),
+        // Not idle: the client went away, or the instance sends more than it should. Closing the
+        // connection is how an instance learns that nobody listens.
+        let buffers = &self.client.worker.buffers;
+        match exchange.into_idle() {
+            Ok(upstream) => flight.endpoint().park(upstream, buffers),
+            Err(exchange) => exchange.discard(buffers),
         }
     }
 }
-
-impl Visit {
-    /// The host that was asked for, as the client wrote it; empty if there is none.
-    pub(crate) fn host_text(&self) -> &str {
-        let host = self.host.as_ref();
-        host.and_then(|host| host.to_str().ok()).unwrap_or_default()
-    }
-
-    /// The instance broke off in the middle of its answer. hyper closes the client's connection; a
-    /// client of HTTP/1.0 would take that for the end of the body, so it gets a reset.
-    fn break_off(&mut self) {
-        if let Some(endpoint) = &self.endpoint {
-            endpoint.shared.counters.failures.add(1);
-        }
-        if self.version == Version::HTTP_10 {
-            self.client.reset_at_end();
-        }
-    }
-}
-
-/// What [`crate::proxy::answer`] gives to hyper; it always has an answer.
-pub(crate) type Answered = Result<http::Response<Answer>, Infallible>;

@@ -2,27 +2,28 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
-use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::pin::{Pin, pin};
+use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use http::HeaderValue;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use bytes::Bytes;
+use mainstay_http1::{HeadLimits, HeadWriter, Persistence, Request};
 use mainstay_ids::Instant;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::access_log::Line;
+use crate::delivery::{self, Delivered};
+use crate::exchange::Source;
 use crate::headers::Hop;
-use crate::limits::{HTTP_BUFFER_LEN_MAX, LINGER_LEN_MAX, LINGER_TIME};
+use crate::http2;
+use crate::inbound::{Inbound, Next};
+use crate::limits::{LINGER_LEN_MAX, LINGER_TIME, PARTING_IDLE};
 use crate::proxy;
+use crate::refusal::{Reason, Refusal};
 use crate::tunnel::Tunnel;
-use crate::upstream::{Upload, UploadState};
 use crate::worker::Worker;
 
 /// On which socket a connection came, and so where its requests go.
@@ -50,12 +51,16 @@ enum Phase {
     Idle { since: Instant },
     /// A request's head is coming in.
     Head { since: Instant },
-    /// The request waits for the head of its answer.
+    /// For too long.
+    HeadExpired,
+    /// The request waits for the head of its answer, since the last byte of it came.
     Waiting { since: Instant },
     /// It has waited too long.
     Expired,
-    /// The answer is under way, or the connection is a tunnel.
+    /// The answer is under way, or the connection has streams of its own.
     Answering,
+    /// It carries bytes.
+    Tunnel,
 }
 
 /// What the worker wants of a connection.
@@ -68,27 +73,39 @@ enum Order {
     Cut,
 }
 
-/// How the socket is left.
+/// A wait for the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ending {
-    Close,
-    /// By RST: an orderly end would look as if a body that broke off were complete.
-    Reset,
+enum Stall {
+    /// It does what it should.
+    None,
+    /// It takes, or sends, nothing.
+    Since(Instant),
+    /// For too long.
+    Expired,
 }
 
 /// One connection of a client, as its task, its requests and the worker's sweep see it.
 pub(crate) struct Client {
     pub(crate) worker: Rc<Worker>,
     pub(crate) scope: Scope,
-    pub(crate) peer: IpAddr,
-    pub(crate) peer_text: HeaderValue,
+    pub(crate) peer_text: Bytes,
     phase: Cell<Phase>,
     order: Cell<Order>,
-    ending: Cell<Ending>,
+    /// Of a request's body.
+    upload: Cell<Stall>,
+    /// Of an answer.
+    download: Cell<Stall>,
+    /// Bytes that had been written when [`Self::download`] began.
+    downloaded: Cell<u64>,
+    /// When the present request began.
+    request_since: Cell<Option<Instant>>,
+    requests: Cell<u32>,
+    /// When it is old enough to be moved to another worker, or another machine.
+    aged_at: Instant,
+    /// The connection of which this is a stream of HTTP/2, and how many it has.
+    parent: Option<Rc<Client>>,
+    streams: Cell<u32>,
     waker: RefCell<Option<Waker>>,
-    /// The body of the newest request that had one.
-    upload: RefCell<Option<Upload>>,
-    tunnel: RefCell<Option<Tunnel>>,
     /// Its place in the worker's list.
     pub(crate) place: Cell<usize>,
 }
@@ -97,20 +114,85 @@ impl Client {
     fn new(worker: Rc<Worker>, peer: SocketAddr, scope: Scope) -> Self {
         let since = worker.clock.now();
         // An IPv4 client on an IPv6 socket is written as what it is.
-        let peer = peer.ip().to_canonical();
+        let peer = Bytes::from(peer.ip().to_canonical().to_string());
+        // Spread, so that what connected together does not come back together.
+        let spread = 0.9 + 0.2 * worker.fraction();
+        let age = worker.limits().connection_age.mul_f64(spread);
+        Self::with(worker, scope, peer, since.after(age), None)
+    }
+
+    fn with(
+        worker: Rc<Worker>,
+        scope: Scope,
+        peer_text: Bytes,
+        aged_at: Instant,
+        parent: Option<Rc<Self>>,
+    ) -> Self {
+        let since = worker.clock.now();
         Self {
             worker,
             scope,
-            peer,
-            peer_text: HeaderValue::try_from(peer.to_string())
-                .expect("an IP address is legal in a header"),
+            peer_text,
             phase: Cell::new(Phase::Idle { since }),
             order: Cell::new(Order::Serve),
-            ending: Cell::new(Ending::Close),
+            upload: Cell::new(Stall::None),
+            download: Cell::new(Stall::None),
+            downloaded: Cell::new(0),
+            request_since: Cell::new(None),
+            requests: Cell::new(0),
+            aged_at,
+            parent,
+            streams: Cell::new(0),
             waker: RefCell::new(None),
-            upload: RefCell::new(None),
-            tunnel: RefCell::new(None),
             place: Cell::new(usize::MAX),
+        }
+    }
+
+    /// A stream of this connection of HTTP/2: a client of its own, as far as deadlines go.
+    pub(crate) fn begin_stream(self: &Rc<Self>) -> Rc<Self> {
+        self.streams.set(self.streams.get() + 1);
+        self.requests.set(self.requests.get().saturating_add(1));
+        self.phase.set(Phase::Answering);
+        Rc::new(Self::with(
+            Rc::clone(&self.worker),
+            self.scope,
+            self.peer_text.clone(),
+            self.aged_at,
+            Some(Rc::clone(self)),
+        ))
+    }
+
+    /// The end of what [`Self::begin_stream`] began.
+    pub(crate) fn end_stream(&self) {
+        let Some(parent) = &self.parent else {
+            return;
+        };
+        parent.streams.set(parent.streams.get() - 1);
+        if parent.streams.get() == 0 {
+            let since = self.worker.clock.now();
+            parent.phase.set(Phase::Idle { since });
+        }
+    }
+
+    /// What a request's head may be.
+    pub(crate) fn head_limits(&self) -> HeadLimits {
+        let limits = self.worker.limits();
+        HeadLimits {
+            len_max: limits.head_len as usize,
+            fields_max: limits.head_fields as usize,
+        }
+    }
+
+    /// Whether the client takes too long over a head.
+    pub(crate) fn head_has_expired(&self) -> bool {
+        self.phase.get() == Phase::HeadExpired
+    }
+
+    /// The first byte of a request has come.
+    pub(crate) fn note_head(&self) {
+        if let Phase::Idle { .. } = self.phase.get() {
+            let since = self.worker.clock.now();
+            self.phase.set(Phase::Head { since });
         }
     }
 
@@ -119,11 +201,51 @@ impl Client {
         let now = self.worker.clock.now();
         let started = match self.phase.get() {
             Phase::Head { since } => since,
-            Phase::Idle { .. } | Phase::Waiting { .. } | Phase::Expired | Phase::Answering => now,
+            Phase::Idle { .. }
+            | Phase::HeadExpired
+            | Phase::Waiting { .. }
+            | Phase::Expired
+            | Phase::Answering
+            | Phase::Tunnel => now,
         };
         self.phase.set(Phase::Waiting { since: now });
-        self.upload.replace(None);
+        self.request_since.set(Some(now));
+        self.requests.set(self.requests.get().saturating_add(1));
         started
+    }
+
+    /// A piece of a request's body has come: the instance's time to answer begins again.
+    pub(crate) fn note_upload(&self) {
+        self.upload.set(Stall::None);
+        if let Phase::Waiting { .. } = self.phase.get() {
+            let since = self.worker.clock.now();
+            self.phase.set(Phase::Waiting { since });
+        }
+    }
+
+    /// Nothing of a request's body is there.
+    pub(crate) fn await_upload(&self) {
+        if self.upload.get() == Stall::None {
+            self.upload.set(Stall::Since(self.worker.clock.now()));
+        }
+    }
+
+    /// Whether the client has let its body wait for too long.
+    pub(crate) fn upload_has_expired(&self) -> bool {
+        self.upload.get() == Stall::Expired
+    }
+
+    /// The client takes nothing more of an answer, of which so many bytes were written.
+    pub(crate) fn await_download(&self, written: u64) {
+        if self.download.get() == Stall::None || self.downloaded.get() != written {
+            self.download.set(Stall::Since(self.worker.clock.now()));
+            self.downloaded.set(written);
+        }
+    }
+
+    /// It has taken all there was.
+    pub(crate) fn note_download(&self) {
+        self.download.set(Stall::None);
     }
 
     /// The answer's head is there.
@@ -134,42 +256,63 @@ impl Client {
     /// The request has ended.
     pub(crate) fn end_request(&self, now: Instant) {
         self.phase.set(Phase::Idle { since: now });
+        self.request_since.set(None);
+        self.upload.set(Stall::None);
+        self.download.set(Stall::None);
     }
 
     pub(crate) fn has_expired(&self) -> bool {
         self.phase.get() == Phase::Expired
     }
 
-    pub(crate) fn watch_upload(&self, upload: Upload) {
-        self.upload.replace(Some(upload));
-    }
-
-    pub(crate) fn reset_at_end(&self) {
-        self.ending.set(Ending::Reset);
-    }
-
-    /// What happens after the answer 101.
-    pub(crate) fn tunnel_through(&self, tunnel: Tunnel) {
-        self.tunnel.replace(Some(tunnel));
-    }
-
     /// Acts on deadlines that have passed.
     pub(crate) fn sweep(&self, now: Instant) {
         let is_over = |since: Instant, time: Duration| now.since(since) >= time;
-        let deadlines = &self.worker.deadlines;
-        match self.phase.get() {
-            Phase::Idle { since } if is_over(since, deadlines.client_idle) => self.cut(),
-            Phase::Head { since } if is_over(since, deadlines.head_read) => self.cut(),
-            Phase::Waiting { since } if is_over(since, deadlines.response_head) => {
-                self.phase.set(Phase::Expired);
+        let limits = self.worker.limits();
+        if let Stall::Since(since) = self.download.get()
+            && is_over(since, limits.write_idle)
+        {
+            self.cut();
+        }
+        if let Some(since) = self.request_since.get()
+            && is_over(since, limits.request_time)
+        {
+            match self.phase.get() {
+                Phase::Waiting { .. } => self.expire(Phase::Expired),
+                _ => self.cut(),
+            }
+        }
+        let uploading = match self.upload.get() {
+            Stall::None => false,
+            Stall::Since(since) if is_over(since, limits.body_idle) => {
+                self.upload.set(Stall::Expired);
                 self.wake();
+                true
+            }
+            Stall::Since(_) | Stall::Expired => true,
+        };
+        match self.phase.get() {
+            Phase::Idle { since } if is_over(since, limits.idle_time) => self.cut(),
+            Phase::Idle { .. } if self.may_leave(now) => self.wake(),
+            Phase::Head { since } if is_over(since, limits.head_time) => {
+                self.expire(Phase::HeadExpired);
+            }
+            Phase::Waiting { since } if !uploading && is_over(since, limits.answer_time) => {
+                self.expire(Phase::Expired);
             }
             Phase::Idle { .. }
             | Phase::Head { .. }
+            | Phase::HeadExpired
             | Phase::Waiting { .. }
             | Phase::Expired
-            | Phase::Answering => {}
+            | Phase::Answering
+            | Phase::Tunnel => {}
         }
+    }
+
+    fn expire(&self, phase: Phase) {
+        self.phase.set(phase);
+        self.wake();
     }
 
     /// Lets the connection end after the request that is under way.
@@ -177,6 +320,55 @@ impl Client {
         if self.order.get() == Order::Serve {
             self.order.set(Order::FinishUp);
             self.wake();
+        }
+    }
+
+    /// Whether it may end although its client has not said so. A client that has just been served
+    /// may have its next request on the way: it is told with the answer to that.
+    fn may_leave(&self, now: Instant) -> bool {
+        let Phase::Idle { since } = self.phase.get() else {
+            return false;
+        };
+        self.order.get() == Order::FinishUp && now.since(since) >= PARTING_IDLE
+    }
+
+    /// Whether the next request is wanted, after one that went so.
+    pub(crate) fn persistence(&self, request: &Request) -> Persistence {
+        match self.order.get() {
+            Order::Serve if self.is_worn() => Persistence::Close,
+            Order::Serve => request.persistence,
+            Order::FinishUp | Order::Cut => Persistence::Close,
+        }
+    }
+
+    /// Whether it has lived long enough, or served enough.
+    fn is_worn(&self) -> bool {
+        let worker = &self.worker;
+        self.requests.get() >= worker.limits().requests_per_connection
+            || worker.clock.now() >= self.aged_at
+    }
+
+    /// Whether a connection of HTTP/2 is to take no more requests.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.order.get() == Order::FinishUp || self.is_worn()
+    }
+
+    /// Runs `task` unless the sweep cuts the client off.
+    pub(crate) async fn interruptible<T>(&self, task: impl Future<Output = T>) -> Option<T> {
+        let mut task = pin!(task);
+        poll_fn(|cx| match self.poll_cut(cx) {
+            Poll::Ready(()) => Poll::Ready(None),
+            Poll::Pending => task.as_mut().poll(cx).map(Some),
+        })
+        .await
+    }
+
+    /// Ready when the client is to be cut off.
+    pub(crate) fn poll_cut(&self, cx: &Context<'_>) -> Poll<()> {
+        self.remember_waker(cx);
+        match self.order.get() {
+            Order::Serve | Order::FinishUp => Poll::Pending,
+            Order::Cut => Poll::Ready(()),
         }
     }
 
@@ -200,140 +392,168 @@ impl Client {
             *waker = Some(cx.waker().clone());
         }
     }
-
-    fn note_read(&self) {
-        if let Phase::Idle { .. } = self.phase.get() {
-            let since = self.worker.clock.now();
-            self.phase.set(Phase::Head { since });
-        }
-    }
-}
-
-/// The client's socket; sees when a head begins.
-struct ClientIo {
-    stream: TcpStream,
-    client: Rc<Client>,
-}
-
-impl AsyncRead for ClientIo {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if buf.filled().len() > before {
-            self.client.note_read();
-        }
-        read
-    }
-}
-
-impl AsyncWrite for ClientIo {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-/// What all client connections have in common. hyper's own timer for heads is off: it would set up
-/// and take down a timer for each request, and the sweep does the same work twice a second.
-pub(crate) fn server() -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    builder
-        .header_read_timeout(None)
-        .max_buf_size(HTTP_BUFFER_LEN_MAX);
-    builder
-}
-
-/// How the HTTP part of a connection ended.
-enum Ended {
-    ByHttp,
-    ByOrder,
 }
 
 /// Serves one connection to its end.
 pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, scope: Scope) {
     let client = Rc::new(Client::new(Rc::clone(&worker), peer, scope));
     let _admitted = worker.admit(&client);
-    let io = TokioIo::new(ClientIo {
-        stream,
-        client: Rc::clone(&client),
-    });
-    let service = service_fn(|request| proxy::answer(Rc::clone(&client), request));
-    let mut http = worker.http.serve_connection(io, service);
-    let mut told = Order::Serve;
-    let ended = poll_fn(|cx| {
-        client.remember_waker(cx);
-        match client.order.get() {
-            Order::Serve => {}
-            Order::Cut => return Poll::Ready(Ended::ByOrder),
-            Order::FinishUp if told == Order::FinishUp => {}
-            Order::FinishUp => {
-                told = Order::FinishUp;
-                Pin::new(&mut http).graceful_shutdown();
+    let talk = talk(Rc::clone(&client), stream);
+    client.interruptible(talk).await;
+}
+
+/// What follows a request on its connection.
+enum After {
+    Next,
+    /// The client may still be sending what nobody wants.
+    Linger,
+    Close,
+    Tunnel(Box<Tunnel>),
+}
+
+/// Request by request. What a request needs lives in a box of its own, so that an idle connection
+/// is small.
+async fn talk(client: Rc<Client>, stream: TcpStream) {
+    let inbound = Rc::new(Inbound::new(stream, Rc::clone(&client)));
+    loop {
+        let after = match next(&client, &inbound).await {
+            Next::Request(request) => Box::pin(handle(&client, &inbound, request)).await,
+            Next::Refused(refused) => {
+                let what = refused.to_string();
+                let rejected = Rejected::new(&client, Reason::BadRequest, refused.status(), what);
+                Box::pin(reject(&client, &inbound, rejected)).await
+            }
+            Next::TooSlow => {
+                let what = "its head did not come in time".to_owned();
+                let status = Reason::HeadTimeout.status();
+                let rejected = Rejected::new(&client, Reason::HeadTimeout, status, what);
+                Box::pin(reject(&client, &inbound, rejected)).await
+            }
+            Next::Http2 => return Box::pin(http2::serve(client, inbound)).await,
+            Next::Gone => After::Close,
+        };
+        match after {
+            After::Next => {}
+            After::Linger => return Box::pin(linger(&inbound)).await,
+            After::Close => return,
+            After::Tunnel(tunnel) => {
+                client.phase.set(Phase::Tunnel);
+                client.request_since.set(None);
+                return Box::pin(tunnel.run(&inbound)).await;
             }
         }
-        // An error is the client's fault or has been counted where it arose.
-        pin!(&mut http).poll(cx).map(|_| Ended::ByHttp)
-    })
-    .await;
-    if let Ended::ByOrder = ended {
-        return;
     }
-    let parts = http.into_parts();
-    let stream = parts.io.into_inner().stream;
-    let tunnel = client.tunnel.take();
-    if let Some(tunnel) = tunnel {
-        client.phase.set(Phase::Answering);
-        tunnel.run(stream, parts.read_buf).await;
-    } else if client.ending.get() == Ending::Reset {
-        // If it fails, the socket is gone already.
-        socket2::SockRef::from(&stream)
-            .set_linger(Some(Duration::ZERO))
-            .ok();
-    } else if client.upload.borrow().as_ref().map(Upload::state) == Some(UploadState::Abandoned) {
-        linger(stream).await;
+}
+
+/// The next request, unless the connection is to end first.
+async fn next(client: &Client, inbound: &Inbound) -> Next {
+    let mut next = pin!(inbound.next());
+    poll_fn(|cx| match next.as_mut().poll(cx) {
+        Poll::Pending if client.may_leave(client.worker.clock.now()) => Poll::Ready(Next::Gone),
+        next => next,
+    })
+    .await
+}
+
+/// Answers one request.
+async fn handle(client: &Rc<Client>, inbound: &Rc<Inbound>, request: Box<Request>) -> After {
+    let source = if inbound.is_body_complete() {
+        Source::Empty
+    } else {
+        Source::Http1(Rc::clone(inbound))
+    };
+    let answer = {
+        let mut answer = pin!(proxy::answer(Rc::clone(client), request, source));
+        poll_fn(|cx| match answer.as_mut().poll(cx) {
+            Poll::Ready(answer) => Poll::Ready(Some(answer)),
+            // Dropping the request closes the connection to the instance, which learns of it so.
+            Poll::Pending => inbound.poll_gone(cx).map(|()| None),
+        })
+        .await
+    };
+    let Some(answer) = answer else {
+        return After::Close;
+    };
+    match delivery::deliver(client, inbound, answer).await {
+        Delivered::Whole(Persistence::KeepAlive) if inbound.is_body_complete() => After::Next,
+        Delivered::Whole(_) if inbound.has_more() => After::Linger,
+        Delivered::Whole(_) | Delivered::Broken => After::Close,
+        Delivered::Upgraded(tunnel) => After::Tunnel(tunnel),
+    }
+}
+
+/// The answer to something that is no request.
+pub(crate) struct Rejected {
+    pub(crate) status: u16,
+    pub(crate) fields: Vec<(&'static str, Bytes)>,
+    pub(crate) text: Bytes,
+}
+
+impl Rejected {
+    /// Counts it, writes its line of the access log, and makes the answer.
+    pub(crate) fn new(client: &Client, reason: Reason, status: u16, what: String) -> Self {
+        let worker = &client.worker;
+        let started = client.begin_request();
+        client.begin_answer();
+        worker.counters.requests.add(1);
+        worker.counters.refusals.add(1);
+        let id = worker.ids.next();
+        let refusal = Refusal::unrouted(reason, what);
+        let text = refusal.text_with_status(status, &id);
+        worker.log(|| Line {
+            id: &id,
+            client: &client.peer_text,
+            method: "-",
+            host: None,
+            path: "-",
+            status,
+            service: None,
+            instance: None,
+            reason: Some(reason.word()),
+            tries: 0,
+            bytes: text.len() as u64,
+            started,
+            ended: worker.clock.now(),
+        });
+        let mut fields = refusal.fields();
+        fields.push(("date", worker.date()));
+        fields.push(("x-request-id", id));
+        Self {
+            status,
+            fields,
+            text,
+        }
+    }
+}
+
+async fn reject(client: &Client, inbound: &Inbound, rejected: Rejected) -> After {
+    let Rejected {
+        status,
+        fields,
+        text,
+    } = rejected;
+    let head = client.worker.buffers.head(|out| {
+        let mut head = HeadWriter::response(out, status);
+        for (name, value) in &fields {
+            head.field(name.as_bytes(), value);
+        }
+        head.number(b"content-length", text.len() as u64)
+            .field(b"connection", b"close");
+        head.finish();
+    });
+    match delivery::write(client, inbound, head, text).await {
+        Ok(()) => After::Linger,
+        Err(_) => After::Close,
     }
 }
 
 /// Reads what a client still sends after its answer: closing a socket with unread bytes resets
 /// the connection, and the client might lose the answer.
-async fn linger(mut stream: TcpStream) {
-    let mut scratch = [0; 4096];
-    let mut left = LINGER_LEN_MAX;
-    let rest = async {
-        while let Ok(read) = stream.read(&mut scratch).await {
-            left = left.saturating_sub(read);
-            if read == 0 || left == 0 {
-                break;
-            }
-        }
-    };
+async fn linger(inbound: &Inbound) {
+    // If it fails, the client is gone already.
+    inbound.socket.shut_down_write().ok();
     // Whoever sends for longer than this does not look for the answer.
-    timeout(LINGER_TIME, rest).await.ok();
+    timeout(LINGER_TIME, inbound.swallow(LINGER_LEN_MAX))
+        .await
+        .ok();
 }

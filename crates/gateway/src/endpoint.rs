@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use http::HeaderValue;
+use bytes::Bytes;
 use mainstay_ids::{Attempt, InstanceId};
 use mainstay_model::Endpoint;
 use tokio::sync::Notify;
@@ -37,7 +37,7 @@ impl EndpointKey {
 pub(crate) struct EndpointState {
     pub(crate) key: EndpointKey,
     /// The instance's name for the header `mainstay-instance`.
-    pub(crate) label: HeaderValue,
+    pub(crate) label: Bytes,
     pub(crate) counters: EndpointCounters,
     in_flight: AtomicU32,
     /// Whether the coordinator waits for `in_flight` to become 0.
@@ -47,8 +47,7 @@ pub(crate) struct EndpointState {
 
 impl EndpointState {
     fn new(key: EndpointKey, drained: Arc<Notify>) -> Self {
-        let label = HeaderValue::try_from(key.instance.to_string())
-            .expect("an instance's id holds only a-z, 0-9 and `-`");
+        let label = Bytes::from(key.instance.to_string());
         Self {
             key,
             label,

@@ -3,33 +3,34 @@
 //! Each try asks the worker's current view anew, and chooses and counts in one step; see
 //! [`crate::endpoint::EndpointState::enter`].
 
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
-use http_body::Body as _;
-use hyper::body::Incoming;
+use bytes::Bytes;
 use mainstay_control::balance::{
     Attempted, Body, FailureKind, MethodSafety, Outcome, RetryVerdict, TRIES_MAX, Tag,
 };
+use mainstay_http1::Response;
 use mainstay_ids::Instant;
 use mainstay_model::routing::Unavailable;
 use tokio::time::timeout;
 
 use crate::answer::Visit;
-use crate::headers;
+use crate::exchange::{Exchange, NoAnswer, RequestBody, Source};
+use crate::headers::{self, Passage};
+use crate::inbound::BodyFailure;
 use crate::limits::{REACH_TIME, ROUND_PAUSE};
 use crate::refusal::{Reason, Refusal};
-use crate::request_id::X_REQUEST_ID;
-use crate::upstream::{Assurance, RequestBody, SendFailure, Upload, UploadState, Upstream};
+use crate::upstream::{Assurance, Upstream};
 use crate::view::{Chosen, Finished, Flight, LocalEndpoint, LocalService, View};
 use crate::worker::Worker;
 use crate::{Retries, RetryRoutes};
 
 /// What an errand ends with.
 pub(crate) struct Delivered {
-    pub(crate) response: Response<Incoming>,
-    pub(crate) upstream: Box<Upstream>,
+    pub(crate) response: Box<Response>,
+    pub(crate) exchange: Exchange,
     pub(crate) flight: Flight,
 }
 
@@ -50,18 +51,16 @@ enum TryFailure {
     /// It was sent, and the answer did not come in time.
     Expired,
     /// The client broke off its own body.
-    ClientBody,
+    Client(BodyFailure),
 }
 
 /// A request that has to be brought to some instance.
 pub(crate) struct Errand {
-    /// The request between two tries. `None`: a try has it, or lost it.
-    request: Option<Request<RequestBody>>,
-    /// With what it could be sent again after it was lost.
-    copy: Option<Copy>,
+    /// What every instance is sent.
+    head: Bytes,
+    /// The body between two tries. `None`: a try has it.
+    body: Option<RequestBody>,
     safety: MethodSafety,
-    pub(crate) upgrade: Option<HeaderValue>,
-    upload: Option<Upload>,
     /// Tries in which at least a part of it was sent. Others cost an endpoint nothing, and are
     /// bounded by time.
     sent: u32,
@@ -73,75 +72,26 @@ pub(crate) struct Errand {
     first_endpoints: Vec<Rc<LocalEndpoint>>,
 }
 
-/// A request without body, so that it can be built again. Cheaper than a clone of its map.
-struct Copy {
-    method: Method,
-    uri: Uri,
-    headers: Vec<(HeaderName, HeaderValue)>,
-}
-
-impl Copy {
-    fn of(request: &Request<RequestBody>) -> Self {
-        let pairs = request.headers().iter();
-        Self {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            headers: pairs
-                .map(|(name, value)| (name.clone(), value.clone()))
-                .collect(),
-        }
-    }
-
-    fn request(&self) -> Request<RequestBody> {
-        let mut headers = HeaderMap::with_capacity(self.headers.len());
-        for (name, value) in &self.headers {
-            headers.append(name.clone(), value.clone());
-        }
-        let mut request = Request::new(RequestBody::Empty);
-        request.method_mut().clone_from(&self.method);
-        request.uri_mut().clone_from(&self.uri);
-        *request.headers_mut() = headers;
-        request
-    }
-}
-
 impl Errand {
     /// An errand for a checked request.
-    pub(crate) fn new(visit: &Visit, request: Request<Incoming>) -> Self {
+    pub(crate) fn new(visit: &Visit, source: Source) -> Self {
         let client = &visit.client;
-        let upgrade = headers::wanted_upgrade(request.version(), request.headers());
-        let (mut parts, body) = request.into_parts();
-        let (body, upload) = if body.is_end_stream() {
-            (RequestBody::Empty, None)
-        } else {
-            let (body, upload) = RequestBody::streamed(body);
-            client.watch_upload(upload.clone());
-            (body, Some(upload))
+        let request = &visit.request;
+        let passage = Passage {
+            id: &visit.id,
+            peer: &client.peer_text,
+            hop: client.scope.hop(),
+            upgrade: request.upgrade(),
         };
-        let peer = (client.peer, &client.peer_text);
-        headers::to_instance(
-            &mut parts.headers,
-            peer,
-            client.scope.hop(),
-            upgrade.clone(),
-        );
-        parts.headers.insert(X_REQUEST_ID, visit.id.clone());
-        let safety = MethodSafety::of(parts.method.as_str());
-        let mut request = Request::new(body);
-        *request.method_mut() = parts.method;
-        *request.uri_mut() = parts.uri;
-        *request.headers_mut() = parts.headers;
-        let repeatable = safety == MethodSafety::Safe && upload.is_none() && upgrade.is_none();
-        let copy = match client.worker.seams.retries {
-            Retries::On if repeatable => Some(Copy::of(&request)),
-            Retries::On | Retries::Off => None,
-        };
+        let replay_len = client.worker.limits().replay_len as usize;
+        let head = client
+            .worker
+            .buffers
+            .head(|out| headers::write_request(out, request, passage));
         Self {
-            request: Some(request),
-            copy,
-            safety,
-            upgrade,
-            upload,
+            head,
+            body: Some(RequestBody::new(source, request.framing, replay_len)),
+            safety: MethodSafety::of(request.method_name()),
             sent: 0,
             trouble_since: None,
             failed: Vec::new(),
@@ -149,14 +99,8 @@ impl Errand {
         }
     }
 
-    /// Whether the client is still sending the request's body.
-    pub(crate) fn is_uploading(&self) -> bool {
-        let state = self.upload.as_ref().map(Upload::state);
-        state == Some(UploadState::Running)
-    }
-
     /// Tries until an instance has begun to answer, or until trying again makes no sense.
-    pub(crate) async fn run(&mut self, visit: &mut Visit) -> Result<Box<Delivered>, Refusal> {
+    pub(crate) async fn run(mut self, visit: &mut Visit) -> Result<Box<Delivered>, Refusal> {
         let worker = Rc::clone(&visit.client.worker);
         worker.budget_request();
         loop {
@@ -195,13 +139,13 @@ impl Errand {
             ended: worker.clock.now(),
         };
         match result {
-            Ok((response, upstream)) => {
+            Ok((response, exchange)) => {
                 let delivered = Delivered {
                     response,
-                    upstream,
+                    exchange,
                     flight,
                 };
-                self.judge(&try_, worker, delivered)
+                self.judge(&try_, visit, delivered)
             }
             Err(failure) => self.fail(&try_, visit, failure),
         }
@@ -233,64 +177,79 @@ impl Errand {
         &mut self,
         endpoint: &LocalEndpoint,
         visit: &Visit,
-    ) -> Result<(Response<Incoming>, Box<Upstream>), TryFailure> {
-        let again = || self.copy.as_ref().map(Copy::request);
-        let mut request = self.request.take().or_else(again).ok_or(TryFailure::Lost)?;
-        let expired = || visit.client.has_expired();
-        let assurance = match self.copy {
-            Some(_) => Assurance::Hint,
-            None => Assurance::Look,
+    ) -> Result<(Box<Response>, Exchange), TryFailure> {
+        let assurance = if self.is_repeatable(visit) {
+            Assurance::Hint
+        } else {
+            Assurance::Look
         };
-        while let Some(mut upstream) = endpoint.take_idle(assurance) {
-            match upstream.send(request, expired).await {
-                Ok(response) => return Ok((response, upstream)),
+        while let Some(upstream) = endpoint.take_idle(assurance) {
+            match self.exchange(upstream, visit).await {
                 // It died in this moment; that is not the endpoint's failure.
-                Err(SendFailure::NotSent(back)) => request = *back,
-                Err(failure) => return Err(self.keep(failure)),
+                Err(TryFailure::NotSent) => {}
+                result => return result,
             }
         }
-        let mut upstream = match Upstream::connect(endpoint.shared.key.address).await {
-            Ok(upstream) => upstream,
+        match Upstream::connect(endpoint.shared.key.address).await {
+            Ok(upstream) => self.exchange(upstream, visit).await,
             Err(error) => {
                 tracing::debug!(%error, instance = %endpoint.shared.key.instance, "cannot connect");
-                self.request = Some(request);
-                return Err(TryFailure::NotSent);
+                Err(TryFailure::NotSent)
             }
-        };
-        match upstream.send(request, expired).await {
-            Ok(response) => Ok((response, upstream)),
-            Err(failure) => Err(self.keep(failure)),
         }
     }
 
-    /// Keeps what came back of a request that was not sent.
-    fn keep(&mut self, failure: SendFailure) -> TryFailure {
-        match failure {
-            SendFailure::NotSent(request) => {
-                self.request = Some(*request);
-                TryFailure::NotSent
-            }
-            // hyper's word for an error of the body that it was given.
-            SendFailure::Lost(error) if error.is_user() => TryFailure::ClientBody,
-            SendFailure::Lost(error) => {
-                tracing::debug!(%error, "a request was lost in flight");
+    /// Sends the request on one connection, and waits for the head of the answer.
+    async fn exchange(
+        &mut self,
+        upstream: Upstream,
+        visit: &Visit,
+    ) -> Result<(Box<Response>, Exchange), TryFailure> {
+        let client = &visit.client;
+        let buffers = &client.worker.buffers;
+        let mut body = self.body.take().ok_or(TryFailure::Lost)?;
+        body.rewind();
+        let mut exchange = Exchange::new(upstream, visit.request.method, self.head.clone(), body);
+        let answered = poll_fn(|cx| exchange.poll_head(cx, buffers, || client.has_expired())).await;
+        let failure = match answered {
+            Ok(response) => return Ok((response, exchange)),
+            Err(NoAnswer::NotSent) => TryFailure::NotSent,
+            Err(NoAnswer::Lost(why)) => {
+                tracing::debug!(
+                    error = &why as &dyn std::error::Error,
+                    "a request was lost in flight"
+                );
                 TryFailure::Lost
             }
-            SendFailure::Expired => TryFailure::Expired,
-        }
+            Err(NoAnswer::Client(failure)) => TryFailure::Client(failure),
+            Err(NoAnswer::Expired) => TryFailure::Expired,
+        };
+        self.body = Some(exchange.into_body());
+        Err(failure)
+    }
+
+    /// Whether the request may be sent again after it was lost, as far as it can be known before.
+    fn is_repeatable(&self, visit: &Visit) -> bool {
+        self.safety == MethodSafety::Safe
+            && visit.request.upgrade().is_none()
+            && self.body.as_ref().is_some_and(RequestBody::is_empty)
+            && visit.client.worker.seams.retries == Retries::On
     }
 
     /// There is an answer; one of a gateway type may be better elsewhere, if there is an elsewhere.
-    fn judge(&mut self, try_: &Try<'_>, worker: &Worker, delivered: Delivered) -> Step {
+    fn judge(&mut self, try_: &Try<'_>, visit: &Visit, delivered: Delivered) -> Step {
         self.sent += 1;
-        let status = delivered.response.status().as_u16();
+        let worker = visit.client.worker.as_ref();
+        let status = delivered.response.status;
         let outcome = Outcome::of_status(status);
         try_.learn(worker, outcome);
         let has_other = try_.service.endpoints.len() > self.failed.len() + 1;
+        let failure = FailureKind::Answered(status);
         if outcome == Outcome::GatewayError
             && has_other
-            && self.may_repeat(worker, FailureKind::Answered(status), try_.ended)
+            && self.may_repeat(visit, delivered.exchange.body(), failure, try_.ended)
         {
+            self.body = Some(delivered.exchange.into_body());
             return self.again(try_);
         }
         Step::Delivered(Box::new(delivered))
@@ -304,10 +263,17 @@ impl Errand {
             Step::Refused(Refusal::of(try_.service, endpoint, reason, what))
         };
         match failure {
-            TryFailure::ClientBody => refused(
+            TryFailure::Client(BodyFailure::Gone) => refused(
                 Reason::BadRequest,
                 "the client broke off the request's body",
             ),
+            TryFailure::Client(BodyFailure::TooSlow) => refused(
+                Reason::BodyTimeout,
+                "the client sent nothing more of the request's body",
+            ),
+            TryFailure::Client(BodyFailure::Malformed(error)) => {
+                refused(Reason::BadRequest, &error.to_string())
+            }
             TryFailure::NotSent => {
                 try_.learn(worker, Outcome::ConnectFailed);
                 // However many endpoints there are, a client is not kept waiting for all of them.
@@ -323,7 +289,10 @@ impl Errand {
             TryFailure::Lost => {
                 self.sent += 1;
                 try_.learn(worker, Outcome::GatewayError);
-                if self.may_repeat(worker, FailureKind::LostAfterSending, try_.ended) {
+                let failure = FailureKind::LostAfterSending;
+                if let Some(body) = &self.body
+                    && self.may_repeat(visit, body, failure, try_.ended)
+                {
                     return self.again(try_);
                 }
                 refused(
@@ -355,10 +324,18 @@ impl Errand {
     }
 
     /// Whether a request that was sent may be sent once more.
-    fn may_repeat(&self, worker: &Worker, failure: FailureKind, now: Instant) -> bool {
-        let body = match self.copy {
-            Some(_) => Body::Replayable,
-            None => Body::Consumed,
+    fn may_repeat(
+        &self,
+        visit: &Visit,
+        body: &RequestBody,
+        failure: FailureKind,
+        now: Instant,
+    ) -> bool {
+        let worker = &visit.client.worker;
+        let body = if body.is_replayable() && visit.request.upgrade().is_none() {
+            Body::Replayable
+        } else {
+            Body::Consumed
         };
         let attempted = Attempted {
             method: self.safety,
@@ -427,11 +404,11 @@ impl Try<'_> {
 }
 
 fn find<'a>(view: &'a View, visit: &Visit) -> Option<&'a Rc<LocalService>> {
-    view.find(visit.client.scope, visit.host_text(), visit.uri.path())
+    view.find(visit.client.scope, visit.host(), visit.request.path())
 }
 
 fn no_route(visit: &Visit) -> Refusal {
-    let (host, path) = (visit.host_text(), visit.uri.path());
+    let (host, path) = (visit.host(), visit.request.path());
     let what = format!("no service has the host `{host}` with the path `{path}`");
     Refusal::unrouted(Reason::NoRoute, what)
 }

@@ -26,9 +26,9 @@
 //! own connections to instances. Within a worker nothing is locked. Between workers are shared only
 //! the table (never changed after it was built) and, per endpoint, a few atomics.
 //!
-//! A request is served in the task of its client's connection from its head to its end: hyper's
-//! server connection polls the answer's future, which polls the connection to the instance. There
-//! is no task per request and none per pooled connection.
+//! A request is served in the task of its client's connection from its head to its end; whoever
+//! waits for the instance drives the connection to it. There is no task per request and none per
+//! pooled connection, and an idle connection has no buffer.
 //!
 //! # Why a removed instance gets no request
 //!
@@ -43,19 +43,25 @@
 //! is removed: nobody waits for the successor then, and instances may go.
 //!
 //! Reading order: [`run`], `table` and `endpoint` (what is shared), `ledger` and `coordinator`,
-//! `view` and `worker`, then the way of a request: `connection`, `proxy`, `errand`, `upstream`,
-//! `answer`, `tunnel`.
+//! `view` and `worker`, then the way of a request: `connection`, `inbound`, `proxy`, `errand`,
+//! `exchange`, `answer`, `delivery`, `tunnel`.
 
 mod access_log;
 mod addresses;
+mod admission;
 mod answer;
 mod cache;
 mod clock;
 mod connection;
 mod coordinator;
+mod delivery;
 mod endpoint;
 mod errand;
+mod exchange;
+mod flood;
 mod headers;
+mod http2;
+mod inbound;
 mod ledger;
 mod limits;
 mod link;
@@ -68,6 +74,7 @@ mod table;
 mod tunnel;
 mod upstream;
 mod view;
+mod wire;
 mod worker;
 
 use std::io;
@@ -79,6 +86,7 @@ use std::time::Duration;
 
 use mainstay_api::client::Client;
 use mainstay_ids::ConsumerId;
+use mainstay_model::gateway::GatewayLimits;
 use mainstay_model::{Ack, Routing};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
@@ -86,6 +94,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access_log::{AccessLog, LogBuffer};
 use crate::addresses::Addresses;
+use crate::admission::Admission;
 use crate::cache::{Left, RoutesFile};
 use crate::clock::Clock;
 use crate::coordinator::{Coordinator, Ports};
@@ -106,7 +115,9 @@ pub struct Options {
     pub consumer: ConsumerId,
     /// Where the access log goes.
     pub access_log: AccessLogTo,
-    /// How long what is waited for may take.
+    /// What clients and instances are allowed.
+    pub limits: GatewayLimits,
+    /// How long what is waited for at the begin and the end may take.
     pub deadlines: Deadlines,
     /// For tests.
     pub seams: Seams,
@@ -115,12 +126,6 @@ pub struct Options {
 /// How long the gateway waits for others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadlines {
-    /// For a client to send a request's head, from its first byte.
-    pub head_read: Duration,
-    /// For a client to send another request.
-    pub client_idle: Duration,
-    /// For an instance to begin its answer.
-    pub response_head: Duration,
     /// For the requests in flight to end, once the gateway is told to stop.
     pub drain: Duration,
     /// For the control centre to tell the first routes, before the stored ones are used.
@@ -130,9 +135,6 @@ pub struct Deadlines {
 impl Default for Deadlines {
     fn default() -> Self {
         Self {
-            head_read: limits::HEAD_READ_TIMEOUT,
-            client_idle: limits::CLIENT_IDLE_TIMEOUT,
-            response_head: limits::RESPONSE_HEAD_TIMEOUT,
             drain: limits::DRAIN_TIME,
             first_routes: limits::FIRST_ROUTES_TIME,
         }
@@ -320,7 +322,9 @@ fn serve(
         applied: applied_to,
         ended: ended_to,
         counters: Arc::clone(&counters),
+        admission: Arc::default(),
         seams: options.seams,
+        limits: options.limits,
         deadlines: options.deadlines,
         stop: stop_workers.clone(),
     };
@@ -379,7 +383,9 @@ struct Crew {
     applied: mpsc::Sender<Applied>,
     ended: mpsc::Sender<Result<(), WorkerError>>,
     counters: Arc<GatewayCounters>,
+    admission: Arc<Admission>,
     seams: Seams,
+    limits: GatewayLimits,
     deadlines: Deadlines,
     stop: CancellationToken,
 }
@@ -405,8 +411,10 @@ impl Crew {
                 applied: self.applied.clone(),
                 counters: Arc::clone(&self.counters),
                 log: sink.map(|sink| LogBuffer::new(sink, self.clock.now())),
+                admission: Arc::clone(&self.admission),
                 seams: self.seams,
-                deadlines: self.deadlines,
+                limits: self.limits,
+                drain: self.deadlines.drain,
                 stop: self.stop.clone(),
             };
             orders.push(orders_to);

@@ -2,21 +2,11 @@
 
 use std::time::Duration;
 
+use mainstay_http1::HeadLimits;
+
 /// Instances are on this machine or in its network: one that does not answer a SYN for a second is
 /// gone or drowned, and the next try goes elsewhere. Also the time of the first SYN retransmission.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// How long an instance may think before the head of its answer: what common clients wait at most.
-/// Checked once per [`SWEEP_EVERY`].
-pub(crate) const RESPONSE_HEAD_TIMEOUT: Duration = Duration::from_mins(1);
-
-/// How long a client may take over one request's head, from its first byte. A mobile client needs
-/// two seconds at worst; a slow-loris client holds a connection no longer than this.
-pub(crate) const HEAD_READ_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long a client's connection may lie idle between two requests; browsers keep theirs for one
-/// to five minutes, and each costs some kilobytes.
-pub(crate) const CLIENT_IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// How long an idle connection to an instance is kept. Most servers close theirs after 5 to 75 s;
 /// the shorter ones are seen when the connection is taken out of the pool.
@@ -26,12 +16,54 @@ pub(crate) const UPSTREAM_IDLE_MAX: Duration = Duration::from_secs(30);
 /// requests/s needs. More are closed, which costs their next use a handshake of some 50 us.
 pub(crate) const UPSTREAM_IDLE_COUNT_MAX: usize = 128;
 
-/// Clients' connections per worker. Full: no more are accepted, they wait in the kernel's queue.
-pub(crate) const CONNECTIONS_MAX: usize = 20_000;
+/// What the head of an instance's answer may be. Instances are trusted to be sane, not to be right.
+pub(crate) const INSTANCE_HEAD: HeadLimits = HeadLimits {
+    len_max: 128 * 1024,
+    fields_max: 200,
+};
 
-/// Read buffer of one connection: heads that do not fit are refused (431), bodies pass in chunks of
-/// up to this. hyper fills a buffer before it looks, so that up to twice as long a head may pass.
-pub(crate) const HTTP_BUFFER_LEN_MAX: usize = 64 * 1024;
+/// A read of a head, or of a small body: almost all come in one.
+pub(crate) const READ_LEN: usize = 16 * 1024;
+
+/// A read of a body that goes on: larger ones save no more system calls than they cost in cache.
+pub(crate) const BODY_READ_LEN: usize = 64 * 1024;
+
+/// Of all requests of one connection of HTTP/2 at once, how many bytes a client may send before they
+/// are taken: with 128 streams at most 128 times as much as one of HTTP/1 may have under way.
+pub(crate) const H2_WINDOW: u32 = 256 * 1024;
+
+/// Bytes of one stream's answer that wait for the client to make room.
+pub(crate) const H2_SEND_LEN_MAX: usize = 64 * 1024;
+
+/// Streams of HTTP/2 that the client took back before we looked at them. More is an attack (rapid
+/// reset, CVE-2023-44487) and ends the connection; the library's own default.
+pub(crate) const H2_RESETS_PENDING_MAX: usize = 20;
+
+/// A client of HTTP/2 that says nothing for so long is asked whether it is there.
+pub(crate) const H2_PING_AFTER: Duration = Duration::from_secs(30);
+
+/// How long it may take over its answer.
+pub(crate) const H2_PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Read buffers that a worker keeps for the next connections: as many as are usually read at once,
+/// at most 4 MiB.
+pub(crate) const BUFFERS_KEPT_MAX: usize = 64;
+
+/// Buffers that are looked at before a new one is made: those given back last may still be in use.
+pub(crate) const BUFFERS_TRIED: usize = 4;
+
+/// Heads are cut from blocks of this length: some fifty of them.
+pub(crate) const HEADS_BLOCK_LEN: usize = 64 * 1024;
+
+/// A block with less room than this for a head is replaced; longer heads make it grow.
+pub(crate) const HEAD_ROOM: usize = 4 * 1024;
+
+/// How much of a body that nobody wants is read so that its connection can be used again.
+pub(crate) const SKIP_LEN_MAX: usize = 64 * 1024;
+
+/// When the gateway stops, a connection without a request is closed after it was idle for so long:
+/// a client that has just been served may have sent its next request already.
+pub(crate) const PARTING_IDLE: Duration = Duration::from_secs(1);
 
 /// After accept failed for want of descriptors or memory: time for a few connections to end. Until
 /// then new ones wait in the kernel's queue.
@@ -54,9 +86,6 @@ pub(crate) const LINGER_TIME: Duration = Duration::from_secs(1);
 
 /// And how much of it.
 pub(crate) const LINGER_LEN_MAX: usize = 256 * 1024;
-
-/// How long an instance that answered 101 may take to hand over its socket: it is only local work.
-pub(crate) const UPGRADE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A peer behind a dead network is found after this and three probes of ten seconds each.
 pub(crate) const TCP_KEEPALIVE_AFTER: Duration = Duration::from_mins(1);

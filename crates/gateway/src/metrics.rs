@@ -20,6 +20,10 @@ pub(crate) struct EndpointCounters {
 pub(crate) struct GatewayCounters {
     /// `connections_total`: accepted connections.
     pub(crate) connections: Counter,
+    /// `connections_denied_total`: connections of addresses that had as many as they may have.
+    pub(crate) denied: Counter,
+    /// `floods_total`: connections of HTTP/2 that were cut off for their frames.
+    pub(crate) floods: Counter,
     /// `requests_total`: requests of clients.
     pub(crate) requests: Counter,
     /// `refusals_total`: requests that the gateway answered itself.

@@ -2,23 +2,22 @@
 //! `mainstay-reason`, and a text for people with the remedy.
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use mainstay_model::routing::Unavailable;
 
 use crate::view::{LocalEndpoint, LocalService};
 
-const MAINSTAY_REASON: HeaderName = HeaderName::from_static("mainstay-reason");
-const MAINSTAY_INSTANCE: HeaderName = HeaderName::from_static("mainstay-instance");
-const PLAIN_TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 /// A client that waits for a second will find what a crash or a rollout left.
-const SOON: HeaderValue = HeaderValue::from_static("1");
+const SOON: &[u8] = b"1";
 
 /// Why a request is not answered by an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
     /// The request itself is wrong.
     BadRequest,
+    /// Its head did not come in time.
+    HeadTimeout,
+    /// Its body did not come in time.
+    BodyTimeout,
     /// No service claims it.
     NoRoute,
     /// The service has no endpoint, and why.
@@ -40,6 +39,8 @@ impl Reason {
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::BadRequest => "bad-request",
+            Self::HeadTimeout => "head-timeout",
+            Self::BodyTimeout => "body-timeout",
             Self::NoRoute => "no-route",
             Self::Unavailable(Unavailable::Starting) => "starting",
             Self::Unavailable(Unavailable::CrashLooping) => "crash-looping",
@@ -53,18 +54,19 @@ impl Reason {
         }
     }
 
-    pub(crate) fn status(self) -> StatusCode {
+    pub(crate) fn status(self) -> u16 {
         match self {
-            Self::BadRequest => StatusCode::BAD_REQUEST,
-            Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::Unavailable(_) | Self::NoEndpoint | Self::AllFailed => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            Self::LostInFlight | Self::BadUpgrade => StatusCode::BAD_GATEWAY,
-            Self::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::BadRequest => 400,
+            Self::HeadTimeout | Self::BodyTimeout => 408,
+            Self::NoRoute => 404,
+            Self::Unavailable(_) | Self::NoEndpoint | Self::AllFailed => SERVICE_UNAVAILABLE,
+            Self::LostInFlight | Self::BadUpgrade => 502,
+            Self::ResponseTimeout => 504,
         }
     }
 }
+
+const SERVICE_UNAVAILABLE: u16 = 503;
 
 /// An answer of the gateway's own.
 #[derive(Debug)]
@@ -75,7 +77,7 @@ pub(crate) struct Refusal {
     /// The service's name, for the remedy.
     pub(crate) service: Option<String>,
     /// The instance that was asked.
-    pub(crate) instance: Option<HeaderValue>,
+    pub(crate) instance: Option<Bytes>,
 }
 
 impl Refusal {
@@ -104,33 +106,37 @@ impl Refusal {
         }
     }
 
-    /// The headers that tell programs.
-    pub(crate) fn headers(&self) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        headers.insert(
-            MAINSTAY_REASON,
-            HeaderValue::from_static(self.reason.word()),
-        );
-        headers.insert(CONTENT_TYPE, PLAIN_TEXT);
-        if self.reason.status() == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(RETRY_AFTER, SOON);
+    /// The fields that tell programs.
+    pub(crate) fn fields(&self) -> Vec<(&'static str, Bytes)> {
+        let word = Bytes::from_static(self.reason.word().as_bytes());
+        let text = Bytes::from_static(b"text/plain; charset=utf-8");
+        let mut fields = vec![("mainstay-reason", word), ("content-type", text)];
+        if self.reason.status() == SERVICE_UNAVAILABLE {
+            fields.push(("retry-after", Bytes::from_static(SOON)));
         }
         if let Some(instance) = &self.instance {
-            headers.insert(MAINSTAY_INSTANCE, instance.clone());
+            fields.push(("mainstay-instance", instance.clone()));
         }
-        headers
+        fields
     }
 
     /// The text that tells people.
-    pub(crate) fn text(&self, id: &HeaderValue) -> Bytes {
-        let status = self.reason.status();
+    pub(crate) fn text(&self, id: &[u8]) -> Bytes {
+        self.text_with_status(self.reason.status(), id)
+    }
+
+    /// The same with another status than the reason's.
+    pub(crate) fn text_with_status(&self, status: u16, id: &[u8]) -> Bytes {
+        let phrase = mainstay_http1::reason(status);
         let subject = match &self.service {
             Some(service) => format!("service `{service}` did not answer"),
             None => "this request cannot be answered".to_owned(),
         };
-        let id = id.to_str().unwrap_or("?");
+        let id = String::from_utf8_lossy(id);
         let remedy = match (self.reason, &self.service) {
-            (Reason::BadRequest, _) => "change the request.".to_owned(),
+            (Reason::BadRequest | Reason::HeadTimeout | Reason::BodyTimeout, _) => {
+                "change the request.".to_owned()
+            }
             (_, Some(_)) => format!("`mainstay why request {id}` tells why."),
             (_, None) => {
                 "`mainstay status` lists the services with their hosts and paths.".to_owned()
@@ -138,7 +144,7 @@ impl Refusal {
         };
         let what = &self.what;
         Bytes::from(format!(
-            "{status}: {subject}: {what}.\nWhat to do: {remedy}\nRequest id: {id}\n"
+            "{status} {phrase}: {subject}: {what}.\nWhat to do: {remedy}\nRequest id: {id}\n"
         ))
     }
 }

@@ -2,11 +2,8 @@
 
 use std::cell::RefCell;
 
-use bytes::BytesMut;
-use http::{HeaderMap, HeaderName, HeaderValue};
-
-/// Where the id stands, in requests and answers.
-pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+use bytes::{Bytes, BytesMut};
+use mainstay_http1::{Fields, Known};
 
 /// A foreign id longer than this is not carried on: logs would fill with it.
 const FOREIGN_LEN_MAX: usize = 128;
@@ -40,14 +37,15 @@ impl RequestIds {
     }
 
     /// The id that came with the request if it is a sane one, otherwise a new one.
-    pub(crate) fn of(&self, headers: &HeaderMap) -> HeaderValue {
-        match headers.get(&X_REQUEST_ID) {
-            Some(foreign) if is_sane(foreign.as_bytes()) => foreign.clone(),
+    pub(crate) fn of(&self, fields: &Fields) -> Bytes {
+        match fields.get_shared(Known::XRequestId) {
+            Some(foreign) if is_sane(&foreign) => foreign,
             Some(_) | None => self.next(),
         }
     }
 
-    fn next(&self) -> HeaderValue {
+    /// A new one.
+    pub(crate) fn next(&self) -> Bytes {
         let Source { random, block } = &mut *self.source.borrow_mut();
         if block.capacity() < ID_LEN {
             // Never given back by `reserve`: ids in flight still point into the old block.
@@ -56,8 +54,7 @@ impl RequestIds {
         for _ in 0..2 {
             block.extend_from_slice(&hex(random.u64(..)));
         }
-        HeaderValue::from_maybe_shared(block.split().freeze())
-            .expect("hexadecimal digits are legal in a header")
+        block.split().freeze()
     }
 }
 
@@ -80,19 +77,23 @@ fn is_sane(id: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mainstay_http1::{HeadLimits, Request};
     use std::collections::HashSet;
 
-    fn with_id(id: &[u8]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        headers.insert(X_REQUEST_ID, HeaderValue::from_bytes(id).unwrap());
-        headers
+    fn with_id(id: &str) -> Fields {
+        let limits = HeadLimits {
+            len_max: 8192,
+            fields_max: 100,
+        };
+        let head = format!("GET / HTTP/1.1\r\nhost: a\r\nx-request-id: {id}\r\n\r\n");
+        Request::parse(Bytes::from(head), limits).unwrap().fields
     }
 
     #[test]
     fn a_sane_foreign_id_is_kept_and_any_other_replaced() {
         let ids = RequestIds::new();
-        assert_eq!(ids.of(&with_id(b"abc-1_2.3:4")), "abc-1_2.3:4");
-        for bad in [&b""[..], b"a b", b"a\"b", b"\xff", &[b'a'; 129]] {
+        assert_eq!(ids.of(&with_id("abc-1_2.3:4")), "abc-1_2.3:4");
+        for bad in ["", "a b", "a\"b", "\u{ff}", &"a".repeat(129)] {
             let id = ids.of(&with_id(bad));
             assert_eq!(id.len(), ID_LEN, "{bad:?}");
         }
@@ -101,9 +102,8 @@ mod tests {
     #[test]
     fn new_ids_are_distinct_hexadecimal_numbers_of_128_bits() {
         let ids = RequestIds::new();
-        let made: HashSet<String> = (0..1000)
-            .map(|_| ids.of(&HeaderMap::new()).to_str().unwrap().to_owned())
-            .collect();
+        let text = |id: Bytes| String::from_utf8(id.to_vec()).unwrap();
+        let made: HashSet<String> = (0..1000).map(|_| text(ids.next())).collect();
         assert_eq!(made.len(), 1000);
         assert!(
             made.iter()

@@ -21,6 +21,7 @@ use crate::endpoint::{EndpointKey, EndpointState};
 use crate::limits::{UPSTREAM_IDLE_COUNT_MAX, UPSTREAM_IDLE_MAX};
 use crate::table::{Serial, ServiceIndex, Table};
 use crate::upstream::{Assurance, Upstream};
+use crate::wire::Buffers;
 
 /// One generation as one worker sees it.
 pub(crate) struct View {
@@ -212,11 +213,7 @@ pub(crate) struct LocalEndpoint {
     clock: Clock,
     routed: Cell<Routed>,
     /// The one used last is taken first, so that the others get old enough to be closed.
-    #[expect(
-        clippy::vec_box,
-        reason = "a connection is large, and moves in and out"
-    )]
-    idle: RefCell<Vec<Box<Upstream>>>,
+    idle: RefCell<Vec<Upstream>>,
 }
 
 impl LocalEndpoint {
@@ -230,9 +227,9 @@ impl LocalEndpoint {
     }
 
     /// An idle connection that is still open.
-    pub(crate) fn take_idle(&self, assurance: Assurance) -> Option<Box<Upstream>> {
+    pub(crate) fn take_idle(&self, assurance: Assurance) -> Option<Upstream> {
         let mut idle = self.idle.borrow_mut();
-        while let Some(mut upstream) = idle.pop() {
+        while let Some(upstream) = idle.pop() {
             if upstream.is_alive(assurance) {
                 return Some(upstream);
             }
@@ -241,7 +238,11 @@ impl LocalEndpoint {
     }
 
     /// Keeps an idle connection for the next request, if there may be one.
-    pub(crate) fn park(&self, mut upstream: Box<Upstream>) {
+    pub(crate) fn park(&self, mut upstream: Upstream, buffers: &Buffers) {
+        let read = std::mem::take(&mut upstream.read);
+        if read.capacity() > 0 {
+            buffers.give(read);
+        }
         let mut idle = self.idle.borrow_mut();
         if self.routed.get() == Routed::Yes && idle.len() < UPSTREAM_IDLE_COUNT_MAX {
             upstream.idle_since = self.clock.now();
@@ -258,7 +259,7 @@ impl LocalEndpoint {
 
     fn sweep(&self) {
         let now = self.clock.now();
-        self.idle.borrow_mut().retain_mut(|upstream| {
+        self.idle.borrow_mut().retain(|upstream| {
             now.since(upstream.idle_since) < UPSTREAM_IDLE_MAX && upstream.is_alive(Assurance::Hint)
         });
     }

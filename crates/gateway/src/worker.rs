@@ -6,25 +6,29 @@ use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use hyper::server::conn::http1;
+use bytes::Bytes;
 use mainstay_control::balance::RetryBudget;
 use mainstay_ids::Instant;
-use tokio::net::TcpListener;
+use mainstay_model::gateway::GatewayLimits;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet, spawn_local};
-use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::access_log::{Line, LogBuffer};
+use crate::admission::{Admission, Place};
 use crate::clock::Clock;
 use crate::connection::{self, Client, Scope};
-use crate::limits::{ACCEPT_PAUSE, CONNECTIONS_MAX, SWEEP_EVERY};
+use crate::limits::{ACCEPT_PAUSE, SWEEP_EVERY};
 use crate::metrics::GatewayCounters;
 use crate::request_id::RequestIds;
 use crate::table::{Serial, Table};
 use crate::view::View;
-use crate::{Deadlines, Seams, sockets};
+use crate::wire::Buffers;
+use crate::{Seams, sockets};
 
 /// Which worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,8 +60,11 @@ pub(crate) struct Setup {
     pub(crate) applied: mpsc::Sender<Applied>,
     pub(crate) counters: Arc<GatewayCounters>,
     pub(crate) log: Option<LogBuffer>,
+    pub(crate) admission: Arc<Admission>,
     pub(crate) seams: Seams,
-    pub(crate) deadlines: Deadlines,
+    pub(crate) limits: GatewayLimits,
+    /// How long requests in flight may take once the worker is told to stop.
+    pub(crate) drain: Duration,
     pub(crate) stop: CancellationToken,
 }
 
@@ -65,11 +72,14 @@ pub(crate) struct Setup {
 pub(crate) struct Worker {
     pub(crate) clock: Clock,
     pub(crate) ids: RequestIds,
-    pub(crate) http: http1::Builder,
+    pub(crate) buffers: Buffers,
     pub(crate) counters: Arc<GatewayCounters>,
     pub(crate) seams: Seams,
-    pub(crate) deadlines: Deadlines,
+    admission: Arc<Admission>,
+    limits: Cell<GatewayLimits>,
     view: RefCell<Rc<View>>,
+    /// For the field `Date`, made once a second.
+    date: RefCell<(u64, Bytes)>,
     /// Wakes requests that wait for another table.
     pub(crate) table_changed: Notify,
     log: RefCell<Option<LogBuffer>>,
@@ -116,9 +126,13 @@ impl Worker {
         }
     }
 
-    /// Takes a connection into the list until the guard is dropped.
-    pub(crate) fn admit(self: &Rc<Self>, client: &Rc<Client>) -> Admitted {
-        self.counters.connections.add(1);
+    /// What is allowed at this moment.
+    pub(crate) fn limits(&self) -> GatewayLimits {
+        self.limits.get()
+    }
+
+    /// Takes a connection, or a stream of one, into the list until the guard is dropped.
+    pub(crate) fn admit(&self, client: &Rc<Client>) -> Admitted {
         let mut clients = self.clients.borrow_mut();
         client.place.set(clients.len());
         clients.push(Rc::clone(client));
@@ -136,6 +150,17 @@ impl Worker {
     /// An evenly distributed number in 0..1.
     pub(crate) fn fraction(&self) -> f64 {
         self.random.borrow_mut().f64()
+    }
+
+    /// What time it is, as RFC 9110, 5.6.7 writes it.
+    pub(crate) fn date(&self) -> Bytes {
+        let mut date = self.date.borrow_mut();
+        let second = self.clock.now().since_start().as_secs() + 1;
+        if date.0 != second {
+            let now = std::time::SystemTime::now();
+            *date = (second, Bytes::from(httpdate::fmt_http_date(now)));
+        }
+        date.1.clone()
     }
 
     /// Another request came in, which allows a share of a retry.
@@ -215,10 +240,12 @@ impl Worker {
         Self {
             clock: setup.clock,
             ids: RequestIds::new(),
-            http: connection::server(),
+            buffers: Buffers::default(),
+            date: RefCell::default(),
             counters: Arc::clone(&setup.counters),
             seams: setup.seams,
-            deadlines: setup.deadlines,
+            admission: Arc::clone(&setup.admission),
+            limits: Cell::new(setup.limits),
             view: RefCell::new(Rc::new(View::empty(table))),
             table_changed: Notify::new(),
             log: RefCell::new(setup.log.take()),
@@ -244,7 +271,7 @@ async fn serve(mut setup: Setup) -> Result<(), WorkerError> {
             () = setup.stop.cancelled(), if deadline.is_none() => {
                 acceptors.end();
                 worker.drain();
-                deadline = Some(tokio::time::Instant::now() + setup.deadlines.drain);
+                deadline = Some(tokio::time::Instant::now() + setup.drain);
             }
             () = until(deadline), if deadline.is_some() => {
                 let connections = worker.clients.borrow().len();
@@ -332,16 +359,25 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, scope: Scope) {
         worker.table_changed.notified().await;
     }
     loop {
-        if worker.clients.borrow().len() >= CONNECTIONS_MAX {
-            worker.client_left.notified().await;
+        if !worker.admission.has_room(&worker.limits()) {
+            // Another worker's connection may be the one that ends.
+            timeout(ACCEPT_PAUSE, worker.client_left.notified())
+                .await
+                .ok();
             continue;
         }
         match listener.accept().await {
             Ok((stream, peer)) => {
                 told = Told::Nothing;
+                let place = worker.admission.enter(peer.ip(), &worker.limits());
+                let Ok(place) = place else {
+                    worker.counters.denied.add(1);
+                    continue;
+                };
+                worker.counters.connections.add(1);
                 // Nobody joins it: its end is its guard leaving the worker's list, by which the
                 // drain waits. A panic ends this connection alone.
-                spawn_local(connection::serve(Rc::clone(&worker), stream, peer, scope));
+                spawn_local(serve_client(place, Rc::clone(&worker), stream, peer, scope));
             }
             Err(error) if is_the_peers(&error) => {}
             Err(error) => {
@@ -353,6 +389,17 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, scope: Scope) {
             }
         }
     }
+}
+
+/// Serves a connection, which keeps its place until its end.
+async fn serve_client(
+    _place: Place,
+    worker: Rc<Worker>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    scope: Scope,
+) {
+    connection::serve(worker, stream, peer, scope).await;
 }
 
 /// Whether the present trouble has been told.

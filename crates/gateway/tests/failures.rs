@@ -89,18 +89,32 @@ fn a_request_that_was_lost_after_sending_is_retried_only_if_its_method_is_safe()
 }
 
 #[test]
-fn a_safe_request_with_a_body_is_not_sent_again() {
-    let mute = Instance::mute();
+fn a_safe_request_is_sent_again_with_its_body_unless_that_is_too_long_to_be_kept() {
+    let fails = || {
+        Instance::start(|seen, stream| {
+            read_body(seen, stream)?;
+            Ok(Then::Close)
+        })
+    };
+    let (one, two) = (fails(), fails());
     let gateway = Gateway::with(one_service(
         1,
-        vec![endpoint(1, mute.address), endpoint(2, mute.address)],
+        vec![endpoint(1, one.address), endpoint(2, two.address)],
     ));
-    let reply = send(gateway.entry, "GET", "/", &[], b"a body that is gone");
+    let count = || one.count() + two.count();
+    let reply = send(gateway.entry, "GET", "/", &[], &vec![b'x'; 10_000]);
+    assert_eq!(reply.status, 502);
+    assert_eq!(
+        count(),
+        4,
+        "every try had the body, or it would wait for it"
+    );
+    let reply = send(gateway.entry, "GET", "/", &[], &vec![b'x'; 200_000]);
     assert_eq!(
         (reply.status, reply.header("mainstay-reason")),
         (502, Some("lost-in-flight"))
     );
-    assert_eq!(mute.count(), 1);
+    assert_eq!(count(), 5);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use mainstay_agent::{Adoption, ShimProgram};
 use mainstay_control::AcknowledgedDrain;
 use mainstay_gateway::{AccessLogTo, Deadlines, Seams};
 use mainstay_ids::Incarnation;
+use mainstay_model::gateway::GatewayLimits;
 use mainstay_server::EarlierStop;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
@@ -169,6 +170,7 @@ fn run_gateway(
             Switch::On => AccessLogTo::File(place.state.join("logs").join("access.log")),
             Switch::Off => AccessLogTo::Off,
         },
+        limits: GatewayLimits::default(),
         deadlines: Deadlines {
             drain: GATEWAY_DRAIN,
             ..Deadlines::default()

@@ -16,8 +16,24 @@ use super::problem::{Code, FileProblems, Problem, Severity};
 use super::refusal::{At, Lines, quoted};
 use super::service::Draft;
 
-/// Reads the text of the file.
-pub(super) fn load(path: &Path, name: &str) -> Result<String, FileProblems> {
+/// Which of the files that people write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Service,
+    Node,
+}
+
+impl Kind {
+    fn noun(self) -> &'static str {
+        match self {
+            Self::Service => "service file",
+            Self::Node => "node file",
+        }
+    }
+}
+
+/// Reads the text of the file, which messages call `kind`.
+pub(crate) fn load(path: &Path, name: &str, kind: Kind) -> Result<String, FileProblems> {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| {
         // The length of a pipe or a device is not known before.
@@ -36,7 +52,7 @@ pub(super) fn load(path: &Path, name: &str) -> Result<String, FileProblems> {
             io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
             _ => error.to_string(),
         };
-        let message = format!("cannot read the service file: {reason}");
+        let message = format!("cannot read the {}: {reason}", kind.noun());
         return Err(FileProblems::unreadable(
             name,
             Code::Unreadable,
@@ -46,8 +62,8 @@ pub(super) fn load(path: &Path, name: &str) -> Result<String, FileProblems> {
     }
     if u64::try_from(bytes.len()).is_ok_and(|len| len > FILE_LEN_MAX) {
         let most = FILE_LEN_MAX / 1024 / 1024;
-        let message = format!("a service file has at most {most} MiB");
-        let help = "check the path; a service file is some lines per service";
+        let message = format!("a {} has at most {most} MiB", kind.noun());
+        let help = "check the path; such a file is some lines for each thing that it declares";
         return Err(FileProblems::unreadable(name, Code::TooMuch, message, help));
     }
     String::from_utf8(bytes).map_err(|error| not_utf8(&error, name))
@@ -72,7 +88,7 @@ fn not_utf8(error: &std::string::FromUtf8Error, name: &str) -> FileProblems {
 }
 
 /// The absolute directory in which the file lies.
-pub(super) fn directory_of(path: &Path, name: &str) -> Result<PathBuf, FileProblems> {
+pub(crate) fn directory_of(path: &Path, name: &str) -> Result<PathBuf, FileProblems> {
     let absolute = std::path::absolute(path).map_err(|error| {
         let message = format!("cannot tell in which directory the file lies: {error}");
         let help = "the current directory may be gone: change to another one";

@@ -4,18 +4,18 @@
 use super::problem::Code;
 
 /// A key that is not read, and what to say of it.
-pub(super) struct Explained {
-    pub(super) key: &'static str,
-    pub(super) code: Code,
-    pub(super) help: &'static str,
+pub(crate) struct Explained {
+    pub(crate) key: &'static str,
+    pub(crate) code: Code,
+    pub(crate) help: &'static str,
 }
 
-const fn later(key: &'static str, help: &'static str) -> Explained {
+pub(crate) const fn later(key: &'static str, help: &'static str) -> Explained {
     let code = Code::NotInThisVersion;
     Explained { key, code, help }
 }
 
-const fn foreign(key: &'static str, help: &'static str) -> Explained {
+pub(crate) const fn foreign(key: &'static str, help: &'static str) -> Explained {
     let code = Code::UnknownKey;
     Explained { key, code, help }
 }
@@ -24,7 +24,7 @@ const NODE_FILE: &str = "this belongs to the file of a node; `mainstay dev` choo
     by its options, and a service file declares services only";
 
 /// At the top of the file.
-pub(super) const FILE: &[Explained] = &[
+pub(crate) const FILE: &[Explained] = &[
     later("gateway", NODE_FILE),
     later("listen", NODE_FILE),
     later("vip", NODE_FILE),
@@ -37,7 +37,7 @@ pub(super) const FILE: &[Explained] = &[
 ];
 
 /// In a service.
-pub(super) const SERVICE: &[Explained] = &[
+pub(crate) const SERVICE: &[Explained] = &[
     later("image", "give a program on this machine by `exec`"),
     later(
         "scale",
@@ -71,7 +71,7 @@ pub(super) const SERVICE: &[Explained] = &[
 ];
 
 /// In `health`.
-pub(super) const HEALTH: &[Explained] = &[
+pub(crate) const HEALTH: &[Explained] = &[
     later("grpc", "use `tcp = true`, or a program by `exec`"),
     later("amqp", "use `tcp = true`, or a program by `exec`"),
     foreign("path", "write the path as `get = \"/health\"`"),
@@ -79,7 +79,7 @@ pub(super) const HEALTH: &[Explained] = &[
 ];
 
 /// In `rollout`.
-pub(super) const ROLLOUT: &[Explained] = &[
+pub(crate) const ROLLOUT: &[Explained] = &[
     later("steps", "write one `step`, which is repeated"),
     foreign(
         "order",
@@ -88,7 +88,7 @@ pub(super) const ROLLOUT: &[Explained] = &[
 ];
 
 /// In `limits`.
-pub(super) const LIMITS: &[Explained] = &[
+pub(crate) const LIMITS: &[Explained] = &[
     foreign("mem", "write `memory = \"256MiB\"`"),
     foreign("ram", "write `memory = \"256MiB\"`"),
     foreign("threads", "write `pids`, which counts threads, too"),
@@ -99,4 +99,4 @@ pub(super) const LIMITS: &[Explained] = &[
 ];
 
 /// In the other tables.
-pub(super) const NONE: &[Explained] = &[];
+pub(crate) const NONE: &[Explained] = &[];

@@ -10,8 +10,8 @@ use serde::ser::Serializer;
 /// of objects with `file`, `line`, `column`, `key`, `severity`, `code`, `message`, `help`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileProblems {
-    pub(super) name: String,
-    pub(super) text: String,
+    pub(crate) name: String,
+    pub(crate) text: String,
     problems: Vec<Problem>,
     uncounted: usize,
 }
@@ -123,7 +123,7 @@ impl Code {
 
 impl FileProblems {
     /// Takes what was found, and how many more were only counted.
-    pub(super) fn new(
+    pub(crate) fn new(
         name: String,
         text: String,
         mut problems: Vec<Problem>,
@@ -139,7 +139,7 @@ impl FileProblems {
     }
 
     /// One problem of a file of which there is no text to show.
-    pub(super) fn unreadable(name: &str, code: Code, message: String, help: &str) -> Self {
+    pub(crate) fn unreadable(name: &str, code: Code, message: String, help: &str) -> Self {
         let problem = Problem {
             severity: Severity::Error,
             code,

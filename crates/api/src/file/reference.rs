@@ -26,33 +26,60 @@ health  = { get = "/health" }
 /// The reference page in Markdown.
 pub fn reference() -> String {
     let schema = schema();
-    let kinds = &schema["$defs"];
-    let named = || kinds.as_object().into_iter().flatten();
-    let mut page = String::from("# The service file\n\n");
-    line(&mut page, &flowed(&schema["description"]));
-    line(&mut page, "");
-    line(
-        &mut page,
-        "All problems of a file are told at once (`mainstay validate FILE`). An editor gets the \
-         JSON schema from `mainstay schema`. This page is made from the same source as both.",
-    );
-    let _ = write!(page, "\n```toml\n{EXAMPLE}```\n");
-    section(&mut page, "Top of the file", &schema, kinds);
-    for (_, table) in named().filter(|(_, kind)| is_table(kind)) {
-        let title = format!("`[{}]`", table["x-key"].as_str().unwrap_or_default());
-        section(&mut page, &title, table, kinds);
+    Page {
+        title: "The service file",
+        schema_command: "mainstay schema",
+        example: EXAMPLE,
+        schema: &schema,
     }
-    line(&mut page, "\n## Kinds of values");
-    for (name, kind) in named().filter(|(_, kind)| !is_table(kind)) {
-        let _ = write!(page, "\n### {name}\n\n");
-        line(&mut page, &flowed(&kind["description"]));
-        let examples: Vec<_> = kind["examples"].as_array().into_iter().flatten().collect();
-        if !examples.is_empty() {
-            let examples: Vec<_> = examples.iter().map(|value| format!("`{value}`")).collect();
-            let _ = write!(page, "\nFor instance {}.\n", examples.join(", "));
+    .written()
+}
+
+/// A page about a kind of file.
+pub(crate) struct Page<'a> {
+    pub(crate) title: &'a str,
+    /// The command that prints the schema.
+    pub(crate) schema_command: &'a str,
+    pub(crate) example: &'a str,
+    pub(crate) schema: &'a Value,
+}
+
+impl Page<'_> {
+    /// The page in Markdown.
+    pub(crate) fn written(&self) -> String {
+        let schema = self.schema;
+        let kinds = &schema["$defs"];
+        let named = || kinds.as_object().into_iter().flatten();
+        let mut page = format!("# {}\n\n", self.title);
+        line(&mut page, &flowed(&schema["description"]));
+        line(&mut page, "");
+        let command = self.schema_command;
+        line(
+            &mut page,
+            &format!(
+                "All problems of a file are told at once (`mainstay validate FILE`). An editor \
+                 gets the JSON schema from `{command}`. This page is made from the same source as \
+                 both."
+            ),
+        );
+        let _ = write!(page, "\n```toml\n{}```\n", self.example);
+        section(&mut page, "Top of the file", schema, kinds);
+        for (_, table) in named().filter(|(_, kind)| is_table(kind)) {
+            let title = format!("`[{}]`", table["x-key"].as_str().unwrap_or_default());
+            section(&mut page, &title, table, kinds);
         }
+        line(&mut page, "\n## Kinds of values");
+        for (name, kind) in named().filter(|(_, kind)| !is_table(kind)) {
+            let _ = write!(page, "\n### {name}\n\n");
+            line(&mut page, &flowed(&kind["description"]));
+            let examples = kind["examples"].as_array().into_iter().flatten();
+            let examples: Vec<_> = examples.map(|value| format!("`{value}`")).collect();
+            if !examples.is_empty() {
+                let _ = write!(page, "\nFor instance {}.\n", examples.join(", "));
+            }
+        }
+        page
     }
-    page
 }
 
 fn line(page: &mut String, text: &str) {
@@ -110,6 +137,7 @@ fn kind(value: &Value, kinds: &Value) -> String {
         Some("object") => format!("table of {}", kind(&value["additionalProperties"], kinds)),
         Some("integer" | "number") => format!("{} to {}", value["minimum"], value["maximum"]),
         Some("string") => "text".to_owned(),
+        Some("boolean") => "`true` or `false`".to_owned(),
         other => other.unwrap_or_default().to_owned(),
     }
 }

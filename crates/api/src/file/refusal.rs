@@ -12,22 +12,22 @@ const QUOTED_LEN_MAX: usize = 60;
 
 /// A key and where it, or its value, stands.
 #[derive(Debug, Clone)]
-pub(super) struct At {
-    pub(super) key: String,
-    pub(super) place: Place,
+pub(crate) struct At {
+    pub(crate) key: String,
+    pub(crate) place: Place,
 }
 
 /// Why something is refused.
 #[derive(Debug)]
-pub(super) struct Refused {
-    pub(super) code: Code,
-    pub(super) message: String,
-    pub(super) help: Option<String>,
-    pub(super) also: Option<Place>,
+pub(crate) struct Refused {
+    pub(crate) code: Code,
+    pub(crate) message: String,
+    pub(crate) help: Option<String>,
+    pub(crate) also: Option<Place>,
 }
 
 impl Refused {
-    pub(super) fn new(code: Code, message: impl Into<String>) -> Self {
+    pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
         Self {
             code,
             message: message.into(),
@@ -37,23 +37,23 @@ impl Refused {
     }
 
     /// The type is right, the value is not.
-    pub(super) fn value(message: impl Into<String>) -> Self {
+    pub(crate) fn value(message: impl Into<String>) -> Self {
         Self::new(Code::Value, message)
     }
 
-    pub(super) fn help(mut self, help: impl Into<String>) -> Self {
+    pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
 
-    pub(super) fn also(mut self, at: &At) -> Self {
+    pub(crate) fn also(mut self, at: &At) -> Self {
         self.also = Some(at.place.clone());
         self
     }
 }
 
 /// A name from the file as it stands in a key path.
-pub(super) fn key_shown(name: &str) -> String {
+pub(crate) fn key_shown(name: &str) -> String {
     let bare = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
     if !name.is_empty() && name.len() <= QUOTED_LEN_MAX && name.bytes().all(bare) {
         name.to_owned()
@@ -63,7 +63,7 @@ pub(super) fn key_shown(name: &str) -> String {
 }
 
 /// A text from the file for a message: in backticks, on one line, nothing that moves a terminal.
-pub(super) fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     format!("`{}`", shown(text))
 }
 
@@ -77,7 +77,7 @@ fn shown(text: &str) -> String {
 }
 
 /// The text with what moves a terminal written as `\u{..}`.
-pub(super) fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         if moves_terminal(c) {
@@ -90,7 +90,7 @@ pub(super) fn escaped(text: &str) -> String {
 }
 
 /// A value as a message names it.
-pub(super) fn found(value: &DeValue<'_>) -> String {
+pub(crate) fn found(value: &DeValue<'_>) -> String {
     match value {
         DeValue::String(text) => format!("the text {}", quoted(text)),
         DeValue::Integer(number) => format!("the number {}", quoted(&number.to_string())),
@@ -107,14 +107,14 @@ const BLOCK: usize = 1024;
 
 /// Where the lines of a text begin, and how many characters stand before each of its blocks: the
 /// file may be one long line, and finding a column must not cost its length each time.
-pub(super) struct Lines<'a> {
-    pub(super) text: &'a str,
+pub(crate) struct Lines<'a> {
+    pub(crate) text: &'a str,
     starts: Vec<usize>,
     characters: Vec<usize>,
 }
 
 impl<'a> Lines<'a> {
-    pub(super) fn new(text: &'a str) -> Self {
+    pub(crate) fn new(text: &'a str) -> Self {
         let ends = text.match_indices('\n').map(|(at, _)| at + 1);
         let mut before = 0;
         let blocks = text.as_bytes().chunks(BLOCK).map(|block| {
@@ -129,7 +129,7 @@ impl<'a> Lines<'a> {
     }
 
     /// The place of a span, which is brought inside the text and to whole characters.
-    pub(super) fn place(&self, span: Range<usize>) -> Place {
+    pub(crate) fn place(&self, span: Range<usize>) -> Place {
         let start = self.text.floor_char_boundary(span.start);
         let end = self.text.ceil_char_boundary(span.end.max(start));
         let line = self.starts.partition_point(|line| *line <= start);

@@ -19,10 +19,15 @@ use super::units::display_size;
 
 /// The JSON schema of the service file, for editors that complete and check TOML.
 pub fn schema() -> serde_json::Value {
+    schema_of::<ServiceFile>()
+}
+
+/// The schema of a file that is described by a type.
+pub(crate) fn schema_of<T: JsonSchema>() -> serde_json::Value {
     let settings = SchemaSettings::draft2020_12().with_transform(NoNull);
     settings
         .into_generator()
-        .into_root_schema_for::<ServiceFile>()
+        .into_root_schema_for::<T>()
         .to_value()
 }
 

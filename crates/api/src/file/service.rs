@@ -216,7 +216,7 @@ fn given<T: Clone>(key: Option<&(At, Option<T>)>) -> Option<Option<T>> {
     }
 }
 
-pub(super) fn or<'w, 't, T>(
+pub(crate) fn or<'w, 't, T>(
     entry: Option<&Entry<'w, 't>>,
     default: T,
     read: impl FnOnce(&Entry<'w, 't>) -> Option<T>,
@@ -225,7 +225,7 @@ pub(super) fn or<'w, 't, T>(
 }
 
 /// A duration of at least `shortest`.
-pub(super) fn span(entry: &Entry<'_, '_>, shortest: Duration) -> Option<Duration> {
+pub(crate) fn span(entry: &Entry<'_, '_>, shortest: Duration) -> Option<Duration> {
     let key = entry.name();
     let example = match entry.value() {
         DeValue::Integer(number) if key == "p99" => format!("`{key} = \"{number}ms\"`"),

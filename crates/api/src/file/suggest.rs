@@ -37,7 +37,7 @@ const OTHER_WORDS: &[(&str, &str)] = &[
 ];
 
 /// The one of `known` that was surely meant by `typed`.
-pub(super) fn closest<'k>(
+pub(crate) fn closest<'k>(
     typed: &str,
     known: impl IntoIterator<Item = &'k str> + Clone,
 ) -> Option<&'k str> {

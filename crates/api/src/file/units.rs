@@ -12,7 +12,7 @@ use super::limits::USER_LEN_MAX;
 use super::refusal::{Refused, quoted};
 
 /// A duration, with a guess at what was meant when it is none.
-pub(super) fn parse_duration(text: &str) -> Result<Duration, Refused> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, Refused> {
     duration::parse(text).map_err(|error| {
         let refused = Refused::value(format!("{error}; found {}", quoted(text)));
         match likely_duration(text) {
@@ -53,7 +53,7 @@ const SIZE_UNITS: [(&str, u64); 7] = [
 ];
 
 /// A size: a whole number with a unit, `10MiB` or `10MB`.
-pub(super) fn parse_size(text: &str) -> Result<u64, Refused> {
+pub(crate) fn parse_size(text: &str) -> Result<u64, Refused> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let known = SIZE_UNITS.iter().find(|(name, _)| *name == unit);
@@ -76,7 +76,7 @@ pub(super) fn parse_size(text: &str) -> Result<u64, Refused> {
 }
 
 /// A size so that [`parse_size`] reads it back.
-pub(super) fn display_size(bytes: u64) -> String {
+pub(crate) fn display_size(bytes: u64) -> String {
     let unit = |(_, size): &&(&str, u64)| bytes.is_multiple_of(*size);
     let binary = SIZE_UNITS[..4].iter().rfind(unit);
     binary.map_or_else(
@@ -86,7 +86,7 @@ pub(super) fn display_size(bytes: u64) -> String {
 }
 
 /// A share of requests above 0 % and up to 100 %, in parts per million.
-pub(super) fn parse_share(text: &str) -> Result<u32, Refused> {
+pub(crate) fn parse_share(text: &str) -> Result<u32, Refused> {
     let wrong = || {
         let message = "a share is a percentage above 0% and up to 100%, with up to four decimals, \
                        as in `99.95%`";
@@ -111,7 +111,7 @@ pub(super) fn parse_share(text: &str) -> Result<u32, Refused> {
 }
 
 /// A step as a whole percentage.
-pub(super) fn parse_step(text: &str) -> Result<NonZeroU32, Refused> {
+pub(crate) fn parse_step(text: &str) -> Result<NonZeroU32, Refused> {
     let percent = text.strip_suffix('%').filter(|number| {
         // `u32::from_str` would take a sign.
         number.bytes().all(|b| b.is_ascii_digit())
@@ -133,7 +133,7 @@ pub(super) fn parse_step(text: &str) -> Result<NonZeroU32, Refused> {
 }
 
 /// A service address: `auto`, or an address and port on 127.0.0.0/8.
-pub(super) fn parse_address(text: &str) -> Result<AddressSpec, Refused> {
+pub(crate) fn parse_address(text: &str) -> Result<AddressSpec, Refused> {
     const EXPECTED: &str = "an address is `auto`, or an IP address of 127.0.0.0/8 with a port, as \
                             in `127.96.0.10:8080`";
     if text == "auto" {
@@ -185,7 +185,7 @@ fn loopback_like(ip: Ipv4Addr) -> Ipv4Addr {
 }
 
 /// A host name, without port and without wildcards.
-pub(super) fn parse_host(text: &str) -> Result<HostName, Refused> {
+pub(crate) fn parse_host(text: &str) -> Result<HostName, Refused> {
     HostName::parse(text).map_err(|error| {
         let refused = Refused::value(format!("{error}; found {}", quoted(text)));
         let bare = text.rsplit_once("://").map_or(text, |(_, rest)| rest);
@@ -203,7 +203,7 @@ pub(super) fn parse_host(text: &str) -> Result<HostName, Refused> {
 }
 
 /// The beginning of a path.
-pub(super) fn parse_path(text: &str) -> Result<PathPrefix, Refused> {
+pub(crate) fn parse_path(text: &str) -> Result<PathPrefix, Refused> {
     PathPrefix::parse(text).map_err(|error| {
         let refused = Refused::value(format!("{error}; found {}", quoted(text)));
         let bare = text.split_once("://").map_or(text, |(_, rest)| {
@@ -218,7 +218,7 @@ pub(super) fn parse_path(text: &str) -> Result<PathPrefix, Refused> {
 }
 
 /// The name of an account.
-pub(super) fn parse_user(text: &str) -> Result<String, Refused> {
+pub(crate) fn parse_user(text: &str) -> Result<String, Refused> {
     let legal = |b: u8| b.is_ascii_alphanumeric() || b"_-.".contains(&b);
     let start = |b: &u8| b.is_ascii_alphabetic() || *b == b'_';
     let starts = text.as_bytes().first().is_some_and(start);

@@ -20,7 +20,7 @@ use super::suggest::closest;
 use super::variable::{self, Use};
 
 /// What is shared while one file is walked.
-pub(super) struct Walk<'a> {
+pub(crate) struct Walk<'a> {
     lines: Lines<'a>,
     env: Environment<'a>,
     problems: RefCell<Vec<Problem>>,
@@ -29,7 +29,7 @@ pub(super) struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    pub(super) fn new(text: &'a str, env: Environment<'a>) -> Self {
+    pub(crate) fn new(text: &'a str, env: Environment<'a>) -> Self {
         Self {
             lines: Lines::new(text),
             env,
@@ -41,7 +41,7 @@ impl<'a> Walk<'a> {
 
     /// Parses the text. What is not TOML is told here; a tree comes back when it can be walked all
     /// the same, which is when keys that stand twice are the only thing wrong with it.
-    pub(super) fn tree(&self) -> Option<Spanned<DeTable<'a>>> {
+    pub(crate) fn tree(&self) -> Option<Spanned<DeTable<'a>>> {
         let (tree, errors) = DeTable::parse_recoverable(self.lines.text);
         let duplicate = |error: &toml::de::Error| error.message() == "duplicate key";
         // One slip (a quote that is missing) makes the parser stumble again and again: only the
@@ -77,16 +77,16 @@ impl<'a> Walk<'a> {
     }
 
     /// Tells what is wrong with the file as a whole.
-    pub(super) fn refuse_file(&self, code: Code, message: &str, help: &str) {
+    pub(crate) fn refuse_file(&self, code: Code, message: &str, help: &str) {
         self.refuse_span(Some(0..0), Refused::new(code, message).help(help));
     }
 
-    pub(super) fn refuse(&self, at: &At, refused: Refused) {
+    pub(crate) fn refuse(&self, at: &At, refused: Refused) {
         self.refuse_with(at, || refused);
     }
 
     /// Refuses with words that cost something to find: those that are only counted need none.
-    pub(super) fn refuse_with(&self, at: &At, refused: impl FnOnce() -> Refused) {
+    pub(crate) fn refuse_with(&self, at: &At, refused: impl FnOnce() -> Refused) {
         let mut problems = self.problems.borrow_mut();
         if problems.len() >= PROBLEMS_KEPT_MAX {
             *self.uncounted.borrow_mut() += 1;
@@ -105,12 +105,12 @@ impl<'a> Walk<'a> {
     }
 
     /// The services whose addresses were asked for, with the places.
-    pub(super) fn addressed(&self) -> Vec<(ServiceName, At)> {
+    pub(crate) fn addressed(&self) -> Vec<(ServiceName, At)> {
         self.addressed.take()
     }
 
     /// `Ok` if nothing was refused.
-    pub(super) fn finish(self, name: &str) -> Result<(), FileProblems> {
+    pub(crate) fn finish(self, name: &str) -> Result<(), FileProblems> {
         let problems = self.problems.into_inner();
         if problems.is_empty() {
             return Ok(());
@@ -128,7 +128,7 @@ impl<'a> Walk<'a> {
 
 /// A value with the key under which it stands.
 #[derive(Clone)]
-pub(super) struct Entry<'w, 't> {
+pub(crate) struct Entry<'w, 't> {
     walk: &'w Walk<'t>,
     key: String,
     key_span: Range<usize>,
@@ -137,7 +137,7 @@ pub(super) struct Entry<'w, 't> {
 
 impl<'w, 't> Entry<'w, 't> {
     /// Where the value stands; for a table, where its name stands.
-    pub(super) fn at(&self) -> At {
+    pub(crate) fn at(&self) -> At {
         let span = match self.value.get_ref() {
             DeValue::Table(_) => self.key_span.clone(),
             _ => self.value.span(),
@@ -146,7 +146,7 @@ impl<'w, 't> Entry<'w, 't> {
     }
 
     /// Where the key stands.
-    pub(super) fn at_key(&self) -> At {
+    pub(crate) fn at_key(&self) -> At {
         self.located(self.key_span.clone())
     }
 
@@ -158,24 +158,24 @@ impl<'w, 't> Entry<'w, 't> {
     }
 
     /// The key itself, without the path to it.
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.key.rsplit('.').next().unwrap_or_default()
     }
 
-    pub(super) fn walk(&self) -> &'w Walk<'t> {
+    pub(crate) fn walk(&self) -> &'w Walk<'t> {
         self.walk
     }
 
-    pub(super) fn refuse(&self, refused: Refused) {
+    pub(crate) fn refuse(&self, refused: Refused) {
         self.walk.refuse(&self.at(), refused);
     }
 
-    pub(super) fn value(&self) -> &'w DeValue<'t> {
+    pub(crate) fn value(&self) -> &'w DeValue<'t> {
         self.value.get_ref()
     }
 
     /// Refuses the value's type.
-    pub(super) fn wrong_type(&self, expected: &str, help: Option<String>) {
+    pub(crate) fn wrong_type(&self, expected: &str, help: Option<String>) {
         let message = format!("expected {expected}, found {}", found(self.value()));
         let mut refused = Refused::new(Code::WrongType, message);
         refused.help = help;
@@ -197,7 +197,7 @@ impl<'w, 't> Entry<'w, 't> {
     }
 
     /// Reads a text by `parse`. `example` is what stands in the help when it is no text.
-    pub(super) fn text<T>(
+    pub(crate) fn text<T>(
         &self,
         expected: &str,
         example: &str,
@@ -213,7 +213,7 @@ impl<'w, 't> Entry<'w, 't> {
     }
 
     /// Reads a text with `{port}`, `{host}`, `{address:SERVICE}`.
-    pub(super) fn template(&self) -> Option<Template> {
+    pub(crate) fn template(&self) -> Option<Template> {
         let DeValue::String(typed) = self.value() else {
             let help = match self.value() {
                 DeValue::Integer(number) => Some(format!("write it in quotes: \"{number}\"")),
@@ -243,8 +243,29 @@ impl<'w, 't> Entry<'w, 't> {
         }
     }
 
+    /// Reads `true` or `false`.
+    pub(crate) fn boolean(&self) -> Option<bool> {
+        let DeValue::Boolean(value) = self.value() else {
+            let help = match self.value() {
+                DeValue::String(text) if matches!(text.as_ref(), "true" | "false") => {
+                    Some(format!("write it without quotes: {text}"))
+                }
+                DeValue::String(text) if matches!(text.as_ref(), "on" | "yes") => {
+                    Some("did you mean `true`?".to_owned())
+                }
+                DeValue::String(text) if matches!(text.as_ref(), "off" | "no") => {
+                    Some("did you mean `false`?".to_owned())
+                }
+                _ => None,
+            };
+            self.wrong_type("`true` or `false`", help);
+            return None;
+        };
+        Some(*value)
+    }
+
     /// Reads a whole number.
-    pub(super) fn integer(&self, range: RangeInclusive<u32>) -> Option<u32> {
+    pub(crate) fn integer(&self, range: RangeInclusive<u32>) -> Option<u32> {
         let (low, high) = (range.start(), range.end());
         let expected = format!("a whole number from {low} to {high}");
         let DeValue::Integer(number) = self.value() else {
@@ -271,7 +292,7 @@ impl<'w, 't> Entry<'w, 't> {
     }
 
     /// The elements of a list.
-    pub(super) fn list(&self, expected: &str, help: Option<String>) -> Option<Vec<Self>> {
+    pub(crate) fn list(&self, expected: &str, help: Option<String>) -> Option<Vec<Self>> {
         let DeValue::Array(array) = self.value() else {
             self.wrong_type(expected, help);
             return None;
@@ -286,7 +307,7 @@ impl<'w, 't> Entry<'w, 't> {
     }
 
     /// The entries of a table whose keys the user chooses.
-    pub(super) fn entries(&self, expected: &str, example: &str) -> Option<Vec<(&'w str, Self)>> {
+    pub(crate) fn entries(&self, expected: &str, example: &str) -> Option<Vec<(&'w str, Self)>> {
         let DeValue::Table(table) = self.value() else {
             self.wrong_type(expected, Some(format!("write for instance {example}")));
             return None;
@@ -306,7 +327,7 @@ impl<'w, 't> Entry<'w, 't> {
     }
 
     /// Reads a table whose keys we know by `read`; what `read` does not ask for is refused.
-    pub(super) fn section<T>(
+    pub(crate) fn section<T>(
         &self,
         expected: &str,
         help: Option<String>,
@@ -350,7 +371,7 @@ fn template_refused(error: &TemplateError) -> Refused {
 
 /// A table whose keys we know. Each key is asked for once; what nobody asked for is unknown, so
 /// that what the parser knows is what it reads.
-pub(super) struct Section<'w, 't> {
+pub(crate) struct Section<'w, 't> {
     walk: &'w Walk<'t>,
     at: At,
     table: &'w DeTable<'t>,
@@ -359,7 +380,7 @@ pub(super) struct Section<'w, 't> {
 
 impl<'w, 't> Section<'w, 't> {
     /// The file's outermost table.
-    pub(super) fn root(walk: &'w Walk<'t>, table: &'w DeTable<'t>) -> Self {
+    pub(crate) fn root(walk: &'w Walk<'t>, table: &'w DeTable<'t>) -> Self {
         let at = At {
             key: String::new(),
             place: walk.lines.place(0..0),
@@ -373,11 +394,11 @@ impl<'w, 't> Section<'w, 't> {
     }
 
     /// Where the table's name stands.
-    pub(super) fn at(&self) -> &At {
+    pub(crate) fn at(&self) -> &At {
         &self.at
     }
 
-    pub(super) fn walk(&self) -> &'w Walk<'t> {
+    pub(crate) fn walk(&self) -> &'w Walk<'t> {
         self.walk
     }
 
@@ -390,7 +411,7 @@ impl<'w, 't> Section<'w, 't> {
     }
 
     /// Asks for a key.
-    pub(super) fn take(&mut self, key: &'static str) -> Option<Entry<'w, 't>> {
+    pub(crate) fn take(&mut self, key: &'static str) -> Option<Entry<'w, 't>> {
         self.asked.push(key);
         let (typed, value) = self.table.get_key_value(key)?;
         Some(Entry {
@@ -402,7 +423,7 @@ impl<'w, 't> Section<'w, 't> {
     }
 
     /// Asks for a key that must be there.
-    pub(super) fn required(&mut self, key: &'static str, help: &str) -> Option<Entry<'w, 't>> {
+    pub(crate) fn required(&mut self, key: &'static str, help: &str) -> Option<Entry<'w, 't>> {
         let entry = self.take(key);
         if entry.is_none() {
             let refused = Refused::new(Code::MissingKey, format!("`{key}` is missing"));
@@ -412,7 +433,7 @@ impl<'w, 't> Section<'w, 't> {
     }
 
     /// Reads a key by `read`, or takes `default` when it is not there. `None`: it was refused.
-    pub(super) fn or<T>(
+    pub(crate) fn or<T>(
         &mut self,
         key: &'static str,
         default: T,
@@ -426,7 +447,7 @@ impl<'w, 't> Section<'w, 't> {
 
     /// Reads a key by `read`, or takes `None` when it is not there. Outer `None`: it was refused.
     #[expect(clippy::option_option, reason = "refused and not there are two things")]
-    pub(super) fn optional<T>(
+    pub(crate) fn optional<T>(
         &mut self,
         key: &'static str,
         read: impl FnOnce(&Entry<'w, 't>) -> Option<T>,
@@ -435,7 +456,7 @@ impl<'w, 't> Section<'w, 't> {
     }
 
     /// Refuses every key that nobody asked for; whether there was none.
-    pub(super) fn refuse_unasked(self, explained: &[Explained]) -> bool {
+    pub(crate) fn refuse_unasked(self, explained: &[Explained]) -> bool {
         let mut all_known = true;
         for (key, value) in self.table {
             let name = key.get_ref().as_ref();

@@ -1,0 +1,123 @@
+//! The node file: what a machine runs, where it listens, what its gateway allows. What a user types
+//! in TOML becomes a checked [`NodeFile`], or a list of all that is wrong with it.
+//!
+//! It is walked as the service file is (see [`crate::file`]), and shares its words for problems.
+//! Start reading at [`read`]; then `keys` (the keys at the top), `gateway`, `limits`, `listen`.
+
+mod address;
+pub mod defaults;
+mod gateway;
+mod keys;
+mod later;
+mod limits;
+mod listen;
+mod reference;
+mod schema;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use mainstay_model::GatewayLimits;
+use mainstay_model::gateway::{AccessLog, StatsAuth};
+use toml::de::DeTable;
+
+use crate::file::disk::{self, Kind};
+use crate::file::problem::{Code, FileProblems};
+use crate::file::walk::Walk;
+use crate::file::{Environment, without_byte_order_mark};
+
+pub use reference::reference;
+pub use schema::schema;
+
+/// What a node's file says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeFile {
+    /// Which processes run; not empty.
+    pub roles: BTreeSet<Role>,
+    /// The state directory, absolute.
+    pub state: PathBuf,
+    /// The service files that are declared at the start and when they change, absolute. None
+    /// without [`Role::Control`].
+    pub services: Vec<PathBuf>,
+    /// Where the API is, beside its unix socket.
+    pub api: Api,
+    /// How the gateway is to be.
+    pub gateway: Gateway,
+}
+
+/// What a node does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Decides, and answers the command line.
+    Control,
+    /// Runs instances.
+    Agent,
+    /// Lets clients in.
+    Gateway,
+}
+
+/// Where the API is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Api {
+    /// The loopback port.
+    pub address: SocketAddr,
+    /// The group whose members may open the unix socket.
+    pub group: Option<String>,
+}
+
+/// How the gateway is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gateway {
+    /// Where clients enter.
+    pub http: SocketAddr,
+    /// Where the statistics are; `None`: nowhere.
+    pub stats: Option<SocketAddr>,
+    /// Who may see them. `Some` if `stats` is no loopback address.
+    pub stats_auth: Option<StatsAuth>,
+    /// How many threads; `None`: one per core.
+    pub workers: Option<u16>,
+    /// Whether each request is written down.
+    pub access_log: AccessLog,
+    /// What is allowed.
+    pub limits: GatewayLimits,
+}
+
+/// Reads the node file at `path`, with `env` for `${VARIABLE}`. Relative paths in it begin at the
+/// directory in which it lies.
+pub fn read(path: &Path, env: Environment<'_>) -> Result<NodeFile, FileProblems> {
+    let name = path.display().to_string();
+    let text = disk::load(path, &name, Kind::Node)?;
+    let dir = disk::directory_of(path, &name)?;
+    parse(&text, &name, &dir, env)
+}
+
+/// Whether this text is that of a node file, and not of a service file: by the keys at its top, of
+/// which the two have none in common.
+pub fn is_node_file(text: &str) -> bool {
+    let (tree, _) = DeTable::parse_recoverable(without_byte_order_mark(text));
+    let has = |key: &str| tree.get_ref().contains_key(key);
+    !has("service") && keys::KNOWN.iter().chain(&["vip"]).any(|key| has(key))
+}
+
+/// Reads the text of a node file without looking at the disk. `name` is what problems call the
+/// file, `dir` the absolute directory at which its relative paths begin.
+pub fn parse(
+    text: &str,
+    name: &str,
+    dir: &Path,
+    env: Environment<'_>,
+) -> Result<NodeFile, FileProblems> {
+    let text = without_byte_order_mark(text);
+    let walk = Walk::new(text, env);
+    let file = keys::file(&walk, dir);
+    match (walk.finish(name), file) {
+        (Err(problems), _) => Err(problems),
+        (Ok(()), Some(file)) => Ok(file),
+        (Ok(()), None) => {
+            let message = "it was refused and nothing says why".to_owned();
+            let help = "this is a mistake in Mainstay: report it with the file";
+            Err(FileProblems::unreadable(name, Code::Value, message, help))
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! What holds for a key of a node's file that is not written. The schema and the reference page
+//! print these. The defaults of the limits are in [`mainstay_model::gateway`].
+
+use super::Role;
+
+/// `roles`: a machine alone does all.
+pub const ROLES: [Role; 3] = [Role::Control, Role::Agent, Role::Gateway];
+/// `state`: where the file hierarchy standard has the state of a daemon.
+pub const STATE: &str = "/var/lib/mainstay";
+/// `api.address`: as `mainstay dev` has it.
+pub const API: &str = "127.0.0.1:7770";
+/// `gateway.http`: where clients look first.
+pub const HTTP: &str = ":80";
+/// `gateway.stats`: seen from this machine alone, so that it needs no password.
+pub const STATS: &str = "127.0.0.1:8888";
+/// `gateway.access_log`: who looks for a failed request needs the line.
+pub const ACCESS_LOG: bool = true;

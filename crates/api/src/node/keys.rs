@@ -1,0 +1,186 @@
+//! The keys at the top of a node's file.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use toml::de::DeValue;
+
+use crate::file::problem::Code;
+use crate::file::refusal::{Refused, quoted};
+use crate::file::suggest::closest;
+use crate::file::walk::{Entry, Section, Walk};
+
+use super::address::{bind, parse_bind};
+use super::gateway::{default_gateway, gateway};
+use super::listen::listens;
+use super::{Api, NodeFile, Role, defaults, later};
+
+/// More files than a node has services are surely a mistake.
+const SERVICE_FILES_MAX: usize = 100;
+
+/// Roles of the design that are not built.
+const LATER: [&str; 2] = ["broker", "vip"];
+
+/// The keys at the top.
+pub(super) const KNOWN: [&str; 6] = ["roles", "state", "services", "api", "gateway", "listen"];
+
+impl Role {
+    /// The word in the file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Control => "control",
+            Self::Agent => "agent",
+            Self::Gateway => "gateway",
+        }
+    }
+}
+
+/// Reads the whole file. `None`: it was refused.
+pub(super) fn file(walk: &Walk<'_>, dir: &Path) -> Option<NodeFile> {
+    let tree = walk.tree()?;
+    let mut root = Section::root(walk, tree.get_ref());
+    let file = keys(&mut root, dir);
+    root.refuse_unasked(later::FILE).then_some(file).flatten()
+}
+
+/// The order is that of the list in messages.
+fn keys(s: &mut Section<'_, '_>, dir: &Path) -> Option<NodeFile> {
+    let roles = s.or("roles", BTreeSet::from(defaults::ROLES), roles);
+    let state = s.or("state", PathBuf::from(defaults::STATE), |e| path(e, dir));
+    let services_entry = s.take("services");
+    let services = services_entry.as_ref();
+    let services = services.map_or(Some(Vec::new()), |e| service_files(e, dir));
+    let api = s.or("api", default_api(), api);
+    let gateway = s.or("gateway", default_gateway(), gateway);
+    let listens = s.or("listen", (), listens);
+    if let (Some(roles), Some(entry)) = (&roles, services_entry)
+        && !roles.contains(&Role::Control)
+    {
+        let message = "services are declared at the control centre, and `roles` has no `control`";
+        let refused = Refused::new(Code::Conflict, message);
+        let help = "add the role `control`, or take `services` out";
+        entry.walk().refuse(&entry.at_key(), refused.help(help));
+    }
+    listens?;
+    Some(NodeFile {
+        roles: roles?,
+        state: state?,
+        services: services?,
+        api: api?,
+        gateway: gateway?,
+    })
+}
+
+fn roles(entry: &Entry<'_, '_>) -> Option<BTreeSet<Role>> {
+    let help = "write for instance `roles = [\"control\", \"agent\", \"gateway\"]`";
+    let listed = entry.list("a list of roles", Some(help.to_owned()))?;
+    if listed.is_empty() {
+        let refused = Refused::value("a node without a role does nothing");
+        entry.refuse(refused.help(help));
+        return None;
+    }
+    let mut roles = BTreeSet::new();
+    let mut all = true;
+    for one in &listed {
+        match one.text("a role", "`\"gateway\"`", role) {
+            Some(role) if roles.insert(role) => {}
+            Some(role) => {
+                let message = format!("the role `{}` stands twice", role.as_str());
+                one.refuse(Refused::new(Code::DuplicateKey, message).help("keep one of the two"));
+                all = false;
+            }
+            None => all = false,
+        }
+    }
+    if roles.contains(&Role::Agent) && !roles.contains(&Role::Control) && all {
+        let message = "an agent does what the control centre of the same machine plans, and \
+                       `roles` has no `control`; an agent of another machine's is not in this \
+                       version";
+        let refused = Refused::new(Code::Conflict, message);
+        entry.refuse(refused.help("add the role `control`, or take `agent` out"));
+        return None;
+    }
+    all.then_some(roles)
+}
+
+fn role(text: &str) -> Result<Role, Refused> {
+    let known = defaults::ROLES;
+    if let Some(role) = known.into_iter().find(|role| role.as_str() == text) {
+        return Ok(role);
+    }
+    if LATER.contains(&text) {
+        let message = format!("the role `{text}` is not in this version");
+        return Err(Refused::new(Code::NotInThisVersion, message).help("take it out"));
+    }
+    let refused = Refused::value(format!("there is no role {}", quoted(text)));
+    let words = known.map(Role::as_str);
+    Err(match closest(text, words) {
+        Some(meant) => refused.help(format!("did you mean `{meant}`?")),
+        None => refused.help(format!("roles are {}", words.join(", "))),
+    })
+}
+
+/// A path, which begins at the file's directory if it is relative.
+fn path(entry: &Entry<'_, '_>, dir: &Path) -> Option<PathBuf> {
+    let example = format!("`{} = \"{}\"`", entry.name(), defaults::STATE);
+    entry.text("a path", &example, |text| {
+        if text.is_empty() || text.contains('\0') {
+            return Err(Refused::value("a path is not empty and has no NUL"));
+        }
+        Ok(dir.join(text))
+    })
+}
+
+/// One file, or a list of files.
+fn service_files(entry: &Entry<'_, '_>, dir: &Path) -> Option<Vec<PathBuf>> {
+    if let DeValue::String(_) = entry.value() {
+        return path(entry, dir).map(|path| vec![path]);
+    }
+    let help = "write for instance `services = [\"shop.toml\"]`";
+    let listed = entry.list("a list of service files", Some(help.to_owned()))?;
+    if listed.len() > SERVICE_FILES_MAX {
+        let message = format!("a node declares up to {SERVICE_FILES_MAX} service files");
+        entry.refuse(Refused::new(Code::TooMuch, message).help("put services together in a file"));
+        return None;
+    }
+    // All are read, so that each mistake is told.
+    let paths: Vec<Option<PathBuf>> = listed.iter().map(|one| path(one, dir)).collect();
+    paths.into_iter().collect()
+}
+
+fn default_api() -> Api {
+    Api {
+        address: parse_bind(defaults::API).expect("the default is an address"),
+        group: None,
+    }
+}
+
+fn api(entry: &Entry<'_, '_>) -> Option<Api> {
+    let help = Some("write `[api]` with `address = \"127.0.0.1:7770\"`".to_owned());
+    let read = |s: &mut Section<'_, '_>| {
+        let address = s.or("address", default_api().address, api_address);
+        let group = s.optional("group", |e| {
+            let example = "`group = \"mainstay\"`";
+            e.text("a group's name", example, crate::file::units::parse_user)
+        });
+        Some(Api {
+            address: address?,
+            group: group?,
+        })
+    };
+    entry
+        .section("a table", help, crate::file::later::NONE, read)
+        .flatten()
+}
+
+fn api_address(entry: &Entry<'_, '_>) -> Option<SocketAddr> {
+    let address = bind(entry)?;
+    if address.ip().is_loopback() {
+        return Some(address);
+    }
+    let message = format!("the API listens on loopback only, not on {address}");
+    let help = format!("did you mean `127.0.0.1:{}`?", address.port());
+    entry.refuse(Refused::value(message).help(help));
+    None
+}

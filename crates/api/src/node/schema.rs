@@ -1,0 +1,215 @@
+//! The keys of a node file as types, from which editors get a JSON schema and people the reference
+//! page. These types describe; what reads a file is `keys`. A test holds the two together.
+#![expect(
+    dead_code,
+    reason = "the types are described by schemars and never built"
+)]
+
+use mainstay_ids::duration::display;
+use mainstay_model::gateway as model;
+use schemars::JsonSchema;
+
+use super::defaults;
+use crate::file::schema::schema_of;
+use crate::file::units::display_size;
+
+/// The JSON schema of the node file, for editors that complete and check TOML.
+pub fn schema() -> serde_json::Value {
+    schema_of::<NodeFile>()
+}
+
+/// A node file says what a machine runs under `mainstay run --config FILE`. It is TOML. `${NAME}`
+/// and `${NAME:-default}` in any text are filled in from the environment of `mainstay run`, and
+/// `$${NAME}` stands for `${NAME}` itself. The file is looked at once a second and on SIGHUP: what
+/// changed is put in force without losing a request, or told with its place if it cannot be, and
+/// then all stays as it was. `roles`, `state`, `api` and `workers` are read at the start only.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, title = "Mainstay node file")]
+struct NodeFile {
+    /// What the node does: `control` decides and answers the command line, `agent` runs instances
+    /// (with `control` only), `gateway` lets clients in.
+    #[schemars(extend("default" = defaults::ROLES.map(super::Role::as_str)), length(min = 1))]
+    roles: Option<Vec<Role>>,
+    /// The directory in which all state is kept, relative to that of the file. Commands are told it
+    /// with `--state` or MAINSTAY_STATE.
+    #[schemars(extend("default" = defaults::STATE))]
+    state: Option<String>,
+    /// Service files that are declared at the start, on SIGHUP, and when this file changed. A
+    /// service that is in none of them any more is kept until `mainstay down`.
+    #[schemars(extend("default" = serde_json::json!([])))]
+    services: Option<ServiceFiles>,
+    /// Where the command line and programs reach the control centre. Its unix socket is `api.sock`
+    /// in the state directory.
+    api: Option<Api>,
+    /// The entry of clients.
+    gateway: Option<Gateway>,
+    /// Not in this version.
+    listen: Option<Listens>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(inline, rename_all = "snake_case")]
+enum Role {
+    Control,
+    Agent,
+    Gateway,
+}
+
+/// A path, or a list of paths, relative to the directory of the file.
+#[derive(JsonSchema)]
+#[schemars(untagged, extend("examples" = serde_json::json!(["shop.toml", ["shop.toml", "tools.toml"]])))]
+enum ServiceFiles {
+    One(String),
+    Several(Vec<String>),
+}
+
+/// Tables of listeners by name.
+#[derive(JsonSchema)]
+struct Listens(std::collections::BTreeMap<String, serde_json::Value>);
+
+/// Where the API is.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, extend("x-key" = "api"))]
+struct Api {
+    /// A loopback address; calls there take the token, which is in `token` in the state directory.
+    #[schemars(extend("default" = defaults::API))]
+    address: Option<Bind>,
+    /// The group whose members may use the unix socket, beside this account and root. They can run
+    /// programs as this account.
+    group: Option<String>,
+}
+
+/// The entry of clients.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, extend("x-key" = "gateway"))]
+struct Gateway {
+    /// Where clients enter.
+    #[schemars(extend("default" = defaults::HTTP))]
+    http: Option<Bind>,
+    /// Where the statistics are shown; `"off"` for nowhere.
+    #[schemars(extend("default" = defaults::STATS))]
+    stats: Option<BindOrOff>,
+    /// A name and a password of at least 8 characters, `"NAME:PASSWORD"`, that whoever looks at the
+    /// statistics must know. Required if `stats` is no loopback address.
+    stats_auth: Option<String>,
+    /// How many threads serve; by default one for each processor. Their number is fixed when the
+    /// sockets are made, so a change is in force after the next start.
+    #[schemars(range(min = 1, max = 256))]
+    workers: Option<u32>,
+    /// Whether each request is a line of JSON in `logs/access.log` in the state directory.
+    #[schemars(extend("default" = defaults::ACCESS_LOG))]
+    access_log: Option<bool>,
+    /// What clients and instances may cost.
+    limits: Option<Limits>,
+}
+
+/// What clients and instances may cost. A change holds for what begins after it.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, extend("x-key" = "gateway.limits"))]
+struct Limits {
+    /// The longest head of a request, with its line and the ends of its lines, from 8KiB to 1MiB.
+    /// Longer ones are answered 431.
+    #[schemars(extend("default" = display_size(model::HEAD_LEN.into())))]
+    head_len: Option<Size>,
+    /// The most fields in a head. More are answered 431.
+    #[schemars(
+        range(min = *model::HEAD_FIELDS_RANGE.start(), max = *model::HEAD_FIELDS_RANGE.end()),
+        extend("default" = model::HEAD_FIELDS)
+    )]
+    head_fields: Option<u32>,
+    /// For a client to send a whole head, from its first byte; then 408.
+    #[schemars(extend("default" = display(model::HEAD_TIME)))]
+    head_time: Option<Duration>,
+    /// Without a byte of a request's body; then 408.
+    #[schemars(extend("default" = display(model::BODY_IDLE)))]
+    body_idle: Option<Duration>,
+    /// Without a byte that the client reads of its answer; then the connection ends.
+    #[schemars(extend("default" = display(model::WRITE_IDLE)))]
+    write_idle: Option<Duration>,
+    /// For an instance, from the end of the request to the head of its answer; then 504.
+    #[schemars(extend("default" = display(model::ANSWER_TIME)))]
+    answer_time: Option<Duration>,
+    /// From the head of a request to the end of its answer; not for upgraded connections
+    /// (WebSocket).
+    #[schemars(extend("default" = display(model::REQUEST_TIME)))]
+    request_time: Option<Duration>,
+    /// For a client's connection between two requests.
+    #[schemars(extend("default" = display(model::IDLE_TIME)))]
+    idle_time: Option<Duration>,
+    /// Clients' connections at once. More wait in the kernel's queue.
+    #[schemars(
+        range(min = *model::CONNECTIONS_RANGE.start(), max = *model::CONNECTIONS_RANGE.end()),
+        extend("default" = model::CONNECTIONS)
+    )]
+    connections: Option<u32>,
+    /// Of them from one address (IPv6: from one /64), at most `connections`; by default a quarter
+    /// of them.
+    #[schemars(
+        range(min = *model::CONNECTIONS_RANGE.start(), max = *model::CONNECTIONS_RANGE.end()),
+        extend("default" = model::CONNECTIONS / model::CONNECTIONS_PER_ADDRESS_PART)
+    )]
+    connections_per_address: Option<u32>,
+    /// After so many requests a connection ends in good order.
+    #[schemars(
+        range(
+            min = *model::REQUESTS_PER_CONNECTION_RANGE.start(),
+            max = *model::REQUESTS_PER_CONNECTION_RANGE.end()
+        ),
+        extend("default" = model::REQUESTS_PER_CONNECTION)
+    )]
+    requests_per_connection: Option<u32>,
+    /// After this time a connection ends in good order.
+    #[schemars(extend("default" = display(model::CONNECTION_AGE)))]
+    connection_age: Option<Duration>,
+    /// Requests of one service that wait for an instance. More are answered 503.
+    #[schemars(
+        range(min = *model::QUEUE_LEN_RANGE.start(), max = *model::QUEUE_LEN_RANGE.end()),
+        extend("default" = model::QUEUE_LEN)
+    )]
+    queue_len: Option<u32>,
+    /// How long each of them waits; then 503.
+    #[schemars(extend("default" = display(model::QUEUE_TIME)))]
+    queue_time: Option<Duration>,
+    /// The longest body that is kept to be sent again to another instance, up to 16MiB.
+    #[schemars(extend("default" = display_size(model::REPLAY_LEN.into())))]
+    replay_len: Option<Size>,
+    /// Requests at once on one connection of HTTP/2.
+    #[schemars(
+        range(min = *model::H2_STREAMS_RANGE.start(), max = *model::H2_STREAMS_RANGE.end()),
+        extend("default" = model::H2_STREAMS)
+    )]
+    h2_streams: Option<u32>,
+}
+
+/// An IP address with a port, or a port alone for all IPv4 addresses. `[::]` is all addresses of
+/// both kinds. Port 0 is one that the kernel picks.
+#[derive(JsonSchema)]
+#[schemars(extend(
+    "pattern" = r"^[0-9a-fA-F:.\[\]]*:[0-9]{1,5}$|\$\{",
+    "examples" = [":80", "127.0.0.1:8080", "[::]:80"]
+))]
+struct Bind(String);
+
+/// An address as above, or `"off"`.
+#[derive(JsonSchema)]
+#[schemars(extend(
+    "pattern" = r"^off$|^[0-9a-fA-F:.\[\]]*:[0-9]{1,5}$|\$\{",
+    "examples" = [":8888", "off"]
+))]
+struct BindOrOff(String);
+
+/// Whole numbers with units, one after the other; the units are `ms`, `s`, `m`, `h` and `d`.
+#[derive(JsonSchema)]
+#[schemars(extend(
+    "pattern" = r"^([0-9]+(ms|s|m|h|d))+$|\$\{",
+    "examples" = ["250ms", "10s", "1m30s"]
+))]
+struct Duration(String);
+
+/// A whole number with `B`, `KB`, `MB`, `GB` (powers of 1000), `KiB`, `MiB` or `GiB` (of 1024).
+#[derive(JsonSchema)]
+#[schemars(extend(
+    "pattern" = r"^[0-9]+([KMG]i?)?B$|\$\{",
+    "examples" = ["64KiB", "256KB"]
+))]
+struct Size(String);
