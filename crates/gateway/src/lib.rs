@@ -85,6 +85,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use mainstay_api::client::Client;
+pub use mainstay_control::balance::{Hedging, Limiting, Patience};
 use mainstay_ids::ConsumerId;
 use mainstay_model::gateway::GatewayLimits;
 use mainstay_model::{Ack, Routing};
@@ -157,6 +158,12 @@ pub struct Seams {
     pub retries: Retries,
     /// By which table a retry chooses.
     pub retry_routes: RetryRoutes,
+    /// Whether a late request is sent a second time.
+    pub hedging: Hedging,
+    /// Whether a second endpoint is tried while a connection does not come about.
+    pub patience: Patience,
+    /// Whether instances are held to what they can do at once.
+    pub limiting: Limiting,
 }
 
 /// Whether requests are sent again, or wait for an endpoint.
@@ -399,11 +406,13 @@ impl Crew {
     fn start(self, sockets: Sockets, log: Option<&AccessLog>) -> Result<Started, Error> {
         let mut orders = Vec::new();
         let mut threads = Vec::new();
+        let workers = sockets.entry.len();
         for (index, entry) in sockets.entry.into_iter().enumerate() {
             let (orders_to, orders_of) = mpsc::channel(ORDERS);
             let sink = log.map(|log| log.sink(Arc::clone(&self.counters)));
             let setup = Setup {
                 index: WorkerIndex(index),
+                workers,
                 clock: self.clock,
                 entry,
                 tables: self.tables.clone(),

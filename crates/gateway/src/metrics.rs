@@ -11,6 +11,8 @@ pub(crate) struct EndpointCounters {
     pub(crate) failures: Counter,
     /// `retries_total`: tries elsewhere because it gave no answer.
     pub(crate) retries: Counter,
+    /// `hedges_total`: second copies that went elsewhere because its answer was late.
+    pub(crate) hedges: Counter,
     /// `ejections_total`: how often a worker took it out for its failures.
     pub(crate) ejections: Counter,
 }

@@ -7,7 +7,7 @@ use mainstay_http1::{Known, Method, Request};
 
 use crate::answer::{Answer, AnswerHead, Content, Relay, Visit};
 use crate::connection::Client;
-use crate::errand::{Delivered, Errand};
+use crate::errand::{self, Delivered};
 use crate::exchange::Source;
 use crate::refusal::{Reason, Refusal};
 
@@ -16,8 +16,7 @@ const SWITCHING_PROTOCOLS: u16 = 101;
 /// Answers one request of `client`, whose body is in `source`.
 pub(crate) async fn answer(client: Rc<Client>, request: Box<Request>, source: Source) -> Answer {
     let mut visit = begin(client, request);
-    let errand = Errand::new(&visit, source);
-    match errand.run(&mut visit).await {
+    match errand::run(&mut visit, source).await {
         Ok(delivered) => relay(visit, *delivered),
         Err(refusal) => refuse(visit, &refusal),
     }

@@ -26,6 +26,8 @@ pub(crate) enum Reason {
     NoEndpoint,
     /// Not one endpoint accepted a connection.
     AllFailed,
+    /// Each instance is as busy as it may be, and so was the line before them.
+    Overloaded,
     /// It was sent, no answer came, and sending it again could do twice what it asks for.
     LostInFlight,
     /// It was sent, and the head of the answer did not come in time.
@@ -48,6 +50,7 @@ impl Reason {
             Self::Unavailable(Unavailable::Stopping) => "stopping",
             Self::NoEndpoint => "no-endpoint",
             Self::AllFailed => "all-failed",
+            Self::Overloaded => "overloaded",
             Self::LostInFlight => "lost-in-flight",
             Self::ResponseTimeout => "response-timeout",
             Self::BadUpgrade => "bad-upgrade",
@@ -59,7 +62,7 @@ impl Reason {
             Self::BadRequest => 400,
             Self::HeadTimeout | Self::BodyTimeout => 408,
             Self::NoRoute => 404,
-            Self::Unavailable(_) | Self::NoEndpoint | Self::AllFailed => SERVICE_UNAVAILABLE,
+            Self::Unavailable(_) | Self::NoEndpoint | Self::AllFailed | Self::Overloaded => SERVICE_UNAVAILABLE,
             Self::LostInFlight | Self::BadUpgrade => 502,
             Self::ResponseTimeout => 504,
         }

@@ -43,7 +43,7 @@ pub enum Patience {
 /// So many checks of whether a service lives go beyond its limit at a time, in each worker: those of
 /// a few load balancers and monitors, each second. It is no more, since anybody can ask for the path
 /// of a check.
-pub const BEYOND_MAX: u32 = 10;
+pub(super) const BEYOND_MAX: u32 = 10;
 
 /// How a service fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,8 +58,9 @@ pub struct Policy {
     pub limiting: Limiting,
     /// What the service promises of requests with an `Idempotency-Key`.
     pub key: IdempotencyKey,
-    /// How many may wait for an instance, and how long. The caller divides what is given for a
-    /// service by its workers.
+    /// How many may wait for an instance to have room, and how long a request waits for one at all:
+    /// for room, or for one that can be reached. The caller divides what is given for a service by its
+    /// workers.
     pub line: LineBounds,
 }
 

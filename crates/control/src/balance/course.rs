@@ -18,16 +18,11 @@ use super::ejection::{Outcome, Probing, Try, Verdict};
 use super::hedge::{self, CONNECT_PATIENCE, HEDGE_AGAIN, Reason};
 use super::line::Ticket;
 use super::retry::{Attempted, Body, FailureKind, MethodSafety, RetryVerdict, TRIES_MAX};
-use super::set::{Choice, Load, Picked, Priority, Tag, Wish, fraction, mix};
+use super::set::{Choice, Load, Picked, Priority, Tag, Need, fraction, mix};
 
 /// How many tries of one request are under way at once at most: two endpoints may freeze in the same
 /// moment, and the third still answers.
 pub const LANES: usize = 3;
-
-/// How long a request waits for an instance before it is refused: time for the agent to start a
-/// crashed instance again (100 ms of back-off and its own start) and for a new table to come.
-/// Nothing has been sent, so nothing is lost by waiting; a person still takes it for an answer.
-pub const REACH_TIME: Duration = Duration::from_secs(1);
 
 /// Between two rounds over endpoints that all failed, if no new table comes earlier.
 pub const ROUND_PAUSE: Duration = Duration::from_millis(50);
@@ -347,9 +342,9 @@ impl Course {
         if is_normal && !is_called && !scene.balancer.line.is_empty() {
             return self.join(scene);
         }
-        let wish = self.wish(&self.failed);
+        let need = self.need(&self.failed);
         let set = &mut scene.balancer.set;
-        match set.choose(scene.now, scene.random, &wish, &scene.load) {
+        match set.choose(scene.now, scene.random, &need, &scene.load) {
             Choice::Picked(picked) => self.begin(scene, picked, why),
             Choice::Full => match self.go_beyond(scene) {
                 Some(picked) => self.begin(scene, picked, why),
@@ -364,9 +359,9 @@ impl Course {
                     | Unavailable::Stopping),
                 ) => Next::Refuse(Defeat::Unavailable(why)),
                 Some(why @ Unavailable::Starting) => {
-                    self.rest(scene, Defeat::Unavailable(why), REACH_TIME)
+                    self.rest(scene, Defeat::Unavailable(why), Duration::MAX)
                 }
-                None => self.rest(scene, Defeat::NoEndpoint, REACH_TIME),
+                None => self.rest(scene, Defeat::NoEndpoint, Duration::MAX),
             },
         }
     }
@@ -377,12 +372,12 @@ impl Course {
         if self.demand.priority == Priority::Normal || !few || self.counts == Counts::Beyond {
             return None;
         }
-        let wish = Wish {
+        let need = Need {
             priority: Priority::Spared,
-            ..self.wish(&self.failed)
+            ..self.need(&self.failed)
         };
         let set = &mut scene.balancer.set;
-        let picked = set.choose_beside(scene.now, scene.random, &wish, &scene.load)?;
+        let picked = set.choose_beside(scene.now, scene.random, &need, &scene.load)?;
         self.counts = Counts::Beyond;
         scene.balancer.beyond += 1;
         Some(picked)
@@ -419,7 +414,7 @@ impl Course {
     /// There is no endpoint, or each has failed: waits for a change, within bounds. Nothing is lost
     /// by it, since nothing was sent or it may be sent again.
     fn rest<E, L>(&mut self, scene: &mut Scene<'_, E, L>, defeat: Defeat, pause: Duration) -> Next {
-        let pause = pause.min(self.time_left(scene.now));
+        let pause = pause.min(self.time_left(scene));
         if pause.is_zero() || scene.balancer.policy.retrying == Retrying::Off {
             return Next::Refuse(defeat);
         }
@@ -429,9 +424,11 @@ impl Course {
         Next::Wait(For::Change)
     }
 
-    fn time_left(&mut self, now: Instant) -> Duration {
-        let since = *self.trouble_since.get_or_insert(now);
-        REACH_TIME.saturating_sub(now.since(since))
+    /// Of the time for which a request waits for an instance.
+    fn time_left<E, L>(&mut self, scene: &Scene<'_, E, L>) -> Duration {
+        let since = *self.trouble_since.get_or_insert(scene.now);
+        let time = scene.balancer.policy.line.time;
+        time.saturating_sub(scene.now.since(since))
     }
 
     fn sent<E, L: Fn(&E) -> Load>(&mut self, scene: &mut Scene<'_, E, L>, lane: Lane) -> Next {
@@ -472,7 +469,7 @@ impl Course {
             return Next::Wait(For::Answer);
         }
         // However many endpoints there are, a client is not kept waiting for all of them.
-        let may_go_on = !self.time_left(scene.now).is_zero() || self.tries < TRIES_MAX;
+        let may_go_on = !self.time_left(scene).is_zero() || self.tries < TRIES_MAX;
         match scene.balancer.policy.retrying {
             Retrying::On if may_go_on => self.choose(scene, Why::Again),
             Retrying::On | Retrying::Off => Next::Refuse(Defeat::AllFailed),
@@ -541,9 +538,9 @@ impl Course {
         failure: FailureKind,
         body: Body,
     ) -> Option<Next> {
-        let wish = self.wish(&self.failed);
+        let need = self.need(&self.failed);
         let set = &mut scene.balancer.set;
-        let picked = set.choose_beside(scene.now, scene.random, &wish, &scene.load)?;
+        let picked = set.choose_beside(scene.now, scene.random, &need, &scene.load)?;
         self.may_repeat(scene, failure, body)
             .then(|| self.begin(scene, picked, Why::Again))
     }
@@ -650,9 +647,9 @@ impl Course {
         let mut not = self.failed.clone();
         let underway = self.runs.iter().filter_map(|run| run.underway());
         not.extend(underway.map(|(picked, _)| picked.tag));
-        let wish = self.wish(&not);
+        let need = self.need(&not);
         let set = &mut scene.balancer.set;
-        set.choose_beside(scene.now, scene.random, &wish, &scene.load)
+        set.choose_beside(scene.now, scene.random, &need, &scene.load)
     }
 
     /// Whether a request that was sent may be sent once more.
@@ -802,8 +799,8 @@ impl Course {
         self.demand.safety == MethodSafety::Safe && self.demand.content == Content::Bare
     }
 
-    fn wish<'a>(&self, not: &'a [Tag]) -> Wish<'a> {
-        Wish {
+    fn need<'a>(&self, not: &'a [Tag]) -> Need<'a> {
+        Need {
             not,
             probing: if self.is_hedgeable() {
                 Probing::Repeatable

@@ -26,12 +26,12 @@ pub mod slow_start;
 pub use balancer::{Balancer, Hedging, Patience, Policy, Retrying};
 pub use budget::RetryBudget;
 pub use course::{
-    Content, Course, Defeat, Demand, Event, For, LANES, Lane, Learnt, Loss, Next, REACH_TIME,
-    ROUND_PAUSE, Scene, Why,
+    Content, Course, Defeat, Demand, Event, For, LANES, Lane, Learnt, Loss, Next, ROUND_PAUSE,
+    Scene, Why,
 };
 pub use ejection::{Outcome, Probing};
 pub use line::{Line, LineBounds, Ticket};
 pub use retry::{
     Attempted, Body, FailureKind, IdempotencyKey, MethodSafety, RetryVerdict, TRIES_MAX,
 };
-pub use set::{Choice, Limiting, Listed, Load, Picked, Priority, Set, Tag, Wish};
+pub use set::{Choice, Limiting, Listed, Load, Picked, Priority, Set, Tag, Need};

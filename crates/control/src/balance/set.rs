@@ -48,7 +48,7 @@ pub enum Priority {
 
 /// What a request asks of its endpoint.
 #[derive(Debug, Clone, Copy)]
-pub struct Wish<'a> {
+pub struct Need<'a> {
     /// Those that have failed it, or have it already.
     pub not: &'a [Tag],
     /// Whether it may show how an endpoint on probation is.
@@ -235,21 +235,21 @@ impl<E> Set<E> {
         &mut self,
         now: Instant,
         random: u64,
-        wish: &Wish<'_>,
+        need: &Need<'_>,
         load: impl Fn(&E) -> Load,
     ) -> Choice {
         self.refresh(now, random);
         if self.members.is_empty() {
             return Choice::Empty;
         }
-        if let Some(index) = self.probe(now, wish) {
+        if let Some(index) = self.probe(now, need) {
             return Choice::Picked(self.picked(index));
         }
-        let fits = |index: usize| !self.is_unwanted(index, wish) && self.has_room(index, wish, &load);
+        let fits = |index: usize| !self.is_unwanted(index, need) && self.has_room(index, need, &load);
         if let Some(index) = self.draw(now, random, fits, &load) {
             return Choice::Picked(self.picked(index));
         }
-        if self.pool.iter().any(|index| !self.is_unwanted(*index, wish)) {
+        if self.pool.iter().any(|index| !self.is_unwanted(*index, need)) {
             return Choice::Full;
         }
         // All of the pool have failed this request. Another outside of it may do better.
@@ -263,11 +263,11 @@ impl<E> Set<E> {
         &mut self,
         now: Instant,
         random: u64,
-        wish: &Wish<'_>,
+        need: &Need<'_>,
         load: impl Fn(&E) -> Load,
     ) -> Option<Picked> {
         self.refresh(now, random);
-        let fits = |index: usize| !self.is_unwanted(index, wish) && self.has_room(index, wish, &load);
+        let fits = |index: usize| !self.is_unwanted(index, need) && self.has_room(index, need, &load);
         let good = |index: usize| self.members[index].tier() == Tier::Eligible && fits(index);
         let drawn = self.draw(now, random, good, &load);
         let drawn = drawn.or_else(|| self.draw(now, random, fits, &load));
@@ -282,7 +282,7 @@ impl<E> Set<E> {
         tried: &[Tag],
         pending: impl Fn(&E) -> u32,
     ) -> Option<Picked> {
-        let wish = Wish {
+        let need = Need {
             not: tried,
             probing: Probing::Repeatable,
             priority: Priority::Normal,
@@ -291,7 +291,7 @@ impl<E> Set<E> {
             in_flight: pending(endpoint),
             waiting: 0,
         };
-        match self.choose(now, random, &wish, load) {
+        match self.choose(now, random, &need, load) {
             Choice::Picked(picked) => Some(picked),
             Choice::Full | Choice::Empty => None,
             Choice::NoOther => Some(self.picked(self.pool[scale(random, self.pool.len())])),
@@ -433,25 +433,25 @@ impl<E> Set<E> {
 
     /// An endpoint on probation to which this request may go. It has no load to compare, and the
     /// sooner it is known to be well, the better.
-    fn probe(&mut self, now: Instant, wish: &Wish<'_>) -> Option<usize> {
+    fn probe(&mut self, now: Instant, need: &Need<'_>) -> Option<usize> {
         if self.on_probation == 0 {
             return None;
         }
         let mut members = self.members.iter_mut();
         members.position(|member| {
-            !wish.not.contains(&member.tag)
+            !need.not.contains(&member.tag)
                 && member.health == EndpointHealth::Passing
-                && member.ejection.take_probe(now, wish.probing)
+                && member.ejection.take_probe(now, need.probing)
         })
     }
 
-    fn is_unwanted(&self, index: usize, wish: &Wish<'_>) -> bool {
-        wish.not.contains(&self.members[index].tag)
+    fn is_unwanted(&self, index: usize, need: &Need<'_>) -> bool {
+        need.not.contains(&self.members[index].tag)
     }
 
-    fn has_room(&self, index: usize, wish: &Wish<'_>, load: impl Fn(&E) -> Load) -> bool {
+    fn has_room(&self, index: usize, need: &Need<'_>, load: impl Fn(&E) -> Load) -> bool {
         let member = &self.members[index];
-        match wish.priority {
+        match need.priority {
             Priority::Normal => load(&member.endpoint).waiting < self.limit_of(member),
             Priority::Spared => true,
         }
