@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::access_log::Line;
 use crate::delivery::{self, Delivered};
 use crate::exchange::Source;
 use crate::headers::Hop;
-use crate::http2;
+use crate::http2::{self, Shown};
 use crate::inbound::{Inbound, Next};
 use crate::limits::{LINGER_LEN_MAX, LINGER_TIME, PARTING_IDLE};
 use crate::proxy;
@@ -105,6 +105,7 @@ pub(crate) struct Client {
     /// The connection of which this is a stream of HTTP/2, and how many it has.
     parent: Option<Rc<Client>>,
     streams: Cell<u32>,
+    shown: RefCell<Weak<RefCell<Shown>>>,
     waker: RefCell<Option<Waker>>,
     /// Its place in the worker's list.
     pub(crate) place: Cell<usize>,
@@ -143,6 +144,7 @@ impl Client {
             aged_at,
             parent,
             streams: Cell::new(0),
+            shown: RefCell::default(),
             waker: RefCell::new(None),
             place: Cell::new(usize::MAX),
         }
@@ -364,7 +366,7 @@ impl Client {
     }
 
     /// Ready when the client is to be cut off.
-    pub(crate) fn poll_cut(&self, cx: &Context<'_>) -> Poll<()> {
+    fn poll_cut(&self, cx: &Context<'_>) -> Poll<()> {
         self.remember_waker(cx);
         match self.order.get() {
             Order::Serve | Order::FinishUp => Poll::Pending,
@@ -372,8 +374,16 @@ impl Client {
         }
     }
 
+    /// Lets the sweep take away what a stream sends.
+    pub(crate) fn let_cut(&self, shown: &Rc<RefCell<Shown>>) {
+        self.shown.replace(Rc::downgrade(shown));
+    }
+
     fn cut(&self) {
         self.order.set(Order::Cut);
+        if let Some(shown) = self.shown.borrow().upgrade() {
+            shown.replace(Shown::Cut);
+        }
         self.wake();
     }
 

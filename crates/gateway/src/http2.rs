@@ -2,6 +2,7 @@
 //! frames; each request is written as a head of HTTP/1.1 and goes through the same strict parser
 //! and the same path as any other.
 
+use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
@@ -157,11 +158,7 @@ fn reject(rejected: Rejected, stream: Stream) -> Response<AnswerBody> {
     for (name, value) in &rejected.fields {
         put(&mut headers, name.as_bytes(), value);
     }
-    let body = AnswerBody {
-        content: Shown::Text(rejected.text),
-        stream,
-        written: 0,
-    };
+    let body = AnswerBody::new(Shown::Text(rejected.text), stream);
     build(rejected.status, headers, body)
 }
 
@@ -185,11 +182,7 @@ fn respond(answer: Answer, stream: Stream) -> Response<AnswerBody> {
     }
     put(&mut headers, b"x-request-id", &answer.visit.id);
     let status = answer.status;
-    let body = AnswerBody {
-        content: Shown::Answer(Box::new(answer)),
-        stream,
-        written: 0,
-    };
+    let body = AnswerBody::new(Shown::Answer(Box::new(answer)), stream);
     build(status, headers, body)
 }
 
@@ -209,14 +202,30 @@ fn build(status: u16, headers: HeaderMap, body: AnswerBody) -> Response<AnswerBo
 
 /// An answer's body as hyper takes it.
 struct AnswerBody {
-    content: Shown,
+    content: Rc<RefCell<Shown>>,
     stream: Stream,
     written: u64,
 }
 
-enum Shown {
+/// What a stream sends. hyper does not look at it as long as the client makes no room, so the sweep
+/// takes it away from here.
+pub(crate) enum Shown {
     Text(Bytes),
     Answer(Box<Answer>),
+    /// The client was cut off.
+    Cut,
+}
+
+impl AnswerBody {
+    fn new(content: Shown, stream: Stream) -> Self {
+        let content = Rc::new(RefCell::new(content));
+        stream.client.let_cut(&content);
+        Self {
+            content,
+            stream,
+            written: 0,
+        }
+    }
 }
 
 impl Body for AnswerBody {
@@ -228,13 +237,12 @@ impl Body for AnswerBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let this = &mut *self;
-        let client = Rc::clone(&this.stream.client);
-        if client.poll_cut(cx).is_ready() {
-            return Poll::Ready(Some(Err(Cut)));
-        }
+        let client = &this.stream.client;
         // hyper asks for more only when the client has made room.
         client.note_download();
-        let answer = match &mut this.content {
+        let mut content = this.content.borrow_mut();
+        let answer = match &mut *content {
+            Shown::Cut => return Poll::Ready(Some(Err(Cut))),
             Shown::Text(text) if text.is_empty() => return Poll::Ready(None),
             Shown::Text(text) => {
                 return Poll::Ready(Some(Ok(Frame::data(std::mem::take(text)))));
@@ -262,14 +270,16 @@ impl Body for AnswerBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.content {
+        match &*self.content.borrow() {
             Shown::Text(text) => text.is_empty(),
             Shown::Answer(answer) => answer.is_over(),
+            Shown::Cut => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.content {
+        match &*self.content.borrow() {
+            Shown::Cut => SizeHint::default(),
             Shown::Text(text) => SizeHint::with_exact(text.len() as u64),
             Shown::Answer(answer) => match answer.framing() {
                 Framing::None => SizeHint::with_exact(0),

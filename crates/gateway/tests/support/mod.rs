@@ -584,16 +584,16 @@ fn converse(
     let shutdown = stream.try_clone().unwrap();
     let mut reader = BufReader::new(stream);
     for nth in 0.. {
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            match reader.read_line(&mut head) {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            match reader.read_until(b'\n', &mut head) {
                 Ok(0) | Err(_) => return,
                 Ok(_) => {}
             }
         }
         let request = Seen {
             at: Instant::now(),
-            head,
+            head: String::from_utf8_lossy(&head).into_owned(),
             connection,
             nth,
         };
