@@ -90,6 +90,7 @@ fn routing(instances: &[String]) -> Result<Routing, Box<dyn std::error::Error>> 
             address: None,
             endpoints,
             unavailable: None,
+            dead: Vec::new(),
         }],
     })
 }

@@ -30,7 +30,7 @@ use crate::refusal::{Reason, Refusal};
 use crate::upstream::{Assurance, Upstream};
 use crate::view::{Flight, Lessons, LocalEndpoint, LocalService, View};
 use crate::worker::Worker;
-use crate::{Retries, RetryRoutes};
+use crate::{Retries, RetryRoutes, Verdicts};
 
 /// What an errand ends with.
 pub(crate) struct Delivered {
@@ -495,7 +495,7 @@ impl Attempt {
         lane: Lane,
         upgrades: bool,
     ) -> Poll<Happened> {
-        let is_dead = self.endpoint.is_dead();
+        let is_dead = self.endpoint.is_dead() && worker.seams.verdicts == Verdicts::Heeded;
         match &mut self.stage {
             Stage::Connecting(_) if is_dead => {
                 Poll::Ready(Happened::Told(Event::ConnectFailed(lane)))

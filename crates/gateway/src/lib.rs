@@ -164,6 +164,18 @@ pub struct Seams {
     pub patience: Patience,
     /// Whether instances are held to what they can do at once.
     pub limiting: Limiting,
+    /// Whether the control centre's word that an instance is dead ends what is under way to it.
+    pub verdicts: Verdicts,
+}
+
+/// Whether a verdict of death is heeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Verdicts {
+    /// It ends what is under way.
+    #[default]
+    Heeded,
+    /// Requests wait until their connection breaks.
+    Ignored,
 }
 
 /// Whether requests are sent again, or wait for an endpoint.

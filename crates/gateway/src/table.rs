@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use mainstay_ids::{Generation, InstanceId, ServiceName};
+use mainstay_ids::{Attempt, Generation, InstanceId, ServiceName};
 use mainstay_model::routing::{EndpointHealth, Unavailable};
 use mainstay_model::{PathPrefix, Routing, ServiceRoutes};
 
@@ -36,6 +36,7 @@ pub(crate) struct Table {
     addresses: HashMap<SocketAddr, ServiceIndex>,
     keys: HashSet<EndpointKey>,
     instances: HashSet<InstanceId>,
+    dead: HashMap<InstanceId, Attempt>,
 }
 
 /// The place of a service in [`Table::services`].
@@ -89,11 +90,21 @@ impl Table {
             addresses: HashMap::new(),
             keys: HashSet::new(),
             instances: HashSet::new(),
+            dead: HashMap::new(),
         };
         for routes in &routing.services {
             table.insert(routes, registry);
+            let dead = routes.dead.iter();
+            let dead = dead.map(|one| (one.instance.clone(), one.attempt));
+            table.dead.extend(dead);
         }
         table
+    }
+
+    /// Whether an endpoint is declared dead.
+    pub(crate) fn declares_dead(&self, key: &EndpointKey) -> bool {
+        let dead = self.dead.get(&key.instance);
+        dead.is_some_and(|attempt| key.attempt <= *attempt)
     }
 
     fn insert(&mut self, routes: &ServiceRoutes, registry: &mut Registry) {
@@ -193,6 +204,7 @@ mod tests {
             address: None,
             endpoints: Vec::new(),
             unavailable: None,
+            dead: Vec::new(),
         }
     }
 

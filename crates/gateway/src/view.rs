@@ -8,7 +8,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use mainstay_control::balance::{
@@ -32,6 +32,16 @@ pub(crate) struct View {
     table: Arc<Table>,
     services: Vec<Rc<LocalService>>,
     endpoints: HashMap<EndpointKey, Rc<LocalEndpoint>>,
+    /// Those of earlier views to which something is still under way.
+    leaving: Vec<Weak<LocalEndpoint>>,
+    deaths: Deaths,
+}
+
+/// Whether a table declares an endpoint dead that the one before had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Deaths {
+    None,
+    Some,
 }
 
 impl View {
@@ -41,6 +51,8 @@ impl View {
             table,
             services: Vec::new(),
             endpoints: HashMap::new(),
+            leaving: Vec::new(),
+            deaths: Deaths::None,
         }
     }
 
@@ -87,22 +99,43 @@ impl View {
                 balance,
             }));
         }
+        let mut deaths = Deaths::None;
         for old in &self.services {
             // Requests that have come to a service that is gone must not find anybody there.
             if !table.services.iter().any(|service| service.name == old.name) {
                 old.balance.update(now, policy, Vec::new());
             }
         }
-        for (key, local) in &self.endpoints {
+        let mut leaving = Vec::new();
+        for local in self.known() {
+            let key = &local.shared.key;
             if !endpoints.contains_key(key) {
                 local.retire();
+                leaving.push(Rc::downgrade(&local));
+            }
+            if table.declares_dead(key) {
+                local.life.set(Life::Dead);
+                deaths = Deaths::Some;
             }
         }
         Self {
             table,
             services,
             endpoints,
+            leaving,
+            deaths,
         }
+    }
+
+    /// All endpoints that requests of this worker can be at.
+    fn known(&self) -> impl Iterator<Item = Rc<LocalEndpoint>> {
+        let leaving = self.leaving.iter().filter_map(Weak::upgrade);
+        self.endpoints.values().map(Rc::clone).chain(leaving)
+    }
+
+    /// Whether an endpoint of the view before has died.
+    pub(crate) fn deaths(&self) -> Deaths {
+        self.deaths
     }
 
     pub(crate) fn serial(&self) -> Serial {

@@ -25,9 +25,9 @@ use crate::limits::{ACCEPT_PAUSE, SWEEP_EVERY};
 use crate::metrics::GatewayCounters;
 use crate::request_id::RequestIds;
 use crate::table::{Serial, Table};
-use crate::view::View;
+use crate::view::{Deaths, View};
 use crate::wire::Buffers;
-use crate::{Retries, Seams, sockets};
+use crate::{Retries, Seams, Verdicts, sockets};
 
 /// Which worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,12 +193,22 @@ impl Worker {
     fn apply(&self, table: Arc<Table>) -> Serial {
         let next = self.view().next(table, self.clock, self.policy());
         let serial = next.serial();
+        let deaths = next.deaths();
         self.view.replace(Rc::new(next));
         match self.stage.get() {
             Stage::Opening => self.stage.set(Stage::Serving),
             Stage::Serving | Stage::Draining => {}
         }
         self.table_changed.notify_waiters();
+        match (deaths, self.seams.verdicts) {
+            (Deaths::Some, Verdicts::Heeded) => {
+                // Whoever waits for a dead instance looks at it now.
+                for client in &*self.clients.borrow() {
+                    client.wake();
+                }
+            }
+            (Deaths::Some, Verdicts::Ignored) | (Deaths::None, _) => {}
+        }
         serial
     }
 

@@ -11,8 +11,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mainstay_gateway::{Hedging, Limiting, Patience, Retries, Seams};
+use mainstay_gateway::{Hedging, Limiting, Patience, Retries, Seams, Verdicts};
+use mainstay_ids::Attempt;
 use mainstay_model::gateway::GatewayLimits;
+use mainstay_model::routing::Dead;
 use mainstay_testkit::{Spawned, TempDir, program, wait_until};
 use rustix::process::Signal;
 use socket2::{Domain, Socket, Type};
@@ -251,6 +253,53 @@ fn what_may_have_an_effect_is_never_sent_again_while_an_instance_is_only_frozen(
         let all: usize = three.all.iter().map(Instance::count).sum();
         assert_eq!(all, sent, "{method}");
     }
+}
+
+/// Lets a request of `method` wait at a frozen instance, which is declared dead then: at once, or
+/// after it has left the routes. Gives the answer.
+fn declared_dead(method: &'static str, verdicts: Verdicts, left_before: bool) -> (Reply, usize) {
+    let three = Three::new(Duration::ZERO);
+    three.frost.freeze();
+    let gateway = three.gateway(with_seams(Seams {
+        hedging: Hedging::Off,
+        verdicts,
+        ..Seams::default()
+    }));
+    let entry = gateway.entry;
+    let mut waiting = None;
+    while three.all[0].count() == 0 {
+        let asked = thread::spawn(move || send(entry, method, "/", &[], b""));
+        wait_until(SOON, "it is answered or frozen", || {
+            let is_over = asked.is_finished() || three.all[0].count() > 0;
+            is_over.then_some(()).ok_or_else(String::new)
+        });
+        waiting = Some(asked);
+    }
+    let mut routing = one_service(2, three.endpoints().split_off(1));
+    if left_before {
+        gateway.publish_and_wait(routing.clone());
+        routing.generation.revision.0 += 1;
+    }
+    routing.services[0].dead.push(Dead {
+        instance: support::instance(1),
+        attempt: Attempt::FIRST,
+    });
+    gateway.publish_and_wait(routing);
+    let reply = waiting.unwrap().join().unwrap();
+    (reply, three.all[0].count())
+}
+
+#[test]
+fn a_verdict_of_death_sends_a_put_elsewhere_and_ends_a_post_at_once() {
+    for left_before in [false, true] {
+        let (put, tries) = declared_dead("PUT", Verdicts::Heeded, left_before);
+        assert_eq!((put.status, tries), (200, 1));
+        let (post, _) = declared_dead("POST", Verdicts::Heeded, left_before);
+        let reason = post.header("mainstay-reason");
+        assert_eq!((post.status, reason), (502, Some("lost-in-flight")));
+    }
+    let (put, _) = declared_dead("PUT", Verdicts::Ignored, false);
+    assert_eq!(put.status, 504, "without it, it waits to the end");
 }
 
 /// An address at which no connection comes about: its queue is full, and nobody takes any out.

@@ -9,7 +9,7 @@ use core::time::Duration;
 
 use mainstay_ids::{Generation, InstanceId, ServiceName, Version};
 use mainstay_model::plan::{PlannedAction, PlannedInstance};
-use mainstay_model::routing::ServiceRoutes;
+use mainstay_model::routing::{Dead, ServiceRoutes};
 use mainstay_model::service::{
     Check, HealthSpec, LimitsSpec, LogSpec, OnFailure, RolloutSpec, Step,
 };
@@ -135,11 +135,18 @@ fn routes(name: &ServiceName, service: &Service, purpose: Purpose) -> ServiceRou
     let endpoints: Vec<_> = instances
         .filter_map(|(number, instance)| instance.endpoint(instance_id(name, *number)))
         .collect();
+    let instances = service.instances.iter();
+    let dead = instances.filter_map(|(number, instance)| {
+        let attempt = instance.dead()?;
+        let instance = instance_id(name, *number);
+        Some(Dead { instance, attempt })
+    });
     ServiceRoutes {
         service: name.clone(),
         http: service.spec().http.clone(),
         address: service.address(),
         unavailable: endpoints.is_empty().then(|| service.unavailable(purpose)),
+        dead: dead.collect(),
         endpoints,
     }
 }

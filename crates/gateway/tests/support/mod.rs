@@ -69,6 +69,7 @@ pub fn service(
         address: None,
         endpoints,
         unavailable: None,
+        dead: Vec::new(),
     }
 }
 
