@@ -18,4 +18,16 @@ fn one_of_three_instances_may_fail_in_any_way_and_no_safe_request_does() {
         tally.add(&played.tally);
     }
     println!("{tally}");
+    // A simulation in which nothing happens proves nothing.
+    for what in [
+        "hedge",
+        "retry",
+        "second connect",
+        "suspected",
+        "unreachable",
+        "overload shed",
+        "lost with the instance",
+    ] {
+        assert!(tally.of(what) >= 50, "too little of `{what}`: {tally}");
+    }
 }
