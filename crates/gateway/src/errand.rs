@@ -10,23 +10,30 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use mainstay_control::balance::ejection::Verdict;
 use mainstay_control::balance::{
     Body, Content, Course, Defeat, Demand, Event, For, IdempotencyKey, LANES, Lane, Learnt, Loss,
-    MethodSafety, Next, Outcome, Picked, Priority, Ticket, Why,
+    MethodSafety, Next, Outcome, Picked, Priority, Ticket, Why, Wish,
 };
 use mainstay_http1::Response;
-use mainstay_ids::Instant;
+use mainstay_ids::{Instant, Version};
+use mainstay_model::traffic::Trace;
 use tokio::time::Sleep;
 
 use crate::answer::Visit;
 use crate::exchange::{Exchange, NoAnswer, RequestBody, Source};
-use crate::headers::{self, Passage};
+use crate::forwarded;
+use crate::headers::{self, Alterations, Passage};
 use crate::inbound::BodyFailure;
+use crate::limits::CONNECT_TIMEOUT;
+use crate::metrics::Denied;
 use crate::refusal::{Reason, Refusal};
+use crate::rewrite::RewritePlan;
 use crate::upstream::{Assurance, Upstream};
 use crate::view::{Flight, Lessons, LocalEndpoint, LocalService, View};
 use crate::worker::Worker;
@@ -43,7 +50,8 @@ type Connecting = Pin<Box<dyn Future<Output = io::Result<Upstream>>>>;
 
 /// How far a try is.
 enum Stage {
-    Connecting(Connecting),
+    /// Since when.
+    Connecting(Connecting, Instant),
     Exchanging(Exchange),
     Answered(Exchange, Box<Response>),
     /// In the middle of a step.
@@ -55,6 +63,7 @@ struct Attempt {
     picked: Picked,
     endpoint: Rc<LocalEndpoint>,
     flight: Flight,
+    why: Why,
     stage: Stage,
     origin: Origin,
 }
@@ -72,25 +81,34 @@ enum Origin {
 enum Happened {
     Told(Event),
     /// There is a connection.
-    Connected(Lane, Upstream),
+    /// After so long.
+    Connected(Lane, Upstream, Duration),
     /// The idle connection was closed before anything was sent.
     Unsent(Lane),
     /// The client broke off its body.
     ClientFailed(BodyFailure),
 }
 
+/// A request's head, with what it was made by.
+struct Head {
+    bytes: Bytes,
+    trace: Trace,
+    rewrite: Option<Arc<RewritePlan>>,
+}
+
 /// A request that has to be brought to some instance.
 pub(crate) struct Errand {
-    /// What every instance is sent.
-    head: Bytes,
+    /// What the instance of the last try was sent. `None`: nothing yet.
+    head: Option<Head>,
     /// The body between two tries. `None`: a try has it.
     body: Option<RequestBody>,
     worker: Rc<Worker>,
     service: Rc<LocalService>,
+    wish: Wish,
     course: Course,
     lanes: [Option<Box<Attempt>>; LANES],
-    /// Its place in the line, while it has one.
-    ticket: Option<Ticket>,
+    /// Its place in the line, while it has one, and since when.
+    ticket: Option<(Ticket, Instant)>,
     /// The endpoints at the first try; kept only with the test seam [`RetryRoutes::Keep`].
     first_endpoints: Vec<Rc<LocalEndpoint>>,
 }
@@ -107,22 +125,13 @@ pub(crate) async fn run(visit: &mut Visit, source: Source) -> Result<Box<Deliver
 
 impl Errand {
     fn new(visit: &Visit, worker: Rc<Worker>, service: Rc<LocalService>, source: Source) -> Self {
-        let client = &visit.client;
         let request = &visit.request;
-        let passage = Passage {
-            id: &visit.id,
-            peer: &client.peer_text,
-            hop: client.scope.hop(),
-            upgrade: request.upgrade(),
-        };
         let replay_len = worker.limits().replay_len as usize;
-        let head = worker
-            .buffers
-            .head(|out| headers::write_request(out, request, passage));
         let body = RequestBody::new(source, request.framing, replay_len);
         Self {
             course: Course::new(demand(visit, &service, &body)),
-            head,
+            wish: wish(visit, &worker, &service),
+            head: None,
             body: Some(body),
             worker,
             service,
@@ -135,6 +144,7 @@ impl Errand {
     async fn run(mut self, visit: &mut Visit) -> Result<Box<Delivered>, Refusal> {
         let mut alarm = pin!(self.worker.clock.alarm());
         let mut next = self.tell(visit, Event::Come);
+        let mut denied = Denied::QueueLen;
         loop {
             next = match next {
                 Next::Begin(lane, picked, why) => self.begin(visit, lane, picked, why),
@@ -143,7 +153,10 @@ impl Errand {
                     let happened = poll_fn(|cx| self.poll(cx, visit, alarm.as_mut())).await;
                     match happened {
                         Happened::Told(event) => self.tell(visit, event),
-                        Happened::Connected(lane, upstream) => self.send(visit, lane, upstream),
+                        Happened::Connected(lane, upstream, took) => {
+                            self.service.counts.connect.record(took);
+                            self.send(visit, lane, upstream)
+                        }
                         Happened::Unsent(lane) => self.unsent(visit, lane),
                         Happened::ClientFailed(failure) => {
                             return Err(self.client_failed(visit, failure));
@@ -159,7 +172,8 @@ impl Errand {
                     self.look_again(visit, changed)?
                 }
                 Next::Wait(For::Turn(ticket)) => {
-                    self.ticket = Some(ticket);
+                    self.stand_in_line(ticket);
+                    denied = Denied::QueueTime;
                     let turn = self.service.await_turn(ticket);
                     self.set(alarm.as_mut());
                     let event = tokio::select! {
@@ -169,7 +183,12 @@ impl Errand {
                     self.tell(visit, event)
                 }
                 Next::Deliver(lane) => return self.deliver(visit, lane),
-                Next::Refuse(defeat) => return Err(self.refusal(visit, defeat)),
+                Next::Refuse(defeat) => {
+                    if defeat == Defeat::Overloaded {
+                        visit.client.frontend.denied.count(denied);
+                    }
+                    return Err(self.refusal(visit, defeat));
+                }
             };
         }
     }
@@ -184,7 +203,9 @@ impl Errand {
 
     /// Lets the course decide, and ends the tries that it does not want any more.
     fn tell(&mut self, visit: &mut Visit, event: Event) -> Next {
-        let (next, lessons) = self.service.decide(&self.worker, &mut self.course, event);
+        let (next, lessons) = self
+            .service
+            .decide(&self.worker, &mut self.course, self.wish, event);
         self.report(&lessons);
         let delivered = match next {
             Next::Deliver(lane) => Some(lane),
@@ -199,6 +220,10 @@ impl Errand {
         }
         if let Some(attempt) = delivered.and_then(|lane| self.lanes[lane.index()].as_mut()) {
             attempt.flight.end_wait();
+            if attempt.why == Why::Hedge {
+                attempt.endpoint.shared.counters.hedges_won.add(1);
+                self.service.counts.hedges_won.add(1);
+            }
         }
         if self.ticket.is_some() && next != self.still_in_line() {
             self.leave_line();
@@ -212,11 +237,22 @@ impl Errand {
 
     fn still_in_line(&self) -> Next {
         self.ticket
-            .map_or(Next::Wait(For::Answer), |ticket| Next::Wait(For::Turn(ticket)))
+            .map_or(Next::Wait(For::Answer), |(ticket, _)| Next::Wait(For::Turn(ticket)))
+    }
+
+    fn stand_in_line(&mut self, ticket: Ticket) {
+        if self.ticket.is_none() {
+            self.ticket = Some((ticket, self.worker.clock.now()));
+            self.service.counts.standing().rise();
+        }
     }
 
     fn leave_line(&mut self) {
-        if let Some(ticket) = self.ticket.take() {
+        if let Some((ticket, since)) = self.ticket.take() {
+            let waited = self.worker.clock.now().since(since);
+            let counts = &self.service.counts;
+            counts.standing().fall();
+            counts.tallies().mine().queue.record(waited);
             self.service.end_turn(ticket);
         }
     }
@@ -227,14 +263,21 @@ impl Errand {
             return false;
         };
         let Attempt {
-            endpoint, stage, ..
+            endpoint,
+            stage,
+            why,
+            ..
         } = *attempt;
+        if why == Why::Hedge {
+            endpoint.shared.counters.hedges_lost.add(1);
+            self.service.counts.hedges_lost.add(1);
+        }
         match stage {
             Stage::Exchanging(exchange) | Stage::Answered(exchange, _) => {
                 let body = exchange.give_up(&self.worker.buffers);
                 self.body.get_or_insert(body);
             }
-            Stage::Connecting(_) | Stage::Between => {}
+            Stage::Connecting(..) | Stage::Between => {}
         }
         // It was asked last, as far as anybody can tell the client.
         visit.endpoint = Some(endpoint);
@@ -254,7 +297,7 @@ impl Errand {
             match why {
                 Why::First => {}
                 Why::Again | Why::Impatience => before.shared.counters.retries.add(1),
-                Why::Hedge => before.shared.counters.hedges.add(1),
+                Why::Hedge => {}
             }
         }
         visit.endpoint = Some(Rc::clone(&endpoint));
@@ -263,6 +306,7 @@ impl Errand {
             picked,
             endpoint,
             flight,
+            why,
             stage: Stage::Between,
             origin: Origin::Idle,
         }));
@@ -295,8 +339,10 @@ impl Errand {
             return self.send(visit, lane, upstream);
         }
         let address = attempt.endpoint.shared.key.address;
+        let patience = self.service.policy.timeouts.connect;
+        let connecting = Upstream::connect(address, patience.unwrap_or(CONNECT_TIMEOUT));
         attempt.origin = Origin::New;
-        attempt.stage = Stage::Connecting(Box::pin(Upstream::connect(address)));
+        attempt.stage = Stage::Connecting(Box::pin(connecting), self.worker.clock.now());
         Next::Wait(For::Answer)
     }
 
@@ -328,7 +374,7 @@ impl Errand {
     /// There is a connection: the request goes out, unless another was faster.
     fn send(&mut self, visit: &mut Visit, lane: Lane, upstream: Upstream) -> Next {
         let next = self.tell(visit, Event::Sent(lane));
-        let Some(attempt) = &mut self.lanes[lane.index()] else {
+        let Some(attempt) = &self.lanes[lane.index()] else {
             return next;
         };
         let body = self.body.as_ref().and_then(RequestBody::another);
@@ -338,8 +384,39 @@ impl Errand {
         };
         body.rewind();
         let method = visit.request.method;
-        attempt.stage = Stage::Exchanging(Exchange::new(upstream, method, self.head.clone(), body));
+        let version = attempt.endpoint.version;
+        let head = self.head_for(visit, version);
+        if let Some(attempt) = &mut self.lanes[lane.index()] {
+            attempt.stage = Stage::Exchanging(Exchange::new(upstream, method, head, body));
+        }
         next
+    }
+
+    /// The request's head as an instance of this version wants it: the one of the last try, unless
+    /// that went to another version or by other rules.
+    fn head_for(&mut self, visit: &Visit, version: Version) -> Bytes {
+        let policy = &self.service.policy;
+        let (trace, rewrite) = (policy.trace, policy.rewrite(version));
+        let plan = rewrite.map(Arc::as_ptr);
+        if let Some(head) = &self.head
+            && (head.trace, head.rewrite.as_ref().map(Arc::as_ptr)) == (trace, plan)
+        {
+            return head.bytes.clone();
+        }
+        let passage = Passage {
+            id: &visit.id,
+            way: visit.way(),
+            trace,
+            rewrite: rewrite.map(Arc::as_ref),
+        };
+        let buffers = &self.worker.buffers;
+        let bytes = buffers.head(|out| headers::write_request(out, &visit.request, passage));
+        self.head = Some(Head {
+            bytes: bytes.clone(),
+            trace,
+            rewrite: rewrite.cloned(),
+        });
+        bytes
     }
 
     /// Whatever happens first. Answers are looked at before the clock: after a pause of this process
@@ -379,6 +456,7 @@ impl Errand {
         }
         self.service.abandon(&mut self.course);
         self.service = service;
+        self.wish = wish(visit, &self.worker, &self.service);
         if let Some(body) = &self.body {
             self.course = Course::new(demand(visit, &self.service, body));
         }
@@ -392,6 +470,12 @@ impl Errand {
         else {
             return Err(self.refusal(visit, Defeat::LostInFlight));
         };
+        let policy = &self.service.policy;
+        visit.first_byte = Some(self.worker.clock.now());
+        visit.alterations = Alterations {
+            rewrite: policy.rewrite(endpoint.version).cloned(),
+            cookie: policy.cookie(self.wish.bond, endpoint.handle.get()),
+        };
         visit.endpoint = Some(endpoint);
         match stage {
             Stage::Answered(exchange, response) => Ok(Box::new(Delivered {
@@ -399,7 +483,7 @@ impl Errand {
                 exchange,
                 flight,
             })),
-            Stage::Connecting(_) | Stage::Exchanging(_) | Stage::Between => {
+            Stage::Connecting(..) | Stage::Exchanging(_) | Stage::Between => {
                 Err(self.refusal(visit, Defeat::LostInFlight))
             }
         }
@@ -478,7 +562,7 @@ impl Drop for Errand {
                 Stage::Exchanging(exchange) | Stage::Answered(exchange, _) => {
                     exchange.discard(&self.worker.buffers);
                 }
-                Stage::Connecting(_) | Stage::Between => {}
+                Stage::Connecting(..) | Stage::Between => {}
             }
         }
         if made_room {
@@ -497,12 +581,17 @@ impl Attempt {
     ) -> Poll<Happened> {
         let is_dead = self.endpoint.is_dead() && worker.seams.verdicts == Verdicts::Heeded;
         match &mut self.stage {
-            Stage::Connecting(_) if is_dead => {
+            Stage::Connecting(..) if is_dead => {
                 Poll::Ready(Happened::Told(Event::ConnectFailed(lane)))
             }
-            Stage::Connecting(connecting) => connecting.as_mut().poll(cx).map(|made| match made {
-                Ok(upstream) => Happened::Connected(lane, upstream),
+            Stage::Connecting(connecting, since) => connecting.as_mut().poll(cx).map(|made| match made {
+                Ok(upstream) => {
+                    let took = worker.clock.now().since(*since);
+                    self.endpoint.shared.counters.connect.record(took);
+                    Happened::Connected(lane, upstream, took)
+                }
                 Err(error) => {
+                    self.endpoint.shared.counters.connect_failures.add(1);
                     let instance = &self.endpoint.shared.key.instance;
                     tracing::debug!(%error, %instance, "cannot connect");
                     Happened::Told(Event::ConnectFailed(lane))
@@ -558,7 +647,7 @@ fn demand(visit: &Visit, service: &LocalService, body: &RequestBody) -> Demand {
     let request = &visit.request;
     let has_key = request.fields.named(b"idempotency-key").is_some();
     let key = if has_key {
-        service.policy().key
+        service.failing().key
     } else {
         IdempotencyKey::Ignored
     };
@@ -573,10 +662,18 @@ fn demand(visit: &Visit, service: &LocalService, body: &RequestBody) -> Demand {
     }
 }
 
+/// What a request wants beside an endpoint that works.
+fn wish(visit: &Visit, worker: &Worker, service: &LocalService) -> Wish {
+    let client = || forwarded::client(visit.way(), &visit.request);
+    service.policy.wish(&visit.request, client, worker.random())
+}
+
 fn find(view: &View, visit: &mut Visit) -> Option<Rc<LocalService>> {
-    let service = view.find(visit.client.scope, visit.host(), visit.request.path())?;
+    let service = view.find(visit.client.scope, &visit.request)?;
     let service = Rc::clone(service);
     visit.service = Some(Rc::clone(&service.label));
+    visit.counts = Some(Rc::clone(&service.counts));
+    visit.client.keep_deadlines(service.policy.timeouts);
     Some(service)
 }
 

@@ -12,17 +12,21 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use mainstay_control::balance::{
-    Balancer, Course, Event, LANES, Learnt, Listed, Load, Next, Picked, Policy, Scene, Ticket,
+    self, Balancer, Course, Event, LANES, Learnt, Listed, Load, Next, Picked, Scene, Ticket, Traits, Wish,
 };
-use mainstay_ids::{Instant, ServiceName};
-use mainstay_model::routing::Unavailable;
+use mainstay_http1::Request;
+use mainstay_ids::{Instant, ServiceName, Version};
+use mainstay_model::rewrite::Redirect;
+use mainstay_model::routing::{Handle, Unavailable};
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::connection::Scope;
 use crate::endpoint::{EndpointKey, EndpointState};
 use crate::limits::{UPSTREAM_IDLE_COUNT_MAX, UPSTREAM_IDLE_MAX};
-use crate::table::{Serial, ServiceIndex, Table};
+use crate::metrics::{Level, ServiceCounts};
+use crate::policy::Policy;
+use crate::table::{Found, Serial, Table, TableEndpoint};
 use crate::upstream::{Assurance, Upstream};
 use crate::wire::Buffers;
 use crate::worker::Worker;
@@ -58,7 +62,7 @@ impl View {
 
     /// The view of `table` that follows this one. Idle connections to endpoints that are gone are
     /// closed, and those that are under way will be closed instead of pooled.
-    pub(crate) fn next(&self, table: Arc<Table>, clock: Clock, policy: Policy) -> Self {
+    pub(crate) fn next(&self, table: Arc<Table>, clock: Clock, usual: balance::Policy) -> Self {
         let now = clock.now();
         let names = self.services.iter().map(|service| &service.name);
         let known: HashMap<_, _> = names.zip(&self.services).collect();
@@ -68,10 +72,11 @@ impl View {
             let mut listed = Vec::with_capacity(service.endpoints.len());
             for endpoint in &service.endpoints {
                 let key = &endpoint.state.key;
-                let local = self.endpoints.get(key).map_or_else(
-                    || Rc::new(LocalEndpoint::new(Arc::clone(&endpoint.state), clock)),
-                    Rc::clone,
-                );
+                let local = self
+                    .endpoints
+                    .get(key)
+                    .map_or_else(|| Rc::new(LocalEndpoint::new(endpoint, clock)), Rc::clone);
+                local.handle.set(endpoint.handle);
                 endpoints.insert(key.clone(), Rc::clone(&local));
                 listed.push(Listed {
                     endpoint: Candidate(local),
@@ -79,6 +84,7 @@ impl View {
                 });
             }
             let known = known.get(&service.name);
+            let policy = service.policy.of_failures(usual);
             let balance = known.map_or_else(
                 || Rc::new(Balance::new(now, policy)),
                 |known| Rc::clone(&known.balance),
@@ -94,7 +100,14 @@ impl View {
                     || Rc::from(service.name.as_str()),
                     |known| Rc::clone(&known.label),
                 ),
+                counts: known
+                    .filter(|known| Arc::ptr_eq(&known.counts.0, &service.counts))
+                    .map_or_else(
+                        || Rc::new(Counted(Arc::clone(&service.counts))),
+                        |known| Rc::clone(&known.counts),
+                    ),
                 unavailable: service.unavailable,
+                policy: Arc::clone(&service.policy),
                 endpoints: snapshot,
                 balance,
             }));
@@ -103,7 +116,7 @@ impl View {
         for old in &self.services {
             // Requests that have come to a service that is gone must not find anybody there.
             if !table.services.iter().any(|service| service.name == old.name) {
-                old.balance.update(now, policy, Vec::new());
+                old.balance.update(now, usual, Vec::new());
             }
         }
         let mut leaving = Vec::new();
@@ -143,12 +156,35 @@ impl View {
     }
 
     /// The service that a request belongs to.
-    pub(crate) fn find(&self, scope: Scope, host: &str, path: &str) -> Option<&Rc<LocalService>> {
-        let ServiceIndex(index) = match scope {
-            Scope::Entry => self.table.find(host, path)?,
+    pub(crate) fn find(&self, scope: Scope, request: &Request) -> Option<&Rc<LocalService>> {
+        let index = match scope {
+            Scope::Entry => match self.table.find(request)? {
+                Found::Service(index) => index,
+                // A new table came while the request was under way. It has been begun, and so it
+                // is not sent elsewhere any more.
+                Found::Redirect(..) => return None,
+            },
             Scope::Address(address) => self.table.find_address(address)?,
         };
-        self.services.get(index)
+        self.services.get(index.0)
+    }
+
+    /// The redirect that takes a request, with the label of its service.
+    pub(crate) fn find_redirect(
+        &self,
+        scope: Scope,
+        request: &Request,
+    ) -> Option<(&Rc<str>, &Redirect)> {
+        if scope != Scope::Entry || !self.table.has_redirects() {
+            return None;
+        }
+        match self.table.find(request)? {
+            Found::Service(_) => None,
+            Found::Redirect(index, redirect) => {
+                let service = self.services.get(index.0)?;
+                Some((&service.label, redirect))
+            }
+        }
     }
 
     /// Closes pooled connections that are too old or dead.
@@ -159,12 +195,34 @@ impl View {
     }
 }
 
+/// The counters of a service, shared within one worker: a clone of an [`Arc`] for each request would
+/// be a line that all workers write.
+pub(crate) struct Counted(Arc<ServiceCounts>);
+
+impl Counted {
+    /// Requests that stand in the line, over all workers.
+    pub(crate) fn standing(&self) -> &Level {
+        &self.0.queue
+    }
+}
+
+impl std::ops::Deref for Counted {
+    type Target = ServiceCounts;
+
+    fn deref(&self) -> &ServiceCounts {
+        &self.0
+    }
+}
+
 /// One service as one worker sees it.
 pub(crate) struct LocalService {
     pub(crate) name: ServiceName,
     /// Its name, for whoever outlives this view without keeping it.
     pub(crate) label: Rc<str>,
+    /// What is counted of it.
+    pub(crate) counts: Rc<Counted>,
     pub(crate) unavailable: Option<Unavailable>,
+    pub(crate) policy: Arc<Policy>,
     /// The endpoints of this view's table.
     pub(crate) endpoints: Vec<Rc<LocalEndpoint>>,
     balance: Rc<Balance>,
@@ -179,14 +237,14 @@ struct Balance {
 }
 
 impl Balance {
-    fn new(now: Instant, policy: Policy) -> Self {
+    fn new(now: Instant, policy: balance::Policy) -> Self {
         Self {
             balancer: RefCell::new(Balancer::new(now, policy)),
             turns: RefCell::default(),
         }
     }
 
-    fn update(&self, now: Instant, policy: Policy, listed: Vec<Listed<Candidate>>) {
+    fn update(&self, now: Instant, policy: balance::Policy, listed: Vec<Listed<Candidate>>) {
         let mut balancer = self.balancer.borrow_mut();
         balancer.change(policy);
         balancer.update(now, listed);
@@ -208,7 +266,7 @@ pub(crate) type Lessons = [Option<Learnt>; LANES];
 
 impl LocalService {
     /// How requests to it fail.
-    pub(crate) fn policy(&self) -> Policy {
+    pub(crate) fn failing(&self) -> balance::Policy {
         self.balance.balancer.borrow().policy()
     }
 
@@ -222,6 +280,7 @@ impl LocalService {
         &self,
         worker: &Worker,
         course: &mut Course,
+        wish: Wish,
         event: Event,
     ) -> (Next, Lessons) {
         let mut lessons = Lessons::default();
@@ -239,6 +298,12 @@ impl LocalService {
             balancer: &mut balancer,
             budget: &mut worker.budget(),
             unavailable: self.unavailable,
+            wish,
+            traits: &|candidate: &Candidate| Traits {
+                version: candidate.0.version,
+                handle: candidate.0.handle.get(),
+                weight: 1,
+            },
             load: |candidate: &Candidate| Load {
                 in_flight: candidate.0.shared.in_flight(),
                 waiting: candidate.0.shared.waiting(),
@@ -305,6 +370,10 @@ enum Life {
 /// One endpoint as one worker sees it.
 pub(crate) struct LocalEndpoint {
     pub(crate) shared: Arc<EndpointState>,
+    /// The same for as long as the attempt lives.
+    pub(crate) version: Version,
+    /// What names it to clients; it comes and goes with the service's stickiness.
+    pub(crate) handle: Cell<Option<Handle>>,
     clock: Clock,
     routed: Cell<Routed>,
     life: Cell<Life>,
@@ -313,9 +382,11 @@ pub(crate) struct LocalEndpoint {
 }
 
 impl LocalEndpoint {
-    fn new(shared: Arc<EndpointState>, clock: Clock) -> Self {
+    fn new(endpoint: &TableEndpoint, clock: Clock) -> Self {
         Self {
-            shared,
+            shared: Arc::clone(&endpoint.state),
+            version: endpoint.version,
+            handle: Cell::new(endpoint.handle),
             clock,
             routed: Cell::new(Routed::Yes),
             life: Cell::new(Life::Alive),

@@ -385,6 +385,64 @@ fn a_put_is_sent_again_after_a_reset_and_without_retries_it_is_lost() {
     }
 }
 
+#[test]
+fn a_post_with_a_key_is_sent_again_only_where_its_service_heeds_the_key() {
+    for (heeded, lost) in [(true, 0), (false, 1)] {
+        let (mute, good) = (Instance::mute(), Instance::named("good"));
+        let both = vec![endpoint(1, mute.address), endpoint(2, good.address)];
+        let mut routing = one_service(1, both);
+        routing.services[0].traffic.retry.idempotency_key = heeded;
+        let gateway = Gateway::with(routing);
+        let mut failed = 0;
+        while mute.count() == 0 {
+            let key = [("idempotency-key", "\"8e03978e\"")];
+            let reply = send(gateway.entry, "POST", "/", &key, b"pay once");
+            failed += usize::from(reply.status != 200);
+        }
+        assert_eq!(failed, lost, "heeded: {heeded}");
+    }
+}
+
+#[test]
+fn a_service_whose_reads_do_something_gets_no_second_copies() {
+    let three = Three::new(Duration::ZERO);
+    three.frost.freeze();
+    let gateway = Gateway::start(with_seams(Seams::default()));
+    let mut routing = one_service(1, three.endpoints());
+    routing.services[0].traffic.retry.hedge = false;
+    gateway.publish_and_wait(routing);
+    let mut asked = 0;
+    while three.all[0].count() == 0 {
+        gateway.request("GET", "/");
+        asked += 1;
+    }
+    let all: usize = three.all.iter().map(Instance::count).sum();
+    assert_eq!(all, asked);
+}
+
+#[test]
+fn an_instance_gets_no_more_at_once_than_its_service_says() {
+    let frost = Frost::default();
+    let instance = instance(&frost, Duration::ZERO);
+    let _thawing = Thawing(frost.clone());
+    frost.freeze();
+    let gateway = Gateway::start(Setting::default());
+    let mut routing = one_service(1, vec![endpoint(1, instance.address)]);
+    routing.services[0].traffic.requests = std::num::NonZeroU32::new(1);
+    routing.services[0].traffic.queue.time = Some(SOON);
+    gateway.publish_and_wait(routing);
+    let entry = gateway.entry;
+    let ask = || thread::spawn(move || send(entry, "POST", "/", &[], b""));
+    let (first, second) = (ask(), ask());
+    wait_until(SOON, "one is there", || {
+        (instance.count() > 0).then_some(()).ok_or_else(String::new)
+    });
+    frost.thaw();
+    assert_eq!(first.join().unwrap().status, 200);
+    assert_eq!(second.join().unwrap().status, 200);
+    assert_eq!(instance.seen().last().unwrap().connection, 0, "one after the other");
+}
+
 /// Asks for more than an instance is allowed at once; gives what came beyond that.
 fn overload(limiting: Limiting) -> (Vec<Reply>, usize) {
     // What an instance of which nothing is known may have, and a few in the line.

@@ -56,6 +56,8 @@ pub struct Policy {
     pub patience: Patience,
     /// Whether instances are held to their limits.
     pub limiting: Limiting,
+    /// What an instance is given at once at most, whatever its answers say; `None`: no such word.
+    pub most: Option<u32>,
     /// What the service promises of requests with an `Idempotency-Key`.
     pub key: IdempotencyKey,
     /// How many may wait for an instance to have room, and how long a request waits for one at all:
@@ -80,7 +82,7 @@ impl<E> Balancer<E> {
     pub fn new(now: Instant, policy: Policy) -> Self {
         Self {
             policy,
-            set: Set::new(policy.limiting),
+            set: Set::new(policy.limiting, policy.most),
             recent: RecentLatencies::new(now),
             line: Line::new(policy.line),
             beyond: 0,
@@ -95,7 +97,7 @@ impl<E> Balancer<E> {
     /// Its owner has changed how it fails. Who waits goes on waiting.
     pub fn change(&mut self, policy: Policy) {
         self.policy = policy;
-        self.set.limit_by(policy.limiting);
+        self.set.limit_by(policy.limiting, policy.most);
         self.line.bound(policy.line);
     }
 

@@ -18,7 +18,8 @@ use super::ejection::{Outcome, Probing, Try, Verdict};
 use super::hedge::{self, CONNECT_PATIENCE, HEDGE_AGAIN, Reason};
 use super::line::Ticket;
 use super::retry::{Attempted, Body, FailureKind, MethodSafety, RetryVerdict, TRIES_MAX};
-use super::set::{Choice, Load, Picked, Priority, Tag, Need, fraction, mix};
+use super::set::{Choice, Load, Need, Picked, Priority, Tag, fraction, mix};
+use super::sticky::{Traits, Wish};
 
 /// How many tries of one request are under way at once at most: two endpoints may freeze in the same
 /// moment, and the third still answers.
@@ -179,6 +180,10 @@ pub struct Scene<'a, E, L> {
     pub budget: &'a mut RetryBudget,
     /// Why the service has no endpoint, if it has none.
     pub unavailable: Option<Unavailable>,
+    /// What the request wants beside an endpoint that works.
+    pub wish: Wish,
+    /// What of an endpoint the wish is about.
+    pub traits: &'a dyn Fn(&E) -> Traits,
     /// What is under way to an endpoint. In [`Event::Head`] the request itself still counts.
     pub load: L,
     /// Told what was learnt, for counters and logs.
@@ -342,7 +347,7 @@ impl Course {
         if is_normal && !is_called && !scene.balancer.line.is_empty() {
             return self.join(scene);
         }
-        let need = self.need(&self.failed);
+        let need = self.need(scene.wish, scene.traits, &self.failed);
         let set = &mut scene.balancer.set;
         match set.choose(scene.now, scene.random, &need, &scene.load) {
             Choice::Picked(picked) => self.begin(scene, picked, why),
@@ -374,7 +379,7 @@ impl Course {
         }
         let need = Need {
             priority: Priority::Spared,
-            ..self.need(&self.failed)
+            ..self.need(scene.wish, scene.traits, &self.failed)
         };
         let set = &mut scene.balancer.set;
         let picked = set.choose_beside(scene.now, scene.random, &need, &scene.load)?;
@@ -538,7 +543,7 @@ impl Course {
         failure: FailureKind,
         body: Body,
     ) -> Option<Next> {
-        let need = self.need(&self.failed);
+        let need = self.need(scene.wish, scene.traits, &self.failed);
         let set = &mut scene.balancer.set;
         let picked = set.choose_beside(scene.now, scene.random, &need, &scene.load)?;
         self.may_repeat(scene, failure, body)
@@ -647,7 +652,7 @@ impl Course {
         let mut not = self.failed.clone();
         let underway = self.runs.iter().filter_map(|run| run.underway());
         not.extend(underway.map(|(picked, _)| picked.tag));
-        let need = self.need(&not);
+        let need = self.need(scene.wish, scene.traits, &not);
         let set = &mut scene.balancer.set;
         set.choose_beside(scene.now, scene.random, &need, &scene.load)
     }
@@ -799,7 +804,12 @@ impl Course {
         self.demand.safety == MethodSafety::Safe && self.demand.content == Content::Bare
     }
 
-    fn need<'a>(&self, not: &'a [Tag]) -> Need<'a> {
+    fn need<'a, E>(
+        &self,
+        wish: Wish,
+        traits: &'a dyn Fn(&E) -> Traits,
+        not: &'a [Tag],
+    ) -> Need<'a, E> {
         Need {
             not,
             probing: if self.is_hedgeable() {
@@ -808,6 +818,8 @@ impl Course {
                 Probing::Once
             },
             priority: Priority::Normal,
+            wish,
+            traits,
         }
     }
 

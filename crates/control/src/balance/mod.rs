@@ -6,8 +6,9 @@
 //! allocates nothing. A random number is always an argument, and so is the time.
 //!
 //! Reading order: [`Course`], the life of one request; [`Balancer`], what a worker knows of one service;
-//! [`Set`], [`latency`], [`ejection`], [`outlier`], [`slow_start`], [`limit`]; [`retry`], [`budget`],
-//! [`hedge`], [`recent`], [`line`]. `LIFECYCLE.md` has the pictures.
+//! [`Set`], [`latency`], [`ejection`], [`outlier`], [`slow_start`], [`limit`]; [`sticky`], for requests
+//! that want a version or an instance; [`retry`], [`budget`], [`hedge`], [`recent`], [`line`].
+//! `LIFECYCLE.md` has the pictures.
 
 mod balancer;
 pub mod budget;
@@ -22,6 +23,7 @@ pub mod recent;
 pub mod retry;
 mod set;
 pub mod slow_start;
+pub mod sticky;
 
 pub use balancer::{Balancer, Hedging, Patience, Policy, Retrying};
 pub use budget::RetryBudget;
@@ -34,4 +36,5 @@ pub use line::{Line, LineBounds, Ticket};
 pub use retry::{
     Attempted, Body, FailureKind, IdempotencyKey, MethodSafety, RetryVerdict, TRIES_MAX,
 };
-pub use set::{Choice, Limiting, Listed, Load, Picked, Priority, Set, Tag, Need};
+pub use set::{Choice, Limiting, Listed, Load, Need, Picked, Priority, Set, Tag};
+pub use sticky::{Affinity, Bond, Side, Traits, Wish};

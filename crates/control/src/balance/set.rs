@@ -12,6 +12,9 @@ use super::latency::{DEFAULT_RTT, Latency};
 use super::limit::Limit;
 use super::outlier::{self, Mark, Share};
 use super::slow_start;
+use super::sticky::{Traits, Wish};
+
+mod wish;
 
 /// Names one endpoint of one [`Set`] for as long as it is listed; never used again after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,14 +50,19 @@ pub enum Priority {
 }
 
 /// What a request asks of its endpoint.
-#[derive(Debug, Clone, Copy)]
-pub struct Need<'a> {
+#[derive(Clone, Copy)]
+pub struct Need<'a, E> {
     /// Those that have failed it, or have it already.
     pub not: &'a [Tag],
     /// Whether it may show how an endpoint on probation is.
     pub probing: Probing,
     /// Whether it goes beyond the limit.
     pub priority: Priority,
+    /// Of which version, and which one. Never a reason to fail: an endpoint that is ejected or not
+    /// listed any more is not chosen for it.
+    pub wish: Wish,
+    /// What of an endpoint the wish is about.
+    pub traits: &'a dyn Fn(&E) -> Traits,
 }
 
 /// A choice.
@@ -150,13 +158,14 @@ pub struct Set<E> {
     on_probation: usize,
     panic: Panic,
     limiting: Limiting,
+    most: Option<u32>,
     outliers_due: Instant,
     next_tag: u64,
 }
 
 impl<E> Default for Set<E> {
     fn default() -> Self {
-        Self::new(Limiting::On)
+        Self::new(Limiting::On, None)
     }
 }
 
@@ -201,7 +210,7 @@ impl<E: PartialEq> Set<E> {
 
 impl<E> Set<E> {
     /// A set without endpoints.
-    pub fn new(limiting: Limiting) -> Self {
+    pub fn new(limiting: Limiting, most: Option<u32>) -> Self {
         Self {
             members: Vec::new(),
             pool: Vec::new(),
@@ -210,14 +219,16 @@ impl<E> Set<E> {
             on_probation: 0,
             panic: Panic::No,
             limiting,
+            most,
             outliers_due: Instant::START.after(outlier::INTERVAL),
             next_tag: 0,
         }
     }
 
     /// Whether endpoints are held to their limits from now on.
-    pub(super) fn limit_by(&mut self, limiting: Limiting) {
+    pub(super) fn limit_by(&mut self, limiting: Limiting, most: Option<u32>) {
         self.limiting = limiting;
+        self.most = most;
     }
 
     /// How many endpoints are listed.
@@ -235,7 +246,7 @@ impl<E> Set<E> {
         &mut self,
         now: Instant,
         random: u64,
-        need: &Need<'_>,
+        need: &Need<'_, E>,
         load: impl Fn(&E) -> Load,
     ) -> Choice {
         self.refresh(now, random);
@@ -246,7 +257,7 @@ impl<E> Set<E> {
             return Choice::Picked(self.picked(index));
         }
         let fits = |index: usize| !self.is_unwanted(index, need) && self.has_room(index, need, &load);
-        if let Some(index) = self.draw(now, random, fits, &load) {
+        if let Some(index) = self.draw_by(now, random, need, fits, &load) {
             return Choice::Picked(self.picked(index));
         }
         if self.pool.iter().any(|index| !self.is_unwanted(*index, need)) {
@@ -263,39 +274,15 @@ impl<E> Set<E> {
         &mut self,
         now: Instant,
         random: u64,
-        need: &Need<'_>,
+        need: &Need<'_, E>,
         load: impl Fn(&E) -> Load,
     ) -> Option<Picked> {
         self.refresh(now, random);
         let fits = |index: usize| !self.is_unwanted(index, need) && self.has_room(index, need, &load);
         let good = |index: usize| self.members[index].tier() == Tier::Eligible && fits(index);
-        let drawn = self.draw(now, random, good, &load);
-        let drawn = drawn.or_else(|| self.draw(now, random, fits, &load));
+        let drawn = self.draw_by(now, random, need, good, &load);
+        let drawn = drawn.or_else(|| self.draw_by(now, random, need, fits, &load));
         drawn.map(|index| self.picked(index))
-    }
-
-    /// The plain choice: without limits, and one of `tried` if there is no other.
-    pub fn pick(
-        &mut self,
-        now: Instant,
-        random: u64,
-        tried: &[Tag],
-        pending: impl Fn(&E) -> u32,
-    ) -> Option<Picked> {
-        let need = Need {
-            not: tried,
-            probing: Probing::Repeatable,
-            priority: Priority::Normal,
-        };
-        let load = |endpoint: &E| Load {
-            in_flight: pending(endpoint),
-            waiting: 0,
-        };
-        match self.choose(now, random, &need, load) {
-            Choice::Picked(picked) => Some(picked),
-            Choice::Full | Choice::Empty => None,
-            Choice::NoOther => Some(self.picked(self.pool[scale(random, self.pool.len())])),
-        }
     }
 
     /// The endpoint of a choice, while it is listed.
@@ -378,17 +365,6 @@ impl<E> Set<E> {
         verdict
     }
 
-    /// [`Self::learn`] without a word on how busy the endpoint was.
-    pub fn finished(
-        &mut self,
-        now: Instant,
-        picked: Picked,
-        took: Duration,
-        tried: Try,
-    ) -> Verdict {
-        self.learn(now, picked, took, tried, 0)
-    }
-
     /// Power of two choices among those of the pool that fit.
     fn draw(
         &self,
@@ -433,23 +409,25 @@ impl<E> Set<E> {
 
     /// An endpoint on probation to which this request may go. It has no load to compare, and the
     /// sooner it is known to be well, the better.
-    fn probe(&mut self, now: Instant, need: &Need<'_>) -> Option<usize> {
+    fn probe(&mut self, now: Instant, need: &Need<'_, E>) -> Option<usize> {
         if self.on_probation == 0 {
             return None;
         }
-        let mut members = self.members.iter_mut();
-        members.position(|member| {
-            !need.not.contains(&member.tag)
+        (0..self.members.len()).find(|index| {
+            let member = &self.members[*index];
+            let may = !need.not.contains(&member.tag)
                 && member.health == EndpointHealth::Passing
-                && member.ejection.take_probe(now, need.probing)
+                && member.ejection.is_on_probation()
+                && self.is_wished(*index, need);
+            may && self.members[*index].ejection.take_probe(now, need.probing)
         })
     }
 
-    fn is_unwanted(&self, index: usize, need: &Need<'_>) -> bool {
+    fn is_unwanted(&self, index: usize, need: &Need<'_, E>) -> bool {
         need.not.contains(&self.members[index].tag)
     }
 
-    fn has_room(&self, index: usize, need: &Need<'_>, load: impl Fn(&E) -> Load) -> bool {
+    fn has_room(&self, index: usize, need: &Need<'_, E>, load: impl Fn(&E) -> Load) -> bool {
         let member = &self.members[index];
         match need.priority {
             Priority::Normal => load(&member.endpoint).waiting < self.limit_of(member),
@@ -458,10 +436,11 @@ impl<E> Set<E> {
     }
 
     fn limit_of(&self, member: &Member<E>) -> u32 {
-        match self.limiting {
+        let found = match self.limiting {
             Limiting::On => member.limit.current(),
             Limiting::Off => u32::MAX,
-        }
+        };
+        self.most.map_or(found, |most| found.min(most))
     }
 
     fn picked(&self, index: usize) -> Picked {

@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use mainstay_control::balance::{
-    Body, Event, For, LANES, Lane, Learnt, Loss, Next, Picked, Scene, Why,
+    Body, Event, For, LANES, Lane, Learnt, Loss, Next, Picked, Scene, Why, Wish,
 };
 use mainstay_ids::Instant;
 
@@ -270,6 +270,8 @@ impl World {
             balancer: &mut worker.balancer,
             budget: &mut worker.budget,
             unavailable: None,
+            wish: Wish::NONE,
+            traits: &|_| unreachable!("nothing is wished"),
             load: |endpoint: &usize| loads[*endpoint],
             learnt: &mut note,
         };

@@ -19,6 +19,7 @@ const POLICY: Policy = Policy {
     patience: Patience::Short,
     limiting: Limiting::On,
     key: IdempotencyKey::Ignored,
+    most: None,
     line: LineBounds {
         len: 500,
         time: Duration::from_secs(1),

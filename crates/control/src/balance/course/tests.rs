@@ -12,6 +12,7 @@ const POLICY: Policy = Policy {
     patience: Patience::Short,
     limiting: Limiting::On,
     key: IdempotencyKey::Ignored,
+    most: None,
     line: LineBounds {
         len: 2,
         time: Duration::from_secs(1),
@@ -81,6 +82,8 @@ impl Stage {
             balancer: &mut self.balancer,
             budget: &mut self.budget,
             unavailable: self.unavailable,
+            wish: Wish::NONE,
+            traits: &|_| unreachable!("nothing is wished"),
             load: |endpoint: &usize| loads[*endpoint],
             learnt: &mut note,
         };

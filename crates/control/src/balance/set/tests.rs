@@ -3,6 +3,67 @@
 use super::*;
 use alloc::collections::BTreeMap;
 
+/// The plain choice: without limits, and one of `tried` if there is no other.
+pub(super) fn pick<E>(
+    set: &mut Set<E>,
+    now: Instant,
+    random: u64,
+    tried: &[Tag],
+    pending: impl Fn(&E) -> u32,
+) -> Option<Picked> {
+    let nothing = |_: &E| unreachable!("nothing is wished");
+    choose(set, now, random, tried, (Wish::NONE, &nothing), pending)
+}
+
+/// The same by a wish.
+pub(super) fn pick_by<E>(
+    set: &mut Set<E>,
+    now: Instant,
+    random: u64,
+    tried: &[Tag],
+    wish: Wish,
+    traits: impl Fn(&E) -> Traits,
+) -> Option<Picked> {
+    choose(set, now, random, tried, (wish, &traits), |_| 0)
+}
+
+fn choose<E>(
+    set: &mut Set<E>,
+    now: Instant,
+    random: u64,
+    tried: &[Tag],
+    (wish, traits): (Wish, &dyn Fn(&E) -> Traits),
+    pending: impl Fn(&E) -> u32,
+) -> Option<Picked> {
+    let need = Need {
+        not: tried,
+        probing: Probing::Repeatable,
+        priority: Priority::Normal,
+        wish,
+        traits,
+    };
+    let load = |endpoint: &E| Load {
+        in_flight: pending(endpoint),
+        waiting: 0,
+    };
+    match set.choose(now, random, &need, load) {
+        Choice::Picked(picked) => Some(picked),
+        Choice::Full | Choice::Empty => None,
+        Choice::NoOther => Some(set.picked(set.pool[scale(random, set.pool.len())])),
+    }
+}
+
+/// What became of a try.
+pub(super) fn finished<E>(
+    set: &mut Set<E>,
+    now: Instant,
+    picked: Picked,
+    took: Duration,
+    tried: Try,
+) -> Verdict {
+    set.learn(now, picked, took, tried, 0)
+}
+
 const PASSING: EndpointHealth = EndpointHealth::Passing;
 const FAILING: EndpointHealth = EndpointHealth::Failing;
 
@@ -32,7 +93,7 @@ fn finish(set: &mut Set<&'static str>, ms: u64, picked: Picked, outcome: Outcome
         sent: at(ms),
         jitter: 0.0,
     };
-    set.finished(at(ms), picked, Duration::from_millis(1), tried)
+    finished(set, at(ms), picked, Duration::from_millis(1), tried)
 }
 
 /// How often each is chosen, of 3000.
@@ -43,7 +104,7 @@ fn shares(
 ) -> BTreeMap<&'static str, u32> {
     let mut shares = BTreeMap::new();
     for draw in 1..=3000 {
-        let picked = set.pick(at(ms), mix(draw, draw), &[], &pending);
+        let picked = pick(set, at(ms), mix(draw, draw), &[], &pending);
         let picked = picked.expect("the set is not empty");
         let endpoint = set.get(picked).expect("it is listed");
         *shares.entry(*endpoint).or_default() += 1;
@@ -55,7 +116,7 @@ fn shares(
 fn picked(set: &mut Set<&'static str>, ms: u64, wanted: &str) -> Picked {
     let mut draws = (1..1000).map(|draw| mix(draw, 9));
     let found = draws.find_map(|draw| {
-        let picked = set.pick(at(ms), draw, &[], |_| 0)?;
+        let picked = pick(set, at(ms), draw, &[], |_| 0)?;
         (set.get(picked) == Some(&wanted)).then_some(picked)
     });
     found.expect("it is in the pool")
@@ -103,14 +164,14 @@ fn a_request_goes_to_an_endpoint_that_has_not_failed_it_while_there_is_one() {
     let mut tried = Vec::new();
     let mut seen = Vec::new();
     for draw in 0..3 {
-        let picked = set.pick(at(0), mix(draw, 3), &tried, |_| 0).expect("three");
+        let picked = pick(&mut set, at(0), mix(draw, 3), &tried, |_| 0).expect("three");
         tried.push(picked.tag);
         seen.push(*set.get(picked).expect("listed"));
     }
     seen.sort_unstable();
     assert_eq!(seen, ["a", "b", "c"]);
     assert!(
-        set.pick(at(0), 7, &tried, |_| 0).is_some(),
+        pick(&mut set, at(0), 7, &tried, |_| 0).is_some(),
         "better one twice than none"
     );
 }
@@ -154,9 +215,9 @@ fn bad_answers_eject_one_of_two_and_not_both() {
         finish(&mut set, 0, b, Outcome::GatewayError);
     }
     assert_eq!(shares(&mut set, 9_999, |_| 0).len(), 1);
-    let again = set.pick(at(10_000), 1, &[], |_| 0);
+    let again = pick(&mut set, at(10_000), 1, &[], |_| 0);
     assert_eq!(again, Some(a), "it is given one request to show how it is");
-    let other = set.pick(at(10_000), 1, &[], |_| 0);
+    let other = pick(&mut set, at(10_000), 1, &[], |_| 0);
     assert_eq!(other, Some(b), "and no second meanwhile");
 }
 
@@ -178,5 +239,5 @@ fn who_joins_others_gets_its_share_by_and_by_and_who_leaves_is_gone_at_once() {
 
 #[test]
 fn an_empty_set_gives_nothing() {
-    assert_eq!(set(&[]).pick(at(0), 1, &[], |_| 0), None);
+    assert_eq!(pick(&mut set(&[]), at(0), 1, &[], |_| 0), None);
 }
