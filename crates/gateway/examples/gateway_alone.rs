@@ -96,6 +96,7 @@ fn routing(instances: &[String]) -> Result<Routing, Box<dyn std::error::Error>> 
             address: None,
             endpoints,
             unavailable: None,
+            dead: Vec::new(),
             traffic: Traffic::default(),
             rewrites: Vec::new(),
             split: None,

@@ -101,6 +101,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use mainstay_api::client::Client;
+pub use mainstay_control::balance::{Hedging, Limiting, Patience};
 use mainstay_ids::ConsumerId;
 use mainstay_kernel::hand::Offer;
 use mainstay_model::gateway::GatewaySettings;
@@ -205,6 +206,14 @@ pub struct Seams {
     pub retries: Retries,
     /// By which table a retry chooses.
     pub retry_routes: RetryRoutes,
+    /// Whether a late request is sent a second time.
+    pub hedging: Hedging,
+    /// Whether a second endpoint is tried while a connection does not come about.
+    pub patience: Patience,
+    /// Whether instances are held to what they can do at once.
+    pub limiting: Limiting,
+    /// Whether the control centre's word that an instance is dead ends what is under way to it.
+    pub verdicts: Verdicts,
     /// Whether requests get ids.
     pub request_ids: Ids,
 }
@@ -217,6 +226,16 @@ pub enum Ids {
     On,
     /// None, and one that it brought is not carried on: only to measure what ids cost.
     Off,
+}
+
+/// Whether a verdict of death is heeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Verdicts {
+    /// It ends what is under way.
+    #[default]
+    Heeded,
+    /// Requests wait until their connection breaks.
+    Ignored,
 }
 
 /// Whether requests are sent again, or wait for an endpoint.
@@ -575,11 +594,13 @@ impl Crew {
     ) -> Result<Started, Error> {
         let mut orders = Vec::new();
         let mut threads = Vec::new();
+        let workers = sockets.len();
         for (index, (entry, listens)) in sockets.into_iter().zip(seats).enumerate() {
             let (orders_to, orders_of) = mpsc::channel(ORDERS);
             let sink = log.map(|log| log.sink(Arc::clone(&self.counters)));
             let setup = Setup {
                 index: WorkerIndex(index),
+                workers,
                 clock: self.clock,
                 entry,
                 tables: self.tables.clone(),

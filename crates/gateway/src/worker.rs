@@ -1,6 +1,6 @@
 //! A worker: one thread with one runtime, its own sockets, connections and pool.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
@@ -9,8 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mainstay_control::balance::RetryBudget;
-use mainstay_ids::Instant;
+use mainstay_control::balance::{IdempotencyKey, LineBounds, Policy, RetryBudget, Retrying};
 use mainstay_model::gateway::{GatewayLimits, GatewaySettings};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, watch};
@@ -27,9 +26,9 @@ use crate::listen::Seat;
 use crate::metrics::{Denied, GatewayCounters, Open};
 use crate::request_id::RequestIds;
 use crate::table::{Serial, Table};
-use crate::view::View;
+use crate::view::{Deaths, View};
 use crate::wire::Buffers;
-use crate::{Seams, sockets};
+use crate::{Retries, Seams, Verdicts, sockets};
 
 /// Which worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +53,8 @@ pub(crate) enum Order {
 /// Everything that a worker's thread is given.
 pub(crate) struct Setup {
     pub(crate) index: WorkerIndex,
+    /// How many there are.
+    pub(crate) workers: usize,
     pub(crate) clock: Clock,
     pub(crate) entry: StdListener,
     pub(crate) tables: watch::Receiver<Arc<Table>>,
@@ -78,6 +79,7 @@ pub(crate) struct Worker {
     pub(crate) buffers: Buffers,
     pub(crate) counters: Arc<GatewayCounters>,
     pub(crate) seams: Seams,
+    workers: usize,
     admission: Arc<Admission>,
     limits: Cell<GatewayLimits>,
     view: RefCell<Rc<View>>,
@@ -166,25 +168,55 @@ impl Worker {
         date.1.clone()
     }
 
-    /// Another request came in, which allows a share of a retry.
-    pub(crate) fn budget_request(&self) {
-        self.budget.borrow_mut().deposit(self.clock.now());
+    /// What may be sent again, or a second time.
+    pub(crate) fn budget(&self) -> RefMut<'_, RetryBudget> {
+        self.budget.borrow_mut()
     }
 
-    /// Whether one more request may be sent again.
-    pub(crate) fn budget_retry(&self, now: Instant) -> bool {
-        self.budget.borrow_mut().withdraw(now)
+    /// How services fail, as long as they do not say otherwise.
+    fn policy(&self) -> Policy {
+        let limits = self.limits();
+        let share = limits.queue_len as usize / self.workers.max(1);
+        Policy {
+            retrying: match self.seams.retries {
+                Retries::On => Retrying::On,
+                Retries::Off => Retrying::Off,
+            },
+            hedging: self.seams.hedging,
+            patience: self.seams.patience,
+            limiting: self.seams.limiting,
+            key: IdempotencyKey::Ignored,
+            most: None,
+            line: LineBounds {
+                len: if limits.queue_len == 0 {
+                    0
+                } else {
+                    share.max(1)
+                },
+                time: limits.queue_time,
+            },
+        }
     }
 
     fn apply(&self, table: Arc<Table>) -> Serial {
-        let next = self.view().next(table, self.clock);
+        let next = self.view().next(table, self.clock, self.policy());
         let serial = next.serial();
+        let deaths = next.deaths();
         self.view.replace(Rc::new(next));
         match self.stage.get() {
             Stage::Opening => self.stage.set(Stage::Serving),
             Stage::Serving | Stage::Draining => {}
         }
         self.table_changed.notify_waiters();
+        match (deaths, self.seams.verdicts) {
+            (Deaths::Some, Verdicts::Heeded) => {
+                // Whoever waits for a dead instance looks at it now.
+                for client in &*self.clients.borrow() {
+                    client.wake();
+                }
+            }
+            (Deaths::Some, Verdicts::Ignored) | (Deaths::None, _) => {}
+        }
         serial
     }
 
@@ -247,6 +279,7 @@ impl Worker {
             date: RefCell::default(),
             counters: Arc::clone(&setup.counters),
             seams: setup.seams,
+            workers: setup.workers,
             admission: Arc::clone(&setup.admission),
             limits: Cell::new(setup.settings.borrow_and_update().limits),
             view: RefCell::new(Rc::new(View::empty(table))),

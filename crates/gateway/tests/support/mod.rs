@@ -74,6 +74,7 @@ pub fn service(
         address: None,
         endpoints,
         unavailable: None,
+        dead: Vec::new(),
         traffic: Traffic::default(),
         rewrites: Vec::new(),
         split: None,
