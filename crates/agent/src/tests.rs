@@ -299,6 +299,7 @@ pub(super) fn web(exec: &[&str], check: Check) -> PlannedInstance {
         env: BTreeMap::new(),
         address: None,
         http: None,
+        traffic: mainstay_model::Traffic::default(),
         health: HealthSpec {
             check,
             every: Duration::from_millis(100),

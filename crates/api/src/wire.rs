@@ -177,6 +177,9 @@ pub struct Status {
     pub generation: Generation,
     /// Where the gateway listens for clients outside.
     pub entry: Vec<SocketAddr>,
+    /// Where the gateway shows statistics, if it does.
+    #[serde(default)]
+    pub stats: Option<SocketAddr>,
     /// Who follows the routes.
     pub consumers: Vec<ConsumerStatus>,
     /// The nodes.
@@ -227,8 +230,11 @@ pub struct ServiceStatus {
     pub state: ServiceState,
     /// Its service address.
     pub address: Option<SocketAddr>,
-    /// Its host at the entry, `*` for any, with the path.
+    /// Its host at the entry, `*` for any, with the path; of several the first without conditions.
     pub http: Option<String>,
+    /// All requests that it claims at the entry, redirects among them.
+    #[serde(default)]
+    pub routes: Vec<String>,
     /// Why it has no endpoint, if it has none.
     pub unavailable: Option<Unavailable>,
     /// The objective from its file.

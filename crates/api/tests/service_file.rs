@@ -190,8 +190,9 @@ fn the_schema_and_the_parser_know_the_same_keys() {
     }
     assert_eq!(
         tables.len(),
-        9,
-        "file, service, http, health, rollout, log, slo, schedule, limits"
+        18,
+        "file, service, http, redirect, retry, sticky, rewrite with path and changes, timeouts, \
+         queue, health, rollout with canary, log, slo, schedule, limits"
     );
     for (path, table) in tables {
         let keys: Vec<_> = table["properties"]
@@ -230,7 +231,7 @@ fn the_schema_and_the_parser_know_the_same_keys() {
         let required = table["required"].as_array().map_or(0, Vec::len);
         let expected = match path.as_str() {
             "service.x.slo." => 2,
-            "" | "service.x." | "service.x.schedule." => 1,
+            "" | "service.x." | "service.x.schedule." | "service.x.redirect." => 1,
             _ => 0,
         };
         assert_eq!(required, expected, "{path}");

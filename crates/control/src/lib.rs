@@ -24,6 +24,7 @@ pub use cluster::consumers::{CONSUMER_LEASE, Presence};
 pub use cluster::contract::{
     AcknowledgedDrain, Apply, Change, Clock, Input, Note, Refusal, Reply, ServiceChange, Settings,
 };
+pub use cluster::handle::{StickyKey, StickyKeyError};
 pub use cluster::snapshot::{RestoreError, SNAPSHOT_FORMAT, Seen, Snapshot};
 pub use cluster::views::{
     ConsumerView, DrainView, InstanceView, LastRun, NodeView, ScheduleView, ServiceView,

@@ -214,8 +214,8 @@ fn what_nobody_can_reach_is_stopped_at_once() {
 #[test]
 fn with_the_acknowledged_drain_off_an_instance_is_stopped_in_the_moment_it_leaves_the_routes() {
     let mut world = World::new(Settings {
-        address_seed: 0,
         acknowledged_drain: AcknowledgedDrain::Off,
+        ..Settings::default()
     });
     world.join(Consumer::new("gateway"));
     world.apply(spec("orders", 3, "good-100"));

@@ -12,7 +12,7 @@ use mainstay_ids::{
 };
 use mainstay_model::gateway::GatewayLimits;
 use mainstay_model::routing::EndpointHealth;
-use mainstay_model::{Endpoint, HttpMatch, PathPrefix, Routing, ServiceRoutes};
+use mainstay_model::{Endpoint, HttpMatch, PathPrefix, Routing, ServiceRoutes, Traffic};
 use socket2::{Domain, Socket, Type};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -58,7 +58,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         at_end.cancel();
     });
     let link = Link { routings, acks };
-    run_linked(options, Sockets { entry: sockets }, link, stop)?;
+    run_linked(
+        options,
+        Sockets {
+            entry: sockets,
+            stats: None,
+        },
+        link,
+        stop,
+    )?;
     Ok(())
 }
 
@@ -76,20 +84,21 @@ fn routing(instances: &[String]) -> Result<Routing, Box<dyn std::error::Error>> 
             version: Version::FIRST,
             address: address.parse()?,
             health: EndpointHealth::Passing,
+            handle: None,
         });
     }
-    let http = HttpMatch {
-        host: None,
-        path: PathPrefix::parse("/")?,
-    };
+    let http = HttpMatch::new(None, PathPrefix::parse("/")?);
     Ok(Routing {
         generation: Generation::first(Epoch(1)),
         services: vec![ServiceRoutes {
             service,
-            http: Some(http),
+            http: Some(http.into()),
             address: None,
             endpoints,
             unavailable: None,
+            traffic: Traffic::default(),
+            rewrites: Vec::new(),
+            split: None,
         }],
     })
 }

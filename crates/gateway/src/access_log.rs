@@ -6,14 +6,17 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use mainstay_ids::{Instant, Timestamp};
 
 use crate::clock::wall_clock;
+use crate::connection::Scope;
 use crate::metrics::GatewayCounters;
 
 /// Buffers that may wait for the writer: at 100,000 requests/s two seconds of a stalled disk.
@@ -31,6 +34,12 @@ const FILE_LEN_MAX: u64 = 64 * 1024 * 1024;
 pub(crate) struct Line<'a> {
     pub(crate) id: &'a [u8],
     pub(crate) client: &'a [u8],
+    /// The client's port.
+    pub(crate) port: u16,
+    /// Where it came in.
+    pub(crate) scope: Scope,
+    /// The version of HTTP that the client speaks.
+    pub(crate) http: &'static str,
     pub(crate) method: &'a str,
     pub(crate) host: Option<&'a str>,
     /// With the query.
@@ -40,8 +49,15 @@ pub(crate) struct Line<'a> {
     pub(crate) instance: Option<&'a [u8]>,
     pub(crate) reason: Option<&'static str>,
     pub(crate) tries: u32,
+    /// Which of two answers came first, if it was sent to a second instance because the first was slow.
+    pub(crate) hedge: Option<&'static str>,
+    /// Of the request's body.
+    pub(crate) bytes_in: u64,
+    /// Of the answer's body.
     pub(crate) bytes: u64,
     pub(crate) started: Instant,
+    /// When the head of an instance's answer came.
+    pub(crate) first_byte: Option<Instant>,
     pub(crate) ended: Instant,
 }
 
@@ -163,6 +179,15 @@ fn write_line(out: &mut Vec<u8>, second: &str, ms: u64, line: &Line<'_>) {
     out.extend_from_slice(b"Z\"");
     write_text(out, "id", line.id);
     write_text(out, "client", line.client);
+    write_number(out, "port", line.port.into());
+    match line.scope {
+        Scope::Entry => write_text(out, "frontend", b"entry"),
+        Scope::Address(address) => {
+            // An address holds nothing that JSON would take for its own.
+            write!(out, ",\"frontend\":\"{address}\"").expect("writing to memory cannot fail");
+        }
+    }
+    write_text(out, "http", line.http.as_bytes());
     write_text(out, "method", line.method.as_bytes());
     if let Some(host) = line.host {
         write_text(out, "host", host.as_bytes());
@@ -177,20 +202,29 @@ fn write_line(out: &mut Vec<u8>, second: &str, ms: u64, line: &Line<'_>) {
     if let Some(reason) = line.reason {
         write_text(out, "reason", reason.as_bytes());
     }
-    let us = line.ended.since(line.started).as_micros();
-    let numbers = [
-        ("status", u64::from(line.status)),
-        ("tries", u64::from(line.tries)),
-        ("bytes", line.bytes),
-        ("us", u64::try_from(us).unwrap_or(u64::MAX)),
-    ];
-    for (name, value) in numbers {
-        out.extend_from_slice(b",\"");
-        out.extend_from_slice(name.as_bytes());
-        out.extend_from_slice(b"\":");
-        out.extend_from_slice(number.format(value).as_bytes());
+    if let Some(hedge) = line.hedge {
+        write_text(out, "hedge", hedge.as_bytes());
     }
+    write_number(out, "status", line.status.into());
+    write_number(out, "tries", line.tries.into());
+    write_number(out, "bytes_in", line.bytes_in);
+    write_number(out, "bytes", line.bytes);
+    if let Some(first_byte) = line.first_byte {
+        write_number(out, "first_byte_us", micros(first_byte.since(line.started)));
+    }
+    write_number(out, "us", micros(line.ended.since(line.started)));
     out.extend_from_slice(b"}\n");
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn write_number(out: &mut Vec<u8>, name: &str, value: u64) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
 fn write_text(out: &mut Vec<u8>, name: &str, text: &[u8]) {
@@ -262,7 +296,25 @@ impl LogFile {
         }
     }
 
+    /// Whether another file, or none, has its name: `logrotate` renames it. A look at the name for
+    /// each buffer of a hundred lines, so that nobody has to send a signal.
+    fn was_taken_away(&self) -> bool {
+        let identity = |metadata: io::Result<fs::Metadata>| metadata.map(|it| (it.dev(), it.ino()));
+        let (ours, named) = (self.file.metadata(), fs::metadata(&self.path));
+        match (identity(ours), identity(named)) {
+            (Ok(ours), Ok(named)) => ours != named,
+            (_, Err(error)) => error.kind() == io::ErrorKind::NotFound,
+            (Err(_), Ok(_)) => false,
+        }
+    }
+
     fn write(&mut self, text: &[u8]) -> io::Result<()> {
+        if self.was_taken_away()
+            && let Ok(file) = Self::open(&self.path)
+        {
+            // If it cannot be opened, the lines go on into the file that was taken away.
+            *self = file;
+        }
         if self.len >= FILE_LEN_MAX {
             let mut old = self.path.clone().into_os_string();
             old.push(".1");
@@ -279,12 +331,11 @@ impl LogFile {
 mod tests {
     use super::*;
     use mainstay_testkit::TempDir;
-    use std::time::Duration;
 
     #[test]
     fn every_line_is_json_whatever_the_client_sent() {
         let dir = TempDir::new("access-log");
-        let counters = Arc::new(GatewayCounters::default());
+        let counters = Arc::new(GatewayCounters::new(1));
         let log = AccessLog::open(&dir.join("access.log"), Arc::clone(&counters)).unwrap();
         let started = Instant::from_start(Duration::from_millis(5));
         let mut buffer = LogBuffer::new(log.sink(counters), started);
@@ -292,6 +343,9 @@ mod tests {
             buffer.push(&Line {
                 id: b"i1",
                 client: b"::1",
+                port: 40_000,
+                scope: Scope::Address(([127, 96, 0, 1], 8080).into()),
+                http: "1.1",
                 method: "GET",
                 host,
                 path: "/x?y=1",
@@ -300,8 +354,11 @@ mod tests {
                 instance: None,
                 reason: Some("no-route"),
                 tries: 2,
+                hedge: None,
+                bytes_in: 7,
                 bytes: 10,
                 started,
+                first_byte: Some(started.after(Duration::from_micros(900))),
                 ended: started.after(Duration::from_micros(1500)),
             });
         }
@@ -314,6 +371,13 @@ mod tests {
             .collect();
         assert_eq!(lines.len(), 2);
         assert_eq!(lines[0]["us"], 1500);
+        assert_eq!(lines[0]["first_byte_us"], 900);
+        assert_eq!(lines[0]["port"], 40_000);
+        assert_eq!(lines[0]["frontend"], "127.96.0.1:8080");
+        assert_eq!(
+            (&lines[0]["bytes_in"], &lines[0]["bytes"]),
+            (&7.into(), &10.into())
+        );
         assert_eq!(lines[0]["service"], "orders");
         assert_eq!(lines[0]["path"], "/x?y=1");
         // Each byte of what is not ASCII is a character of its own.
@@ -330,5 +394,26 @@ mod tests {
         file.write(b"new\n").unwrap();
         assert_eq!(fs::read(dir.join("access.log")).unwrap(), b"new\n");
         assert_eq!(fs::read(dir.join("access.log.1")).unwrap(), b"old\n");
+    }
+
+    #[test]
+    fn a_log_that_was_renamed_or_removed_is_begun_anew() {
+        let dir = TempDir::new("access-log");
+        let path = dir.join("access.log");
+        let mut file = LogFile::open(&path).unwrap();
+        file.write(b"one\n").unwrap();
+        fs::rename(&path, dir.join("rotated")).unwrap();
+        file.write(b"two\n").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two\n");
+        fs::remove_file(&path).unwrap();
+        file.write(b"three\n").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"three\n");
+        assert_eq!(fs::read(dir.join("rotated")).unwrap(), b"one\n");
+        // Nowhere to begin anew: nothing is lost nevertheless.
+        let away = dir.join("away");
+        fs::rename(&path, dir.join("last")).unwrap();
+        file.path = away.join("missing").join("access.log");
+        file.write(b"four\n").unwrap();
+        assert_eq!(fs::read(dir.join("last")).unwrap(), b"three\nfour\n");
     }
 }

@@ -10,9 +10,13 @@ use mainstay_ids::Instant;
 use crate::access_log::Line;
 use crate::connection::Client;
 use crate::exchange::{BrokenOff, Exchange};
+use crate::forwarded::{Protocol, Way};
+use crate::headers::Alterations;
 use crate::inbound::Piece;
+use crate::metrics::recorded::{Ended, Recorded};
 use crate::refusal::Reason;
-use crate::view::{Flight, LocalEndpoint};
+use crate::rewrite::Values;
+use crate::view::{Counted, Flight, LocalEndpoint};
 
 /// The status that the access log shows for a request whose client went away before its answer.
 const CLIENT_WENT_AWAY: u16 = 499;
@@ -28,7 +32,15 @@ pub(crate) struct Visit {
     pub(crate) reason: Option<Reason>,
     /// The service to which it belongs, once that is known.
     pub(crate) service: Option<Rc<str>>,
+    /// What is counted of that service.
+    pub(crate) counts: Option<Rc<Counted>>,
+    /// When the head of an instance's answer came.
+    pub(crate) first_byte: Option<Instant>,
+    /// How it would end if it ended now.
+    pub(crate) ending: Ended,
     pub(crate) endpoint: Option<Rc<LocalEndpoint>>,
+    /// What is changed in the answer of that endpoint.
+    pub(crate) alterations: Alterations,
     pub(crate) tries: u32,
     pub(crate) bytes: u64,
 }
@@ -38,6 +50,28 @@ impl Visit {
     pub(crate) fn host(&self) -> &str {
         self.request.host().unwrap_or_default()
     }
+
+    /// By which way it came.
+    pub(crate) fn way(&self) -> Way<'_> {
+        Way {
+            hop: self.client.scope.hop(),
+            peer: &self.client.peer_text,
+            protocol: if self.client.is_stream() {
+                Protocol::Http2
+            } else {
+                Protocol::Http1
+            },
+        }
+    }
+
+    /// What variables stand for in it.
+    pub(crate) fn values(&self) -> Values<'_> {
+        Values {
+            client: &self.client.peer_text,
+            id: &self.id,
+            request: &self.request,
+        }
+    }
 }
 
 impl Drop for Visit {
@@ -45,9 +79,27 @@ impl Drop for Visit {
         let worker = &self.client.worker;
         let now = worker.clock.now();
         self.client.end_request(now);
+        let recorded = Recorded {
+            frontend: &self.client.frontend,
+            service: self.counts.as_ref().map(|counts| &***counts),
+            endpoint: self.endpoint.as_ref().map(|endpoint| &*endpoint.shared),
+            status: self.status,
+            reason: self.reason,
+            tries: self.tries,
+            bytes_in: self.client.received(),
+            bytes_out: self.bytes,
+            started: self.started,
+            first_byte: self.first_byte.filter(|_| self.reason.is_none()),
+            ended: now,
+            ending: self.ending,
+        };
+        recorded.count();
         worker.log(|| Line {
             id: &self.id,
             client: &self.client.peer_text,
+            port: self.client.peer_port,
+            scope: self.client.scope,
+            http: self.client.http(self.request.version),
             method: self.request.method_name(),
             host: self.request.host(),
             path: self.request.target(),
@@ -59,8 +111,11 @@ impl Drop for Visit {
                 .map(|endpoint| &*endpoint.shared.label),
             reason: self.reason.map(Reason::word),
             tries: self.tries,
+            hedge: None,
+            bytes_in: recorded.bytes_in,
             bytes: self.bytes,
             started: self.started,
+            first_byte: recorded.first_byte,
             ended: now,
         });
     }
@@ -115,17 +170,16 @@ impl Answer {
             Content::Empty | Content::Tunnel(_) => return Poll::Ready(Ok(Piece::End(None))),
             Content::Text(text) => {
                 let text = std::mem::take(text);
-                self.content = Content::Empty;
+                self.end(Ended::Whole);
                 Poll::Ready(Ok(Piece::Data(text)))
             }
             Content::Relayed(relay) => {
                 let piece = relay.poll_piece(cx);
                 match &piece {
-                    Poll::Ready(Ok(Piece::End(_)) | Err(_)) => self.content = Content::Empty,
+                    Poll::Ready(Ok(Piece::End(_))) => self.end(Ended::Whole),
+                    Poll::Ready(Err(_)) => self.end(Ended::InstanceBroke),
                     // The connection is free for others before the client has read the rest.
-                    Poll::Ready(Ok(Piece::Data(_))) if relay.is_over() => {
-                        self.content = Content::Empty;
-                    }
+                    Poll::Ready(Ok(Piece::Data(_))) if relay.is_over() => self.end(Ended::Whole),
                     Poll::Ready(Ok(Piece::Data(_))) | Poll::Pending => {}
                 }
                 piece
@@ -141,6 +195,12 @@ impl Answer {
             Poll::Ready(Ok(Piece::End(_))) | Poll::Pending => {}
         }
         piece
+    }
+
+    /// Nothing more comes from the instance.
+    fn end(&mut self, ending: Ended) {
+        self.content = Content::Empty;
+        self.visit.ending = ending;
     }
 
     /// Moves the request's body on while the answer cannot be.

@@ -9,8 +9,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use mainstay_http1::{HeadLimits, HeadWriter, Persistence, Request};
+use mainstay_http1::{HeadLimits, HeadWriter, Persistence, Request, Version};
 use mainstay_ids::Instant;
+use mainstay_model::traffic::Timeouts;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -21,6 +22,8 @@ use crate::headers::Hop;
 use crate::http2::{self, Shown};
 use crate::inbound::{Inbound, Next};
 use crate::limits::{LINGER_LEN_MAX, LINGER_TIME, PARTING_IDLE};
+use crate::metrics::recorded::{Ended, Recorded};
+use crate::metrics::{Denied, FrontendKey, Open};
 use crate::proxy;
 use crate::refusal::{Reason, Refusal};
 use crate::tunnel::Tunnel;
@@ -36,6 +39,14 @@ pub(crate) enum Scope {
 }
 
 impl Scope {
+    /// By what it is counted.
+    pub(crate) fn key(self) -> FrontendKey {
+        match self {
+            Self::Entry => FrontendKey::Entry,
+            Self::Address(address) => FrontendKey::Address(address),
+        }
+    }
+
     pub(crate) fn hop(self) -> Hop {
         match self {
             Self::Entry => Hop::Entry,
@@ -84,11 +95,25 @@ enum Stall {
     Expired,
 }
 
+/// From where a client came.
+struct From {
+    scope: Scope,
+    peer_text: Bytes,
+    peer_port: u16,
+    frontend: Rc<Open>,
+}
+
 /// One connection of a client, as its task, its requests and the worker's sweep see it.
 pub(crate) struct Client {
     pub(crate) worker: Rc<Worker>,
     pub(crate) scope: Scope,
     pub(crate) peer_text: Bytes,
+    /// The client's port.
+    pub(crate) peer_port: u16,
+    /// Where it came in; open as long as the connection, or a stream of it, is there.
+    pub(crate) frontend: Rc<Open>,
+    /// Of the present request's body.
+    received: Cell<u64>,
     phase: Cell<Phase>,
     order: Cell<Order>,
     /// Of a request's body.
@@ -99,6 +124,8 @@ pub(crate) struct Client {
     downloaded: Cell<u64>,
     /// When the present request began.
     request_since: Cell<Option<Instant>>,
+    /// What the service of the present request has of its own.
+    timeouts: Cell<Timeouts>,
     requests: Cell<u32>,
     /// When it is old enough to be moved to another worker, or another machine.
     aged_at: Instant,
@@ -112,34 +139,44 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    fn new(worker: Rc<Worker>, peer: SocketAddr, scope: Scope) -> Self {
+    fn new(worker: Rc<Worker>, peer: SocketAddr, scope: Scope, open: Open) -> Self {
         let since = worker.clock.now();
         // An IPv4 client on an IPv6 socket is written as what it is.
-        let peer = Bytes::from(peer.ip().to_canonical().to_string());
+        let peer_text = Bytes::from(peer.ip().to_canonical().to_string());
         // Spread, so that what connected together does not come back together.
         let spread = 0.9 + 0.2 * worker.fraction();
         let age = worker.limits().connection_age.mul_f64(spread);
-        Self::with(worker, scope, peer, since.after(age), None)
+        let from = From {
+            scope,
+            peer_text,
+            peer_port: peer.port(),
+            frontend: Rc::new(open),
+        };
+        Self::with(worker, from, since.after(age), None)
     }
 
-    fn with(
-        worker: Rc<Worker>,
-        scope: Scope,
-        peer_text: Bytes,
-        aged_at: Instant,
-        parent: Option<Rc<Self>>,
-    ) -> Self {
+    fn with(worker: Rc<Worker>, from: From, aged_at: Instant, parent: Option<Rc<Self>>) -> Self {
         let since = worker.clock.now();
+        let From {
+            scope,
+            peer_text,
+            peer_port,
+            frontend,
+        } = from;
         Self {
             worker,
             scope,
             peer_text,
+            peer_port,
+            frontend,
+            received: Cell::new(0),
             phase: Cell::new(Phase::Idle { since }),
             order: Cell::new(Order::Serve),
             upload: Cell::new(Stall::None),
             download: Cell::new(Stall::None),
             downloaded: Cell::new(0),
             request_since: Cell::new(None),
+            timeouts: Cell::default(),
             requests: Cell::new(0),
             aged_at,
             parent,
@@ -155,10 +192,15 @@ impl Client {
         self.streams.set(self.streams.get() + 1);
         self.requests.set(self.requests.get().saturating_add(1));
         self.phase.set(Phase::Answering);
+        let from = From {
+            scope: self.scope,
+            peer_text: self.peer_text.clone(),
+            peer_port: self.peer_port,
+            frontend: Rc::clone(&self.frontend),
+        };
         Rc::new(Self::with(
             Rc::clone(&self.worker),
-            self.scope,
-            self.peer_text.clone(),
+            from,
             self.aged_at,
             Some(Rc::clone(self)),
         ))
@@ -212,6 +254,7 @@ impl Client {
         };
         self.phase.set(Phase::Waiting { since: now });
         self.request_since.set(Some(now));
+        self.received.set(0);
         self.requests.set(self.requests.get().saturating_add(1));
         started
     }
@@ -222,6 +265,25 @@ impl Client {
         if let Phase::Waiting { .. } = self.phase.get() {
             let since = self.worker.clock.now();
             self.phase.set(Phase::Waiting { since });
+        }
+    }
+
+    /// So many bytes of a request's body have come.
+    pub(crate) fn note_received(&self, len: usize) {
+        self.received.set(self.received.get() + len as u64);
+    }
+
+    /// How many bytes of the present request's body have come.
+    pub(crate) fn received(&self) -> u64 {
+        self.received.get()
+    }
+
+    /// The version of HTTP that it speaks; a stream of HTTP/2 looks like a request of HTTP/1.1 inside.
+    pub(crate) fn http(&self, version: Version) -> &'static str {
+        match (&self.parent, version) {
+            (Some(_), _) => "2",
+            (None, Version::Http11) => "1.1",
+            (None, Version::Http10) => "1.0",
         }
     }
 
@@ -259,6 +321,7 @@ impl Client {
     pub(crate) fn end_request(&self, now: Instant) {
         self.phase.set(Phase::Idle { since: now });
         self.request_since.set(None);
+        self.timeouts.take();
         self.upload.set(Stall::None);
         self.download.set(Stall::None);
     }
@@ -267,18 +330,32 @@ impl Client {
         self.phase.get() == Phase::Expired
     }
 
+    /// Holds the present request to its service's deadlines instead of the gateway's.
+    pub(crate) fn keep_deadlines(&self, timeouts: Timeouts) {
+        self.timeouts.set(timeouts);
+    }
+
+    /// Whether it is a stream of a connection of HTTP/2.
+    pub(crate) fn is_stream(&self) -> bool {
+        self.parent.is_some()
+    }
+
     /// Acts on deadlines that have passed.
     pub(crate) fn sweep(&self, now: Instant) {
         let is_over = |since: Instant, time: Duration| now.since(since) >= time;
         let limits = self.worker.limits();
+        let timeouts = self.timeouts.get();
+        let answer_time = timeouts.answer.unwrap_or(limits.answer_time);
         if let Stall::Since(since) = self.download.get()
             && is_over(since, limits.write_idle)
         {
+            self.frontend.denied.count(Denied::WriteIdle);
             self.cut();
         }
         if let Some(since) = self.request_since.get()
-            && is_over(since, limits.request_time)
+            && is_over(since, timeouts.request.unwrap_or(limits.request_time))
         {
+            self.frontend.denied.count(Denied::RequestTime);
             match self.phase.get() {
                 Phase::Waiting { .. } => self.expire(Phase::Expired),
                 _ => self.cut(),
@@ -287,6 +364,7 @@ impl Client {
         let uploading = match self.upload.get() {
             Stall::None => false,
             Stall::Since(since) if is_over(since, limits.body_idle) => {
+                self.frontend.denied.count(Denied::BodyIdle);
                 self.upload.set(Stall::Expired);
                 self.wake();
                 true
@@ -294,12 +372,16 @@ impl Client {
             Stall::Since(_) | Stall::Expired => true,
         };
         match self.phase.get() {
-            Phase::Idle { since } if is_over(since, limits.idle_time) => self.cut(),
+            Phase::Idle { since } if is_over(since, limits.idle_time) => {
+                self.frontend.denied.count(Denied::IdleTime);
+                self.cut();
+            }
             Phase::Idle { .. } if self.may_leave(now) => self.wake(),
             Phase::Head { since } if is_over(since, limits.head_time) => {
+                self.frontend.denied.count(Denied::HeadTime);
                 self.expire(Phase::HeadExpired);
             }
-            Phase::Waiting { since } if !uploading && is_over(since, limits.answer_time) => {
+            Phase::Waiting { since } if !uploading && is_over(since, answer_time) => {
                 self.expire(Phase::Expired);
             }
             Phase::Idle { .. }
@@ -405,8 +487,14 @@ impl Client {
 }
 
 /// Serves one connection to its end.
-pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, scope: Scope) {
-    let client = Rc::new(Client::new(Rc::clone(&worker), peer, scope));
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    scope: Scope,
+    open: Open,
+) {
+    let client = Rc::new(Client::new(Rc::clone(&worker), peer, scope, open));
     let _admitted = worker.admit(&client);
     let talk = talk(Rc::clone(&client), stream);
     client.interruptible(talk).await;
@@ -505,14 +593,31 @@ impl Rejected {
         let worker = &client.worker;
         let started = client.begin_request();
         client.begin_answer();
-        worker.counters.requests.add(1);
-        worker.counters.refusals.add(1);
         let id = worker.ids.next();
         let refusal = Refusal::unrouted(reason, what);
         let text = refusal.text_with_status(status, &id);
+        let ended = worker.clock.now();
+        Recorded {
+            frontend: &client.frontend,
+            service: None,
+            endpoint: None,
+            status: Some(status),
+            reason: Some(reason),
+            tries: 0,
+            bytes_in: 0,
+            bytes_out: text.len() as u64,
+            started,
+            first_byte: None,
+            ended,
+            ending: Ended::Whole,
+        }
+        .count();
         worker.log(|| Line {
             id: &id,
             client: &client.peer_text,
+            port: client.peer_port,
+            scope: client.scope,
+            http: client.http(Version::Http11),
             method: "-",
             host: None,
             path: "-",
@@ -521,9 +626,12 @@ impl Rejected {
             instance: None,
             reason: Some(reason.word()),
             tries: 0,
+            hedge: None,
+            bytes_in: 0,
             bytes: text.len() as u64,
             started,
-            ended: worker.clock.now(),
+            first_byte: None,
+            ended,
         });
         let mut fields = refusal.fields();
         fields.push(("date", worker.date()));

@@ -15,6 +15,8 @@ use crate::addresses::Addresses;
 use crate::cache::{Left, RoutesFile};
 use crate::ledger::{Accepted, Ledger, Progress};
 use crate::limits::ACK_EVERY;
+use crate::metrics::{FrontendKey, GatewayCounters};
+use crate::roster::Roster;
 use crate::table::Table;
 use crate::worker::{Applied, WorkerError};
 
@@ -23,6 +25,8 @@ pub(crate) struct Ports {
     pub(crate) routings: mpsc::Receiver<Routing>,
     pub(crate) acks: mpsc::Sender<Ack>,
     pub(crate) tables: watch::Sender<Arc<Table>>,
+    /// For whoever shows statistics.
+    pub(crate) rosters: watch::Sender<Arc<Roster>>,
     pub(crate) applied: mpsc::Receiver<Applied>,
     pub(crate) drained: Arc<Notify>,
     /// One message from each worker at its end.
@@ -34,6 +38,7 @@ pub(crate) struct Coordinator {
     pub(crate) ledger: Ledger,
     pub(crate) addresses: Addresses,
     pub(crate) file: RoutesFile,
+    pub(crate) counters: Arc<GatewayCounters>,
     pub(crate) workers: usize,
     /// How long live routes are waited for at the start.
     pub(crate) first_routes: Duration,
@@ -80,6 +85,7 @@ impl Coordinator {
                     self.acknowledge(&ports.acks);
                     self.listen().await;
                     self.file.go_on();
+                    self.show(&ports.rosters);
                 }
                 Some(ended) = ports.ended.recv() => {
                     ended?;
@@ -111,6 +117,7 @@ impl Coordinator {
                 ports.tables.send_replace(table);
                 self.file.store(serial, routing);
                 self.listen().await;
+                self.show(&ports.rosters);
             }
             Accepted::Known => {}
             Accepted::Older => {
@@ -133,6 +140,22 @@ impl Coordinator {
     async fn listen(&mut self) {
         let table = Arc::clone(self.ledger.newest());
         self.addresses.follow(&table).await;
+        for address in table.addresses() {
+            // There from the beginning, also before the first client.
+            self.counters.frontend(FrontendKey::Address(address));
+        }
+        self.counters.keep_frontends(|key| match key {
+            FrontendKey::Entry | FrontendKey::Listen(_) => true,
+            FrontendKey::Address(address) => table.find_address(*address).is_some(),
+        });
+    }
+
+    fn show(&self, rosters: &watch::Sender<Arc<Roster>>) {
+        let roster = Roster {
+            unbound: self.addresses.failing(),
+            ..self.ledger.roster()
+        };
+        rosters.send_replace(Arc::new(roster));
     }
 }
 

@@ -98,7 +98,7 @@ fn write_head(
         }
         AnswerHead::Instance(response) => {
             date = response.fields.named(b"date");
-            pass_response(response, |name, value| {
+            pass_response(response, &answer.visit, |name, value| {
                 head.field(name, value);
             });
         }

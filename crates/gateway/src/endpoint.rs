@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use bytes::Bytes;
-use mainstay_ids::{Attempt, InstanceId};
+use mainstay_ids::{Attempt, InstanceId, ServiceName};
 use mainstay_model::Endpoint;
 use tokio::sync::Notify;
 
-use crate::metrics::EndpointCounters;
+use crate::metrics::{EndpointTally, PerWorker, ServiceCounts};
 
 /// One start of one instance. Another attempt, or another address, is another endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -38,21 +38,26 @@ pub(crate) struct EndpointState {
     pub(crate) key: EndpointKey,
     /// The instance's name for the header `mainstay-instance`.
     pub(crate) label: Bytes,
+    /// What each worker has counted of it; a dereference gives this worker's own.
     pub(crate) counters: EndpointCounters,
     in_flight: AtomicU32,
+    /// The most requests that were in flight at a time.
+    in_flight_max: AtomicU32,
     /// Whether the coordinator waits for `in_flight` to become 0.
     draining: AtomicBool,
     drained: Arc<Notify>,
 }
 
 impl EndpointState {
-    fn new(key: EndpointKey, drained: Arc<Notify>) -> Self {
+    fn new(endpoint: &Endpoint, workers: usize, drained: Arc<Notify>) -> Self {
+        let key = EndpointKey::of(endpoint);
         let label = Bytes::from(key.instance.to_string());
         Self {
             key,
             label,
-            counters: EndpointCounters::default(),
+            counters: EndpointCounters(PerWorker::new(workers)),
             in_flight: AtomicU32::new(0),
+            in_flight_max: AtomicU32::new(0),
             draining: AtomicBool::new(false),
             drained,
         }
@@ -66,7 +71,16 @@ impl EndpointState {
     /// Counts a request. The caller must do this in the same step in which it chose the endpoint,
     /// without an await in between: the drain rests on it.
     pub(crate) fn enter(&self) {
-        self.in_flight.fetch_add(1, Ordering::SeqCst);
+        let now = self.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
+        // The same cache line, and mostly a look alone.
+        if now > self.in_flight_max.load(Ordering::Relaxed) {
+            self.in_flight_max.fetch_max(now, Ordering::Relaxed);
+        }
+    }
+
+    /// The most requests that were in flight at a time.
+    pub(crate) fn in_flight_max(&self) -> u32 {
+        self.in_flight_max.load(Ordering::Relaxed)
     }
 
     /// Ends what [`Self::enter`] began. Sequentially consistent with [`Self::begin_drain`]: either
@@ -91,31 +105,76 @@ impl EndpointState {
     }
 }
 
+/// Of one endpoint, over all workers.
+#[derive(Debug)]
+pub(crate) struct EndpointCounters(PerWorker<EndpointTally>);
+
+impl EndpointCounters {
+    /// Of this worker.
+    #[inline]
+    pub(crate) fn mine(&self) -> &EndpointTally {
+        self.0.mine()
+    }
+
+    /// Of all workers.
+    pub(crate) fn all(&self) -> &PerWorker<EndpointTally> {
+        &self.0
+    }
+}
+
+impl std::ops::Deref for EndpointCounters {
+    type Target = EndpointTally;
+
+    #[inline]
+    fn deref(&self) -> &EndpointTally {
+        self.mine()
+    }
+}
+
 /// Every endpoint that is in the newest table or still has requests in flight. Owned by the
 /// coordinator.
 #[derive(Debug)]
 pub(crate) struct Registry {
     endpoints: HashMap<EndpointKey, Arc<EndpointState>>,
+    /// What is counted of each service in the newest table.
+    services: HashMap<ServiceName, Arc<ServiceCounts>>,
     drained: Arc<Notify>,
+    workers: usize,
 }
 
 impl Registry {
-    /// A registry whose drained endpoints wake `drained`.
-    pub(crate) fn new(drained: Arc<Notify>) -> Self {
+    /// A registry whose drained endpoints wake `drained`, and of which so many workers count.
+    pub(crate) fn new(drained: Arc<Notify>, workers: usize) -> Self {
         Self {
             endpoints: HashMap::new(),
+            services: HashMap::new(),
             drained,
+            workers,
         }
+    }
+
+    /// The counters of a service, the same as long as tables name it.
+    pub(crate) fn admit_service(&mut self, name: &ServiceName) -> Arc<ServiceCounts> {
+        let workers = self.workers;
+        let counts = self
+            .services
+            .entry(name.clone())
+            .or_insert_with(|| Arc::new(ServiceCounts::new(workers)));
+        Arc::clone(counts)
+    }
+
+    /// Forgets the counters of services for which `routed` is false.
+    pub(crate) fn forget_services(&mut self, routed: impl Fn(&ServiceName) -> bool) {
+        self.services.retain(|name, _| routed(name));
     }
 
     /// The shared state of `endpoint`, the same as long as it is known.
     pub(crate) fn admit(&mut self, endpoint: &Endpoint) -> Arc<EndpointState> {
         let key = EndpointKey::of(endpoint);
-        let drained = &self.drained;
-        let state = self
-            .endpoints
-            .entry(key.clone())
-            .or_insert_with(|| Arc::new(EndpointState::new(key, Arc::clone(drained))));
+        let (drained, workers) = (&self.drained, self.workers);
+        let state = self.endpoints.entry(key).or_insert_with(|| {
+            Arc::new(EndpointState::new(endpoint, workers, Arc::clone(drained)))
+        });
         state.end_drain();
         Arc::clone(state)
     }
@@ -146,7 +205,7 @@ impl Registry {
 mod tests {
     use super::*;
     use futures_util::FutureExt;
-    use mainstay_ids::{ServiceName, Version};
+    use mainstay_ids::Version;
     use mainstay_model::routing::EndpointHealth;
 
     fn endpoint() -> Endpoint {
@@ -159,13 +218,14 @@ mod tests {
             version: Version::FIRST,
             address: ([127, 0, 0, 1], 1).into(),
             health: EndpointHealth::Passing,
+            handle: None,
         }
     }
 
     #[test]
     fn the_last_request_to_leave_a_draining_endpoint_tells_it_at_once() {
         let drained = Arc::new(Notify::new());
-        let mut registry = Registry::new(Arc::clone(&drained));
+        let mut registry = Registry::new(Arc::clone(&drained), 1);
         let state = registry.admit(&endpoint());
         let told = || drained.notified().now_or_never().is_some();
         state.enter();
@@ -182,12 +242,15 @@ mod tests {
 
     #[test]
     fn an_endpoint_is_remembered_until_it_has_left_the_routes_and_drained() {
-        let mut registry = Registry::new(Arc::new(Notify::new()));
+        let mut registry = Registry::new(Arc::new(Notify::new()), 1);
         let state = registry.admit(&endpoint());
         state.enter();
         registry.forget_drained(|_| false);
         assert!(Arc::ptr_eq(&state, &registry.admit(&endpoint())));
+        state.enter();
         state.leave();
+        state.leave();
+        assert_eq!((state.in_flight(), state.in_flight_max()), (0, 2));
         registry.forget_drained(|_| false);
         assert!(!Arc::ptr_eq(&state, &registry.admit(&endpoint())));
     }

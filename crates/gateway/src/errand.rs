@@ -5,6 +5,7 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,14 +15,17 @@ use mainstay_control::balance::{
 use mainstay_http1::Response;
 use mainstay_ids::Instant;
 use mainstay_model::routing::Unavailable;
+use mainstay_model::traffic::Trace;
 use tokio::time::timeout;
 
 use crate::answer::Visit;
 use crate::exchange::{Exchange, NoAnswer, RequestBody, Source};
-use crate::headers::{self, Passage};
+use crate::forwarded;
+use crate::headers::{self, Alterations, Passage};
 use crate::inbound::BodyFailure;
-use crate::limits::{REACH_TIME, ROUND_PAUSE};
+use crate::limits::{CONNECT_TIMEOUT, REACH_TIME, ROUND_PAUSE};
 use crate::refusal::{Reason, Refusal};
+use crate::rewrite::RewritePlan;
 use crate::upstream::{Assurance, Upstream};
 use crate::view::{Chosen, Finished, Flight, LocalEndpoint, LocalService, View};
 use crate::worker::Worker;
@@ -54,10 +58,17 @@ enum TryFailure {
     Client(BodyFailure),
 }
 
+/// A request's head, with what it was made by.
+struct Head {
+    bytes: Bytes,
+    trace: Trace,
+    rewrite: Option<Arc<RewritePlan>>,
+}
+
 /// A request that has to be brought to some instance.
 pub(crate) struct Errand {
-    /// What every instance is sent.
-    head: Bytes,
+    /// What the instance of the last try was sent. `None`: nothing yet.
+    head: Option<Head>,
     /// The body between two tries. `None`: a try has it.
     body: Option<RequestBody>,
     safety: MethodSafety,
@@ -75,21 +86,10 @@ pub(crate) struct Errand {
 impl Errand {
     /// An errand for a checked request.
     pub(crate) fn new(visit: &Visit, source: Source) -> Self {
-        let client = &visit.client;
         let request = &visit.request;
-        let passage = Passage {
-            id: &visit.id,
-            peer: &client.peer_text,
-            hop: client.scope.hop(),
-            upgrade: request.upgrade(),
-        };
-        let replay_len = client.worker.limits().replay_len as usize;
-        let head = client
-            .worker
-            .buffers
-            .head(|out| headers::write_request(out, request, passage));
+        let replay_len = visit.client.worker.limits().replay_len as usize;
         Self {
-            head,
+            head: None,
             body: Some(RequestBody::new(source, request.framing, replay_len)),
             safety: MethodSafety::of(request.method_name()),
             sent: 0,
@@ -119,9 +119,12 @@ impl Errand {
             return Step::Refused(no_route(visit));
         };
         visit.service = Some(Rc::clone(&service.label));
+        visit.counts = Some(Rc::clone(&service.counts));
         let sent = worker.clock.now();
         // From here to the begin of the flight there must be no await.
-        let chosen = service.choose(sent, worker.random(), &self.failed);
+        let client = || forwarded::client(visit.way(), &visit.request);
+        let wish = service.policy.wish(&visit.request, client, worker.random());
+        let chosen = service.choose(sent, worker.random(), &self.failed, wish);
         let Some(chosen) = chosen.filter(|chosen| !self.failed.contains(&chosen.tag())) else {
             return self.wait(visit, service).await;
         };
@@ -130,7 +133,13 @@ impl Errand {
         endpoint.shared.counters.requests.add(1);
         visit.endpoint = Some(Rc::clone(&endpoint));
         visit.tries += 1;
-        let result = self.send(&endpoint, visit).await;
+        visit.client.keep_deadlines(service.policy.timeouts);
+        visit.alterations = Alterations {
+            rewrite: service.policy.rewrite(endpoint.version).cloned(),
+            cookie: service.policy.cookie(wish.bond, endpoint.handle.get()),
+        };
+        let head = self.head_for(visit, service);
+        let result = self.send(&endpoint, visit, service, head).await;
         let try_ = Try {
             service,
             chosen,
@@ -140,6 +149,7 @@ impl Errand {
         };
         match result {
             Ok((response, exchange)) => {
+                visit.first_byte = Some(try_.ended);
                 let delivered = Delivered {
                     response,
                     exchange,
@@ -172,11 +182,39 @@ impl Errand {
         Rc::clone(&chosen.endpoint)
     }
 
+    /// The request's head as the chosen instance's version wants it: the one of the last try, unless
+    /// that went to another version or by other rules.
+    fn head_for(&mut self, visit: &Visit, service: &LocalService) -> Bytes {
+        let (trace, rewrite) = (service.policy.trace, &visit.alterations.rewrite);
+        let plan = rewrite.as_ref().map(Arc::as_ptr);
+        if let Some(head) = &self.head
+            && (head.trace, head.rewrite.as_ref().map(Arc::as_ptr)) == (trace, plan)
+        {
+            return head.bytes.clone();
+        }
+        let passage = Passage {
+            id: &visit.id,
+            way: visit.way(),
+            trace,
+            rewrite: rewrite.as_deref(),
+        };
+        let buffers = &visit.client.worker.buffers;
+        let bytes = buffers.head(|out| headers::write_request(out, &visit.request, passage));
+        self.head = Some(Head {
+            bytes: bytes.clone(),
+            trace,
+            rewrite: rewrite.clone(),
+        });
+        bytes
+    }
+
     /// Sends over an idle connection, or over a new one if none is alive.
     async fn send(
         &mut self,
         endpoint: &LocalEndpoint,
         visit: &Visit,
+        service: &LocalService,
+        head: Bytes,
     ) -> Result<(Box<Response>, Exchange), TryFailure> {
         let assurance = if self.is_repeatable(visit) {
             Assurance::Hint
@@ -184,15 +222,26 @@ impl Errand {
             Assurance::Look
         };
         while let Some(upstream) = endpoint.take_idle(assurance) {
-            match self.exchange(upstream, visit).await {
+            match self.exchange(upstream, visit, head.clone()).await {
                 // It died in this moment; that is not the endpoint's failure.
                 Err(TryFailure::NotSent) => {}
                 result => return result,
             }
         }
-        match Upstream::connect(endpoint.shared.key.address).await {
-            Ok(upstream) => self.exchange(upstream, visit).await,
+        let clock = visit.client.worker.clock;
+        let began = clock.now();
+        let patience = service.policy.timeouts.connect.unwrap_or(CONNECT_TIMEOUT);
+        match Upstream::connect(endpoint.shared.key.address, patience).await {
+            Ok(upstream) => {
+                let took = clock.now().since(began);
+                endpoint.shared.counters.connect.record(took);
+                if let Some(counts) = &visit.counts {
+                    counts.connect.record(took);
+                }
+                self.exchange(upstream, visit, head).await
+            }
             Err(error) => {
+                endpoint.shared.counters.connect_failures.add(1);
                 tracing::debug!(%error, instance = %endpoint.shared.key.instance, "cannot connect");
                 Err(TryFailure::NotSent)
             }
@@ -204,12 +253,13 @@ impl Errand {
         &mut self,
         upstream: Upstream,
         visit: &Visit,
+        head: Bytes,
     ) -> Result<(Box<Response>, Exchange), TryFailure> {
         let client = &visit.client;
         let buffers = &client.worker.buffers;
         let mut body = self.body.take().ok_or(TryFailure::Lost)?;
         body.rewind();
-        let mut exchange = Exchange::new(upstream, visit.request.method, self.head.clone(), body);
+        let mut exchange = Exchange::new(upstream, visit.request.method, head, body);
         let answered = poll_fn(|cx| exchange.poll_head(cx, buffers, || client.has_expired())).await;
         let failure = match answered {
             Ok(response) => return Ok((response, exchange)),
@@ -277,7 +327,7 @@ impl Errand {
             TryFailure::NotSent => {
                 try_.learn(worker, Outcome::ConnectFailed);
                 // However many endpoints there are, a client is not kept waiting for all of them.
-                let has_time = !self.time_left(try_.ended).is_zero();
+                let has_time = !self.time_left(try_.ended, try_.service).is_zero();
                 let may_go_on = has_time || visit.tries < TRIES_MAX;
                 match worker.seams.retries {
                     Retries::On if may_go_on => self.again(try_),
@@ -312,9 +362,9 @@ impl Errand {
     }
 
     /// How long the request may still wait for an endpoint to get better.
-    fn time_left(&mut self, now: Instant) -> Duration {
+    fn time_left(&mut self, now: Instant, service: &LocalService) -> Duration {
         let since = *self.trouble_since.get_or_insert(now);
-        REACH_TIME.saturating_sub(now.since(since))
+        reach_time(service).saturating_sub(now.since(since))
     }
 
     fn again(&mut self, try_: &Try<'_>) -> Step {
@@ -360,10 +410,10 @@ impl Errand {
                 | Unavailable::ScaledToZero
                 | Unavailable::Stopping),
             ) => (Reason::Unavailable(why), Duration::ZERO),
-            Some(why @ Unavailable::Starting) => (Reason::Unavailable(why), REACH_TIME),
-            None => (Reason::NoEndpoint, REACH_TIME),
+            Some(why @ Unavailable::Starting) => (Reason::Unavailable(why), reach_time(service)),
+            None => (Reason::NoEndpoint, reach_time(service)),
         };
-        let pause = pause.min(self.time_left(worker.clock.now()));
+        let pause = pause.min(self.time_left(worker.clock.now(), service));
         if pause.is_zero() || worker.seams.retries == Retries::Off {
             let what = match reason {
                 Reason::Unavailable(why) => why.to_string(),
@@ -404,7 +454,12 @@ impl Try<'_> {
 }
 
 fn find<'a>(view: &'a View, visit: &Visit) -> Option<&'a Rc<LocalService>> {
-    view.find(visit.client.scope, visit.host(), visit.request.path())
+    view.find(visit.client.scope, &visit.request)
+}
+
+/// How long a request of this service waits for an endpoint.
+fn reach_time(service: &LocalService) -> Duration {
+    service.policy.queue.time.unwrap_or(REACH_TIME)
 }
 
 fn no_route(visit: &Visit) -> Refusal {

@@ -14,6 +14,7 @@ use mainstay_http1::{
     write_last_chunk,
 };
 
+use crate::connection::Client;
 use crate::inbound::{BodyFailure, Inbound, Piece};
 use crate::upstream::{NoHead, Upstream};
 use crate::wire::{Buffers, Outgoing};
@@ -24,7 +25,7 @@ const CRLF: &[u8] = b"\r\n";
 pub(crate) enum Source {
     Empty,
     Http1(Rc<Inbound>),
-    Http2(Incoming),
+    Http2(Incoming, Rc<Client>),
 }
 
 impl Source {
@@ -32,7 +33,7 @@ impl Source {
         match self {
             Self::Empty => Poll::Ready(Ok(Piece::End(None))),
             Self::Http1(inbound) => inbound.poll_body(cx),
-            Self::Http2(body) => loop {
+            Self::Http2(body, client) => loop {
                 match ready!(std::pin::Pin::new(&mut *body).poll_frame(cx)) {
                     // Trailers of HTTP/2 are not carried on: instances of HTTP/1 seldom know them.
                     None => return Poll::Ready(Ok(Piece::End(None))),
@@ -40,6 +41,7 @@ impl Source {
                         if let Ok(data) = frame.into_data()
                             && !data.is_empty()
                         {
+                            client.note_received(data.len());
                             return Poll::Ready(Ok(Piece::Data(data)));
                         }
                     }

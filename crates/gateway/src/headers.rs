@@ -1,9 +1,15 @@
 //! Which fields pass, and which are added, on the way through (RFC 9110, 7.6).
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::BytesMut;
 use mainstay_http1::{Framing, HeadWriter, Known, Request, Response, Version};
+use mainstay_model::traffic::Trace;
+
+use crate::answer::Visit;
+use crate::forwarded::{self, Way};
+use crate::rewrite::{RewritePlan, Values};
 
 /// Who is believed about the way that a request came before us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,20 +24,26 @@ pub(crate) enum Hop {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Passage<'a> {
     pub(crate) id: &'a [u8],
-    pub(crate) peer: &'a [u8],
-    pub(crate) hop: Hop,
-    /// The protocol to change to, if that is asked for.
-    pub(crate) upgrade: Option<&'a [u8]>,
+    pub(crate) way: Way<'a>,
+    pub(crate) trace: Trace,
+    /// What is changed for the instance.
+    pub(crate) rewrite: Option<&'a RewritePlan>,
 }
 
 /// Writes the head that an instance sees.
 pub(crate) fn write_request(out: &mut BytesMut, request: &Request, passage: Passage<'_>) {
-    let mut head = HeadWriter::request(out, request.method_name(), request.target());
+    let Passage {
+        id,
+        way,
+        trace,
+        rewrite,
+    } = passage;
+    let target = request.target();
+    let target = rewrite.map_or(Cow::Borrowed(target), |plan| plan.target(target));
+    let mut head = HeadWriter::request(out, request.method_name(), &target);
     // HTTP/1.1 demands one; a client of HTTP/1.0 may have none, and an empty one is legal.
     let host = request.host().unwrap_or_default().as_bytes();
-    head.field(b"host", host);
-    let mut chain = None;
-    let (mut proto, mut via_host) = (None, None);
+    head.field(b"host", rewrite.and_then(RewritePlan::host).unwrap_or(host));
     for field in request.fields.iter() {
         match field.known {
             // Written anew, or of one connection only. We say "100 Continue" ourselves, as soon as
@@ -52,9 +64,8 @@ pub(crate) fn write_request(out: &mut BytesMut, request: &Request, passage: Pass
                     head.field(b"te", b"trailers");
                 }
             }
-            Known::XForwardedFor => add_to_chain(&mut chain, field.value),
-            Known::XForwardedProto => proto = Some(field.value),
-            Known::XForwardedHost => via_host = Some(field.value),
+            known if forwarded::replaces(trace, way.hop, known) => {}
+            _ if rewrite.is_some_and(|plan| plan.request.drops(field.name)) => {}
             _ if request.connection_names(field.name) => {}
             _ => {
                 head.field(field.name, field.value);
@@ -66,41 +77,44 @@ pub(crate) fn write_request(out: &mut BytesMut, request: &Request, passage: Pass
         Framing::Chunked => head.field(b"transfer-encoding", b"chunked"),
         Framing::None | Framing::UntilClose => &mut head,
     };
-    if let Some(protocol) = passage.upgrade {
+    if let Some(protocol) = request.upgrade() {
         head.field(b"connection", b"upgrade")
             .field(b"upgrade", protocol);
     }
-    add_to_chain(&mut chain, passage.peer);
-    head.field(b"x-forwarded-for", &chain.unwrap_or_default());
-    let inside = passage.hop == Hop::Inside;
-    let proto = proto.filter(|_| inside).unwrap_or(b"http");
-    head.field(b"x-forwarded-proto", proto);
-    let via_host = via_host
-        .filter(|_| inside)
-        .or(request.host().map(str::as_bytes));
-    if let Some(host) = via_host {
-        head.field(b"x-forwarded-host", host);
+    forwarded::write(trace, way, request, |name, value| {
+        head.field(name, value);
+    });
+    if !id.is_empty() {
+        head.field(b"x-request-id", id);
     }
-    if !passage.id.is_empty() {
-        head.field(b"x-request-id", passage.id);
+    if let Some(plan) = rewrite {
+        let values = Values {
+            client: way.peer,
+            id,
+            request,
+        };
+        plan.request.write(values, |name, value| {
+            head.field(name, value);
+        });
     }
     head.finish();
 }
 
-/// The addresses through which a request came, joined with commas.
-fn add_to_chain<'a>(chain: &mut Option<Cow<'a, [u8]>>, next: &'a [u8]) {
-    match chain {
-        None => *chain = Some(Cow::Borrowed(next)),
-        Some(before) => {
-            let before = before.to_mut();
-            before.extend_from_slice(b", ");
-            before.extend_from_slice(next);
-        }
-    }
+/// What is changed in an instance's answer.
+#[derive(Debug, Default)]
+pub(crate) struct Alterations {
+    pub(crate) rewrite: Option<Arc<RewritePlan>>,
+    /// The value of a `Set-Cookie` of our own.
+    pub(crate) cookie: Option<String>,
 }
 
 /// Gives the fields of an instance's answer that a client sees to `put`.
-pub(crate) fn pass_response(response: &Response, mut put: impl FnMut(&[u8], &[u8])) {
+pub(crate) fn pass_response(response: &Response, visit: &Visit, mut put: impl FnMut(&[u8], &[u8])) {
+    let rewrite = visit
+        .alterations
+        .rewrite
+        .as_ref()
+        .map(|plan| &plan.response);
     for field in response.fields.iter() {
         match field.known {
             Known::TransferEncoding
@@ -113,9 +127,16 @@ pub(crate) fn pass_response(response: &Response, mut put: impl FnMut(&[u8], &[u8
             | Known::XRequestId => {}
             // The length of a body that does not follow: of an answer to HEAD, or of a 304.
             Known::ContentLength if response.framing != Framing::None => {}
+            _ if rewrite.is_some_and(|plan| plan.drops(field.name)) => {}
             _ if response.connection_names(field.name) => {}
             _ => put(field.name, field.value),
         }
+    }
+    if let Some(plan) = rewrite {
+        plan.write(visit.values(), &mut put);
+    }
+    if let Some(cookie) = &visit.alterations.cookie {
+        put(b"set-cookie", cookie.as_bytes());
     }
 }
 
@@ -151,9 +172,13 @@ mod tests {
         let mut out = BytesMut::new();
         let passage = Passage {
             id: b"id-1",
-            peer: b"192.0.2.1",
-            hop,
-            upgrade: None,
+            way: Way {
+                hop,
+                peer: b"192.0.2.1",
+                protocol: forwarded::Protocol::Http1,
+            },
+            trace: Trace::default(),
+            rewrite: None,
         };
         write_request(&mut out, &request, passage);
         let text = String::from_utf8(out.to_vec()).unwrap();
@@ -185,6 +210,7 @@ mod tests {
         left.sort_unstable();
         let expected = [
             "host",
+            "via",
             "x-forwarded-for",
             "x-forwarded-host",
             "x-forwarded-proto",

@@ -30,6 +30,7 @@ use crate::inbound::{Inbound, Piece};
 use crate::limits::{
     H2_PING_AFTER, H2_PING_TIMEOUT, H2_RESETS_PENDING_MAX, H2_SEND_LEN_MAX, H2_WINDOW,
 };
+use crate::metrics::Denied;
 use crate::proxy;
 use crate::refusal::Reason;
 use crate::worker::Admitted;
@@ -125,7 +126,7 @@ async fn answer(
     let source = if body.is_end_stream() {
         Source::Empty
     } else {
-        Source::Http2(body)
+        Source::Http2(body, Rc::clone(&client))
     };
     let answer = proxy::answer(Rc::clone(&client), Box::new(request), source);
     let answer = client.interruptible(answer).await.ok_or(Cut)?;
@@ -171,7 +172,9 @@ fn respond(answer: Answer, stream: Stream) -> Response<AnswerBody> {
             }
         }
         AnswerHead::Instance(response) => {
-            pass_response(response, |name, value| put(&mut headers, name, value));
+            pass_response(response, &answer.visit, |name, value| {
+                put(&mut headers, name, value);
+            });
         }
     }
     if let Framing::Length(len) = answer.framing() {
@@ -302,7 +305,7 @@ impl Watched {
     fn look(&mut self, bytes: &[u8]) -> io::Result<()> {
         let now = self.client.worker.clock.now();
         self.frames.look(now, bytes).map_err(|flood| {
-            self.client.worker.counters.floods.add(1);
+            self.client.frontend.denied.count(Denied::H2Flood);
             tracing::warn!(client = ?self.client.peer_text, %flood, "a connection of HTTP/2 is cut off");
             io::Error::other(flood)
         })

@@ -156,6 +156,7 @@ impl Inbound {
             match step.map_err(BodyFailure::Malformed)? {
                 Step::Data(data) => {
                     self.client.note_upload();
+                    self.client.note_received(data.len());
                     return Poll::Ready(Ok(Piece::Data(data)));
                 }
                 Step::End(trailers) => {

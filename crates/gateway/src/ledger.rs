@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use crate::endpoint::Registry;
 use crate::limits::TABLES_PENDING_MAX;
+use crate::roster::Roster;
 use crate::table::{Serial, Table};
 use crate::worker::{Applied, WorkerIndex};
 
@@ -57,7 +58,7 @@ pub(crate) struct Ledger {
 impl Ledger {
     /// A ledger for `workers` workers; endpoints that have drained wake `drained`.
     pub(crate) fn new(consumer: ConsumerId, workers: usize, drained: Arc<Notify>) -> Self {
-        let mut registry = Registry::new(drained);
+        let mut registry = Registry::new(drained, workers);
         Self {
             consumer,
             newest: Arc::new(Table::build(&nothing(), Serial::default(), &mut registry)),
@@ -101,6 +102,7 @@ impl Ledger {
         }
         self.pending.insert(serial, Arc::clone(&table));
         self.registry.drain_others(|key| table.routes_to(key));
+        self.registry.forget_services(|name| table.names(name));
         Accepted::Newer(table)
     }
 
@@ -137,6 +139,21 @@ impl Ledger {
         if self.pending.is_empty() {
             let newest = &self.newest;
             self.registry.forget_drained(|key| newest.routes_to(key));
+        }
+    }
+
+    /// What there is to be seen.
+    pub(crate) fn roster(&self) -> Roster {
+        let newest = &self.newest;
+        let draining = self
+            .registry
+            .iter()
+            .filter(|state| !newest.routes_to(&state.key));
+        Roster {
+            table: Arc::clone(newest),
+            acknowledged: self.acknowledged.as_ref().map(|table| table.generation),
+            draining: draining.map(Arc::clone).collect(),
+            unbound: Vec::new(),
         }
     }
 

@@ -59,18 +59,28 @@ mod endpoint;
 mod errand;
 mod exchange;
 mod flood;
+mod forwarded;
 mod headers;
 mod http2;
 mod inbound;
 mod ledger;
 mod limits;
 mod link;
+mod matching;
 mod metrics;
+mod policy;
 mod proxy;
 mod refusal;
 mod request_id;
+mod rewrite;
+mod roster;
 mod seams;
 mod sockets;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "`[listen]` fills rows of its own")
+)]
+mod stats;
 mod table;
 mod tunnel;
 mod upstream;
@@ -93,6 +103,8 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+pub use crate::stats::{OpenToAll, Stats, StatsAuth, StatsError};
+
 use crate::access_log::{AccessLog, LogBuffer};
 use crate::addresses::Addresses;
 use crate::admission::Admission;
@@ -103,6 +115,7 @@ use crate::ledger::Ledger;
 use crate::limits::{ACKS, APPLIED_PER_WORKER, ORDERS, ROUTINGS};
 use crate::metrics::GatewayCounters;
 pub use crate::seams::SeamError;
+use crate::stats::{Display, Shown};
 use crate::table::Table;
 use crate::worker::{Applied, Order, Setup, WorkerError, WorkerIndex};
 
@@ -198,6 +211,8 @@ pub enum RetryRoutes {
 pub struct Sockets {
     /// One SO_REUSEPORT socket of the entry for each worker; their number is that of the workers.
     pub entry: Vec<TcpListener>,
+    /// Where statistics are shown, if they are.
+    pub stats: Option<Stats>,
 }
 
 /// The way to the control centre, as channels: what [`run`] makes of the API socket, and what a
@@ -237,6 +252,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// Statistics cannot be shown.
+    #[error(transparent)]
+    Stats(#[from] StatsError),
     /// A worker's thread cannot be started.
     #[error("cannot start a worker's thread")]
     Thread(#[source] io::Error),
@@ -321,17 +339,30 @@ fn serve(
         state: options.state.clone(),
         source,
     })?;
-    let counters = Arc::new(GatewayCounters::default());
+    let counters = Arc::new(GatewayCounters::new(count));
     let log = open_log(&options.access_log, &counters)?;
     let drained = Arc::new(Notify::new());
     let mut ledger = Ledger::new(options.consumer, count, Arc::clone(&drained));
     let (tables, table) = watch::channel(Arc::clone(ledger.newest()));
     ledger.start_with(stored(&file));
+    let (rosters, roster) = watch::channel(Arc::new(ledger.roster()));
     let (applied_to, applied) = mpsc::channel(APPLIED_PER_WORKER * count);
     let (ended_to, ended) = mpsc::channel(count);
     let stop_workers = stop.child_token();
+    let clock = Clock::start();
+    let display = sockets.stats.map(|stats| {
+        let shown = Shown {
+            counters: Arc::clone(&counters),
+            entry: sockets.entry[0].local_addr().ok(),
+            connections_max: options.limits.connections.into(),
+            rosters: roster,
+            clock,
+        };
+        Display::open(stats, shown)
+    });
+    let display = display.transpose()?;
     let crew = Crew {
-        clock: Clock::start(),
+        clock,
         tables: table,
         applied: applied_to,
         ended: ended_to,
@@ -342,11 +373,12 @@ fn serve(
         deadlines: options.deadlines,
         stop: stop_workers.clone(),
     };
-    let (orders, threads) = crew.start(sockets, log.as_ref())?;
+    let (orders, threads) = crew.start(sockets.entry, log.as_ref())?;
     let coordinator = Coordinator {
         ledger,
         addresses: Addresses::new(orders),
         file,
+        counters: Arc::clone(&counters),
         workers: count,
         first_routes: options.deadlines.first_routes,
     };
@@ -354,6 +386,7 @@ fn serve(
         routings: link.routings,
         acks: link.acks,
         tables,
+        rosters,
         applied,
         drained,
         ended,
@@ -366,6 +399,9 @@ fn serve(
     }
     if let Some(log) = log {
         log.finish();
+    }
+    if let Some(display) = display {
+        display.close();
     }
     counters.tell();
     result.map_err(|error| Error::Worker(chain(&error)))
@@ -410,10 +446,10 @@ type Started = (Vec<mpsc::Sender<Order>>, Vec<JoinHandle<()>>);
 impl Crew {
     /// Starts a worker for each socket. If one cannot be started, the others end when they see that
     /// nobody gives them tables.
-    fn start(self, sockets: Sockets, log: Option<&AccessLog>) -> Result<Started, Error> {
+    fn start(self, sockets: Vec<TcpListener>, log: Option<&AccessLog>) -> Result<Started, Error> {
         let mut orders = Vec::new();
         let mut threads = Vec::new();
-        for (index, entry) in sockets.entry.into_iter().enumerate() {
+        for (index, entry) in sockets.into_iter().enumerate() {
             let (orders_to, orders_of) = mpsc::channel(ORDERS);
             let sink = log.map(|log| log.sink(Arc::clone(&self.counters)));
             let setup = Setup {
@@ -445,6 +481,7 @@ fn start_thread(
 ) -> Result<JoinHandle<()>, Error> {
     let name = format!("gateway-{}", setup.index.0);
     let run = move || {
+        metrics::this_thread_is(setup.index);
         let run = std::panic::AssertUnwindSafe(|| worker::run(setup));
         let result = std::panic::catch_unwind(run).unwrap_or(Err(WorkerError::Panicked));
         // Nobody listens if the coordinator has ended, and then nobody needs to know.

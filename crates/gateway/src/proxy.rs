@@ -9,13 +9,19 @@ use crate::answer::{Answer, AnswerHead, Content, Relay, Visit};
 use crate::connection::Client;
 use crate::errand::{Delivered, Errand};
 use crate::exchange::Source;
+use crate::headers::Alterations;
+use crate::metrics::recorded::Ended;
 use crate::refusal::{Reason, Refusal};
+use crate::rewrite;
 
 const SWITCHING_PROTOCOLS: u16 = 101;
 
 /// Answers one request of `client`, whose body is in `source`.
 pub(crate) async fn answer(client: Rc<Client>, request: Box<Request>, source: Source) -> Answer {
     let mut visit = begin(client, request);
+    if let Some(redirection) = redirect(&mut visit) {
+        return redirection.answer(visit);
+    }
     let errand = Errand::new(&visit, source);
     match errand.run(&mut visit).await {
         Ok(delivered) => relay(visit, *delivered),
@@ -24,7 +30,6 @@ pub(crate) async fn answer(client: Rc<Client>, request: Box<Request>, source: So
 }
 
 fn begin(client: Rc<Client>, request: Box<Request>) -> Visit {
-    client.worker.counters.requests.add(1);
     Visit {
         started: client.begin_request(),
         id: client.worker.ids.of(&request.fields),
@@ -32,25 +37,68 @@ fn begin(client: Rc<Client>, request: Box<Request>) -> Visit {
         status: None,
         reason: None,
         service: None,
+        counts: None,
+        first_byte: None,
+        ending: Ended::ClientLeft,
         endpoint: None,
+        alterations: Alterations::default(),
         tries: 0,
         bytes: 0,
         client,
     }
 }
 
+/// Where a request is sent instead of being answered.
+struct Redirection {
+    status: u16,
+    location: Vec<u8>,
+}
+
+/// Whether the request is to be asked elsewhere.
+fn redirect(visit: &mut Visit) -> Option<Redirection> {
+    let view = visit.client.worker.view();
+    let (label, redirect) = view.find_redirect(visit.client.scope, &visit.request)?;
+    visit.service = Some(Rc::clone(label));
+    Some(Redirection {
+        status: redirect.status.code(),
+        location: rewrite::location(redirect, visit.values()),
+    })
+}
+
+impl Redirection {
+    fn answer(self, mut visit: Visit) -> Answer {
+        let Self { status, location } = self;
+        visit.status = Some(status);
+        visit.client.begin_answer();
+        // RFC 9110, 15.4: a short note for whoever does not follow.
+        let phrase = mainstay_http1::reason(status).as_bytes();
+        let text = Bytes::from([phrase, b": ", &location, b"\n"].concat());
+        let kind = Bytes::from_static(b"text/plain; charset=utf-8");
+        let fields = vec![("location", Bytes::from(location)), ("content-type", kind)];
+        own_answer(visit, status, fields, text)
+    }
+}
+
 /// An answer of our own.
 pub(crate) fn refuse(mut visit: Visit, refusal: &Refusal) -> Answer {
-    visit.client.worker.counters.refusals.add(1);
     visit.reason = Some(refusal.reason);
     let status = refusal.reason.status();
     visit.status = Some(status);
     visit.client.begin_answer();
-    let is_head = visit.request.method == Method::Head;
     let text = refusal.text(&visit.id);
-    let mut fields = refusal.fields();
+    own_answer(visit, status, refusal.fields(), text)
+}
+
+fn own_answer(
+    mut visit: Visit,
+    status: u16,
+    mut fields: Vec<(&'static str, Bytes)>,
+    text: Bytes,
+) -> Answer {
+    let is_head = visit.request.method == Method::Head;
     let content = if is_head {
         fields.push(("content-length", Bytes::from(text.len().to_string())));
+        visit.ending = Ended::Whole;
         Content::Empty
     } else {
         Content::Text(text)

@@ -35,6 +35,45 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
+    /// All of them, in the order of their places.
+    pub(crate) const ALL: [Self; Self::COUNT] = [
+        Self::BadRequest,
+        Self::NoRoute,
+        Self::Unavailable(Unavailable::Starting),
+        Self::Unavailable(Unavailable::CrashLooping),
+        Self::Unavailable(Unavailable::ScaledToZero),
+        Self::Unavailable(Unavailable::Stopping),
+        Self::NoEndpoint,
+        Self::AllFailed,
+        Self::LostInFlight,
+        Self::ResponseTimeout,
+        Self::BadUpgrade,
+        Self::HeadTimeout,
+        Self::BodyTimeout,
+    ];
+
+    /// How many there are.
+    pub(crate) const COUNT: usize = 13;
+
+    /// Its place in counters by reason; no `_`, so that a new reason is counted from the beginning.
+    pub(crate) fn index(self) -> usize {
+        match self {
+            Self::BadRequest => 0,
+            Self::NoRoute => 1,
+            Self::Unavailable(Unavailable::Starting) => 2,
+            Self::Unavailable(Unavailable::CrashLooping) => 3,
+            Self::Unavailable(Unavailable::ScaledToZero) => 4,
+            Self::Unavailable(Unavailable::Stopping) => 5,
+            Self::NoEndpoint => 6,
+            Self::AllFailed => 7,
+            Self::LostInFlight => 8,
+            Self::ResponseTimeout => 9,
+            Self::BadUpgrade => 10,
+            Self::HeadTimeout => 11,
+            Self::BodyTimeout => 12,
+        }
+    }
+
     /// The word in the header.
     pub(crate) fn word(self) -> &'static str {
         match self {
@@ -146,5 +185,21 @@ impl Refusal {
         Bytes::from(format!(
             "{status} {phrase}: {subject}: {what}.\nWhat to do: {remedy}\nRequest id: {id}\n"
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_has_a_place_and_a_word_of_its_own() {
+        let mut words: Vec<&str> = Reason::ALL.iter().map(|reason| reason.word()).collect();
+        words.sort_unstable();
+        words.dedup();
+        assert_eq!(words.len(), Reason::COUNT);
+        for (place, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason.index(), place, "{reason:?}");
+        }
     }
 }

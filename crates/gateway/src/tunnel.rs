@@ -9,6 +9,7 @@ use bytes::{Buf, BytesMut};
 
 use crate::answer::{Relay, Visit};
 use crate::inbound::Inbound;
+use crate::metrics::recorded::Ended;
 use crate::upstream::Upstream;
 use crate::view::Flight;
 use crate::wire::{Buffers, Socket, make_room};
@@ -52,6 +53,7 @@ impl Tunnel {
         .await
         .ok();
         self.visit.bytes = down.carried;
+        self.visit.ending = Ended::Tunnel;
         up.end(buffers);
         down.end(buffers);
     }

@@ -7,6 +7,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use mainstay_http1::{Method, Response, ResponseError, Scan};
@@ -14,7 +15,7 @@ use mainstay_ids::Instant;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::limits::{CONNECT_TIMEOUT, INSTANCE_HEAD};
+use crate::limits::INSTANCE_HEAD;
 use crate::wire::{Buffers, Socket, make_room};
 
 /// One connection to an instance.
@@ -45,9 +46,9 @@ pub(crate) enum NoHead {
 }
 
 impl Upstream {
-    /// Opens a connection within [`CONNECT_TIMEOUT`].
-    pub(crate) async fn connect(address: SocketAddr) -> io::Result<Self> {
-        let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(address))
+    /// Opens a connection within this time.
+    pub(crate) async fn connect(address: SocketAddr, patience: Duration) -> io::Result<Self> {
+        let stream = timeout(patience, TcpStream::connect(address))
             .await
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         stream.set_nodelay(true)?;

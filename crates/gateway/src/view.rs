@@ -11,15 +11,19 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use mainstay_control::balance::{Listed, Outcome, Picked, Set, Tag, ejection};
-use mainstay_ids::{Instant, ServiceName};
-use mainstay_model::routing::Unavailable;
+use mainstay_control::balance::{Listed, Outcome, Picked, Set, Tag, Traits, Wish, ejection};
+use mainstay_http1::Request;
+use mainstay_ids::{Instant, ServiceName, Version};
+use mainstay_model::rewrite::Redirect;
+use mainstay_model::routing::{Handle, Unavailable};
 
 use crate::clock::Clock;
 use crate::connection::Scope;
 use crate::endpoint::{EndpointKey, EndpointState};
 use crate::limits::{UPSTREAM_IDLE_COUNT_MAX, UPSTREAM_IDLE_MAX};
-use crate::table::{Serial, ServiceIndex, Table};
+use crate::metrics::ServiceCounts;
+use crate::policy::Policy;
+use crate::table::{Found, Serial, Table, TableEndpoint};
 use crate::upstream::{Assurance, Upstream};
 use crate::wire::Buffers;
 
@@ -52,10 +56,11 @@ impl View {
             let mut listed = Vec::with_capacity(service.endpoints.len());
             for endpoint in &service.endpoints {
                 let key = &endpoint.state.key;
-                let local = self.endpoints.get(key).map_or_else(
-                    || Rc::new(LocalEndpoint::new(Arc::clone(&endpoint.state), clock)),
-                    Rc::clone,
-                );
+                let local = self
+                    .endpoints
+                    .get(key)
+                    .map_or_else(|| Rc::new(LocalEndpoint::new(endpoint, clock)), Rc::clone);
+                local.handle.set(endpoint.handle);
                 endpoints.insert(key.clone(), Rc::clone(&local));
                 listed.push(Listed {
                     endpoint: Candidate(local),
@@ -75,7 +80,14 @@ impl View {
                     || Rc::from(service.name.as_str()),
                     |known| Rc::clone(&known.label),
                 ),
+                counts: known
+                    .filter(|known| Arc::ptr_eq(&known.counts.0, &service.counts))
+                    .map_or_else(
+                        || Rc::new(Counted(Arc::clone(&service.counts))),
+                        |known| Rc::clone(&known.counts),
+                    ),
                 unavailable: service.unavailable,
+                policy: Arc::clone(&service.policy),
                 endpoints: snapshot,
                 balance,
             }));
@@ -97,12 +109,35 @@ impl View {
     }
 
     /// The service that a request belongs to.
-    pub(crate) fn find(&self, scope: Scope, host: &str, path: &str) -> Option<&Rc<LocalService>> {
-        let ServiceIndex(index) = match scope {
-            Scope::Entry => self.table.find(host, path)?,
+    pub(crate) fn find(&self, scope: Scope, request: &Request) -> Option<&Rc<LocalService>> {
+        let index = match scope {
+            Scope::Entry => match self.table.find(request)? {
+                Found::Service(index) => index,
+                // A new table came while the request was under way. It has been begun, and so it
+                // is not sent elsewhere any more.
+                Found::Redirect(..) => return None,
+            },
             Scope::Address(address) => self.table.find_address(address)?,
         };
-        self.services.get(index)
+        self.services.get(index.0)
+    }
+
+    /// The redirect that takes a request, with the label of its service.
+    pub(crate) fn find_redirect(
+        &self,
+        scope: Scope,
+        request: &Request,
+    ) -> Option<(&Rc<str>, &Redirect)> {
+        if scope != Scope::Entry || !self.table.has_redirects() {
+            return None;
+        }
+        match self.table.find(request)? {
+            Found::Service(_) => None,
+            Found::Redirect(index, redirect) => {
+                let service = self.services.get(index.0)?;
+                Some((&service.label, redirect))
+            }
+        }
     }
 
     /// Closes pooled connections that are too old or dead.
@@ -113,12 +148,27 @@ impl View {
     }
 }
 
+/// The counters of a service, shared within one worker: a clone of an [`Arc`] for each request would
+/// be a line that all workers write.
+pub(crate) struct Counted(Arc<ServiceCounts>);
+
+impl std::ops::Deref for Counted {
+    type Target = ServiceCounts;
+
+    fn deref(&self) -> &ServiceCounts {
+        &self.0
+    }
+}
+
 /// One service as one worker sees it.
 pub(crate) struct LocalService {
     pub(crate) name: ServiceName,
     /// Its name, for whoever outlives this view without keeping it.
     pub(crate) label: Rc<str>,
+    /// What is counted of it.
+    pub(crate) counts: Rc<Counted>,
     pub(crate) unavailable: Option<Unavailable>,
+    pub(crate) policy: Arc<Policy>,
     /// The endpoints of this view's table.
     pub(crate) endpoints: Vec<Rc<LocalEndpoint>>,
     /// The same in all views, so that what it has learnt survives a new table; its endpoints are
@@ -159,10 +209,21 @@ pub(crate) struct Finished {
 
 impl LocalService {
     /// Chooses an endpoint; one of `tried` only if there is no other.
-    pub(crate) fn choose(&self, now: Instant, random: u64, tried: &[Tag]) -> Option<Chosen> {
+    pub(crate) fn choose(
+        &self,
+        now: Instant,
+        random: u64,
+        tried: &[Tag],
+        wish: Wish,
+    ) -> Option<Chosen> {
         let mut balance = self.balance.borrow_mut();
         let pending = |candidate: &Candidate| candidate.0.shared.in_flight();
-        let picked = balance.pick(now, random, tried, pending)?;
+        let traits = |candidate: &Candidate| Traits {
+            version: candidate.0.version,
+            handle: candidate.0.handle.get(),
+            weight: 1,
+        };
+        let picked = balance.pick_by(now, random, tried, wish, traits, pending)?;
         let Candidate(endpoint) = balance.get(picked)?;
         Some(Chosen {
             endpoint: Rc::clone(endpoint),
@@ -210,6 +271,10 @@ enum Routed {
 /// One endpoint as one worker sees it.
 pub(crate) struct LocalEndpoint {
     pub(crate) shared: Arc<EndpointState>,
+    /// The same for as long as the attempt lives.
+    pub(crate) version: Version,
+    /// What names it to clients; it comes and goes with the service's stickiness.
+    pub(crate) handle: Cell<Option<Handle>>,
     clock: Clock,
     routed: Cell<Routed>,
     /// The one used last is taken first, so that the others get old enough to be closed.
@@ -217,9 +282,11 @@ pub(crate) struct LocalEndpoint {
 }
 
 impl LocalEndpoint {
-    fn new(shared: Arc<EndpointState>, clock: Clock) -> Self {
+    fn new(endpoint: &TableEndpoint, clock: Clock) -> Self {
         Self {
-            shared,
+            shared: Arc::clone(&endpoint.state),
+            version: endpoint.version,
+            handle: Cell::new(endpoint.handle),
             clock,
             routed: Cell::new(Routed::Yes),
             idle: RefCell::new(Vec::new()),

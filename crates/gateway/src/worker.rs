@@ -23,7 +23,7 @@ use crate::admission::{Admission, Place};
 use crate::clock::Clock;
 use crate::connection::{self, Client, Scope};
 use crate::limits::{ACCEPT_PAUSE, SWEEP_EVERY};
-use crate::metrics::GatewayCounters;
+use crate::metrics::{Denied, GatewayCounters, Open};
 use crate::request_id::RequestIds;
 use crate::table::{Serial, Table};
 use crate::view::View;
@@ -355,6 +355,7 @@ impl Acceptors {
 
 async fn accept(worker: Rc<Worker>, listener: TcpListener, scope: Scope) {
     let mut told = Told::Nothing;
+    let frontend = worker.counters.frontend(scope.key());
     while worker.stage.get() == Stage::Opening {
         worker.table_changed.notified().await;
     }
@@ -371,13 +372,20 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, scope: Scope) {
                 told = Told::Nothing;
                 let place = worker.admission.enter(peer.ip(), &worker.limits());
                 let Ok(place) = place else {
-                    worker.counters.denied.add(1);
+                    frontend.denied.count(Denied::ConnectionsPerAddress);
                     continue;
                 };
-                worker.counters.connections.add(1);
+                let open = frontend.open();
                 // Nobody joins it: its end is its guard leaving the worker's list, by which the
                 // drain waits. A panic ends this connection alone.
-                spawn_local(serve_client(place, Rc::clone(&worker), stream, peer, scope));
+                spawn_local(serve_client(
+                    place,
+                    Rc::clone(&worker),
+                    stream,
+                    peer,
+                    scope,
+                    open,
+                ));
             }
             Err(error) if is_the_peers(&error) => {}
             Err(error) => {
@@ -398,8 +406,9 @@ async fn serve_client(
     stream: TcpStream,
     peer: SocketAddr,
     scope: Scope,
+    open: Open,
 ) {
-    connection::serve(worker, stream, peer, scope).await;
+    connection::serve(worker, stream, peer, scope, open).await;
 }
 
 /// Whether the present trouble has been told.

@@ -706,7 +706,13 @@ fn the_access_log_has_a_line_for_every_request() {
         assert_eq!(line["status"], 200);
         assert_eq!(line["service"], "orders");
         assert_eq!(line["instance"], "orders-2");
-        assert_eq!(line["bytes"], 3);
+        assert_eq!((&line["bytes"], &line["bytes_in"]), (&3.into(), &0.into()));
+        assert_eq!(
+            (&line["frontend"], &line["http"]),
+            (&"entry".into(), &"1.1".into())
+        );
+        assert!(line["first_byte_us"].as_u64() <= line["us"].as_u64());
+        assert!(line["port"].as_u64().is_some_and(|port| port > 0));
         assert_eq!(line["path"], "/\"x");
     }
     let tries: u64 = lines

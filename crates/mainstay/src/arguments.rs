@@ -205,6 +205,10 @@ pub(crate) struct Dev {
     /// Where the API listens beside its unix socket; port 0 picks a free one.
     #[arg(long, default_value = "127.0.0.1:7770", value_name = "IP:PORT")]
     pub(crate) api: SocketAddr,
+    /// Where the gateway shows statistics; port 0 picks a free one [default: 127.0.0.1:8888, or a free
+    /// port if that is taken].
+    #[arg(long, value_name = "IP:PORT|off", value_parser = parse_stats)]
+    pub(crate) stats: Option<StatsPlace>,
     /// The group whose members may use Mainstay, too; by default nobody but this account and root.
     /// They can run programs as this account.
     #[arg(long, value_name = "GROUP")]
@@ -224,6 +228,15 @@ pub(crate) struct Dev {
     /// Test seam: what the gateway does without, for instance `retries=off`.
     #[arg(long, hide = true, default_value = "", value_parser = parse_seams)]
     pub(crate) unsafe_gateway_seams: String,
+}
+
+/// Where statistics are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StatsPlace {
+    /// Nowhere.
+    Off,
+    /// There.
+    At(SocketAddr),
 }
 
 /// On or off.
@@ -384,6 +397,9 @@ pub(crate) struct ServerProcess {
     /// Where the gateway listens, to be shown.
     #[arg(long)]
     pub(crate) entry: SocketAddr,
+    /// Where the gateway shows statistics, to be shown.
+    #[arg(long)]
+    pub(crate) stats: Option<SocketAddr>,
     /// Whoever stopped everything has got it: keep up again what is declared.
     #[arg(long)]
     pub(crate) earlier_stop_is_over: bool,
@@ -419,6 +435,14 @@ fn parse_seams(text: &str) -> Result<String, mainstay_gateway::SeamError> {
 
 fn parse_duration(text: &str) -> Result<Duration, mainstay_ids::duration::DurationError> {
     mainstay_ids::duration::parse(text)
+}
+
+fn parse_stats(text: &str) -> Result<StatsPlace, String> {
+    if text == "off" {
+        return Ok(StatsPlace::Off);
+    }
+    let address = text.parse().map(StatsPlace::At);
+    address.map_err(|_| "an address is given as in `127.0.0.1:8888`, or `off`".to_owned())
 }
 
 fn parse_version(text: &str) -> Result<Version, String> {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::Context;
 use mainstay_agent::{Adoption, ShimProgram};
 use mainstay_control::AcknowledgedDrain;
-use mainstay_gateway::{AccessLogTo, Deadlines};
+use mainstay_gateway::{AccessLogTo, Deadlines, Stats};
 use mainstay_ids::Incarnation;
 use mainstay_model::gateway::GatewayLimits;
 use mainstay_server::EarlierStop;
@@ -24,7 +24,7 @@ use crate::arguments::{AgentProcess, GatewayProcess, Internal, Place, ServerProc
 use crate::command::API_SOCKET;
 use crate::outcome::Outcome;
 use crate::supervisor::claim::{self, CLAIM};
-use crate::supervisor::sockets::{API_TCP, API_UNIX, ENTRY};
+use crate::supervisor::sockets::{API_TCP, API_UNIX, ENTRY, STATS};
 
 /// The name under which a gateway follows the routes.
 const GATEWAY_CONSUMER: &str = "gateway";
@@ -103,6 +103,7 @@ fn run_server(place: &Place, server: &ServerProcess, mut sockets: Inherited) -> 
         node: server.start.node.clone(),
         incarnation: Incarnation(server.start.incarnation),
         entry: vec![server.entry],
+        stats: server.stats,
         earlier_stop: if server.earlier_stop_is_over {
             EarlierStop::IsOver
         } else {
@@ -159,6 +160,10 @@ fn run_gateway(
         .into_iter()
         .map(TcpListener::from)
         .collect();
+    let stats = sockets.named(STATS).pop().map(|listener| Stats {
+        listener: TcpListener::from(listener),
+        auth: None,
+    });
     let options = mainstay_gateway::Options {
         state: place.state.clone(),
         api: place.state.join(API_SOCKET),
@@ -192,7 +197,7 @@ fn run_gateway(
             })
         })
         .context("cannot start the thread that waits for signals")?;
-    mainstay_gateway::run(options, mainstay_gateway::Sockets { entry }, stop)
+    mainstay_gateway::run(options, mainstay_gateway::Sockets { entry, stats }, stop)
         .context("the gateway failed")
 }
 

@@ -10,10 +10,13 @@ use core::time::Duration;
 use mainstay_ids::{SecretName, ServiceName, Timestamp, duration};
 
 use crate::report::Bytes;
+use crate::rewrite::{PathRewrite, Redirect, Rewrite};
+use crate::route::Wanted;
 use crate::service::{
     AddressSpec, Artifact, Check, HealthSpec, LimitsSpec, OnFailure, RolloutSpec, Schedule, Step,
 };
-use crate::{HttpMatch, ServiceSpec, Template};
+use crate::traffic::{CanaryTraffic, Forwarded, Sticky};
+use crate::{HttpMatch, HttpMatches, ServiceSpec, Template, Traffic};
 
 /// One key of the service file that differs.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -55,6 +58,7 @@ fn keys(spec: &ServiceSpec) -> Keys {
         env,
         address,
         http,
+        traffic,
         health,
         rollout,
         drain,
@@ -81,6 +85,7 @@ fn keys(spec: &ServiceSpec) -> Keys {
         set(&mut keys, &format!("env.{name}"), named(secret));
     }
     of_reach(&mut keys, address.as_ref(), http.as_ref());
+    of_traffic(&mut keys, traffic);
     of_health(&mut keys, health);
     of_rollout(&mut keys, rollout);
     set(&mut keys, "drain", time(*drain));
@@ -109,16 +114,146 @@ fn keys(spec: &ServiceSpec) -> Keys {
     keys
 }
 
-fn of_reach(keys: &mut Keys, address: Option<&AddressSpec>, http: Option<&HttpMatch>) {
+fn of_reach(keys: &mut Keys, address: Option<&AddressSpec>, http: Option<&HttpMatches>) {
     let address = address.map(|address| match address {
         AddressSpec::Auto => quoted("auto"),
         AddressSpec::Fixed(address) => quoted(&address.to_string()),
     });
     some(keys, "address", address);
-    if let Some(HttpMatch { host, path }) = http {
-        let host = host.as_ref().map(|host| quoted(host.as_str()));
-        some(keys, "http.host", host);
-        set(keys, "http.path", quoted(&path.to_string()));
+    let Some(http) = http else {
+        return;
+    };
+    let one = http.len() == 1;
+    for (index, found) in http.iter().enumerate() {
+        let key = if one {
+            String::from("http")
+        } else {
+            format!("http[{index}]")
+        };
+        of_match(keys, &key, found);
+    }
+}
+
+fn of_match(keys: &mut Keys, at: &str, found: &HttpMatch) {
+    let HttpMatch {
+        host,
+        path,
+        methods,
+        headers,
+        cookies,
+    } = found;
+    let host = host.as_ref().map(|host| quoted(&host.to_string()));
+    some(keys, &format!("{at}.host"), host);
+    set(keys, &format!("{at}.path"), quoted(&path.to_string()));
+    let named: Vec<String> = methods
+        .iter()
+        .map(|method| quoted(method.as_str()))
+        .collect();
+    let named = (!named.is_empty()).then(|| format!("[{}]", named.join(", ")));
+    some(keys, &format!("{at}.methods"), named);
+    wanted(keys, &format!("{at}.headers"), headers);
+    wanted(keys, &format!("{at}.cookies"), cookies);
+}
+
+fn wanted<N: Display>(keys: &mut Keys, at: &str, all: &Wanted<N>) {
+    for (name, value) in all {
+        let value = value.as_ref().map(|value| quoted(value.as_str()));
+        let value = value.unwrap_or_else(|| String::from("true"));
+        set(keys, &format!("{at}.{name}"), value);
+    }
+}
+
+fn of_traffic(keys: &mut Keys, traffic: &Traffic) {
+    let Traffic {
+        retry,
+        sticky,
+        rewrite,
+        redirects,
+        canary,
+        trace,
+        timeouts,
+        queue,
+        requests,
+    } = traffic;
+    set(keys, "retry.idempotency_key", retry.idempotency_key);
+    set(keys, "retry.hedge", retry.hedge);
+    match sticky {
+        Some(Sticky::Cookie { name, ttl }) => {
+            set(keys, "sticky.cookie", quoted(name.as_str()));
+            some(keys, "sticky.ttl", ttl.map(time));
+        }
+        Some(Sticky::Header(name)) => set(keys, "sticky.header", quoted(name.as_str())),
+        Some(Sticky::Source) => set(keys, "sticky.source", true),
+        None => {}
+    }
+    of_rewrite(keys, rewrite);
+    for (index, Redirect { on, to, status }) in redirects.iter().enumerate() {
+        let at = format!("redirect[{index}]");
+        of_match(keys, &at, on);
+        set(keys, &format!("{at}.to"), quoted(&to.to_string()));
+        set(keys, &format!("{at}.status"), status.code());
+    }
+    if let Some(CanaryTraffic {
+        weight,
+        headers,
+        cookies,
+    }) = canary
+    {
+        set(keys, "rollout.canary.weight", quoted(&weight.to_string()));
+        wanted(keys, "rollout.canary.header", headers);
+        wanted(keys, "rollout.canary.cookie", cookies);
+    }
+    let forwarded = match trace.forwarded {
+        Forwarded::X => "x",
+        Forwarded::Rfc7239 => "rfc7239",
+        Forwarded::Both => "both",
+    };
+    set(keys, "forwarded", quoted(forwarded));
+    set(keys, "via", trace.via);
+    some(keys, "timeouts.connect", timeouts.connect.map(time));
+    some(keys, "timeouts.answer", timeouts.answer.map(time));
+    some(keys, "timeouts.request", timeouts.request.map(time));
+    some(keys, "queue.len", queue.len);
+    some(keys, "queue.time", queue.time.map(time));
+    some(keys, "limits.requests", *requests);
+}
+
+fn of_rewrite(keys: &mut Keys, rewrite: &Rewrite) {
+    let Rewrite {
+        host,
+        path,
+        request,
+        response,
+    } = rewrite;
+    let host = host.as_ref().map(|host| quoted(host.as_str()));
+    some(keys, "rewrite.host", host);
+    match path {
+        Some(PathRewrite::Strip(from)) => {
+            set(keys, "rewrite.path.strip", quoted(from.as_str()));
+        }
+        Some(PathRewrite::Replace(from, to)) => {
+            let both = format!("[{}, {}]", quoted(from.as_str()), quoted(to.as_str()));
+            set(keys, "rewrite.path.replace", both);
+        }
+        None => {}
+    }
+    for (at, changes) in [("rewrite.request", request), ("rewrite.response", response)] {
+        let removed: Vec<String> = changes
+            .remove
+            .iter()
+            .map(|name| quoted(name.as_str()))
+            .collect();
+        let removed = (!removed.is_empty()).then(|| format!("[{}]", removed.join(", ")));
+        some(keys, &format!("{at}.remove"), removed);
+        for (how, values) in [("set", &changes.set), ("add", &changes.add)] {
+            for (name, value) in values {
+                set(
+                    keys,
+                    &format!("{at}.{how}.{name}"),
+                    quoted(&value.to_string()),
+                );
+            }
+        }
     }
 }
 

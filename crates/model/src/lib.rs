@@ -18,12 +18,15 @@ pub mod outlook;
 pub mod plan;
 pub mod problem;
 pub mod report;
+pub mod rewrite;
 pub mod route;
 pub mod routing;
 pub mod secret;
 pub mod service;
+pub mod share;
 pub mod status;
 pub mod template;
+pub mod traffic;
 pub mod why;
 
 pub use cron::Cron;
@@ -36,9 +39,11 @@ pub use problem::ProblemCode;
 pub use report::{
     BootId, Capacity, Exit, InstanceReport, NodeReport, Phase, ProbedHealth, StartFailure,
 };
-pub use route::{HostName, HttpMatch, PathPrefix};
+pub use route::{HostName, HostPattern, HttpMatch, HttpMatches, PathPrefix};
 pub use routing::{Ack, Endpoint, InFlight, Routing, ServiceRoutes};
 pub use service::ServiceSpec;
+pub use share::Share;
 pub use status::{InstanceState, ServiceState};
 pub use template::Template;
+pub use traffic::Traffic;
 pub use why::{Reason, Topic, Why};

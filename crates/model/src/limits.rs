@@ -47,7 +47,11 @@ pub struct SpecError {
 }
 
 /// Refuses with the field and what it may be, unless `holds`.
-fn hold(holds: bool, key: &'static str, expected: &'static str) -> Result<(), SpecError> {
+pub(crate) fn hold(
+    holds: bool,
+    key: &'static str,
+    expected: &'static str,
+) -> Result<(), SpecError> {
     if holds {
         Ok(())
     } else {
@@ -83,12 +87,14 @@ impl ServiceSpec {
         hold(address_can_be, "address", expected)?;
         self.health.check()?;
         self.rollout.check()?;
+        self.traffic.check(self.http.as_ref())?;
         let log = &self.log;
         hold(LOG_SIZE.contains(&log.size), "log.size", "4 KiB to 4 GiB")?;
         hold(LOG_KEEP.contains(&log.keep), "log.keep", "0 to 100")?;
         self.limits.check()?;
         // Nobody calls a program with a schedule, and none of it is kept running.
-        let serves = self.address.is_some() || self.http.is_some() || self.instances > 0;
+        let routed = self.http.is_some() || !self.traffic.redirects.is_empty();
+        let serves = self.address.is_some() || routed || self.instances > 0;
         let alone = self.schedule.is_none() || (!serves && self.before.is_empty());
         hold(alone, "schedule", "without address, route and instances")
     }

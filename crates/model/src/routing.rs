@@ -6,7 +6,9 @@ use core::net::SocketAddr;
 
 use mainstay_ids::{Attempt, ConsumerId, Generation, InstanceId, ServiceName, Version};
 
-use crate::route::HttpMatch;
+use crate::rewrite::Rewrite;
+use crate::route::HttpMatches;
+use crate::traffic::{CanaryTraffic, Traffic};
 
 /// One published routing state, whole. A consumer replaces what it had and acknowledges the
 /// generation once every one of its workers has.
@@ -26,13 +28,45 @@ pub struct ServiceRoutes {
     /// The service's name.
     pub service: ServiceName,
     /// Which requests at the entry are its own.
-    pub http: Option<HttpMatch>,
+    pub http: Option<HttpMatches>,
     /// On which address the gateway listens for it.
     pub address: Option<SocketAddr>,
     /// The instances that may be chosen. An instance that drains or stops is not among them.
     pub endpoints: Vec<Endpoint>,
     /// Why there is no endpoint, if there is none: told to the client with its 503.
     pub unavailable: Option<Unavailable>,
+    /// What is done with its requests, as the wanted version has it. What belongs to a version is
+    /// taken out of it: its `rewrite` is in `rewrites`, its `canary` in `split`.
+    #[serde(default, skip_serializing_if = "Traffic::is_default")]
+    pub traffic: Traffic,
+    /// What is changed in requests to, and answers of, instances of a version; of one that is
+    /// missing here nothing is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rewrites: Vec<VersionRewrite>,
+    /// Which requests go to a version for certain or by a share, while its canaries run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<Split>,
+}
+
+/// What is changed for the instances of one version.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct VersionRewrite {
+    /// Which version.
+    pub version: Version,
+    /// What is changed.
+    pub rewrite: Rewrite,
+}
+
+/// Two versions of a service at once, of which one gets a share that does not follow from the
+/// number of its instances.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Split {
+    /// The version on trial. All others together get what it does not.
+    pub version: Version,
+    /// Which requests it gets.
+    pub traffic: CanaryTraffic,
 }
 
 /// One instance that may be chosen.
@@ -49,6 +83,62 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// Whether its probes pass.
     pub health: EndpointHealth,
+    /// What names it to clients that stay with it; `None`: nobody does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handle: Option<Handle>,
+}
+
+/// What names an instance to a client. It tells nothing of the instance, and nobody outside can
+/// compute that of another. As text it is 16 hexadecimal digits.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(with = "String"))]
+#[serde(try_from = "String", into = "String")]
+pub struct Handle(pub u64);
+
+/// The text is no handle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a handle is 16 hexadecimal digits")]
+pub struct HandleError;
+
+impl Handle {
+    /// Reads 16 hexadecimal digits in lower case. Anybody may have written them.
+    pub fn parse(text: &[u8]) -> Result<Self, HandleError> {
+        let digit = |b: &u8| match b {
+            b'0'..=b'9' => Some(b - b'0'),
+            b'a'..=b'f' => Some(b - b'a' + 10),
+            _ => None,
+        };
+        if text.len() != 16 {
+            return Err(HandleError);
+        }
+        let mut number = 0;
+        for b in text {
+            number = number << 4 | u64::from(digit(b).ok_or(HandleError)?);
+        }
+        Ok(Self(number))
+    }
+}
+
+impl core::fmt::Display for Handle {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl TryFrom<String> for Handle {
+    type Error = HandleError;
+    fn try_from(text: String) -> Result<Self, HandleError> {
+        Self::parse(text.as_bytes())
+    }
+}
+
+impl From<Handle> for String {
+    fn from(handle: Handle) -> Self {
+        alloc::format!("{handle}")
+    }
 }
 
 /// What the active probes say of an endpoint.
@@ -126,4 +216,25 @@ pub struct Farewell {
     pub consumer: ConsumerId,
     /// Why, for the record.
     pub reason: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handle_is_read_as_it_is_written_and_nothing_else_is_one() {
+        let handle = Handle(0x00ab_0000_0000_00ff);
+        assert_eq!(String::from(handle), "00ab0000000000ff");
+        assert_eq!(Handle::parse(b"00ab0000000000ff"), Ok(handle));
+        for wrong in [
+            "",
+            "ab",
+            "00AB0000000000ff",
+            "00ab0000000000fg",
+            "00ab0000000000ff0",
+        ] {
+            assert_eq!(Handle::parse(wrong.as_bytes()), Err(HandleError), "{wrong}");
+        }
+    }
 }

@@ -10,8 +10,9 @@ use core::time::Duration;
 use mainstay_ids::{SecretName, ServiceName};
 
 use crate::cron::Cron;
-use crate::route::{HttpMatch, PathPrefix};
+use crate::route::{HttpMatch, HttpMatches, PathPrefix};
 use crate::template::Template;
+use crate::traffic::Traffic;
 
 /// How many instances of one service may be wanted. A node's ports and a drain's bookkeeping are
 /// sized for this; more on one machine is surely a typing mistake.
@@ -37,7 +38,10 @@ pub struct ServiceSpec {
     /// The service address; `None`: the service has none.
     pub address: Option<AddressSpec>,
     /// Which requests at the gateway's entry belong to the service; `None`: none of them.
-    pub http: Option<HttpMatch>,
+    pub http: Option<HttpMatches>,
+    /// What the gateway does with its requests.
+    #[serde(default, skip_serializing_if = "Traffic::is_default")]
+    pub traffic: Traffic,
     /// How to tell that an instance can serve.
     pub health: HealthSpec,
     /// How many instances are wanted, 0 to [`INSTANCES_MAX`].
@@ -278,6 +282,18 @@ pub struct Artifact {
 }
 
 impl ServiceSpec {
+    /// Which requests at the entry are its own, redirects among them.
+    pub fn matches(&self) -> impl Iterator<Item = &HttpMatch> {
+        let redirects = self.traffic.redirects.iter();
+        let http = self.http.iter().flatten();
+        http.chain(redirects.map(|redirect| &redirect.on))
+    }
+
+    /// Whether the gateway has to know of it.
+    pub fn is_routed(&self) -> bool {
+        self.address.is_some() || self.matches().next().is_some()
+    }
+
     /// The services whose address stands in this one's arguments or environment.
     pub fn addressed(&self) -> impl Iterator<Item = &ServiceName> {
         let check = match &self.health.check {

@@ -252,7 +252,8 @@ fn target(options: &Options, status: &Status, service: &ServiceStatus) -> Result
                 &options.entry
             };
             (
-                http[..slash].trim().to_owned(),
+                // Of `*.example.com` any host will do.
+                http[..slash].trim().replace("*.", "prove."),
                 http[slash..].trim().to_owned(),
                 entry.clone(),
             )

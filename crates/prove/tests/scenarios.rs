@@ -85,6 +85,7 @@ fn spec() -> ServiceSpec {
         env: BTreeMap::new(),
         address: None,
         http: None,
+        traffic: mainstay_model::Traffic::default(),
         health: HealthSpec {
             check: Check::Http(PathPrefix::parse("/health").unwrap()),
             every: second,
@@ -246,6 +247,7 @@ impl Paper {
             },
             address: None,
             http: Some("*/".into()),
+            routes: vec!["*/".to_owned()],
             unavailable: None,
             slo: None,
             versions: Vec::new(),
@@ -282,6 +284,7 @@ impl Paper {
             consumers: Vec::new(),
             nodes: Vec::new(),
             services: self.services(),
+            stats: None,
         }
     }
 

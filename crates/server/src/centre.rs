@@ -27,7 +27,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use mainstay_api::wire::{Problem, ProblemCode};
-use mainstay_control::{Clock, Control, Input, Refusal, Reply, RestoreError, Settings, Snapshot};
+use mainstay_control::{
+    Clock, Control, Input, Refusal, Reply, RestoreError, Settings, Snapshot, StickyKey,
+};
 use mainstay_ids::{self as ids, Epoch, InstanceId, NodeName, ServiceName, Timestamp};
 use mainstay_model::Event;
 use mainstay_store::{Failure as StorageFailure, SqliteStore, StoreError};
@@ -41,6 +43,7 @@ use crate::handle::{Ask, Asked, Handle, INBOX_LEN, Look};
 use crate::history::History;
 use crate::publication::Publication;
 use crate::registry::SaveError;
+use crate::token;
 use crate::views::View;
 use crate::{EarlierStop, Options};
 
@@ -68,6 +71,7 @@ pub(crate) struct Centre {
     since: Timestamp,
     node: NodeName,
     entry: Vec<SocketAddr>,
+    stats: Option<SocketAddr>,
 }
 
 /// Whether the disk holds what the machine knows.
@@ -120,6 +124,9 @@ pub enum StartError {
         /// The node that was asked for.
         node: NodeName,
     },
+    /// There are no random numbers.
+    #[error("cannot draw a secret for sticky sessions")]
+    Random(#[source] io::Error),
     /// The new epoch cannot be made durable, and without that nothing may be published.
     #[error("cannot begin to publish")]
     Epoch(#[source] SaveError),
@@ -158,6 +165,7 @@ impl Centre {
         let settings = Settings {
             acknowledged_drain: options.acknowledged_drain,
             address_seed: address_seed(&options.state),
+            sticky_key: StickyKey::new(token::random().map_err(StartError::Random)?),
         };
         let directory = options.state.join("control");
         let (state, run) = (directory.join(STATE_DB), options.state.join("run"));
@@ -216,6 +224,7 @@ impl Centre {
             since: clock.at,
             node: options.node.clone(),
             entry: options.entry.clone(),
+            stats: options.stats,
         };
         Ok((centre, handle, scribe, store))
     }
@@ -389,6 +398,7 @@ impl Centre {
             since: self.since,
             node: &self.node,
             entry: &self.entry,
+            stats: self.stats,
         };
         for look in looks {
             look(&view);

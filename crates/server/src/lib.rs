@@ -79,6 +79,8 @@ pub struct Options {
     pub incarnation: Incarnation,
     /// Where the gateway listens for clients outside, to be told in the status.
     pub entry: Vec<SocketAddr>,
+    /// Where the gateway shows statistics, to be told; `None`: nowhere.
+    pub stats: Option<SocketAddr>,
     /// What becomes of a stop of everything that the incarnation before was at.
     pub earlier_stop: EarlierStop,
     /// The group whose members may call on the unix socket, beside the own account and root.

@@ -76,9 +76,15 @@ impl Token {
     }
 }
 
+/// Bytes that nobody can guess.
+pub(crate) fn random<const LEN: usize>() -> io::Result<[u8; LEN]> {
+    let mut bytes = [0; LEN];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
 fn draw() -> io::Result<String> {
-    let mut secret = [0; SECRET_LEN];
-    File::open("/dev/urandom")?.read_exact(&mut secret)?;
+    let secret = random::<SECRET_LEN>()?;
     let digit = |half: u8| char::from_digit(u32::from(half), 16).expect("half a byte is a digit");
     let digits = secret.iter().flat_map(|byte| [byte >> 4, byte & 0xF]);
     Ok(digits.map(digit).collect())

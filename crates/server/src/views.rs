@@ -21,6 +21,7 @@ pub(crate) struct View<'a> {
     pub(crate) since: Timestamp,
     pub(crate) node: &'a NodeName,
     pub(crate) entry: &'a [SocketAddr],
+    pub(crate) stats: Option<SocketAddr>,
 }
 
 /// Everything at a glance.
@@ -39,6 +40,7 @@ pub(crate) fn status(view: &View<'_>) -> Status {
         since: view.since,
         generation: view.control.routing().generation,
         entry: view.entry.to_vec(),
+        stats: view.stats,
         consumers: view
             .control
             .consumers(view.clock.now)
@@ -91,10 +93,13 @@ fn service_status(service: control::ServiceView<'_>) -> ServiceStatus {
         state,
         address,
         http: spec.http.as_ref().map(|http| {
-            let HttpMatch { host, path } = http;
-            let host = host.as_ref().map_or("*", |host| host.as_str());
+            // By one with conditions, only some clients would reach it.
+            let plain = http.iter().find(|one| one.conditions() == 0);
+            let HttpMatch { host, path, .. } = plain.unwrap_or(http.first());
+            let host = host.as_ref().map_or("*".to_owned(), ToString::to_string);
             format!("{host}{path}")
         }),
+        routes: spec.matches().map(ToString::to_string).collect(),
         unavailable,
         slo: spec.slo,
         versions,

@@ -9,7 +9,7 @@ use mainstay_model::route::{HttpMatch, PathPrefix};
 use mainstay_model::service::{
     Check, HealthSpec, LimitsSpec, LogSpec, OnFailure, RolloutSpec, Step,
 };
-use mainstay_model::{ServiceSpec, Template};
+use mainstay_model::{ServiceSpec, Template, Traffic};
 
 /// The minimum healthy time of [`spec`].
 pub const HOLD: Duration = Duration::from_millis(500);
@@ -28,6 +28,7 @@ pub fn name(text: &str) -> ServiceName {
 /// A service whose program is the behaviour of that name.
 pub fn spec(service: &str, instances: u32, behaviour: &str) -> ServiceSpec {
     let one = NonZeroU32::MIN;
+    let path = PathPrefix::parse(&format!("/{service}")).expect("legal");
     ServiceSpec {
         name: name(service),
         exec: vec![Template::parse(behaviour).expect("legal")],
@@ -35,10 +36,8 @@ pub fn spec(service: &str, instances: u32, behaviour: &str) -> ServiceSpec {
         user: None,
         env: BTreeMap::new(),
         address: None,
-        http: Some(HttpMatch {
-            host: None,
-            path: PathPrefix::parse(&format!("/{service}")).expect("legal"),
-        }),
+        http: Some(HttpMatch::new(None, path).into()),
+        traffic: Traffic::default(),
         health: HealthSpec {
             check: Check::Tcp,
             every: Duration::from_secs(1),

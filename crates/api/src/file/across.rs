@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use mainstay_ids::ServiceName;
+use mainstay_model::HttpMatch;
 use mainstay_model::service::AddressSpec;
-use mainstay_model::{HostName, HttpMatch};
 
 use super::problem::Code;
 use super::refusal::{At, Refused};
@@ -101,13 +101,15 @@ fn check_addresses(walk: &Walk<'_>, drafts: &[Draft]) {
 }
 
 fn check_routes(walk: &Walk<'_>, drafts: &[Draft]) {
-    let claims = drafts.iter().filter_map(|draft| {
-        let (at, http) = draft.http.as_ref()?;
-        Some((at, http.as_ref()?))
-    });
+    let claims = drafts.iter().flat_map(|draft| &draft.claims);
+    let claims = claims.map(|(at, http)| (at, http));
     let what = |http: &HttpMatch| {
-        let host = http.host.as_ref().map_or("any host", HostName::as_str);
-        format!("the route of {host} with path {}", http.path)
+        let host = http.host.as_ref();
+        let host = host.map_or_else(|| "any host".to_owned(), ToString::to_string);
+        match http.conditions() {
+            0 => format!("the route of {host} with path {}", http.path),
+            _ => format!("the route {http}"),
+        }
     };
     let help = "give one of them another `host` or `path`";
     refuse_second(walk, claims, what, help);

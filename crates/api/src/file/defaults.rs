@@ -3,7 +3,9 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use mainstay_model::rewrite::RedirectStatus;
 use mainstay_model::service::{OnFailure, Step};
+use mainstay_model::traffic::Forwarded;
 
 const fn not_zero(number: u32) -> NonZeroU32 {
     NonZeroU32::new(number).expect("the defaults are not zero")
@@ -36,6 +38,18 @@ pub const ROLLOUT_DEADLINE: Duration = Duration::from_mins(1);
 pub const ROLLOUT_PROGRESS: Duration = mainstay_model::service::PROGRESS;
 /// `schedule.deadline`: whoever runs for longer says so in the file.
 pub const SCHEDULE_DEADLINE: Duration = Duration::from_hours(1);
+/// `rollout.canary.instances`: one is enough to see with.
+pub const CANARY_INSTANCES: Step = Step::Count(not_zero(1));
+/// `retry.idempotency_key`: only the service knows whether it keeps the keys that it has seen.
+pub const RETRY_IDEMPOTENCY_KEY: bool = false;
+/// `retry.hedge`: what may be sent twice anyway.
+pub const RETRY_HEDGE: bool = true;
+/// `forwarded`: what nearly every framework reads by itself.
+pub const FORWARDED: Forwarded = Forwarded::X;
+/// `via`: RFC 9110, 7.6.3 wants it of a gateway.
+pub const VIA: bool = true;
+/// `redirect.status`: a mistake in one that is for ever stays in browsers for ever.
+pub const REDIRECT_STATUS: RedirectStatus = RedirectStatus::Found;
 /// `rollout.on_failure`: the version that worked.
 pub const ROLLOUT_ON_FAILURE: OnFailure = OnFailure::Rollback;
 /// `drain`: longer than nearly every request.

@@ -44,10 +44,6 @@ pub(crate) const SERVICE: &[Explained] = &[
         "set `instances`, or use `mainstay scale` while it runs",
     ),
     later("place", "all instances run on this machine; take it out"),
-    later(
-        "retry",
-        "the gateway retries what is safe to retry; take it out",
-    ),
     foreign(
         "job",
         "a program that runs once before a rollout is `before`, one that runs at times `schedule`",
@@ -68,6 +64,113 @@ pub(crate) const SERVICE: &[Explained] = &[
         "write each into `env` by its name, as in `env = { DB_PASSWORD = \"secret:db\" }`",
     ),
     foreign("args", "put the arguments behind the program in `exec`"),
+];
+
+/// In `http`.
+pub(super) const HTTP: &[Explained] = &[
+    foreign(
+        "hosts",
+        "write a list: `http = [{ host = \"a\" }, { host = \"b\" }]`",
+    ),
+    foreign(
+        "paths",
+        "write a list: `http = [{ path = \"/a\" }, { path = \"/b\" }]`",
+    ),
+    foreign(
+        "port",
+        "which ports the gateway listens on is the node's affair; take it out",
+    ),
+    foreign("header", "write `headers = { NAME = \"value\" }`"),
+    foreign("cookie", "write `cookies = { NAME = \"value\" }`"),
+    foreign("method", "write `methods = [\"GET\"]`"),
+    foreign(
+        "forwarded",
+        "it stands beside `http`, in the service: `forwarded = \"both\"`",
+    ),
+    later("tls", "put a server that ends TLS in front"),
+];
+
+/// In `redirect`.
+pub(super) const REDIRECT: &[Explained] = &[
+    foreign("code", "write `status = 301`"),
+    foreign(
+        "location",
+        "write `to = \"https://example.com{path}{query}\"`",
+    ),
+    foreign("from", "write `host` and `path`"),
+];
+
+/// In `retry`.
+pub(super) const RETRY: &[Explained] = &[
+    foreign(
+        "attempts",
+        "a request is sent at most four times, within a budget that all share",
+    ),
+    foreign("budget", "repeats are at most 20 % of all requests"),
+    foreign("on", "what is safe to send again is; see docs/gateway.md"),
+];
+
+/// In `sticky`.
+pub(super) const STICKY: &[Explained] = &[
+    foreign("path", "the cookie holds for the whole host"),
+    foreign("ip", "write `source = true`"),
+];
+
+/// In `rewrite`.
+pub(super) const REWRITE: &[Explained] = &[
+    foreign(
+        "headers",
+        "write `request = { set = { .. } }` or `response = { set = { .. } }`",
+    ),
+    foreign("strip", "write `path = { strip = \"/shop\" }`"),
+    foreign(
+        "replace",
+        "write `path = { replace = [\"/old\", \"/new\"] }`",
+    ),
+    foreign(
+        "regex",
+        "paths are changed by whole segments at their beginning",
+    ),
+];
+
+/// In `rewrite.request` and `rewrite.response`.
+pub(super) const CHANGES: &[Explained] = &[
+    foreign("delete", "write `remove = [\"NAME\"]`"),
+    foreign("append", "write `add = { NAME = \"value\" }`"),
+    foreign("replace", "write `set = { NAME = \"value\" }`"),
+];
+
+/// In `timeouts`.
+pub(super) const TIMEOUTS: &[Explained] = &[
+    foreign("response", "write `answer`"),
+    foreign(
+        "server",
+        "write `answer`: until the head of an instance's answer",
+    ),
+    foreign(
+        "client",
+        "how long a client may take is the gateway's affair, not one service's",
+    ),
+    foreign("queue", "write `queue = { time = \"1s\" }`"),
+    foreign(
+        "idle",
+        "how long a client may take is the gateway's affair, not one service's",
+    ),
+];
+
+/// In `rollout.canary`.
+pub(super) const CANARY: &[Explained] = &[
+    foreign(
+        "headers",
+        "write `header = { NAME = \"value\" }`: any one of them is enough",
+    ),
+    foreign(
+        "cookies",
+        "write `cookie = { NAME = \"value\" }`: any one of them is enough",
+    ),
+    foreign("share", "write `weight = \"0.1%\"`"),
+    foreign("percent", "write `weight = \"0.1%\"`"),
+    foreign("count", "write `instances = 1`"),
 ];
 
 /// In `health`.

@@ -15,9 +15,17 @@ use super::walk::{Entry, Section};
 use super::{defaults, later, limits};
 
 /// What a scheduled program cannot have: nobody calls it, and it is not kept running.
-const FOR_SERVERS: [&str; 6] = [
+const FOR_SERVERS: [&str; 14] = [
     "address",
     "http",
+    "retry",
+    "sticky",
+    "rewrite",
+    "redirect",
+    "forwarded",
+    "via",
+    "timeouts",
+    "queue",
     "health",
     "instances",
     "rollout",

@@ -1,6 +1,9 @@
 //! What an instance may use.
 
+use std::num::NonZeroU32;
+
 use mainstay_model::service::LimitsSpec;
+use mainstay_model::traffic::REQUESTS;
 use toml::de::DeValue;
 
 use super::refusal::{Refused, quoted};
@@ -11,17 +14,22 @@ use super::{later, limits};
 const EXAMPLE: &str =
     "write for instance `limits = { cpu = 1.0, memory = \"256MiB\", pids = 100 }`";
 
-/// The table `limits`.
-pub(super) fn limits_of(entry: &Entry<'_, '_>) -> Option<LimitsSpec> {
+/// The table `limits`: what an instance may use, and how many requests it gets at once.
+pub(super) fn limits_of(entry: &Entry<'_, '_>) -> Option<(LimitsSpec, Option<NonZeroU32>)> {
     let read = |s: &mut Section<'_, '_>| {
         let cpu_thousandths = s.optional("cpu", cpu);
         let memory_bytes = s.optional("memory", memory);
         let pids = s.optional("pids", |e| e.integer(limits::PIDS));
-        Some(LimitsSpec {
+        let requests = s.optional("requests", |e| {
+            let most = e.integer(REQUESTS)?;
+            Some(NonZeroU32::new(most).expect("the range does not hold zero"))
+        });
+        let limits = LimitsSpec {
             cpu_thousandths: cpu_thousandths?,
             memory_bytes: memory_bytes?,
             pids: pids?,
-        })
+        };
+        Some((limits, requests?))
     };
     entry
         .section("a table", Some(EXAMPLE.to_owned()), later::LIMITS, read)

@@ -1,16 +1,21 @@
 //! The keys of `rollout`: how one version replaces another.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use mainstay_ids::duration;
+use mainstay_model::Share;
 use mainstay_model::service::{INSTANCES_MAX, OnFailure, RolloutSpec, Step};
+use mainstay_model::traffic::CanaryTraffic;
 use toml::de::DeValue;
 
+use super::matching::{cookies, headers};
+use super::problem::Code;
 use super::refusal::{Refused, quoted};
 use super::service::{or, span};
 use super::suggest::closest;
-use super::units::parse_step;
+use super::units::{parse_step, parse_weight};
 use super::walk::{Entry, Section};
 use super::{defaults, later};
 
@@ -25,23 +30,26 @@ pub(super) fn default_rollout() -> RolloutSpec {
     }
 }
 
-pub(super) fn rollout(entry: &Entry<'_, '_>) -> Option<RolloutSpec> {
+/// The rollout, and which requests its canaries get.
+pub(super) fn rollout(entry: &Entry<'_, '_>) -> Option<(RolloutSpec, Option<CanaryTraffic>)> {
     let help = Some("write for instance `rollout = { step = \"25%\", hold = \"5s\" }`".to_owned());
     let read = |s: &mut Section<'_, '_>| {
         let default = default_rollout();
         let step = s.or("step", default.step, self::step);
         let times = times(s, &default);
-        let canary = s.optional("canary", self::step);
+        let canary = s.or("canary", (None, None), self::canary);
         let on_failure = s.or("on_failure", default.on_failure, self::on_failure);
         let (hold, deadline, progress) = times?;
-        Some(RolloutSpec {
+        let (canary, traffic) = canary?;
+        let rollout = RolloutSpec {
             step: step?,
             hold,
             deadline,
             progress,
-            canary: canary?,
+            canary,
             on_failure: on_failure?,
-        })
+        };
+        Some((rollout, traffic))
     };
     entry
         .section("a table", help, later::ROLLOUT, read)
@@ -92,6 +100,43 @@ fn times(s: &mut Section<'_, '_>, default: &RolloutSpec) -> Option<(Duration, Du
         return None;
     }
     Some((hold, deadline, progress))
+}
+
+/// A number of instances, or a table that also says which requests they get.
+fn canary(entry: &Entry<'_, '_>) -> Option<(Option<Step>, Option<CanaryTraffic>)> {
+    const EXAMPLE: &str = "write for instance `canary = 1` or `canary = { weight = \"0.1%\" }`";
+    if !matches!(entry.value(), DeValue::Table(_)) {
+        return step(entry).map(|step| (Some(step), None));
+    }
+    let read = |s: &mut Section<'_, '_>| {
+        let weight = s.optional("weight", |e| {
+            e.text(
+                "a percentage, as in `0.1%`",
+                "`weight = \"0.1%\"`",
+                parse_weight,
+            )
+        });
+        let instances = s.or("instances", defaults::CANARY_INSTANCES, step);
+        let headers = s.or("header", BTreeMap::new(), headers);
+        let cookies = s.or("cookie", BTreeMap::new(), cookies);
+        let (weight, headers, cookies) = (weight?, headers?, cookies?);
+        if weight.is_none() && headers.is_empty() && cookies.is_empty() {
+            let message =
+                "expected `weight`, `header` or `cookie`: which requests the canaries get";
+            let refused = Refused::new(Code::MissingKey, message).help(EXAMPLE);
+            s.walk().refuse(s.at(), refused);
+            return None;
+        }
+        let traffic = CanaryTraffic {
+            weight: weight.unwrap_or(Share::NONE),
+            headers,
+            cookies,
+        };
+        Some((Some(instances?), Some(traffic)))
+    };
+    entry
+        .section("a table", Some(EXAMPLE.to_owned()), later::CANARY, read)
+        .flatten()
 }
 
 fn step(entry: &Entry<'_, '_>) -> Option<Step> {

@@ -106,7 +106,7 @@ struct Service {
     /// on 127.0.0.0/8. Without it the service has no address.
     address: Option<Address>,
     /// Which requests at the gateway's entry belong to the service; without it, none.
-    http: Option<Http>,
+    http: Option<HttpMatches>,
     /// How to tell that an instance can serve.
     health: Option<Health>,
     /// How many instances are kept running.
@@ -142,6 +142,26 @@ struct Service {
     /// What each instance may use. A limit that cannot be kept keeps instances from starting:
     /// limits take root and cgroups.
     limits: Option<Limits>,
+    /// Which requests the gateway sends again.
+    retry: Option<Retry>,
+    /// By what a client stays with an instance; without it, it does not.
+    sticky: Option<Sticky>,
+    /// What the gateway changes in requests and answers. It goes with the version: during a rollout
+    /// each instance gets what its own version says.
+    rewrite: Option<Rewrite>,
+    /// Requests at the gateway's entry that are answered with another place to ask at.
+    redirect: Option<Redirects>,
+    /// In which headers an instance finds client, host and scheme: `x` is `X-Forwarded-For`,
+    /// `X-Forwarded-Host` and `X-Forwarded-Proto`, `rfc7239` is `Forwarded`.
+    #[schemars(extend("default" = defaults::FORWARDED))]
+    forwarded: Option<Forwarded>,
+    /// Whether an instance gets `Via: 1.1 mainstay`. Some servers compress nothing that has it.
+    #[schemars(extend("default" = defaults::VIA))]
+    via: Option<bool>,
+    /// Deadlines of the gateway for this service; without a key, those of the gateway.
+    timeouts: Option<Timeouts>,
+    /// Requests that wait for an instance; without a key, as the gateway has it.
+    queue: Option<Queue>,
 }
 
 /// Five fields as in crontab(5), in UTC: minute, hour, day of month, month, day of week.
@@ -168,16 +188,176 @@ struct ScheduleTable {
     deadline: Option<Duration>,
 }
 
-/// Requests at the gateway's entry. Of several services that match, one with a host wins over one
-/// without, then the longer path. No two services may have the same.
+/// A table of `http`, or a list of such tables: a request belongs to the service if any of them
+/// holds.
+#[derive(JsonSchema)]
+#[schemars(untagged, extend("examples" = serde_json::json!([
+    { "host": "shop.example.com" },
+    [{ "host": "*.example.com", "path": "/shop" }, { "path": "/shop", "headers": { "X-Beta": true } }]
+])))]
+enum HttpMatches {
+    One(Http),
+    Many(#[schemars(length(min = 1, max = mainstay_model::route::MATCHES_MAX))] Vec<Http>),
+}
+
+/// Requests at the gateway's entry. Of several that hold, one with a host wins over one with `*.`,
+/// of these the longer one, and both over one without a host; then the longer path; then the one
+/// with more conditions. No two services may have the same.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields, extend("x-key" = "service.NAME.http"))]
 struct Http {
-    /// The host name asked for, without port; without it, any.
+    /// The host name asked for, without port; `*.example.com` is every host below `example.com`;
+    /// without it, any.
     host: Option<String>,
     /// Where the path begins, matched by whole segments.
     #[schemars(extend("default" = defaults::HTTP_PATH))]
     path: Option<String>,
+    /// Any of these methods.
+    #[schemars(length(min = 1, max = mainstay_model::route::CONDITIONS_MAX))]
+    methods: Option<Vec<String>>,
+    /// All of these headers, each with this value.
+    headers: Option<BTreeMap<String, MatchValue>>,
+    /// All of these cookies, each with this value.
+    cookies: Option<BTreeMap<String, MatchValue>>,
+}
+
+/// A value that a header or a cookie must have, or `true`: it only has to be there.
+#[derive(JsonSchema)]
+#[schemars(untagged, extend("examples" = serde_json::json!(["2", true])))]
+enum MatchValue {
+    Text(String),
+    Any(#[schemars(extend("const" = true))] bool),
+}
+
+/// A table of `redirect`, or a list of such tables.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Redirects {
+    One(Redirect),
+    Many(#[schemars(length(min = 1, max = mainstay_model::rewrite::REDIRECTS_MAX))] Vec<Redirect>),
+}
+
+/// Requests are matched as those of `http`, and against them.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, extend("x-key" = "service.NAME.redirect"))]
+struct Redirect {
+    /// As in `http`.
+    host: Option<String>,
+    /// As in `http`.
+    #[schemars(extend("default" = defaults::HTTP_PATH))]
+    path: Option<String>,
+    /// As in `http`.
+    #[schemars(length(min = 1, max = mainstay_model::route::CONDITIONS_MAX))]
+    methods: Option<Vec<String>>,
+    /// As in `http`.
+    headers: Option<BTreeMap<String, MatchValue>>,
+    /// As in `http`.
+    cookies: Option<BTreeMap<String, MatchValue>>,
+    /// Where to: begins with `/`, or with `http://` or `https://` and a host.
+    to: HeaderText,
+    /// 301 and 308 are for ever, 302 and 307 for now; 307 and 308 keep the method.
+    #[schemars(
+        range(min = 301, max = 308),
+        extend("default" = defaults::REDIRECT_STATUS.code())
+    )]
+    status: Option<u16>,
+}
+
+/// Requests without an effect are sent again where that is safe, whatever stands here.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, extend("x-key" = "service.NAME.retry"))]
+struct Retry {
+    /// The service does what a request with the header `Idempotency-Key` asks for once only,
+    /// however often it comes, so that it may be sent again like one without an effect.
+    #[schemars(extend("default" = defaults::RETRY_IDEMPOTENCY_KEY))]
+    idempotency_key: Option<bool>,
+    /// A request without an effect that takes unusually long is sent to a second instance, too, and
+    /// the first answer counts.
+    #[schemars(extend("default" = defaults::RETRY_HEDGE))]
+    hedge: Option<bool>,
+}
+
+/// One of `cookie`, `header` and `source`. A client whose instance drains, ends or is ejected is
+/// sent to another one at once.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, extend("x-key" = "service.NAME.sticky"))]
+struct Sticky {
+    /// The gateway gives each client a cookie of this name that names its instance. An instance
+    /// more moves nobody.
+    cookie: Option<String>,
+    /// How long a client keeps the cookie, 1s to 400d; without it, as long as it runs.
+    ttl: Option<Duration>,
+    /// The value of this header decides. An instance more or less moves only its own share.
+    header: Option<String>,
+    /// `true`: the client's address decides. An instance more or less moves only its own share.
+    #[schemars(extend("const" = true))]
+    source: Option<bool>,
+}
+
+/// What the gateway changes before an instance sees a request and before a client sees the answer.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, extend("x-key" = "service.NAME.rewrite"))]
+struct Rewrite {
+    /// The host that the instance sees.
+    host: Option<String>,
+    /// What becomes of the path.
+    path: Option<RewritePath>,
+    /// What becomes of the request's headers.
+    request: Option<Changes>,
+    /// What becomes of the answer's headers; the same keys as `rewrite.request`.
+    response: Option<Changes>,
+}
+
+/// One of the two. Paths that begin otherwise, by whole segments, stay as they are.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, extend("x-key" = "service.NAME.rewrite.path"))]
+struct RewritePath {
+    /// This beginning is taken away: with `/shop`, `/shop/7` becomes `/7` and `/shop` becomes `/`.
+    strip: Option<String>,
+    /// The first of two becomes the second: with `["/old", "/new"]`, `/old/7` becomes `/new/7`.
+    #[schemars(length(min = 2, max = 2))]
+    replace: Option<Vec<String>>,
+}
+
+/// First headers are removed, then set, then added; 32 in all. What frames a message, concerns one
+/// connection only or tells the way that it came is the gateway's alone: `Content-Length`,
+/// `Transfer-Encoding`, `Connection` and those like it, `Host`, `Via`, `Forwarded`, `X-Forwarded-*`,
+/// `X-Request-Id`.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, extend("x-key" = "service.NAME.rewrite.request"))]
+struct Changes {
+    /// These headers are taken out.
+    remove: Option<Vec<String>>,
+    /// These headers stand there once, with this value, whatever was there.
+    set: Option<BTreeMap<String, HeaderText>>,
+    /// These headers stand there once more.
+    add: Option<BTreeMap<String, HeaderText>>,
+}
+
+/// Deadlines, each at least 10ms.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, extend("x-key" = "service.NAME.timeouts"))]
+struct Timeouts {
+    /// For a connection to an instance, at most 2m; then another instance.
+    connect: Option<Duration>,
+    /// For an instance, from the last byte sent to it to the head of its answer; then 504.
+    answer: Option<Duration>,
+    /// From the head of a request to the end of its answer; not for upgraded connections.
+    request: Option<Duration>,
+}
+
+/// Requests for which there is no instance at the moment, or none that takes one more.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, extend("x-key" = "service.NAME.queue"))]
+struct Queue {
+    /// How many wait at most; more get 503.
+    #[schemars(range(
+        min = *mainstay_model::traffic::QUEUE_LEN.start(),
+        max = *mainstay_model::traffic::QUEUE_LEN.end()
+    ))]
+    len: Option<u32>,
+    /// How long each waits at most, up to 1m; then 503.
+    time: Option<Duration>,
 }
 
 /// One of `get`, `tcp` and `exec`, and how often. Without any of the three the check is `tcp`.
@@ -239,12 +419,38 @@ struct Rollout {
     #[schemars(extend("default" = display(defaults::ROLLOUT_PROGRESS)))]
     progress: Option<Duration>,
     /// So many instances of a new version run beside all of the old until `mainstay promote`; a
-    /// number, or a percentage, rounded up. Without it nobody is asked.
-    canary: Option<Step>,
+    /// number, a percentage, rounded up, or a table that says which requests they get. Without it
+    /// nobody is asked.
+    canary: Option<Canary>,
     /// What a failed rollout leads to: back to the last version that was wholly healthy, or
     /// leaving things as they are.
     #[schemars(extend("default" = defaults::ROLLOUT_ON_FAILURE))]
     on_failure: Option<OnFailure>,
+}
+
+/// A number of instances or a percentage of them, each of which gets as much as any other; or a
+/// table.
+#[derive(JsonSchema)]
+#[schemars(untagged, extend("examples" = serde_json::json!([1, "10%", { "weight": "0.1%" }])))]
+enum Canary {
+    Step(Step),
+    Table(CanaryTable),
+}
+
+/// Which requests the canaries get, whatever the number of instances; at least one of `weight`,
+/// `header` and `cookie`.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, extend("x-key" = "service.NAME.rollout.canary"))]
+struct CanaryTable {
+    /// Their share of all other requests, from `0%` in steps of 0.0001%; without it, none.
+    weight: Option<Share>,
+    /// How many there are.
+    #[schemars(extend("default" = 1))]
+    instances: Option<Step>,
+    /// A request with any of these headers goes to them for certain.
+    header: Option<BTreeMap<String, MatchValue>>,
+    /// A request with any of these cookies goes to them for certain.
+    cookie: Option<BTreeMap<String, MatchValue>>,
 }
 
 /// The output of an instance is written to files that are rotated by size.
@@ -276,6 +482,13 @@ struct Limits {
     /// Processes and threads. An instance that makes more is refused them by the kernel.
     #[schemars(range(min = *limits::PIDS.start(), max = *limits::PIDS.end()))]
     pids: Option<u32>,
+    /// Requests that the gateway sends to an instance at once; more wait. Without it, as many as it
+    /// answers quickly.
+    #[schemars(range(
+        min = *mainstay_model::traffic::REQUESTS.start(),
+        max = *mainstay_model::traffic::REQUESTS.end()
+    ))]
+    requests: Option<u32>,
 }
 
 /// A service level objective, counted at the client.
@@ -294,6 +507,14 @@ struct Slo {
 #[derive(JsonSchema)]
 #[schemars(extend("examples" = ["--port={port}", "http://{address:payments}/"]))]
 struct Template(String);
+
+/// The value of a header, in which `{client}` is the client's address, `{request_id}` the request's
+/// id, `{host}` the host that was asked for, `{path}` the path and `{query}` the query with its `?`;
+/// in a redirect also `{rest}`, the path behind the part that matched. `{{` and `}}` stand for
+/// braces. Up to 1024 characters with up to 8 variables.
+#[derive(JsonSchema)]
+#[schemars(extend("examples" = ["{client}", "https://{host}{path}{query}"]))]
+struct HeaderText(String);
 
 /// Whole numbers with units, one after the other; the units are `ms`, `s`, `m`, `h` and `d`.
 #[derive(JsonSchema)]
@@ -319,7 +540,7 @@ struct DurationOrNever(String);
 ))]
 struct Size(String);
 
-/// A percentage above 0 and up to 100 with up to four decimals.
+/// A percentage up to 100 with up to four decimals; of `slo`, above 0.
 #[derive(JsonSchema)]
 #[schemars(extend(
     "pattern" = r"^[0-9]+(\.[0-9]{1,4})?%$|\$\{",
@@ -342,6 +563,14 @@ struct Address(String);
 enum Step {
     Count(#[schemars(range(min = 1, max = mainstay_model::service::INSTANCES_MAX))] u32),
     Percent(#[schemars(regex(pattern = r"^[0-9]+%$|\$\{"))] String),
+}
+
+#[derive(JsonSchema)]
+#[schemars(inline, rename_all = "snake_case")]
+enum Forwarded {
+    X,
+    Rfc7239,
+    Both,
 }
 
 #[derive(JsonSchema)]

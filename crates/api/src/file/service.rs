@@ -4,19 +4,19 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use mainstay_ids::{ServiceName, duration};
-use mainstay_model::route::{HttpMatch, PathPrefix};
 use mainstay_model::service::{AddressSpec, INSTANCES_MAX, LimitsSpec, LogSpec, Schedule, Slo};
 use mainstay_model::{ServiceSpec, Template};
 use toml::de::DeValue;
 
+use super::matching::{Claims, http};
 use super::problem::Code;
 use super::program::{EXEC_HELP, argv, directory, environment};
 use super::refusal::{At, Refused, quoted};
 use super::resources::limits_of;
 use super::secret::Variables;
+use super::traffic::{Elsewhere, traffic};
 use super::units::{
-    display_size, parse_address, parse_duration, parse_host, parse_path, parse_share, parse_size,
-    parse_user,
+    display_size, parse_address, parse_duration, parse_share, parse_size, parse_user,
 };
 use super::walk::{Entry, Section, Walk};
 use super::{defaults, health, later, limits, order, rollout};
@@ -28,8 +28,8 @@ pub(super) struct Draft {
     pub(super) name: Option<ServiceName>,
     /// The address's place, and the address, if it is one.
     pub(super) address: Option<(At, Option<AddressSpec>)>,
-    /// The place of `http`, and the match, if it is one.
-    pub(super) http: Option<(At, Option<HttpMatch>)>,
+    /// The requests that it claims, by `http` and by `redirect`.
+    pub(super) claims: Claims,
     /// What it needs, each with its place.
     pub(super) needs: Vec<(ServiceName, At)>,
     /// Where the program stands.
@@ -96,7 +96,7 @@ fn service(typed: &str, entry: &Entry<'_, '_>, base: &str) -> Draft {
     let mut draft = Draft {
         name: service_name(typed, entry),
         address: None,
-        http: None,
+        claims: Claims::new(),
         needs: Vec::new(),
         exec_at: entry.at_key(),
         dir_at: entry.at_key(),
@@ -129,8 +129,7 @@ fn keys(s: &mut Section<'_, '_>, base: &str, draft: &mut Draft) -> Option<Servic
 
     let address = s.take("address");
     draft.address = address.map(|e| (e.at(), self::address(&e)));
-    let http = s.take("http");
-    draft.http = http.map(|e| (e.at(), self::http(&e)));
+    let http = s.optional("http", |e| http(e, &mut draft.claims));
 
     let health = s.take("health");
     let health = or(health.as_ref(), health::default_health(), |e| {
@@ -139,17 +138,21 @@ fn keys(s: &mut Section<'_, '_>, base: &str, draft: &mut Draft) -> Option<Servic
     let instances = s.or("instances", defaults::INSTANCES, |e| {
         e.integer(0..=INSTANCES_MAX)
     });
-    let rollout = s.take("rollout");
-    let rollout = or(
-        rollout.as_ref(),
-        rollout::default_rollout(),
+    let rollout = s.or(
+        "rollout",
+        (rollout::default_rollout(), None),
         rollout::rollout,
     );
     let drain = s.or("drain", defaults::DRAIN, |e| span(e, Duration::ZERO));
     let grace = s.or("grace", defaults::GRACE, |e| span(e, Duration::ZERO));
     let log = s.or("log", default_log(), self::log);
     let slo = s.optional("slo", self::slo);
-    let limits = s.or("limits", LimitsSpec::default(), limits_of);
+    let limits = s.or("limits", (LimitsSpec::default(), None), limits_of);
+    let (rollout, canary) = rollout.unzip();
+    let (limits, requests) = limits.unzip();
+    let elsewhere = requests.zip(canary);
+    let elsewhere = elsewhere.map(|(requests, canary)| Elsewhere { requests, canary });
+    let traffic = traffic(s, &mut draft.claims, elsewhere);
 
     let (needs, before, schedule) = starts(s, dir_or_base, draft);
 
@@ -161,7 +164,8 @@ fn keys(s: &mut Section<'_, '_>, base: &str, draft: &mut Draft) -> Option<Servic
         user: user?,
         env: variables.texts,
         address: given(draft.address.as_ref())?,
-        http: given(draft.http.as_ref())?,
+        http: http?,
+        traffic: traffic?,
         health: health?,
         instances: if schedule.as_ref()?.is_some() {
             0
@@ -250,34 +254,6 @@ fn address(entry: &Entry<'_, '_>) -> Option<AddressSpec> {
         example,
         parse_address,
     )
-}
-
-fn http(entry: &Entry<'_, '_>) -> Option<HttpMatch> {
-    let help = match entry.value() {
-        DeValue::String(text) if text.starts_with('/') => {
-            format!("write `http = {{ path = \"{text}\" }}`")
-        }
-        DeValue::String(text) => format!("write `http = {{ host = \"{text}\" }}`"),
-        _ => {
-            "write for instance `http = { host = \"orders.example.com\", path = \"/\" }`".to_owned()
-        }
-    };
-    let read = |s: &mut Section<'_, '_>| {
-        let host = s.optional("host", |e| {
-            e.text("a host name", "`host = \"orders.example.com\"`", parse_host)
-        });
-        let root = PathPrefix::parse(defaults::HTTP_PATH).expect("the default is a path");
-        let path = s.or("path", root, |e| {
-            e.text("a path", "`path = \"/\"`", parse_path)
-        });
-        Some(HttpMatch {
-            host: host?,
-            path: path?,
-        })
-    };
-    entry
-        .section("a table", Some(help), later::NONE, read)
-        .flatten()
 }
 
 fn default_log() -> LogSpec {

@@ -5,8 +5,9 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
 use mainstay_ids::duration;
+use mainstay_model::route::MatchError;
 use mainstay_model::service::AddressSpec;
-use mainstay_model::{HostName, PathPrefix};
+use mainstay_model::{HostName, HostPattern, PathPrefix, Share};
 
 use super::limits::USER_LEN_MAX;
 use super::refusal::{Refused, quoted};
@@ -83,6 +84,15 @@ pub(crate) fn display_size(bytes: u64) -> String {
         || format!("{bytes}B"),
         |(name, size)| format!("{}{name}", bytes / size),
     )
+}
+
+/// A share of requests from 0 % to 100 %.
+pub(super) fn parse_weight(text: &str) -> Result<Share, Refused> {
+    if text == "0%" {
+        return Ok(Share::NONE);
+    }
+    let ppm = parse_share(text)?;
+    Share::from_ppm(ppm).map_err(|error| Refused::value(error.to_string()))
 }
 
 /// A share of requests above 0 % and up to 100 %, in parts per million.
@@ -184,6 +194,18 @@ fn loopback_like(ip: Ipv4Addr) -> Ipv4Addr {
     }
 }
 
+/// A host name, or `*.` and one.
+pub(super) fn parse_host_pattern(text: &str) -> Result<HostPattern, Refused> {
+    match HostPattern::parse(text) {
+        Ok(pattern) => Ok(pattern),
+        Err(MatchError::HostWildcard) => {
+            let message = format!("{}; found {}", MatchError::HostWildcard, quoted(text));
+            Err(Refused::value(message).help("without `host`, any host matches"))
+        }
+        Err(_) => parse_host(text).map(HostPattern::from),
+    }
+}
+
 /// A host name, without port and without wildcards.
 pub(crate) fn parse_host(text: &str) -> Result<HostName, Refused> {
     HostName::parse(text).map_err(|error| {
@@ -193,9 +215,7 @@ pub(crate) fn parse_host(text: &str) -> Result<HostName, Refused> {
         let bare = bare.split_once(':').map_or(bare, |(host, _)| host);
         let bare = bare.trim_end_matches('.');
         match HostName::parse(bare) {
-            _ if text.contains('*') => {
-                refused.help("wildcards are not in this version; without `host`, any host matches")
-            }
+            _ if text.contains('*') => refused.help("one host is named here: a wildcard cannot be"),
             Ok(host) => refused.help(format!("did you mean `{host}`?")),
             Err(_) => refused,
         }

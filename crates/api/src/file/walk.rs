@@ -212,6 +212,50 @@ impl<'w, 't> Entry<'w, 't> {
         parse(&text).map_err(|refused| self.refuse(refused)).ok()
     }
 
+    /// Reads a text with places in braces of its own kind by `parse`; braces that come out of a
+    /// `${VARIABLE}` are doubled.
+    pub(super) fn text_with_places<T>(
+        &self,
+        expected: &str,
+        example: &str,
+        parse: impl FnOnce(&str) -> Result<T, Refused>,
+    ) -> Option<T> {
+        let DeValue::String(typed) = self.value() else {
+            self.wrong_type(expected, Some(format!("write for instance {example}")));
+            return None;
+        };
+        let text = self.filled(typed, Use::Template)?;
+        parse(&text).map_err(|refused| self.refuse(refused)).ok()
+    }
+
+    /// Reads `true` or `false`.
+    pub(super) fn switch(&self) -> Option<bool> {
+        match self.value() {
+            DeValue::Boolean(on) => Some(*on),
+            DeValue::String(text) if matches!(text.as_ref(), "true" | "false") => {
+                self.wrong_type(
+                    "`true` or `false`",
+                    Some(format!("write it without quotes: {text}")),
+                );
+                None
+            }
+            _ => {
+                self.wrong_type("`true` or `false`", None);
+                None
+            }
+        }
+    }
+
+    /// Reads `true`, which is all that the key can say.
+    pub(super) fn only_true(&self) -> Option<()> {
+        if let DeValue::Boolean(true) = self.value() {
+            return Some(());
+        }
+        let help = format!("write `{} = true`, or take it out", self.name());
+        self.wrong_type("`true`", Some(help));
+        None
+    }
+
     /// Reads a text with `{port}`, `{host}`, `{address:SERVICE}`.
     pub(crate) fn template(&self) -> Option<Template> {
         let DeValue::String(typed) = self.value() else {

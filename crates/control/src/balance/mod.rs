@@ -5,7 +5,8 @@
 //! flight, which the caller hands in. Choosing costs the same for 3 and for 500 endpoints and
 //! allocates nothing. A random number is always an argument, and so is the time.
 //!
-//! Reading order: [`Set`], [`latency`], [`ejection`], [`slow_start`]; [`retry`] and [`budget`].
+//! Reading order: [`Set`], [`latency`], [`ejection`], [`slow_start`]; [`sticky`], for requests that
+//! want a version or an instance; [`retry`] and [`budget`].
 
 pub mod budget;
 pub mod ejection;
@@ -13,8 +14,10 @@ pub mod latency;
 pub mod retry;
 mod set;
 pub mod slow_start;
+pub mod sticky;
 
 pub use budget::RetryBudget;
 pub use ejection::Outcome;
 pub use retry::{Attempted, Body, FailureKind, MethodSafety, RetryVerdict, TRIES_MAX};
 pub use set::{Listed, Picked, Set, Tag};
+pub use sticky::{Affinity, Bond, Side, Traits, Wish};

@@ -10,6 +10,8 @@ use super::ejection::{Cause, Ejection, Outcome, Room, Try, Verdict};
 use super::latency::{DEFAULT_RTT, Latency};
 use super::slow_start;
 
+mod wish;
+
 /// Names one endpoint of one [`Set`] for as long as it is listed; never used again after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Tag(u64);
@@ -160,12 +162,7 @@ impl<E> Set<E> {
         tried: &[Tag],
         pending: impl Fn(&E) -> u32,
     ) -> Option<Picked> {
-        if self.pool_until.is_some_and(|until| until <= now) {
-            for member in &mut self.members {
-                member.ejection.tick(now);
-            }
-            self.rebuild_pool();
-        }
+        self.refresh(now);
         let size = self.pool.len();
         if size == 0 {
             return None;
@@ -180,6 +177,28 @@ impl<E> Set<E> {
             return Some(self.picked(self.pool[first]));
         };
         let (one, other) = (self.pool[first], self.pool[second]);
+        Some(self.picked(self.prefer(now, random, one, other, &pending)))
+    }
+
+    /// Lets ejections end whose time is over.
+    fn refresh(&mut self, now: Instant) {
+        if self.pool_until.is_some_and(|until| until <= now) {
+            for member in &mut self.members {
+                member.ejection.tick(now);
+            }
+            self.rebuild_pool();
+        }
+    }
+
+    /// Which of two members takes the request.
+    fn prefer(
+        &self,
+        now: Instant,
+        random: u64,
+        one: usize,
+        other: usize,
+        pending: &impl Fn(&E) -> u32,
+    ) -> usize {
         let load = |index: usize| {
             let member = &self.members[index];
             member.latency.load(now, pending(&member.endpoint))
@@ -195,7 +214,7 @@ impl<E> Set<E> {
         };
         // A warming endpoint passes the request on only to one that is warm itself.
         let takes = warm_enough(better, mix(random, 2)) || !warm_enough(worse, mix(random, 3));
-        Some(self.picked(if takes { better } else { worse }))
+        if takes { better } else { worse }
     }
 
     /// The endpoint of a choice, while it is listed.

@@ -31,7 +31,7 @@ impl<'a> Claims<'a> {
         spec: &'a ServiceSpec,
         auto: Option<SocketAddr>,
     ) -> Result<(), Refusal> {
-        if let Some(route) = &spec.http {
+        for route in spec.matches() {
             let by = *self.routes.entry(route).or_insert(service);
             if by != service {
                 return Err(Refusal::RouteTaken {

@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::net::SocketAddr;
 
+use super::handle::StickyKey;
 use mainstay_ids::{ConsumerId, Instant, NodeName, ServiceName, Timestamp, Version};
 use mainstay_model::limits::SpecError;
 use mainstay_model::service::INSTANCES_MAX;
@@ -37,6 +38,9 @@ pub struct Settings {
     /// Where the search for `auto` addresses begins: different for two Mainstays on one machine,
     /// so that they do not want the same ones.
     pub address_seed: u32,
+    /// The key of the handles by which clients stay with instances, where the state has none yet:
+    /// random, and kept from then on.
+    pub sticky_key: StickyKey,
 }
 
 /// A declaration of services: each is added, or changed if it differs; others are left alone. It is

@@ -295,6 +295,7 @@ impl Instance {
             version: self.version,
             address,
             health,
+            handle: None,
         })
     }
 

@@ -11,6 +11,7 @@ pub(crate) mod contract;
 mod declare;
 mod drain;
 mod gate;
+pub(crate) mod handle;
 mod instance;
 mod invariants;
 mod journal;
@@ -35,6 +36,7 @@ use mainstay_model::{Ack, BootId, Event, EventKind, NodePlan, NodeReport, Routin
 use consumers::Consumers;
 use contract::{Apply, Clock, Input, Refusal, Reply, Settings};
 use declare::Services;
+use handle::StickyKey;
 use journal::Journal;
 use report::{Accepted, Agent, Strangers};
 use service::Service;
@@ -56,6 +58,7 @@ pub struct Control {
     agent: Agent,
     /// Which start of the node was seen last.
     boot: Option<BootId>,
+    sticky_key: StickyKey,
     journal: Journal,
     routing: Routing,
     plan: NodePlan,
@@ -112,6 +115,7 @@ impl Control {
             consumers: Consumers::default(),
             agent: Agent::default(),
             boot: None,
+            sticky_key: settings.sticky_key,
             journal: Journal::default(),
         }
     }
@@ -138,6 +142,7 @@ impl Control {
         }
         control.services.retired = snapshot.retired.into_iter().collect();
         control.boot = snapshot.boot;
+        control.sticky_key = snapshot.sticky_key.unwrap_or(settings.sticky_key);
         control.consumers = Consumers::restore(snapshot.consumers, clock.now);
         control.journal = Journal::resumed(snapshot.event);
         control.record_start(clock);
@@ -339,7 +344,7 @@ impl Control {
         }
         let upcoming = self.upcoming();
         self.services
-            .publish_routing(self.purpose, &mut self.routing, upcoming);
+            .publish_routing(self.purpose, self.sticky_key, &mut self.routing, upcoming);
         self.services
             .publish_plan(&self.strangers, &mut self.plan, upcoming);
     }
@@ -424,6 +429,7 @@ impl Control {
             purpose: self.purpose,
             event: self.journal.last(),
             boot: self.boot.clone(),
+            sticky_key: Some(self.sticky_key),
             services: services
                 .map(|(name, service)| service.record(name))
                 .collect(),

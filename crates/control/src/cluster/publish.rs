@@ -9,14 +9,16 @@ use core::time::Duration;
 
 use mainstay_ids::{Generation, InstanceId, ServiceName, Version};
 use mainstay_model::plan::{PlannedAction, PlannedInstance};
-use mainstay_model::routing::ServiceRoutes;
+use mainstay_model::rewrite::Rewrite;
+use mainstay_model::routing::{Endpoint, ServiceRoutes, VersionRewrite};
 use mainstay_model::service::{
     Check, HealthSpec, LimitsSpec, LogSpec, OnFailure, RolloutSpec, Step,
 };
-use mainstay_model::{NodePlan, Routing, ServiceSpec};
+use mainstay_model::{NodePlan, Routing, ServiceSpec, Traffic};
 
 use super::Purpose;
 use super::declare::Services;
+use super::handle::StickyKey;
 use super::instance::{Duty, Exposure, Instance, Life, Start};
 use super::report::Strangers;
 use super::service::{Service, instance_id};
@@ -26,15 +28,14 @@ impl Services {
     pub(super) fn publish_routing(
         &mut self,
         purpose: Purpose,
+        key: StickyKey,
         routing: &mut Routing,
         upcoming: Generation,
     ) {
-        let routed = self.by_name.iter().filter(|(_, service)| {
-            let spec = service.spec();
-            spec.http.is_some() || spec.address.is_some()
-        });
+        let services = self.by_name.iter();
+        let routed = services.filter(|(_, service)| service.spec().is_routed());
         let services: Vec<ServiceRoutes> = routed
-            .map(|(name, service)| routes(name, service, purpose))
+            .map(|(name, service)| routes(name, service, purpose, key))
             .collect();
         if services != routing.services {
             routing.services = services;
@@ -130,17 +131,43 @@ impl Services {
     }
 }
 
-fn routes(name: &ServiceName, service: &Service, purpose: Purpose) -> ServiceRoutes {
+fn routes(
+    name: &ServiceName,
+    service: &Service,
+    purpose: Purpose,
+    key: StickyKey,
+) -> ServiceRoutes {
+    let sticky = service.spec().traffic.sticky.is_some();
     let instances = service.instances.iter();
     let endpoints: Vec<_> = instances
-        .filter_map(|(number, instance)| instance.endpoint(instance_id(name, *number)))
+        .filter_map(|(number, instance)| {
+            let id = instance_id(name, *number);
+            let handle = sticky.then(|| key.handle(&id));
+            let endpoint = instance.endpoint(id)?;
+            Some(Endpoint { handle, ..endpoint })
+        })
         .collect();
+    let versions: BTreeSet<Version> = endpoints.iter().map(|one| one.version).collect();
+    let rewrite = |version: Version| {
+        let rewrite = &service.spec_of(version).traffic.rewrite;
+        (!rewrite.is_empty()).then(|| VersionRewrite {
+            version,
+            rewrite: rewrite.clone(),
+        })
+    };
     ServiceRoutes {
         service: name.clone(),
         http: service.spec().http.clone(),
         address: service.address(),
         unavailable: endpoints.is_empty().then(|| service.unavailable(purpose)),
         endpoints,
+        rewrites: versions.into_iter().filter_map(rewrite).collect(),
+        split: service.split(),
+        traffic: Traffic {
+            rewrite: Rewrite::default(),
+            canary: None,
+            ..service.spec().traffic.clone()
+        },
     }
 }
 
@@ -157,6 +184,7 @@ fn unknown_spec(name: ServiceName) -> ServiceSpec {
         env: BTreeMap::new(),
         address: None,
         http: None,
+        traffic: Traffic::default(),
         health: HealthSpec {
             check: Check::Tcp,
             every: Duration::from_secs(1),

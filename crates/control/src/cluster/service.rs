@@ -8,7 +8,7 @@ use core::net::SocketAddr;
 use mainstay_ids::{InstanceId, Instant, ServiceName, Timestamp, Version};
 use mainstay_model::event::{PlanReason, RollbackAsked, RolloutFailure, Wait};
 use mainstay_model::report::CrashLooping;
-use mainstay_model::routing::Unavailable;
+use mainstay_model::routing::{Split, Unavailable};
 use mainstay_model::service::AddressSpec;
 use mainstay_model::{EventKind, Exit, ServiceSpec};
 
@@ -187,6 +187,40 @@ impl Service {
     pub(super) fn canaries(&self) -> usize {
         let canary = self.spec().rollout.canary;
         count(canary.map_or(0, |canary| canary.of(self.wanted).min(self.wanted)))
+    }
+
+    /// Which requests a version on trial gets, if its specification says so.
+    pub(super) fn split(&self) -> Option<Split> {
+        let version = self.on_trial()?;
+        let traffic = self.spec_of(version).traffic.canary.clone()?;
+        Some(Split { version, traffic })
+    }
+
+    /// The version of which a few instances run beside those of the stable one, and which nobody
+    /// has promoted. It stays on trial until they are gone: what failed as a canary must not get
+    /// more requests for that.
+    fn on_trial(&self) -> Option<Version> {
+        let stable = self.stable?;
+        let left_over = || {
+            let kept = self.kept().map(|(_, instance)| instance.version);
+            kept.filter(|version| *version != stable).max()
+        };
+        let unpromoted = |version: &Version| {
+            let canary = self.spec_of(*version).rollout.canary;
+            let most = canary.map_or(0, |canary| canary.of(self.wanted).min(self.wanted));
+            let kept = self.kept().filter(|(_, one)| one.version == *version);
+            kept.count() <= count(most)
+        };
+        let version = match &self.course {
+            Course::RollingOut(rollout) => match (rollout.stage, rollout.back) {
+                (Stage::Canary, _) => Some(self.current),
+                (Stage::Before, _) | (Stage::Replacing, Some(_)) => left_over().filter(unpromoted),
+                (Stage::Replacing, None) => None,
+            },
+            Course::Failed { .. } => left_over().filter(unpromoted),
+            Course::Settled | Course::Removing => None,
+        };
+        version.filter(|version| *version != stable)
     }
 
     pub(super) fn stage(&self) -> Option<Stage> {

@@ -12,6 +12,7 @@ use mainstay_model::{BootId, ServiceSpec};
 
 use super::Purpose;
 use super::consumers::Presence;
+use super::handle::StickyKey;
 use super::instance::{Exposure, Start};
 use super::service::{Ended, Gate, Stage};
 
@@ -53,6 +54,9 @@ pub struct Snapshot {
     /// Which start of the node was seen last.
     #[serde(default)]
     pub(super) boot: Option<BootId>,
+    /// `None`: it was stored before there was one.
+    #[serde(default)]
+    pub(super) sticky_key: Option<StickyKey>,
     /// Services that are gone, with the number that their next instance would have had.
     pub(super) retired: Vec<(ServiceName, u64)>,
 }
@@ -97,6 +101,8 @@ impl Snapshot {
             self.event = self.event.max(replaced.event);
             self.consumers.clone_from(&replaced.consumers);
             self.boot.clone_from(&replaced.boot);
+            // Clients have what was made with it last.
+            self.sticky_key = replaced.sticky_key.or(self.sticky_key);
             for (service, next) in &replaced.retired {
                 self.spare(service, *next);
             }

@@ -17,14 +17,16 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use mainstay_gateway::{
-    AccessLogTo, Deadlines, Error, Link, Options, Seams, Sockets, run, run_linked,
+    AccessLogTo, Deadlines, Error, Link, Options, Seams, Sockets, Stats, StatsAuth, run, run_linked,
 };
 use mainstay_ids::{
     Attempt, ConsumerId, Epoch, Generation, Incarnation, InstanceId, Revision, ServiceName, Version,
 };
 use mainstay_model::gateway::GatewayLimits;
 use mainstay_model::routing::{EndpointHealth, Unavailable};
-use mainstay_model::{Ack, Endpoint, HostName, HttpMatch, PathPrefix, Routing, ServiceRoutes};
+use mainstay_model::{
+    Ack, Endpoint, HostPattern, HttpMatch, PathPrefix, Routing, ServiceRoutes, Traffic,
+};
 use mainstay_testkit::{TempDir, wait_until};
 use socket2::{Domain, Socket, Type};
 use tokio::sync::mpsc;
@@ -62,13 +64,19 @@ pub fn service(
 ) -> ServiceRoutes {
     ServiceRoutes {
         service: ServiceName::parse(name).unwrap(),
-        http: Some(HttpMatch {
-            host: host.map(|host| HostName::parse(host).unwrap()),
-            path: PathPrefix::parse(path).unwrap(),
-        }),
+        http: Some(
+            HttpMatch::new(
+                host.map(|host| HostPattern::parse(host).unwrap()),
+                PathPrefix::parse(path).unwrap(),
+            )
+            .into(),
+        ),
         address: None,
         endpoints,
         unavailable: None,
+        traffic: Traffic::default(),
+        rewrites: Vec::new(),
+        split: None,
     }
 }
 
@@ -92,6 +100,7 @@ pub fn endpoint(number: u64, address: SocketAddr) -> Endpoint {
         version: Version::FIRST,
         address,
         health: EndpointHealth::Passing,
+        handle: None,
     }
 }
 
@@ -122,6 +131,7 @@ pub struct Setting {
     pub deadlines: Deadlines,
     pub limits: GatewayLimits,
     pub access_log: bool,
+    pub stats_auth: Option<StatsAuth>,
     pub state: Option<TempDir>,
     pub api: std::path::PathBuf,
 }
@@ -137,6 +147,7 @@ impl Default for Setting {
             },
             limits: GatewayLimits::default(),
             access_log: false,
+            stats_auth: None,
             state: None,
             api: "/nowhere/api.sock".into(),
         }
@@ -146,6 +157,7 @@ impl Default for Setting {
 /// A gateway; it is stopped and joined when this is dropped.
 pub struct Gateway {
     pub entry: SocketAddr,
+    pub stats: SocketAddr,
     routings: mpsc::Sender<Routing>,
     acks: Arc<Mutex<Vec<(Instant, Ack)>>>,
     stop: CancellationToken,
@@ -203,9 +215,19 @@ impl Gateway {
             seams: setting.seams,
         };
         let stop_of = stop.clone();
-        let thread = thread::spawn(move || run(options, Sockets { entry: sockets }, stop_of));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let shown_at = listener.local_addr().unwrap();
+        let sockets = Sockets {
+            entry: sockets,
+            stats: Some(Stats {
+                listener,
+                auth: setting.stats_auth,
+            }),
+        };
+        let thread = thread::spawn(move || run(options, sockets, stop_of));
         Self {
             entry,
+            stats: shown_at,
             routings,
             acks,
             stop,
@@ -248,6 +270,12 @@ impl Gateway {
 
     pub fn request(&self, method: &str, path: &str) -> Reply {
         send(self.entry, method, path, &[], b"")
+    }
+
+    /// Asks for statistics.
+    pub fn stats(&self, path: &str) -> Reply {
+        let host = self.stats.to_string();
+        send(self.stats, "GET", path, &[("host", &host)], b"")
     }
 
     pub fn stop(&self) {
@@ -397,6 +425,17 @@ pub fn read_reply(stream: &mut TcpStream) -> Reply {
         body,
         end,
     }
+}
+
+/// Reads the head of an answer, byte by byte, so that what follows stays there.
+pub fn read_head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.extend_from_slice(&byte);
+    }
+    String::from_utf8(head).unwrap()
 }
 
 fn read_exactly(reader: &mut impl Read, len: u64, body: &mut Vec<u8>) -> io::Result<()> {

@@ -41,6 +41,9 @@ fn print(status: &Status) -> anyhow::Result<()> {
     for entry in &status.entry {
         output::line(format_args!("entry     http://{entry}"))?;
     }
+    if let Some(stats) = status.stats {
+        output::line(format_args!("stats     http://{stats}/stats"))?;
+    }
     for consumer in &status.consumers {
         let acknowledged = or_dash(consumer.acknowledged);
         output::line(format_args!(
@@ -68,12 +71,21 @@ fn print(status: &Status) -> anyhow::Result<()> {
             service.version.to_string(),
             format!("{}/{}", service.ready, service.wanted),
             word(&service.state),
-            or_dash(service.http.clone()),
+            or_dash(routes(service)),
             or_dash(service.address),
             note(status, service),
         ]);
     }
     print_table(&rows)
+}
+
+/// The first of its routes, and how many more there are.
+fn routes(service: &ServiceStatus) -> Option<String> {
+    let first = service.http.as_ref().or(service.routes.first())?;
+    Some(match service.routes.len().saturating_sub(1) {
+        0 => first.clone(),
+        more => format!("{first} +{more}"),
+    })
 }
 
 /// Whether a gateway cannot listen on the service's address.

@@ -198,6 +198,9 @@ impl Front {
         for entry in &status.entry {
             self.say(format_args!("entry  http://{entry}"));
         }
+        if let Some(stats) = status.stats {
+            self.say(format_args!("stats  http://{stats}/stats"));
+        }
         let told = self.tell_when_ready();
         tokio::select! {
             ended = self.print_events(position) => ended,

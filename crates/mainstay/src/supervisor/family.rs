@@ -23,9 +23,9 @@ use tokio::time::{sleep_until, timeout};
 
 use super::claim::{self, CLAIM, Holder};
 use super::last_words::last_words;
-use super::record::{ProcessRecord, Record};
-use super::sockets::{self, API_TCP, API_UNIX, ENTRY};
-use crate::arguments::{Dev, Switch};
+use super::record::{Places, ProcessRecord, Record};
+use super::sockets::{self, API_TCP, API_UNIX, ENTRY, STATS};
+use crate::arguments::{Dev, StatsPlace, Switch};
 use crate::command::API_SOCKET;
 use crate::outcome::{Failure, Outcome};
 use crate::output;
@@ -70,6 +70,7 @@ pub(crate) struct Settings {
     node: NodeName,
     entry: SocketAddr,
     api: SocketAddr,
+    stats: StatsAt,
     /// Who may open the unix socket, beside its owner.
     api_group: Option<u32>,
     workers: usize,
@@ -88,6 +89,11 @@ impl Settings {
             node: super::node()?,
             entry: dev.entry,
             api: dev.api,
+            stats: match dev.stats {
+                None => StatsAt::Usual,
+                Some(StatsPlace::At(address)) => StatsAt::Given(address),
+                Some(StatsPlace::Off) => StatsAt::Nowhere,
+            },
             api_group: dev.api_group.as_deref().map(sockets::group).transpose()?,
             workers: dev.workers.map_or(cores, usize::from),
             access_log: dev.access_log,
@@ -101,11 +107,40 @@ impl Settings {
     }
 }
 
+/// Where statistics are to be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum StatsAt {
+    /// Nobody said: on the usual port, or a free one.
+    Usual,
+    /// There.
+    Given(SocketAddr),
+    Nowhere,
+}
+
+impl StatsAt {
+    fn address(self) -> Option<SocketAddr> {
+        match self {
+            Self::Given(address) => Some(address),
+            Self::Usual | Self::Nowhere => None,
+        }
+    }
+
+    /// Whether the address is known only when it is listened on.
+    fn is_open(self) -> bool {
+        match self {
+            Self::Usual => true,
+            Self::Given(address) => address.port() == 0,
+            Self::Nowhere => false,
+        }
+    }
+}
+
 /// The listening sockets, made when a process that needs them is started: an adopted process has
 /// its own.
 #[derive(Debug, Default)]
 struct Listening {
     entry: Vec<Socket>,
+    stats: Option<Socket>,
     api: Option<(OwnedFd, Socket)>,
 }
 
@@ -183,6 +218,7 @@ impl Family {
             ));
             settings.entry = record.entry;
             settings.api = record.api;
+            settings.stats = record.stats.map_or(StatsAt::Nowhere, StatsAt::Given);
         }
         let mut family = Self {
             settings,
@@ -300,10 +336,15 @@ impl Family {
                 let entry = sockets::bind_entry(self.settings.entry, self.settings.workers)?;
                 self.settings.entry = sockets::local_address(&entry[0])?;
                 self.listening.entry = entry;
+                if self.settings.stats != StatsAt::Nowhere {
+                    let stats = sockets::bind_stats(self.settings.stats.address())?;
+                    self.settings.stats = StatsAt::Given(sockets::local_address(&stats)?);
+                    self.listening.stats = Some(stats);
+                }
             }
             Kind::Server if self.listening.api.is_none() => {
-                // Bound here as well, since the server is told the entry's address.
-                if self.settings.entry.port() == 0 {
+                // Bound here as well, since the server is told these addresses.
+                if self.settings.entry.port() == 0 || self.settings.stats.is_open() {
                     self.listen_for(Kind::Gateway)?;
                 }
                 let tcp = sockets::bind_api_tcp(self.settings.api)?;
@@ -346,6 +387,10 @@ impl Family {
                     .argument("--entry")
                     .argument(self.settings.entry.to_string())
                     .arguments(self.settings.server_flags.iter());
+                let spawn = match self.settings.stats.address() {
+                    Some(stats) => spawn.argument("--stats").argument(stats.to_string()),
+                    None => spawn,
+                };
                 let spawn = match self.settings.api_group {
                     Some(group) => spawn.argument("--api-group").argument(group.to_string()),
                     None => spawn,
@@ -367,6 +412,8 @@ impl Family {
                     "" => spawn,
                     seams => spawn.arguments(["--unsafe-gateway-seams", seams]),
                 };
+                let stats = self.listening.stats.iter();
+                let spawn = stats.fold(spawn, |spawn, socket| spawn.pass(STATS, socket.as_fd()));
                 let entry = self.listening.entry.iter();
                 entry.fold(spawn, |spawn, socket| spawn.pass(ENTRY, socket.as_fd()))
             }
@@ -400,8 +447,12 @@ impl Family {
                 State::Waiting { .. } => None,
             },
         });
-        Record::new(self.settings.entry, self.settings.api, processes.collect())
-            .save(&self.settings.state)
+        let places = Places {
+            entry: self.settings.entry,
+            api: self.settings.api,
+            stats: self.settings.stats.address(),
+        };
+        Record::new(places, processes.collect()).save(&self.settings.state)
     }
 
     /// Starts again whatever ends, until it is dropped.

@@ -28,6 +28,9 @@ pub(crate) struct Record {
     pub(crate) entry: SocketAddr,
     /// Where the API listens beside its unix socket.
     pub(crate) api: SocketAddr,
+    /// Where statistics are shown, if they are. An earlier version did not show any.
+    #[serde(default)]
+    pub(crate) stats: Option<SocketAddr>,
     /// The processes.
     pub(crate) processes: Vec<ProcessRecord>,
 }
@@ -44,13 +47,23 @@ pub(crate) struct ProcessRecord {
     pub(crate) identity: Option<Identity>,
 }
 
+/// Where our processes listen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Places {
+    pub(crate) entry: SocketAddr,
+    pub(crate) api: SocketAddr,
+    pub(crate) stats: Option<SocketAddr>,
+}
+
 impl Record {
-    pub(crate) fn new(entry: SocketAddr, api: SocketAddr, processes: Vec<ProcessRecord>) -> Self {
+    pub(crate) fn new(places: Places, processes: Vec<ProcessRecord>) -> Self {
+        let Places { entry, api, stats } = places;
         Self {
             format: FORMAT,
             supervisor: std::process::id(),
             entry,
             api,
+            stats,
             processes,
         }
     }

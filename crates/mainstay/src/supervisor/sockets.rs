@@ -2,7 +2,7 @@
 //! process can be replaced while connections wait in the queue.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
@@ -13,6 +13,7 @@ use mainstay_kernel::Account;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::outcome::{Failure, Outcome};
+use crate::output;
 
 /// The name under which the gateway's sockets are handed over.
 pub(crate) const ENTRY: &str = "entry";
@@ -20,6 +21,12 @@ pub(crate) const ENTRY: &str = "entry";
 pub(crate) const API_UNIX: &str = "api";
 /// The name under which the API's loopback port is handed over.
 pub(crate) const API_TCP: &str = "api-tcp";
+
+/// The name under which the socket for statistics is handed over.
+pub(crate) const STATS: &str = "stats";
+
+/// Where statistics are shown if nobody says otherwise: as HAProxy's often are.
+const STATS_USUAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8888);
 
 /// How many connections may wait to be accepted. The kernel cuts it to `net.core.somaxconn`, which
 /// is 4096 by default; a shorter queue would refuse clients while a gateway is replaced.
@@ -53,6 +60,30 @@ pub(crate) fn bind_api_tcp(address: SocketAddr) -> anyhow::Result<Socket> {
     tcp_socket(address)
         .and_then(|socket| listen(socket, address))
         .map_err(|error| explain(address, "--api", &error).into())
+}
+
+/// Listens for those who look at statistics. Without `place`, another program on the usual port is no
+/// reason not to start: then a free one is taken, and told.
+pub(crate) fn bind_stats(place: Option<SocketAddr>) -> anyhow::Result<Socket> {
+    let address = place.unwrap_or(STATS_USUAL);
+    if !address.ip().is_loopback() {
+        let message = format!("statistics are shown on loopback only, not on {address}");
+        let failure = Failure::new(Outcome::WrongInput, message);
+        return Err(failure.remedy("choose a --stats of 127.0.0.1").into());
+    }
+    let bind = |address| tcp_socket(address).and_then(|socket| listen(socket, address));
+    match bind(address) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && place.is_none() => {
+            let any = SocketAddr::new(address.ip(), 0);
+            let socket = bind(any).map_err(|error| explain(any, "--stats", &error))?;
+            let found = local_address(&socket)?;
+            output::warn(format_args!(
+                "another program listens on {address}; statistics are at {found} instead"
+            ));
+            Ok(socket)
+        }
+        bound => bound.map_err(|error| explain(address, "--stats", &error).into()),
+    }
 }
 
 /// The number of the group that `--api-group` names.
@@ -176,6 +207,20 @@ mod tests {
         );
         drop(first);
         assert!(bind_entry(address, 1).is_ok());
+        Ok(())
+    }
+
+    #[test]
+    fn statistics_go_elsewhere_only_if_nobody_said_where_they_must_be() -> anyhow::Result<()> {
+        // Held by us, or by whoever else holds it: it is taken.
+        let _held = std::net::TcpListener::bind(STATS_USUAL);
+        let elsewhere = local_address(&bind_stats(None)?)?;
+        assert!(elsewhere.ip().is_loopback() && elsewhere != STATS_USUAL);
+        let refused = bind_stats(Some(STATS_USUAL)).expect_err("the port is taken");
+        let failure = refused.downcast_ref::<Failure>().expect("it is explained");
+        let remedy = failure.remedy.as_deref().unwrap_or_default();
+        assert!(remedy.contains("another --stats"), "{remedy}");
+        assert!(bind_stats(Some("0.0.0.0:0".parse()?)).is_err());
         Ok(())
     }
 }

@@ -15,7 +15,7 @@ use mainstay_ids::{Incarnation, NodeName, ServiceName};
 use mainstay_model::service::{
     Check, HealthSpec, LimitsSpec, LogSpec, OnFailure, RolloutSpec, ServiceSpec, Step,
 };
-use mainstay_model::{HostName, HttpMatch, PathPrefix, Template};
+use mainstay_model::{HostPattern, HttpMatch, PathPrefix, Template, Traffic};
 use mainstay_server::{EarlierStop, Error, Options, Sockets, TOKEN_FILE};
 use mainstay_testkit::{TempDir, wait_until};
 use tokio_util::sync::CancellationToken;
@@ -81,6 +81,7 @@ impl Place {
             node: node(),
             incarnation: self.incarnation,
             entry: vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
+            stats: None,
             earlier_stop: self.earlier_stop,
             api_group: self.api_group,
             acknowledged_drain: self.acknowledged_drain,
@@ -196,6 +197,8 @@ pub(crate) fn service(name: &str) -> ServiceName {
 /// A service that is ready as soon as it passes.
 pub(crate) fn spec(name: &str, instances: u32) -> ServiceSpec {
     let one = NonZeroU32::MIN;
+    let host = Some(HostPattern::parse(name).expect("legal"));
+    let path = PathPrefix::parse("/").expect("legal");
     ServiceSpec {
         name: service(name),
         exec: vec![Template::parse("/bin/true").expect("legal")],
@@ -203,10 +206,8 @@ pub(crate) fn spec(name: &str, instances: u32) -> ServiceSpec {
         user: None,
         env: [].into(),
         address: None,
-        http: Some(HttpMatch {
-            host: Some(HostName::parse(name).expect("legal")),
-            path: PathPrefix::parse("/").expect("legal"),
-        }),
+        http: Some(HttpMatch::new(host, path).into()),
+        traffic: Traffic::default(),
         health: HealthSpec {
             check: Check::Tcp,
             every: Duration::from_secs(1),

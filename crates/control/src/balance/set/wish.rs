@@ -1,0 +1,277 @@
+//! The choice for requests that want more than an endpoint that works.
+
+use mainstay_ids::Instant;
+
+use super::super::sticky::{Affinity, Bond, Side, Traits, Wish};
+use super::{Picked, Set, Tag, mix, scale};
+
+impl<E> Set<E> {
+    /// Chooses as [`Set::pick`] does, by a request's wish. `traits` says what of an endpoint the
+    /// wish is about.
+    ///
+    /// A wish is never a reason to fail: an endpoint that is ejected or not listed any more is not
+    /// chosen for it, and where nobody of the wanted side is left, the other side answers. Looks at
+    /// each endpoint of the pool once or twice: 500 of them cost some microseconds, and only
+    /// requests with a wish come here.
+    pub fn pick_by(
+        &mut self,
+        now: Instant,
+        random: u64,
+        tried: &[Tag],
+        wish: Wish,
+        traits: impl Fn(&E) -> Traits,
+        pending: impl Fn(&E) -> u32,
+    ) -> Option<Picked> {
+        if wish == Wish::NONE {
+            return self.pick(now, random, tried, pending);
+        }
+        self.refresh(now);
+        let held = match wish.bond {
+            Bond::Held(handle) => self.untried(tried).find(|index| {
+                let traits = traits(&self.members[*index].endpoint);
+                // Who asks for the version on trial leaves an instance of another one.
+                let stays = !matches!(wish.side, Side::Asked(_)) || wish.side.holds(traits.version);
+                stays && traits.handle == Some(handle)
+            }),
+            Bond::Free | Bond::By(_) => None,
+        };
+        let found = held
+            .or_else(|| self.of_side(now, random, tried, wish, &traits, &pending))
+            .or_else(|| {
+                let side = Side::Any;
+                self.of_side(now, random, tried, Wish { side, ..wish }, &traits, &pending)
+            });
+        match found {
+            Some(index) => Some(self.picked(index)),
+            // All of the pool have failed this request.
+            None => self.pick(now, random, tried, pending),
+        }
+    }
+
+    /// One of the wished side that was not tried.
+    fn of_side(
+        &self,
+        now: Instant,
+        random: u64,
+        tried: &[Tag],
+        wish: Wish,
+        traits: &impl Fn(&E) -> Traits,
+        pending: &impl Fn(&E) -> u32,
+    ) -> Option<usize> {
+        let belongs = |index: &usize| {
+            let traits = traits(&self.members[*index].endpoint);
+            wish.side.holds(traits.version)
+        };
+        if let Bond::By(affinity) = wish.bond {
+            return self.nearest(self.untried(tried).filter(belongs), affinity, traits);
+        }
+        let all = || self.untried(tried).filter(belongs);
+        let count = all().count();
+        if count == 0 {
+            return None;
+        }
+        let place = scale(random, count);
+        let first = all().nth(place)?;
+        if count == 1 {
+            return Some(first);
+        }
+        let step = 1 + scale(mix(random, 1), count - 1);
+        let second = all().nth((place + step) % count)?;
+        Some(self.prefer(now, random, first, second, pending))
+    }
+
+    fn nearest(
+        &self,
+        among: impl Iterator<Item = usize>,
+        affinity: Affinity,
+        traits: &impl Fn(&E) -> Traits,
+    ) -> Option<usize> {
+        let placed = among.filter_map(|index| {
+            let Traits { handle, weight, .. } = traits(&self.members[index].endpoint);
+            Some((affinity.distance(handle?, weight), index))
+        });
+        let nearest = placed.min_by(|(one, _), (other, _)| one.total_cmp(other));
+        nearest.map(|(_, index)| index)
+    }
+
+    /// The members of the pool that have not failed this request.
+    fn untried(&self, tried: &[Tag]) -> impl Iterator<Item = usize> {
+        let pool = self.pool.iter().copied();
+        pool.filter(move |index| !tried.contains(&self.members[*index].tag))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::ejection::{Outcome, Try};
+    use super::super::Listed;
+    use super::*;
+    use alloc::vec::Vec;
+    use core::time::Duration;
+    use mainstay_ids::Version;
+    use mainstay_model::Share;
+    use mainstay_model::routing::{EndpointHealth, Handle};
+
+    const OLD: Version = Version(1);
+    const NEW: Version = Version(2);
+
+    /// Number and version.
+    type One = (u64, Version);
+
+    fn traits(one: &One) -> Traits {
+        Traits {
+            version: one.1,
+            handle: Some(Handle(mix(one.0, 77))),
+            weight: 1,
+        }
+    }
+
+    fn listed(old: u64, new: u64) -> Vec<Listed<One>> {
+        let versions = (1..=old).map(|number| (number, OLD));
+        let versions = versions.chain((101..101 + new).map(|number| (number, NEW)));
+        let listed = versions.map(|endpoint| Listed {
+            endpoint,
+            health: EndpointHealth::Passing,
+        });
+        listed.collect()
+    }
+
+    fn set(old: u64, new: u64) -> Set<One> {
+        let mut set = Set::default();
+        set.update(Instant::START, listed(old, new));
+        set
+    }
+
+    fn choose(set: &mut Set<One>, random: u64, tried: &[Tag], wish: Wish) -> (One, Picked) {
+        let picked = set.pick_by(Instant::START, random, tried, wish, traits, |_| 0);
+        let picked = picked.expect("somebody is there");
+        (*set.get(picked).expect("it is listed"), picked)
+    }
+
+    fn held(one: One) -> Wish {
+        Wish {
+            side: Side::Any,
+            bond: Bond::Held(traits(&one).handle.expect("it has one")),
+        }
+    }
+
+    fn refuse(set: &mut Set<One>, picked: Picked) {
+        let tried = Try {
+            outcome: Outcome::ConnectFailed,
+            sent: Instant::START,
+            jitter: 0.0,
+        };
+        set.finished(Instant::START, picked, Duration::from_millis(1), tried);
+    }
+
+    #[test]
+    fn a_thousandth_holds_over_200_000_choices_whatever_the_numbers_of_instances() {
+        let share = Share::from_ppm(1000).expect("legal");
+        for (old, new) in [(3, 1), (1, 9), (100, 1)] {
+            let mut set = set(old, new);
+            let mut trials = 0;
+            for n in 0..200_000 {
+                let wish = Wish {
+                    side: Side::of(NEW, share, mix(n, 5)),
+                    bond: Bond::Free,
+                };
+                let ((_, version), _) = choose(&mut set, mix(n, 6), &[], wish);
+                trials += u32::from(version == NEW);
+            }
+            assert!(
+                (143..257).contains(&trials),
+                "{trials} with {old} and {new}"
+            );
+        }
+    }
+
+    #[test]
+    fn whoever_asks_for_the_version_on_trial_gets_it_while_it_is_there() {
+        let mut set = set(3, 1);
+        let asked = |bond| Wish {
+            side: Side::Asked(NEW),
+            bond,
+        };
+        let before = held((1, OLD)).bond;
+        for n in 0..1000 {
+            assert_eq!(choose(&mut set, mix(n, 1), &[], asked(Bond::Free)).0.1, NEW);
+            assert_eq!(choose(&mut set, mix(n, 1), &[], asked(before)).0.1, NEW);
+        }
+        let (_, picked) = choose(&mut set, 1, &[], asked(Bond::Free));
+        let (retried, _) = choose(&mut set, 1, &[picked.tag], asked(Bond::Free));
+        assert_eq!(retried.1, OLD, "better an old one than a failed one again");
+        refuse(&mut set, picked);
+        let (other, _) = choose(&mut set, 1, &[], asked(Bond::Free));
+        assert_eq!(other.1, OLD, "nobody of that version can be reached");
+    }
+
+    #[test]
+    fn a_held_client_stays_over_growth_and_versions_and_leaves_only_a_lost_instance() {
+        let mut set = set(3, 0);
+        let mine = (2, OLD);
+        set.update(Instant::START, listed(9, 1));
+        for n in 0..1000 {
+            let rest = Wish {
+                side: Side::Trial(NEW),
+                ..held(mine)
+            };
+            assert_eq!(choose(&mut set, mix(n, 1), &[], rest).0, mine);
+        }
+        let (_, picked) = choose(&mut set, 1, &[], held(mine));
+        refuse(&mut set, picked);
+        for n in 0..1000 {
+            assert_ne!(
+                choose(&mut set, mix(n, 1), &[], held(mine)).0,
+                mine,
+                "it is ejected"
+            );
+        }
+        set.update(Instant::START, listed(1, 0));
+        assert_eq!(
+            choose(&mut set, 1, &[], held(mine)).0,
+            (1, OLD),
+            "it drains"
+        );
+        let made_up = Wish {
+            side: Side::Any,
+            bond: Bond::Held(Handle(42)),
+        };
+        assert_eq!(choose(&mut set, 1, &[], made_up).0, (1, OLD));
+    }
+
+    #[test]
+    fn by_affinity_an_ejected_instance_gives_its_clients_to_all_others_and_gets_them_back() {
+        let mut set = set(4, 0);
+        let by = |n: u64| Wish {
+            side: Side::Any,
+            bond: Bond::By(Affinity::of_value(&n.to_le_bytes())),
+        };
+        let before: Vec<One> = (0..2000)
+            .map(|n| choose(&mut set, n, &[], by(n)).0)
+            .collect();
+        let again: Vec<One> = (0..2000)
+            .map(|n| choose(&mut set, mix(n, 9), &[], by(n)).0)
+            .collect();
+        assert_eq!(before, again, "chance has no part in it");
+        let lost = before[0];
+        let (_, picked) = choose(&mut set, 0, &[], by(0));
+        refuse(&mut set, picked);
+        let mut heirs = Vec::new();
+        for (n, home) in (0..).zip(&before) {
+            let (now, _) = choose(&mut set, n, &[], by(n));
+            if *home == lost {
+                heirs.push(now);
+            } else {
+                assert_eq!(now, *home, "who was elsewhere stays");
+            }
+        }
+        heirs.sort_unstable();
+        heirs.dedup();
+        assert_eq!(heirs.len(), 3, "its clients are shared out: {heirs:?}");
+        let later = Instant::from_start(Duration::from_secs(5));
+        let picked = set
+            .pick_by(later, 1, &[], by(0), traits, |_| 0)
+            .expect("all are back");
+        assert_eq!(set.get(picked), Some(&lost));
+    }
+}

@@ -1,0 +1,234 @@
+//! What a service wants of the gateway beside an endpoint: made ready once per table.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mainstay_control::balance::{Affinity, Bond, Side, Wish};
+use mainstay_http1::{Known, Request};
+use mainstay_ids::Version;
+use mainstay_model::routing::{Handle, Split};
+use mainstay_model::traffic::{Queue, Retry, Sticky, Timeouts, Trace};
+use mainstay_model::{ServiceRoutes, Share};
+
+use crate::matching::{Conditions, cookies, header_lines};
+use crate::rewrite::RewritePlan;
+
+/// What a service wants of the gateway.
+#[derive(Debug)]
+pub(crate) struct Policy {
+    #[expect(dead_code, reason = "what is sent again is decided without it so far")]
+    pub(crate) retry: Retry,
+    pub(crate) trace: Trace,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) queue: Queue,
+    /// How many requests an endpoint gets at once.
+    #[expect(dead_code, reason = "endpoints have no limit so far")]
+    pub(crate) requests: Option<u32>,
+    sticky: Option<Sticky>,
+    trial: Option<Trial>,
+    rewrites: Box<[(Version, Arc<RewritePlan>)]>,
+}
+
+/// A version on trial.
+#[derive(Debug)]
+struct Trial {
+    version: Version,
+    share: Share,
+    for_certain: Conditions,
+}
+
+impl Policy {
+    pub(crate) fn of(routes: &ServiceRoutes) -> Self {
+        let traffic = &routes.traffic;
+        let trial = |split: &Split| Trial {
+            version: split.version,
+            share: split.traffic.weight,
+            for_certain: Conditions::of(&split.traffic.headers, &split.traffic.cookies),
+        };
+        let rewrites = routes.rewrites.iter();
+        Self {
+            retry: traffic.retry,
+            trace: traffic.trace,
+            timeouts: traffic.timeouts,
+            queue: traffic.queue,
+            requests: traffic.requests.map(std::num::NonZeroU32::get),
+            sticky: traffic.sticky.clone(),
+            trial: routes.split.as_ref().map(trial),
+            rewrites: rewrites
+                .map(|one| (one.version, Arc::new(RewritePlan::of(&one.rewrite))))
+                .collect(),
+        }
+    }
+
+    /// What is changed for an instance of this version.
+    pub(crate) fn rewrite(&self, version: Version) -> Option<&Arc<RewritePlan>> {
+        let mut rewrites = self.rewrites.iter();
+        let found = rewrites.find(|(of, _)| *of == version);
+        found.map(|(_, plan)| plan)
+    }
+
+    /// What a request wants beside an endpoint that works. `client` gives its address, if that is
+    /// known; `draw` is evenly distributed.
+    pub(crate) fn wish(
+        &self,
+        request: &Request,
+        client: impl FnOnce() -> Option<IpAddr>,
+        draw: u64,
+    ) -> Wish {
+        if self.sticky.is_none() && self.trial.is_none() {
+            return Wish::NONE;
+        }
+        let bond = self.bond(request, client);
+        let side = self.trial.as_ref().map_or(Side::Any, |trial| {
+            if trial.for_certain.any_holds(&request.fields) {
+                return Side::Asked(trial.version);
+            }
+            let draw = match bond {
+                // A client that stays with an instance stays with its version, too.
+                Bond::By(affinity) => affinity.draw(),
+                Bond::Free | Bond::Held(_) => draw,
+            };
+            Side::of(trial.version, trial.share, draw)
+        });
+        Wish { side, bond }
+    }
+
+    fn bond(&self, request: &Request, client: impl FnOnce() -> Option<IpAddr>) -> Bond {
+        match &self.sticky {
+            None => Bond::Free,
+            Some(Sticky::Cookie { name, .. }) => {
+                let mut values = cookies(&request.fields, name.as_str().as_bytes());
+                let handle = values.find_map(|value| Handle::parse(value).ok());
+                handle.map_or(Bond::Free, Bond::Held)
+            }
+            Some(Sticky::Header(name)) => {
+                let name = name.as_str().as_bytes();
+                let mut lines = header_lines(&request.fields, Known::of(name), name);
+                let value = lines.next();
+                value.map_or(Bond::Free, |value| Bond::By(Affinity::of_value(value)))
+            }
+            Some(Sticky::Source) => {
+                client().map_or(Bond::Free, |ip| Bond::By(Affinity::of_address(ip)))
+            }
+        }
+    }
+
+    /// The value of `Set-Cookie` for a client that was sent to the endpoint with this handle,
+    /// unless it has named it itself. `Secure` follows with TLS: without it, the browser would keep
+    /// such a cookie to itself.
+    pub(crate) fn cookie(&self, bond: Bond, handle: Option<Handle>) -> Option<String> {
+        let (Some(Sticky::Cookie { name, ttl }), Some(handle)) = (&self.sticky, handle) else {
+            return None;
+        };
+        if bond == Bond::Held(handle) {
+            return None;
+        }
+        let age = ttl.as_ref().map(Duration::as_secs);
+        let age = age.map_or_else(String::new, |age| format!("; Max-Age={age}"));
+        Some(format!(
+            "{name}={handle}; Path=/; HttpOnly; SameSite=Lax{age}"
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::matching::tests::request;
+    use mainstay_ids::ServiceName;
+    use mainstay_model::Traffic;
+    use mainstay_model::route::{CookieName, FieldName, MatchValue};
+    use mainstay_model::traffic::CanaryTraffic;
+
+    const TRIAL: Version = Version(2);
+
+    fn policy(sticky: Option<Sticky>, split: Option<CanaryTraffic>) -> Policy {
+        Policy::of(&ServiceRoutes {
+            service: ServiceName::parse("orders").unwrap(),
+            http: None,
+            address: None,
+            endpoints: Vec::new(),
+            unavailable: None,
+            traffic: Traffic {
+                sticky,
+                ..Traffic::default()
+            },
+            rewrites: Vec::new(),
+            split: split.map(|traffic| Split {
+                version: TRIAL,
+                traffic,
+            }),
+        })
+    }
+
+    fn by_cookie(ttl: Option<Duration>) -> Sticky {
+        let name = CookieName::parse("instance").unwrap();
+        Sticky::Cookie { name, ttl }
+    }
+
+    #[test]
+    fn a_cookie_binds_to_the_instance_that_it_names_and_is_set_when_it_names_another() {
+        let policy = policy(Some(by_cookie(Some(Duration::from_secs(60)))), None);
+        let bond = |lines: &str| policy.wish(&request("GET /", lines), || None, 0).bond;
+        let handle = Handle(0xab);
+        assert_eq!(
+            bond("host: a\r\ncookie: x=1; instance=00000000000000ab\r\n"),
+            Bond::Held(handle)
+        );
+        for lines in ["host: a\r\n", "host: a\r\ncookie: instance=nonsense\r\n"] {
+            assert_eq!(bond(lines), Bond::Free, "{lines}");
+        }
+        let expected = "instance=00000000000000ab; Path=/; HttpOnly; SameSite=Lax; Max-Age=60";
+        assert_eq!(
+            policy.cookie(Bond::Free, Some(handle)).as_deref(),
+            Some(expected)
+        );
+        let other = Bond::Held(Handle(1));
+        assert_eq!(
+            policy.cookie(other, Some(handle)).as_deref(),
+            Some(expected)
+        );
+        assert_eq!(policy.cookie(Bond::Held(handle), Some(handle)), None);
+        assert_eq!(policy.cookie(Bond::Free, None), None);
+    }
+
+    #[test]
+    fn a_header_or_a_cookie_leads_to_the_version_on_trial_for_certain() {
+        let value = MatchValue::parse("1").unwrap();
+        let canary = CanaryTraffic {
+            weight: Share::NONE,
+            headers: [(FieldName::parse("X-Beta").unwrap(), None)].into(),
+            cookies: [(CookieName::parse("beta").unwrap(), Some(value))].into(),
+        };
+        let policy = policy(None, Some(canary));
+        let side = |lines: &str| policy.wish(&request("GET /", lines), || None, 0).side;
+        assert_eq!(side("host: a\r\nx-beta: 0\r\n"), Side::Asked(TRIAL));
+        assert_eq!(side("host: a\r\ncookie: beta=1\r\n"), Side::Asked(TRIAL));
+        assert_eq!(side("host: a\r\ncookie: beta=2\r\n"), Side::Rest(TRIAL));
+        assert_eq!(side("host: a\r\n"), Side::Rest(TRIAL), "a share of nothing");
+    }
+
+    #[test]
+    fn a_client_with_an_affinity_keeps_its_version() {
+        let canary = CanaryTraffic {
+            weight: Share::from_ppm(500_000).unwrap(),
+            headers: [].into(),
+            cookies: [].into(),
+        };
+        let policy = policy(Some(Sticky::Source), Some(canary));
+        let request = request("GET /", "host: a\r\n");
+        let mut on_trial = 0;
+        for last in 0..200 {
+            let client = Some(IpAddr::from([192, 0, 2, last]));
+            let first = policy.wish(&request, || client, 0);
+            assert_eq!(
+                first,
+                policy.wish(&request, || client, u64::MAX),
+                "whatever is drawn"
+            );
+            on_trial += u32::from(first.side == Side::Trial(TRIAL));
+        }
+        assert!((60..140).contains(&on_trial), "{on_trial}");
+    }
+}

@@ -1,0 +1,651 @@
+//! The counters in Prometheus' text format, version 0.0.4.
+//!
+//! Written by hand: the counters live in cells of each worker, and the libraries for this format want
+//! to own theirs, with a lock or a contended cell in the request path. Labels are services,
+//! instances, places to listen and words of ours: all of them end with what they name.
+
+use std::collections::BTreeMap;
+use std::fmt::{Display, Write as _};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use mainstay_ids::{InstanceId, Instant};
+use mainstay_model::routing::EndpointHealth;
+
+use super::Shown;
+use super::gather::{ENTRY, classes, merged};
+use crate::endpoint::EndpointState;
+use crate::metrics::{
+    Counter, Counts, Denied, EndpointTally, FrontendCounts, FrontendKey, FrontendTally,
+    GatewayCounters, Histogram, PerWorker, RESPONSE_CLASSES, ServiceTally,
+};
+use crate::refusal::Reason;
+use crate::roster::Roster;
+use crate::table::TableService;
+
+/// The type of what is written here.
+pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// How a value behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Type {
+    /// It only grows, until the gateway starts anew.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+    /// Buckets that only grow.
+    Histogram,
+}
+
+impl Type {
+    /// Its word.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// All values of one name.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Family {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Type,
+    pub(crate) labels: &'static [&'static str],
+    /// A sentence, without its full stop.
+    pub(crate) help: &'static str,
+}
+
+macro_rules! families {
+    ($($id:ident = $kind:ident $name:literal [$($label:literal)*] $help:literal;)*) => {
+        $(const $id: Family = Family {
+            name: $name,
+            kind: Type::$kind,
+            labels: &[$($label),*],
+            help: $help,
+        };)*
+
+        /// Every family, in the order in which they are written.
+        #[cfg(test)]
+        pub(crate) const FAMILIES: &[&Family] = &[$(&$id),*];
+    };
+}
+
+#[rustfmt::skip]
+families! {
+    BUILD = Gauge "mainstay_gateway_build_info" ["version"] "Always 1; the label tells the program's version";
+    UPTIME = Gauge "mainstay_gateway_uptime_seconds" [] "Time since the gateway's process started";
+    WORKERS = Gauge "mainstay_gateway_workers" [] "Threads that serve requests";
+    EPOCH = Gauge "mainstay_gateway_routes_epoch" [] "Epoch of the routes that are in force in every worker; 0 before the first";
+    REVISION = Gauge "mainstay_gateway_routes_revision" [] "Revision of the routes that are in force in every worker; 0 before the first";
+    UNBOUND = Gauge "mainstay_gateway_unbound_addresses" [] "Service addresses on which another program listens";
+    LIMIT = Gauge "mainstay_gateway_connections_limit" [] "How many connections of clients there may be";
+    LOG_DROPPED = Counter "mainstay_gateway_access_log_dropped_lines_total" [] "Lines of the access log that were not written";
+
+    F_OPEN = Gauge "mainstay_frontend_connections" ["frontend" "listen"] "Connections of clients that are open";
+    F_OPEN_MAX = Gauge "mainstay_frontend_connections_max" ["frontend" "listen"] "The most connections that were open at a time";
+    F_CONNECTIONS = Counter "mainstay_frontend_connections_total" ["frontend" "listen"] "Connections that were accepted";
+    F_RESPONSES = Counter "mainstay_frontend_responses_total" ["frontend" "listen" "code"] "Answers to clients by class of status; other: the client went away before";
+    F_REFUSALS = Counter "mainstay_frontend_refusals_total" ["frontend" "listen" "reason"] "Answers of the gateway's own, by mainstay-reason";
+    F_DENIED = Counter "mainstay_frontend_denied_total" ["frontend" "listen" "limit"] "Connections and requests that a limit ended or kept out";
+    F_IN = Counter "mainstay_frontend_request_body_bytes_total" ["frontend" "listen"] "Bytes of bodies of requests";
+    F_OUT = Counter "mainstay_frontend_response_body_bytes_total" ["frontend" "listen"] "Bytes of bodies of answers";
+
+    S_INSTANCES = Gauge "mainstay_service_instances" ["service" "state"] "Instances that pass their probes, fail them, or left the routes and finish requests";
+    S_IN_FLIGHT = Gauge "mainstay_service_requests_in_flight" ["service"] "Requests that instances have not answered to the end";
+    S_QUEUE = Gauge "mainstay_service_queue_requests" ["service"] "Requests that wait for an instance";
+    S_QUEUE_MAX = Gauge "mainstay_service_queue_requests_max" ["service"] "The most requests that waited at a time";
+    S_RESPONSES = Counter "mainstay_service_responses_total" ["service" "code"] "Answers to clients by class of status; other: the client went away before";
+    S_REFUSALS = Counter "mainstay_service_refusals_total" ["service" "reason"] "Answers of the gateway's own, by mainstay-reason";
+    S_RETRIES = Counter "mainstay_service_retries_total" ["service"] "Tries after the first of a request";
+    S_RETRIED = Counter "mainstay_service_retried_requests_total" ["service"] "Requests that were tried more than once";
+    S_HEDGES = Counter "mainstay_service_hedges_total" ["service" "result"] "Requests that were sent to a second instance because the first was slow; won: the second answered first";
+    S_ABORTS = Counter "mainstay_service_client_aborts_total" ["service"] "Clients that went away before their answer was complete";
+    S_BROKEN = Counter "mainstay_service_broken_answers_total" ["service"] "Answers that an instance broke off after their head";
+    S_IN = Counter "mainstay_service_request_body_bytes_total" ["service"] "Bytes of bodies of requests";
+    S_OUT = Counter "mainstay_service_response_body_bytes_total" ["service"] "Bytes of bodies of answers";
+    S_TOTAL = Histogram "mainstay_service_request_duration_seconds" ["service"] "From a request's first byte to its answer's last; without upgraded connections";
+    S_FIRST = Histogram "mainstay_service_first_byte_seconds" ["service"] "From a request's first byte to the head of an instance's answer";
+    S_CONNECT = Histogram "mainstay_service_connect_seconds" ["service"] "Time to a new connection to an instance";
+    S_WAITED = Histogram "mainstay_service_queue_seconds" ["service"] "Time that requests waited for an instance; without those that did not wait";
+
+    I_UP = Gauge "mainstay_instance_up" ["service" "instance"] "1 if its probes pass and it is in the routes";
+    I_IN_FLIGHT = Gauge "mainstay_instance_requests_in_flight" ["service" "instance"] "Requests that it has not answered to the end";
+    I_IN_FLIGHT_MAX = Gauge "mainstay_instance_requests_in_flight_max" ["service" "instance"] "The most requests in flight at a time";
+    I_REQUESTS = Counter "mainstay_instance_requests_total" ["service" "instance"] "Requests that were given to it, each try of one counted";
+    I_RESPONSES = Counter "mainstay_instance_responses_total" ["service" "instance" "code"] "Its answers that were passed on, by class of status";
+    I_FAILURES = Counter "mainstay_instance_failures_total" ["service" "instance"] "Requests to which it gave no answer, or one of 502 to 504";
+    I_CONNECT_FAILURES = Counter "mainstay_instance_connect_failures_total" ["service" "instance"] "Connections to it that did not come about";
+    I_RETRIES = Counter "mainstay_instance_retries_total" ["service" "instance"] "Tries elsewhere because it gave no answer";
+    I_EJECTIONS = Counter "mainstay_instance_ejections_total" ["service" "instance"] "How often a worker took it out for its failures";
+    I_HEDGES = Counter "mainstay_instance_hedges_total" ["service" "instance" "result"] "Requests that were sent here because another was slow; won: this answered first";
+    I_ABORTS = Counter "mainstay_instance_client_aborts_total" ["service" "instance"] "Clients that went away before its answer was complete";
+    I_BROKEN = Counter "mainstay_instance_broken_answers_total" ["service" "instance"] "Answers that it broke off after their head";
+    I_IN = Counter "mainstay_instance_request_body_bytes_total" ["service" "instance"] "Bytes of bodies of requests";
+    I_OUT = Counter "mainstay_instance_response_body_bytes_total" ["service" "instance"] "Bytes of bodies of answers";
+    I_FIRST = Histogram "mainstay_instance_first_byte_seconds" ["service" "instance"] "From a request's first byte to the head of its answer";
+}
+
+/// Everything as of now.
+pub(crate) fn write(shown: &Shown) -> String {
+    let Shown {
+        counters,
+        entry,
+        rosters,
+        clock,
+        connections_max,
+    } = shown;
+    let roster = &*Arc::clone(&rosters.borrow());
+    let now = clock.now();
+    let mut text = Text(String::with_capacity(64 * 1024));
+    write_own(&mut text, counters, roster, now);
+    text.begin(&LIMIT);
+    text.value(&LIMIT, &[], connections_max);
+    write_frontends(&mut text, &frontends(counters, *entry, roster));
+    let services: Vec<Service<'_>> = roster
+        .table
+        .services
+        .iter()
+        .map(|service| Service::of(service, roster))
+        .collect();
+    write_services(&mut text, &services);
+    write_service_times(&mut text, &services);
+    write_instances(&mut text, &instances(roster));
+    text.0
+}
+
+/// The text so far.
+struct Text(String);
+
+impl Text {
+    fn begin(&mut self, family: &Family) {
+        let Family {
+            name, kind, help, ..
+        } = family;
+        let kind = kind.word();
+        self.push(format_args!(
+            "# HELP {name} {help}.\n# TYPE {name} {kind}\n"
+        ));
+    }
+
+    /// A value; `labels` are the values of the family's labels.
+    fn value(&mut self, family: &Family, labels: &[&str], value: impl Display) {
+        self.push(format_args!("{}", family.name));
+        self.labels(family, labels, None);
+        self.push(format_args!(" {value}\n"));
+    }
+
+    /// A family with one value per thing, which has these labels.
+    fn each<'t, T>(
+        &mut self,
+        family: &Family,
+        things: &'t [T],
+        of: impl Fn(&'t T) -> (Vec<&'t str>, u64),
+    ) {
+        self.begin(family);
+        for thing in things {
+            let (labels, value) = of(thing);
+            self.value(family, &labels, value);
+        }
+    }
+
+    /// A family with several values per thing; their words are the last label.
+    fn each_word<'t, T>(
+        &mut self,
+        family: &Family,
+        things: &'t [T],
+        of: impl Fn(&'t T) -> (Vec<&'t str>, Vec<(&'static str, u64)>),
+    ) {
+        self.begin(family);
+        for thing in things {
+            let (mut labels, values) = of(thing);
+            for (word, value) in values {
+                labels.push(word);
+                self.value(family, &labels, value);
+                labels.pop();
+            }
+        }
+    }
+
+    fn histogram(&mut self, family: &Family, labels: &[&str], counts: &Counts) {
+        let name = family.name;
+        for (bound, below) in counts.cumulative() {
+            self.push(format_args!("{name}_bucket"));
+            self.labels(family, labels, Some(bound.text));
+            self.push(format_args!(" {below}\n"));
+        }
+        let all = counts.count();
+        self.push(format_args!("{name}_bucket"));
+        self.labels(family, labels, Some("+Inf"));
+        self.push(format_args!(" {all}\n"));
+        for (suffix, value) in [
+            ("sum", counts.sum_seconds().to_string()),
+            ("count", all.to_string()),
+        ] {
+            self.push(format_args!("{name}_{suffix}"));
+            self.labels(family, labels, None);
+            self.push(format_args!(" {value}\n"));
+        }
+    }
+
+    /// Values of labels are names of ours, addresses and words: none needs an escape.
+    fn labels(&mut self, family: &Family, values: &[&str], bound: Option<&str>) {
+        debug_assert_eq!(family.labels.len(), values.len(), "{}", family.name);
+        let mut pairs = family
+            .labels
+            .iter()
+            .zip(values)
+            .map(|(name, value)| (*name, *value));
+        let mut separator = '{';
+        for (name, value) in pairs.by_ref().chain(bound.map(|bound| ("le", bound))) {
+            self.push(format_args!("{separator}{name}=\"{value}\""));
+            separator = ',';
+        }
+        if separator == ',' {
+            self.0.push('}');
+        }
+    }
+
+    fn push(&mut self, text: std::fmt::Arguments<'_>) {
+        self.0
+            .write_fmt(text)
+            .expect("writing to memory cannot fail");
+    }
+}
+
+fn write_own(text: &mut Text, counters: &GatewayCounters, roster: &Roster, now: Instant) {
+    let generation = roster.acknowledged.unwrap_or_default();
+    text.begin(&BUILD);
+    text.value(&BUILD, &[env!("CARGO_PKG_VERSION")], 1);
+    text.begin(&UPTIME);
+    text.value(&UPTIME, &[], now.since_start().as_secs_f64());
+    for (family, value) in [
+        (&WORKERS, counters.workers() as u64),
+        (&EPOCH, generation.epoch.0),
+        (&REVISION, generation.revision.0),
+        (&UNBOUND, roster.unbound.len() as u64),
+        (&LOG_DROPPED, counters.log_dropped.get()),
+    ] {
+        text.begin(family);
+        text.value(family, &[], value);
+    }
+}
+
+/// Which of its counters a family of one thing shows.
+type Shows<T> = (&'static Family, fn(&T) -> &Counter);
+
+/// The answers by class, with the words of the classes.
+fn by_class(counts: [u64; RESPONSE_CLASSES.len()]) -> Vec<(&'static str, u64)> {
+    RESPONSE_CLASSES.into_iter().zip(counts).collect()
+}
+
+/// Refusals by reason.
+fn by_reason(of: impl Fn(Reason) -> u64) -> Vec<(&'static str, u64)> {
+    let reasons = Reason::ALL.into_iter();
+    reasons.map(|reason| (reason.word(), of(reason))).collect()
+}
+
+/// A place where clients come in, with its labels.
+struct Frontend {
+    name: String,
+    listen: String,
+    counts: Arc<FrontendCounts>,
+}
+
+impl Frontend {
+    fn labels(&self) -> Vec<&str> {
+        vec![&self.name, &self.listen]
+    }
+
+    fn sum(&self, of: impl Fn(&FrontendTally) -> &Counter) -> u64 {
+        self.counts.tallies().sum(of)
+    }
+}
+
+fn frontends(
+    counters: &GatewayCounters,
+    entry: Option<SocketAddr>,
+    roster: &Roster,
+) -> Vec<Frontend> {
+    let entry = entry.map_or(String::new(), |address| address.to_string());
+    let named = |key: FrontendKey| match key {
+        FrontendKey::Entry => Some((ENTRY.to_owned(), entry.clone())),
+        FrontendKey::Listen(name) => Some((name.to_string(), String::new())),
+        FrontendKey::Address(address) => {
+            let found = roster.table.find_address(address)?;
+            let service = &roster.table.services[found.0];
+            Some((service.name.to_string(), address.to_string()))
+        }
+    };
+    let all = counters.all_frontends().into_iter();
+    all.filter_map(|(key, counts)| {
+        let (name, listen) = named(key)?;
+        Some(Frontend {
+            name,
+            listen,
+            counts,
+        })
+    })
+    .collect()
+}
+
+fn write_frontends(text: &mut Text, all: &[Frontend]) {
+    text.each(&F_OPEN, all, |one| {
+        (one.labels(), one.counts.connections().get().into())
+    });
+    text.each(&F_OPEN_MAX, all, |one| {
+        (one.labels(), one.counts.connections().max().into())
+    });
+    text.each(&F_CONNECTIONS, all, |one| {
+        (one.labels(), one.sum(|tally| &tally.connections))
+    });
+    text.each_word(&F_RESPONSES, all, |one| {
+        let counts = classes(one.counts.tallies(), |tally, class| {
+            tally.responses.of(class)
+        });
+        (one.labels(), by_class(counts))
+    });
+    text.each_word(&F_REFUSALS, all, |one| {
+        let of = |reason| one.sum(|tally| tally.refusals.of(reason));
+        (one.labels(), by_reason(of))
+    });
+    text.each_word(&F_DENIED, all, |one| {
+        let limits = Denied::ALL.into_iter();
+        let counts = limits.map(|by| (by.word(), one.sum(|tally| tally.denied.of(by))));
+        (one.labels(), counts.collect())
+    });
+    text.each(&F_IN, all, |one| {
+        (one.labels(), one.sum(|tally| &tally.bytes_in))
+    });
+    text.each(&F_OUT, all, |one| {
+        (one.labels(), one.sum(|tally| &tally.bytes_out))
+    });
+}
+
+/// A service with its instances counted.
+struct Service<'a> {
+    routes: &'a TableService,
+    passing: u64,
+    failing: u64,
+    draining: u64,
+    in_flight: u64,
+}
+
+impl<'a> Service<'a> {
+    fn of(routes: &'a TableService, roster: &Roster) -> Self {
+        let is = |health| {
+            let endpoints = routes.endpoints.iter();
+            endpoints.filter(|one| one.health == health).count() as u64
+        };
+        let draining = roster.draining.iter();
+        let draining: Vec<_> = draining
+            .filter(|state| state.key.instance.service == routes.name)
+            .collect();
+        let here = routes.endpoints.iter().map(|one| one.state.in_flight());
+        let left = draining.iter().map(|state| state.in_flight());
+        Self {
+            routes,
+            passing: is(EndpointHealth::Passing),
+            failing: is(EndpointHealth::Failing),
+            draining: draining.len() as u64,
+            in_flight: here.chain(left).map(u64::from).sum(),
+        }
+    }
+
+    fn labels(&self) -> Vec<&str> {
+        vec![self.routes.name.as_str()]
+    }
+
+    fn tallies(&self) -> &PerWorker<ServiceTally> {
+        self.routes.counts.tallies()
+    }
+
+    fn sum(&self, of: impl Fn(&ServiceTally) -> &Counter) -> u64 {
+        self.tallies().sum(of)
+    }
+}
+
+fn write_services(text: &mut Text, all: &[Service<'_>]) {
+    text.each_word(&S_INSTANCES, all, |one| {
+        let states = vec![
+            ("passing", one.passing),
+            ("failing", one.failing),
+            ("draining", one.draining),
+        ];
+        (one.labels(), states)
+    });
+    text.each(&S_IN_FLIGHT, all, |one| (one.labels(), one.in_flight));
+    text.each(&S_QUEUE, all, |one| {
+        (one.labels(), one.routes.counts.queue.get().into())
+    });
+    text.each(&S_QUEUE_MAX, all, |one| {
+        (one.labels(), one.routes.counts.queue.max().into())
+    });
+    text.each_word(&S_RESPONSES, all, |one| {
+        let counts = classes(one.tallies(), |tally, class| tally.responses.of(class));
+        (one.labels(), by_class(counts))
+    });
+    text.each_word(&S_REFUSALS, all, |one| {
+        let of = |reason| one.sum(|tally| tally.refusals.of(reason));
+        (one.labels(), by_reason(of))
+    });
+    let shown: [Shows<ServiceTally>; 6] = [
+        (&S_RETRIES, |tally| &tally.retries),
+        (&S_RETRIED, |tally| &tally.retried),
+        (&S_ABORTS, |tally| &tally.client_aborts),
+        (&S_BROKEN, |tally| &tally.broken_answers),
+        (&S_IN, |tally| &tally.bytes_in),
+        (&S_OUT, |tally| &tally.bytes_out),
+    ];
+    for (family, of) in shown {
+        text.each(family, all, |one| (one.labels(), one.sum(of)));
+    }
+    text.each_word(&S_HEDGES, all, |one| {
+        let won = one.sum(|tally| &tally.hedges_won);
+        let lost = one.sum(|tally| &tally.hedges_lost);
+        (one.labels(), vec![("won", won), ("lost", lost)])
+    });
+}
+
+fn write_service_times(text: &mut Text, all: &[Service<'_>]) {
+    /// A family, and the histogram that it shows.
+    type Shows = (&'static Family, fn(&ServiceTally) -> &Histogram);
+    let shown: [Shows; 4] = [
+        (&S_TOTAL, |tally| &tally.total),
+        (&S_FIRST, |tally| &tally.first_byte),
+        (&S_CONNECT, |tally| &tally.connect),
+        (&S_WAITED, |tally| &tally.queue),
+    ];
+    for (family, of) in shown {
+        text.begin(family);
+        for one in all {
+            text.histogram(family, &one.labels(), &merged(one.tallies(), of));
+        }
+    }
+}
+
+/// An instance with all its attempts that are in the routes or finish requests: a name may stand
+/// only once with the same labels.
+struct Instance<'a> {
+    service: &'a str,
+    name: String,
+    up: u64,
+    states: Vec<&'a EndpointState>,
+}
+
+impl Instance<'_> {
+    fn labels(&self) -> Vec<&str> {
+        vec![self.service, &self.name]
+    }
+
+    fn sum(&self, of: impl Fn(&EndpointTally) -> &Counter) -> u64 {
+        let states = self.states.iter();
+        states.map(|state| state.counters.all().sum(&of)).sum()
+    }
+
+    fn in_flight(&self) -> u64 {
+        let states = self.states.iter();
+        states.map(|state| u64::from(state.in_flight())).sum()
+    }
+
+    fn in_flight_max(&self) -> u64 {
+        let states = self.states.iter().map(|state| state.in_flight_max());
+        states.max().unwrap_or(0).into()
+    }
+}
+
+fn instances(roster: &Roster) -> Vec<Instance<'_>> {
+    let mut found: BTreeMap<&InstanceId, Instance<'_>> = BTreeMap::new();
+    let routed = roster
+        .table
+        .services
+        .iter()
+        .flat_map(|service| &service.endpoints);
+    let routed = routed.map(|one| {
+        (
+            &*one.state,
+            u64::from(one.health == EndpointHealth::Passing),
+        )
+    });
+    let draining = roster.draining.iter().map(|state| (&**state, 0));
+    for (state, up) in routed.chain(draining) {
+        let id = &state.key.instance;
+        let instance = found.entry(id).or_insert_with(|| Instance {
+            service: id.service.as_str(),
+            name: id.to_string(),
+            up: 0,
+            states: Vec::new(),
+        });
+        instance.up = instance.up.max(up);
+        instance.states.push(state);
+    }
+    found.into_values().collect()
+}
+
+fn write_instances(text: &mut Text, all: &[Instance<'_>]) {
+    text.each(&I_UP, all, |one| (one.labels(), one.up));
+    text.each(&I_IN_FLIGHT, all, |one| (one.labels(), one.in_flight()));
+    text.each(&I_IN_FLIGHT_MAX, all, |one| {
+        (one.labels(), one.in_flight_max())
+    });
+    text.each_word(&I_RESPONSES, all, |one| {
+        let counts =
+            (0..RESPONSE_CLASSES.len()).map(|class| one.sum(|tally| tally.responses.of(class)));
+        let words = RESPONSE_CLASSES.into_iter();
+        (one.labels(), words.zip(counts).collect())
+    });
+    let shown: [Shows<EndpointTally>; 9] = [
+        (&I_REQUESTS, |tally| &tally.requests),
+        (&I_FAILURES, |tally| &tally.failures),
+        (&I_CONNECT_FAILURES, |tally| &tally.connect_failures),
+        (&I_RETRIES, |tally| &tally.retries),
+        (&I_EJECTIONS, |tally| &tally.ejections),
+        (&I_ABORTS, |tally| &tally.client_aborts),
+        (&I_BROKEN, |tally| &tally.broken_answers),
+        (&I_IN, |tally| &tally.bytes_in),
+        (&I_OUT, |tally| &tally.bytes_out),
+    ];
+    for (family, of) in shown {
+        text.each(family, all, |one| (one.labels(), one.sum(of)));
+    }
+    text.each_word(&I_HEDGES, all, |one| {
+        let won = one.sum(|tally| &tally.hedges_won);
+        let lost = one.sum(|tally| &tally.hedges_lost);
+        (one.labels(), vec![("won", won), ("lost", lost)])
+    });
+    text.begin(&I_FIRST);
+    for one in all {
+        let cells = one
+            .states
+            .iter()
+            .flat_map(|state| state.counters.all().iter());
+        let counts = Counts::of(cells.map(|tally| &tally.first_byte));
+        text.histogram(&I_FIRST, &one.labels(), &counts);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    /// Where the table stands; below it, to the end of the page or the next heading, nothing else does.
+    const TABLE: &str = "## All metrics\n\n";
+
+    #[test]
+    fn the_page_of_the_metrics_has_a_line_for_each() {
+        let mut table = String::from("| Name | Type | Labels | Meaning |\n|---|---|---|---|\n");
+        for family in FAMILIES {
+            let labels: Vec<String> = family
+                .labels
+                .iter()
+                .map(|label| format!("`{label}`"))
+                .collect();
+            writeln!(
+                table,
+                "| `{}` | {} | {} | {} |",
+                family.name,
+                family.kind.word(),
+                labels.join(", "),
+                family.help
+            )
+            .unwrap();
+        }
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");
+        let page = std::fs::read_to_string(&path).unwrap();
+        let (before, is) = page.split_once(TABLE).expect("the page has the heading");
+        if std::env::var_os("MAINSTAY_REWRITE").is_some() {
+            std::fs::write(&path, format!("{before}{TABLE}{table}")).unwrap();
+        } else {
+            assert_eq!(is, table, "write it anew: MAINSTAY_REWRITE=1");
+        }
+    }
+
+    #[test]
+    fn names_say_their_unit_and_whether_they_only_grow() {
+        for family in FAMILIES {
+            let name = family.name;
+            assert_eq!(
+                name.ends_with("_total"),
+                family.kind == Type::Counter,
+                "{name}"
+            );
+            if family.kind == Type::Histogram {
+                assert!(name.ends_with("_seconds"), "{name}");
+            }
+            assert!(
+                !family.help.ends_with('.') && !family.help.contains('\n'),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_histogram_is_cumulative_and_ends_with_all() {
+        let histogram = crate::metrics::Histogram::default();
+        for ms in [1, 3, 100, 60_000] {
+            histogram.record(std::time::Duration::from_millis(ms));
+        }
+        let mut text = Text(String::new());
+        let counts = Counts::of(std::iter::once(&histogram));
+        text.histogram(&S_TOTAL, &["orders"], &counts);
+        let name = "mainstay_service_request_duration_seconds";
+        for line in [
+            format!("{name}_bucket{{service=\"orders\",le=\"0.0005\"}} 0"),
+            format!("{name}_bucket{{service=\"orders\",le=\"0.001\"}} 1"),
+            format!("{name}_bucket{{service=\"orders\",le=\"0.005\"}} 2"),
+            format!("{name}_bucket{{service=\"orders\",le=\"40.96\"}} 3"),
+            format!("{name}_bucket{{service=\"orders\",le=\"+Inf\"}} 4"),
+            format!("{name}_sum{{service=\"orders\"}} 60.104"),
+            format!("{name}_count{{service=\"orders\"}} 4"),
+        ] {
+            assert!(
+                text.0.lines().any(|other| other == line),
+                "{line}\n{}",
+                text.0
+            );
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! Serves the page and what belongs to it: HTTP/1.1, one request per connection, nothing that is
+//! kept for a client but an open stream of events.
+
+use std::convert::Infallible;
+use std::net::TcpListener as StdListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use std::{io, pin::pin};
+
+use bytes::Bytes;
+use http::header::{self, HeaderName};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::access::{Access, Denial};
+use super::gather::Gatherer;
+use super::page::{self, Refresh, Servers, View};
+use super::rows::Snapshot;
+use super::{Shown, events, exposition, table};
+
+/// How often everything is looked at; a rate is per second.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Connections at a time: a few people, a few collectors. More wait in the kernel's queue.
+const CONNECTIONS_MAX: usize = 64;
+
+/// Of these, streams of events; the others are for those who only ask. More are answered 503.
+const STREAMS_MAX: usize = 32;
+
+/// The longest head: a browser's is below 2 KiB, and hyper wants 8 KiB at least.
+const HEAD_LEN_MAX: usize = 16 * 1024;
+
+/// The most header fields; a browser sends twenty.
+const HEADERS_MAX: usize = 64;
+
+/// How long a head may take.
+const HEAD_TIME: Duration = Duration::from_secs(5);
+
+/// How long a connection may last that is not a stream: a page with a thousand instances is a megabyte,
+/// and a slow line takes seconds for it.
+const ANSWER_TIME: Duration = Duration::from_secs(30);
+
+/// The pause after an accept that failed because the process has no more descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the server is given.
+pub(crate) struct Setup {
+    pub(crate) listener: StdListener,
+    pub(crate) access: Access,
+    pub(crate) shown: Shown,
+    pub(crate) stop: CancellationToken,
+}
+
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+type Answer = Response<Body>;
+
+/// What all connections share; everything is in one thread.
+struct Desk {
+    access: Access,
+    shown: Shown,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    streams: Arc<Semaphore>,
+}
+
+/// Serves in this thread until it is told to stop.
+pub(crate) fn run(setup: Setup) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build_local(tokio::runtime::LocalOptions::default())?;
+    runtime.block_on(serve(setup))
+}
+
+async fn serve(setup: Setup) -> io::Result<()> {
+    setup.listener.set_nonblocking(true)?;
+    let listener = TcpListener::from_std(setup.listener)?;
+    let shown = setup.shown;
+    let mut gatherer = Gatherer::new(&shown);
+    let (snapshots_to, snapshots) = watch::channel(Arc::default());
+    let desk = Rc::new(Desk {
+        access: setup.access,
+        shown,
+        snapshots,
+        streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+    });
+    let mut look = interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // Their ends are handled by themselves; dropping the set at the end closes them.
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            // The first look is before the first answer.
+            biased;
+            () = setup.stop.cancelled() => return Ok(()),
+            _ = look.tick() => {
+                let roster = Arc::clone(&desk.shown.rosters.borrow());
+                let snapshot = gatherer.gather(desk.shown.clock.now(), &roster);
+                snapshots_to.send_replace(Arc::new(snapshot));
+            }
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn_local(converse(Rc::clone(&desk), stream));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection for statistics");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// One connection, which is one request.
+async fn converse(desk: Rc<Desk>, stream: TcpStream) {
+    let streams = Rc::new(std::cell::Cell::new(false));
+    let answering = Rc::clone(&streams);
+    let service = service_fn(move |request| {
+        let answer = answer(&desk, &request);
+        answering.set(is_stream(&answer));
+        async { Ok::<_, Infallible>(answer) }
+    });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME)
+        .keep_alive(false)
+        .max_buf_size(HEAD_LEN_MAX)
+        .max_headers(HEADERS_MAX);
+    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+    let ended = match timeout(ANSWER_TIME, connection.as_mut()).await {
+        Err(_) if streams.get() => timeout(events::STREAM_TIME, connection).await,
+        ended => ended,
+    };
+    match ended {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "a connection for statistics broke"),
+        Err(_) => tracing::debug!("a connection for statistics took too long, and was cut"),
+    }
+}
+
+fn is_stream(answer: &Answer) -> bool {
+    let kind = answer.headers().get(header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind == EVENTS)
+}
+
+const HTML: &str = "text/html; charset=utf-8";
+const PLAIN: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+const EVENTS: &str = "text/event-stream";
+
+fn answer<B>(desk: &Desk, request: &Request<B>) -> Answer {
+    if let Err(denial) = desk.access.admit(request.headers()) {
+        return refuse(denial);
+    }
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let text = "statistics are only read: use GET\n";
+        return say(StatusCode::METHOD_NOT_ALLOWED, PLAIN, text.into());
+    }
+    let (path, options) = split(request.uri().path());
+    let snapshot = || Arc::clone(&desk.snapshots.borrow());
+    match path {
+        "/" => {
+            let mut answer = say(StatusCode::FOUND, PLAIN, "see /stats\n".into());
+            let location = HeaderValue::from_static("/stats");
+            answer.headers_mut().insert(header::LOCATION, location);
+            answer
+        }
+        "/stats" => match options.form {
+            Form::Page => ok(HTML, page::page(&snapshot(), options.view)),
+            Form::Csv => ok(PLAIN, table::csv(&snapshot())),
+            Form::Json => ok(JSON, table::json(&snapshot())),
+        },
+        "/stats/events" => stream(desk, options.view),
+        "/stats/style.css" => fixed("text/css", include_str!("assets/style.css")),
+        "/stats/icon.svg" => fixed("image/svg+xml", include_str!("assets/icon.svg")),
+        "/stats/live.js" => fixed("text/javascript", include_str!("assets/live.js")),
+        "/stats/still.js" => fixed("text/javascript", include_str!("assets/still.js")),
+        "/metrics" => {
+            let text = exposition::write(&desk.shown);
+            ok(exposition::CONTENT_TYPE, text)
+        }
+        _ => {
+            let text = "nothing is here; there are /stats, /stats;csv, /stats;json and /metrics\n";
+            say(StatusCode::NOT_FOUND, PLAIN, text.into())
+        }
+    }
+}
+
+/// In which form the statistics are wanted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Form {
+    #[default]
+    Page,
+    Csv,
+    Json,
+}
+
+/// What stands behind the first `;`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Choice {
+    form: Form,
+    view: View,
+}
+
+/// A path and what is behind its `;`, as HAProxy writes it. What is unknown is passed over, as HAProxy does.
+fn split(path: &str) -> (&str, Choice) {
+    let mut words = path.split(';');
+    let path = words.next().unwrap_or_default();
+    let mut choice = Choice::default();
+    for word in words {
+        match word {
+            "csv" => choice.form = Form::Csv,
+            "json" => choice.form = Form::Json,
+            "norefresh" => choice.view.refresh = Refresh::No,
+            "up" => choice.view.servers = Servers::Up,
+            _ => {}
+        }
+    }
+    (path, choice)
+}
+
+fn stream(desk: &Desk, view: View) -> Answer {
+    let Ok(place) = Arc::clone(&desk.streams).try_acquire_owned() else {
+        let text = format!("{STREAMS_MAX} pages are kept fresh already; close one of them\n");
+        return say(StatusCode::SERVICE_UNAVAILABLE, PLAIN, text);
+    };
+    let stream = events::stream(desk.snapshots.clone(), view, place);
+    dress(
+        StatusCode::OK,
+        EVENTS,
+        StreamBody::new(stream).boxed_unsync(),
+    )
+}
+
+fn refuse(denial: Denial) -> Answer {
+    match denial {
+        Denial::Unknown => {
+            let text = "statistics are for those who know `stats_auth` of the node's file\n";
+            let mut answer = say(StatusCode::UNAUTHORIZED, PLAIN, text.into());
+            let realm = HeaderValue::from_static("Basic realm=\"Mainstay\", charset=\"UTF-8\"");
+            answer.headers_mut().insert(header::WWW_AUTHENTICATE, realm);
+            answer
+        }
+        Denial::ForeignHost => {
+            let text = "`Host` does not name this port of this machine: use the address that `mainstay status` shows\n";
+            say(StatusCode::FORBIDDEN, PLAIN, text.into())
+        }
+        Denial::ForeignOrigin => {
+            let text = "a page of another site asked for this\n";
+            say(StatusCode::FORBIDDEN, PLAIN, text.into())
+        }
+    }
+}
+
+fn ok(kind: &'static str, text: String) -> Answer {
+    say(StatusCode::OK, kind, text)
+}
+
+/// A file of ours; it is small, and a new version must be seen at once.
+fn fixed(kind: &'static str, text: &'static str) -> Answer {
+    let body = Full::new(Bytes::from_static(text.as_bytes()));
+    dress(StatusCode::OK, kind, body.boxed_unsync())
+}
+
+fn say(status: StatusCode, kind: &'static str, text: String) -> Answer {
+    dress(status, kind, Full::new(Bytes::from(text)).boxed_unsync())
+}
+
+/// Nothing from elsewhere, nothing inline, in nobody's frame, in no cache.
+const HEADERS: [(HeaderName, &str); 4] = [
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::CACHE_CONTROL, "no-store"),
+];
+
+fn dress(status: StatusCode, kind: &'static str, body: Body) -> Answer {
+    let mut headers = HeaderMap::with_capacity(HEADERS.len() + 1);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    for (name, value) in HEADERS {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    let mut answer = Response::new(body);
+    *answer.status_mut() = status;
+    *answer.headers_mut() = headers;
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_behind_a_semicolon_is_read_as_haproxy_reads_it() {
+        let (path, choice) = split("/stats;csv;norefresh");
+        assert_eq!((path, choice.form), ("/stats", Form::Csv));
+        assert_eq!(choice.view.refresh, Refresh::No);
+        let (path, choice) = split("/stats;up;unknown=1");
+        assert_eq!((path, choice.form), ("/stats", Form::Page));
+        assert_eq!(choice.view.servers, Servers::Up);
+        assert_eq!(split("/stats"), ("/stats", Choice::default()));
+    }
+}
