@@ -335,10 +335,7 @@ fn serve(
     if count == 0 {
         return Err(Error::NoSockets);
     }
-    let file = RoutesFile::in_state(&options.state).map_err(|source| Error::State {
-        state: options.state.clone(),
-        source,
-    })?;
+    let file = open_routes(&options)?;
     let counters = Arc::new(GatewayCounters::new(count));
     let log = open_log(&options.access_log, &counters)?;
     let drained = Arc::new(Notify::new());
@@ -350,17 +347,14 @@ fn serve(
     let (ended_to, ended) = mpsc::channel(count);
     let stop_workers = stop.child_token();
     let clock = Clock::start();
-    let display = sockets.stats.map(|stats| {
-        let shown = Shown {
-            counters: Arc::clone(&counters),
-            entry: sockets.entry[0].local_addr().ok(),
-            connections_max: options.limits.connections.into(),
-            rosters: roster,
-            clock,
-        };
-        Display::open(stats, shown)
-    });
-    let display = display.transpose()?;
+    let shown = Shown {
+        counters: Arc::clone(&counters),
+        entry: sockets.entry[0].local_addr().ok(),
+        connections_max: options.limits.connections.into(),
+        rosters: roster,
+        clock,
+    };
+    let display = open_display(sockets.stats, shown)?;
     let crew = Crew {
         clock,
         tables: table,
@@ -393,18 +387,39 @@ fn serve(
     }));
     // If one worker failed, the others end with it: the supervisor starts all anew.
     stop_workers.cancel();
+    join(threads);
+    close(log, display);
+    counters.tell();
+    result.map_err(|error| Error::Worker(chain(&error)))
+}
+
+fn open_display(stats: Option<Stats>, shown: Shown) -> Result<Option<Display>, Error> {
+    let display = stats.map(|stats| Display::open(stats, shown));
+    Ok(display.transpose()?)
+}
+
+fn join(threads: Vec<JoinHandle<()>>) {
     for thread in threads {
         // A panic was caught in the thread, and told through `ended`.
         thread.join().ok();
     }
+}
+
+/// Ends what outlived the workers.
+fn close(log: Option<AccessLog>, display: Option<Display>) {
     if let Some(log) = log {
         log.finish();
     }
     if let Some(display) = display {
         display.close();
     }
-    counters.tell();
-    result.map_err(|error| Error::Worker(chain(&error)))
+}
+
+fn open_routes(options: &Options) -> Result<RoutesFile, Error> {
+    RoutesFile::in_state(&options.state).map_err(|source| Error::State {
+        state: options.state.clone(),
+        source,
+    })
 }
 
 fn stored(file: &RoutesFile) -> Option<Routing> {
