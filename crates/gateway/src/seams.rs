@@ -12,7 +12,7 @@ pub struct SeamError {
     word: String,
 }
 
-const EXPECTED: &str = "retries=off, retry-routes=keep, hedging=off, patience=off, limiting=off, \
+const EXPECTED: &str = "retries=off, retry-routes=keep, hedging=off, patience=endless, limiting=off, \
                         verdicts=ignored or request-ids=off, several with commas";
 
 impl FromStr for Seams {
@@ -25,7 +25,7 @@ impl FromStr for Seams {
                 "retries=off" => seams.retries = Retries::Off,
                 "retry-routes=keep" => seams.retry_routes = RetryRoutes::Keep,
                 "hedging=off" => seams.hedging = Hedging::Off,
-                "patience=off" => seams.patience = Patience::Off,
+                "patience=endless" => seams.patience = Patience::Endless,
                 "limiting=off" => seams.limiting = Limiting::Off,
                 "verdicts=ignored" => seams.verdicts = Verdicts::Ignored,
                 "request-ids=off" => seams.request_ids = Ids::Off,

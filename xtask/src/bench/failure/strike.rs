@@ -204,7 +204,7 @@ impl Fault {
     fn seam(self) -> &'static str {
         match self {
             Self::Kill | Self::UnseenDeath => "retries=off",
-            Self::Blackhole | Self::Freeze => "hedging=off,patience=off",
+            Self::Blackhole | Self::Freeze => "hedging=off,patience=endless",
         }
     }
 
