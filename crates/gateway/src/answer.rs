@@ -167,6 +167,25 @@ impl Answer {
 
     /// The next piece of the body.
     pub(crate) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, BrokenOff>> {
+        self.poll_piece_of(|relay| relay.poll_piece(cx))
+    }
+
+    /// The next piece, if it was read together with the one before.
+    pub(crate) fn next_piece_at_hand(&mut self) -> Option<Result<Piece, BrokenOff>> {
+        let piece = self.poll_piece_of(|relay| match relay.exchange().piece_at_hand() {
+            Some(piece) => Poll::Ready(piece),
+            None => Poll::Pending,
+        });
+        match piece {
+            Poll::Ready(piece) => Some(piece),
+            Poll::Pending => None,
+        }
+    }
+
+    fn poll_piece_of(
+        &mut self,
+        of: impl FnOnce(&mut Relay) -> Poll<Result<Piece, BrokenOff>>,
+    ) -> Poll<Result<Piece, BrokenOff>> {
         let piece = match &mut self.content {
             Content::Empty | Content::Tunnel(_) => return Poll::Ready(Ok(Piece::End(None))),
             Content::Text(text) => {
@@ -175,7 +194,7 @@ impl Answer {
                 Poll::Ready(Ok(Piece::Data(text)))
             }
             Content::Relayed(relay) => {
-                let piece = relay.poll_piece(cx);
+                let piece = of(relay);
                 match &piece {
                     Poll::Ready(Ok(Piece::End(_))) => self.end(Ended::Whole),
                     Poll::Ready(Err(_)) => self.end(Ended::InstanceBroke),

@@ -226,7 +226,7 @@ impl Delivery<'_> {
             None => std::task::ready!(self.answer.poll_piece(cx)),
         };
         match piece {
-            Ok(Piece::Data(data)) => self.load(cx, data),
+            Ok(Piece::Data(data)) => self.load(data),
             Ok(Piece::End(trailers)) => {
                 self.stage = Stage::Last;
                 if self.framing == Framing::Chunked {
@@ -241,10 +241,9 @@ impl Delivery<'_> {
     }
 
     /// Puts bytes on their way, and the end with them if it is there.
-    fn load(&mut self, cx: &mut Context<'_>, data: Bytes) {
-        if let Poll::Ready(next) = self.answer.poll_piece(cx) {
-            self.ahead = Some(next);
-        }
+    fn load(&mut self, data: Bytes) {
+        // Only what was read already: the buffer of this piece is used again for the next one.
+        self.ahead = self.answer.next_piece_at_hand();
         let is_last = matches!(self.ahead, Some(Ok(Piece::End(None))));
         if is_last {
             self.stage = Stage::Last;

@@ -311,11 +311,8 @@ impl Exchange {
             return Poll::Ready(Ok(Piece::End(None)));
         };
         loop {
-            match decoder.decode(&mut self.upstream.read) {
-                Ok(Step::Data(data)) => return Poll::Ready(Ok(Piece::Data(data))),
-                Ok(Step::End(trailers)) => return Poll::Ready(Ok(Piece::End(trailers))),
-                Ok(Step::NeedMore) => {}
-                Err(error) => return Poll::Ready(Err(broken(error))),
+            if let Some(piece) = decode(decoder, &mut self.upstream) {
+                return Poll::Ready(piece);
             }
             match ready!(self.upstream.poll_fill(cx, buffers)) {
                 Ok(0) => decoder.end_of_input().map_err(broken)?,
@@ -326,6 +323,11 @@ impl Exchange {
                 }
             }
         }
+    }
+
+    /// The next piece of what was read of the answer's body.
+    pub(crate) fn piece_at_hand(&mut self) -> Option<Result<Piece, BrokenOff>> {
+        decode(self.decoder.as_mut()?, &mut self.upstream)
     }
 
     /// Whether the last byte of the answer was taken.
@@ -356,6 +358,16 @@ impl Exchange {
     /// The connection, after the instance has changed the protocol.
     pub(crate) fn into_upgraded(self) -> Upstream {
         self.upstream
+    }
+}
+
+/// Takes the next piece off what was read.
+fn decode(decoder: &mut Decoder, upstream: &mut Upstream) -> Option<Result<Piece, BrokenOff>> {
+    match decoder.decode(&mut upstream.read) {
+        Ok(Step::NeedMore) => None,
+        Ok(Step::Data(data)) => Some(Ok(Piece::Data(data))),
+        Ok(Step::End(trailers)) => Some(Ok(Piece::End(trailers))),
+        Err(error) => Some(Err(broken(error))),
     }
 }
 
