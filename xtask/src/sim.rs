@@ -34,6 +34,9 @@ pub(crate) struct Arguments {
     /// Measure the control centre's restart with a thousand instances, in memory
     #[arg(long)]
     restore: bool,
+    /// Play requests through a gateway to three instances of which one fails, instead of a cluster
+    #[arg(long, conflicts_with = "restore")]
+    entry: bool,
     /// Plant each bug of crates/sim/mutants in a copy, and see whether a promise breaks
     #[arg(long)]
     mutants: bool,
@@ -68,8 +71,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     command.args(arguments.trace.then_some("--trace"));
     command.args(arguments.json.then_some("--json"));
     command.args(arguments.restore.then_some("--restore"));
+    command.args(arguments.entry.then_some("--entry"));
     let full = arguments.seed.is_none() && arguments.seeds >= FULL;
-    if full && !arguments.restore {
+    let kept = full && !arguments.restore && !arguments.entry;
+    if kept {
         command.stdout(Stdio::piped());
     }
     let output = command

@@ -287,3 +287,24 @@ fn the_first_word_of_a_consumer_must_be_durable_and_no_other_of_it() {
         "the known one is waited for"
     );
 }
+
+#[test]
+fn who_has_ended_is_told_as_dead_until_it_serves_again_and_who_drains_is_not() {
+    let mut world = steady();
+    let dead = |world: &World| -> Vec<u64> {
+        let services = world.routing.services.iter();
+        let dead = services.flat_map(|service| &service.dead);
+        dead.map(|one| one.instance.number).collect()
+    };
+    world.agent.kill(2);
+    while world.listed("orders").contains(&2) {
+        world.run(Duration::from_millis(10));
+    }
+    assert_eq!(dead(&world), [2]);
+    world.run(SECOND * 30);
+    assert!(world.listed("orders").contains(&2), "it was started again");
+    assert_eq!(dead(&world), [0_u64; 0]);
+    draining(&mut world);
+    assert_eq!(dead(&world), [0_u64; 0], "it still answers what it has");
+    nothing_broken(&world);
+}

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use mainstay_http1::{Framing, Request, Response};
 use mainstay_ids::Instant;
 
+use crate::Verdicts;
 use crate::access_log::Line;
 use crate::connection::Client;
 use crate::exchange::{BrokenOff, Exchange};
@@ -235,7 +236,18 @@ impl Relay {
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, BrokenOff>> {
         let client = Rc::clone(&self.client);
-        self.exchange().poll_piece(cx, &client.worker.buffers)
+        let piece = self.exchange().poll_piece(cx, &client.worker.buffers);
+        if piece.is_pending() && self.is_cut() {
+            return Poll::Ready(Err(BrokenOff));
+        }
+        piece
+    }
+
+    /// Whether the instance is dead, so that nothing more comes although its connection stands.
+    fn is_cut(&self) -> bool {
+        let flight = self.parts.as_ref().map(|(_, flight)| flight);
+        flight.is_some_and(|flight| flight.endpoint().is_dead())
+            && self.client.worker.seams.verdicts == Verdicts::Heeded
     }
 
     /// Whether the answer is complete and nothing of the request is left to be sent.

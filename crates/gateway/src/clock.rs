@@ -22,6 +22,16 @@ impl Clock {
     pub(crate) fn now(self) -> Instant {
         Instant::from_start(self.start.elapsed())
     }
+
+    /// When a decision's time comes, for the runtime.
+    pub(crate) fn deadline(self, at: Instant) -> tokio::time::Instant {
+        tokio::time::Instant::from_std(self.start + at.since_start())
+    }
+
+    /// A timer that is not set yet. It costs the runtime nothing before it is first waited for.
+    pub(crate) fn alarm(self) -> tokio::time::Sleep {
+        tokio::time::sleep_until(tokio::time::Instant::from_std(self.start))
+    }
 }
 
 /// For people.

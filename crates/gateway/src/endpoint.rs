@@ -41,6 +41,9 @@ pub(crate) struct EndpointState {
     /// What each worker has counted of it; a dereference gives this worker's own.
     pub(crate) counters: EndpointCounters,
     in_flight: AtomicU32,
+    /// Of those in flight, whose answer has not begun. Only the choice among endpoints and their
+    /// limits look at it, so that no order is asked of it.
+    waiting: AtomicU32,
     /// The most requests that were in flight at a time.
     in_flight_max: AtomicU32,
     /// Whether the coordinator waits for `in_flight` to become 0.
@@ -57,6 +60,7 @@ impl EndpointState {
             label,
             counters: EndpointCounters(PerWorker::new(workers)),
             in_flight: AtomicU32::new(0),
+            waiting: AtomicU32::new(0),
             in_flight_max: AtomicU32::new(0),
             draining: AtomicBool::new(false),
             drained,
@@ -66,6 +70,21 @@ impl EndpointState {
     /// Requests that were sent to it, or are about to be, and whose answer is not complete.
     pub(crate) fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::SeqCst)
+    }
+
+    /// Requests that wait for the head of its answer.
+    pub(crate) fn waiting(&self) -> u32 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Counts a request that waits for its answer.
+    pub(crate) fn begin_wait(&self) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Ends what [`Self::begin_wait`] began.
+    pub(crate) fn end_wait(&self) {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Counts a request. The caller must do this in the same step in which it chose the endpoint,

@@ -1,35 +1,43 @@
-//! A request that has to be brought to some instance: the tries, and what may be tried again.
+//! A request that has to be brought to some instance: carries out what its
+//! [`Course`](mainstay_control::balance::Course) decides.
 //!
-//! Each try asks the worker's current view anew, and chooses and counts in one step; see
-//! [`crate::endpoint::EndpointState::enter`].
+//! Each try asks the worker's newest view, and chooses and counts in one step; see
+//! [`crate::endpoint::EndpointState::enter`]. Up to [`LANES`] tries are under way at once, all in the
+//! task of the client's connection; whoever is not needed any more is dropped, which closes its
+//! connection and tells the instance.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use mainstay_control::balance::ejection::Verdict;
 use mainstay_control::balance::{
-    Attempted, Body, FailureKind, MethodSafety, Outcome, RetryVerdict, TRIES_MAX, Tag,
+    Body, Content, Course, Defeat, Demand, Event, For, IdempotencyKey, LANES, Lane, Learnt, Loss,
+    MethodSafety, Next, Outcome, Picked, Priority, Ticket, Why, Wish,
 };
 use mainstay_http1::Response;
-use mainstay_ids::Instant;
-use mainstay_model::routing::Unavailable;
+use mainstay_ids::{Instant, Version};
 use mainstay_model::traffic::Trace;
-use tokio::time::timeout;
+use tokio::time::Sleep;
 
 use crate::answer::Visit;
 use crate::exchange::{Exchange, NoAnswer, RequestBody, Source};
 use crate::forwarded;
 use crate::headers::{self, Alterations, Passage};
 use crate::inbound::BodyFailure;
-use crate::limits::{CONNECT_TIMEOUT, REACH_TIME, ROUND_PAUSE};
+use crate::limits::CONNECT_TIMEOUT;
+use crate::metrics::Denied;
 use crate::refusal::{Reason, Refusal};
 use crate::rewrite::RewritePlan;
 use crate::upstream::{Assurance, Upstream};
-use crate::view::{Chosen, Finished, Flight, LocalEndpoint, LocalService, View};
+use crate::view::{Flight, Lessons, LocalEndpoint, LocalService, View};
 use crate::worker::Worker;
-use crate::{Retries, RetryRoutes};
+use crate::{Retries, RetryRoutes, Verdicts};
 
 /// What an errand ends with.
 pub(crate) struct Delivered {
@@ -38,24 +46,47 @@ pub(crate) struct Delivered {
     pub(crate) flight: Flight,
 }
 
-/// What a try led to.
-enum Step {
-    Delivered(Box<Delivered>),
-    Again,
-    Refused(Refusal),
+type Connecting = Pin<Box<dyn Future<Output = io::Result<Upstream>>>>;
+
+/// How far a try is.
+enum Stage {
+    /// Since when.
+    Connecting(Connecting, Instant),
+    Exchanging(Exchange),
+    Answered(Exchange, Box<Response>),
+    /// In the middle of a step.
+    Between,
 }
 
-/// Why a try gave no answer.
-#[derive(Debug, Clone, Copy)]
-enum TryFailure {
-    /// No connection came about, or it died before the request was sent.
-    NotSent,
-    /// It was sent, and the connection broke.
-    Lost,
-    /// It was sent, and the answer did not come in time.
-    Expired,
-    /// The client broke off its own body.
-    Client(BodyFailure),
+/// One try under way.
+struct Attempt {
+    picked: Picked,
+    endpoint: Rc<LocalEndpoint>,
+    flight: Flight,
+    why: Why,
+    stage: Stage,
+    origin: Origin,
+}
+
+/// Where the connection of a try is from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// It lay idle, and may have been closed by its instance.
+    Idle,
+    /// It was made for this try.
+    New,
+}
+
+/// What came of waiting.
+enum Happened {
+    Told(Event),
+    /// There is a connection.
+    /// After so long.
+    Connected(Lane, Upstream, Duration),
+    /// The idle connection was closed before anything was sent.
+    Unsent(Lane),
+    /// The client broke off its body.
+    ClientFailed(BodyFailure),
 }
 
 /// A request's head, with what it was made by.
@@ -71,107 +102,224 @@ pub(crate) struct Errand {
     head: Option<Head>,
     /// The body between two tries. `None`: a try has it.
     body: Option<RequestBody>,
-    safety: MethodSafety,
-    /// Tries in which at least a part of it was sent. Others cost an endpoint nothing, and are
-    /// bounded by time.
-    sent: u32,
-    /// When the first try failed, or the first wait for an endpoint began.
-    trouble_since: Option<Instant>,
-    /// Endpoints that have failed in this round.
-    failed: Vec<Tag>,
+    worker: Rc<Worker>,
+    service: Rc<LocalService>,
+    wish: Wish,
+    course: Course,
+    lanes: [Option<Box<Attempt>>; LANES],
+    /// Its place in the line, while it has one, and since when.
+    ticket: Option<(Ticket, Instant)>,
     /// The endpoints at the first try; kept only with the test seam [`RetryRoutes::Keep`].
     first_endpoints: Vec<Rc<LocalEndpoint>>,
 }
 
+/// Brings a checked request to some instance, until that has begun to answer or trying again makes
+/// no sense.
+pub(crate) async fn run(visit: &mut Visit, source: Source) -> Result<Box<Delivered>, Refusal> {
+    let worker = Rc::clone(&visit.client.worker);
+    let Some(service) = find(&worker.view(), visit) else {
+        return Err(no_route(visit));
+    };
+    Errand::new(visit, worker, service, source).run(visit).await
+}
+
 impl Errand {
-    /// An errand for a checked request.
-    pub(crate) fn new(visit: &Visit, source: Source) -> Self {
+    fn new(visit: &Visit, worker: Rc<Worker>, service: Rc<LocalService>, source: Source) -> Self {
         let request = &visit.request;
-        let replay_len = visit.client.worker.limits().replay_len as usize;
+        let replay_len = worker.limits().replay_len as usize;
+        let body = RequestBody::new(source, request.framing, replay_len);
         Self {
+            course: Course::new(demand(visit, &service, &body)),
+            wish: wish(visit, &worker, &service),
             head: None,
-            body: Some(RequestBody::new(source, request.framing, replay_len)),
-            safety: MethodSafety::of(request.method_name()),
-            sent: 0,
-            trouble_since: None,
-            failed: Vec::new(),
+            body: Some(body),
+            worker,
+            service,
+            lanes: [const { None }; LANES],
+            ticket: None,
             first_endpoints: Vec::new(),
         }
     }
 
-    /// Tries until an instance has begun to answer, or until trying again makes no sense.
-    pub(crate) async fn run(mut self, visit: &mut Visit) -> Result<Box<Delivered>, Refusal> {
-        let worker = Rc::clone(&visit.client.worker);
-        worker.budget_request();
+    async fn run(mut self, visit: &mut Visit) -> Result<Box<Delivered>, Refusal> {
+        let mut alarm = pin!(self.worker.clock.alarm());
+        let mut next = self.tell(visit, Event::Come);
+        let mut denied = Denied::QueueLen;
         loop {
-            match self.attempt(visit, &worker).await {
-                Step::Delivered(delivered) => return Ok(delivered),
-                Step::Again => {}
-                Step::Refused(refusal) => return Err(refusal),
-            }
+            next = match next {
+                Next::Begin(lane, picked, why) => self.begin(visit, lane, picked, why),
+                Next::Wait(For::Answer) => {
+                    self.set(alarm.as_mut());
+                    let happened = poll_fn(|cx| self.poll(cx, visit, alarm.as_mut())).await;
+                    match happened {
+                        Happened::Told(event) => self.tell(visit, event),
+                        Happened::Connected(lane, upstream, took) => {
+                            self.service.counts.connect.record(took);
+                            self.send(visit, lane, upstream)
+                        }
+                        Happened::Unsent(lane) => self.unsent(visit, lane),
+                        Happened::ClientFailed(failure) => {
+                            return Err(self.client_failed(visit, failure));
+                        }
+                    }
+                }
+                Next::Wait(For::Change) => {
+                    self.set(alarm.as_mut());
+                    let changed = tokio::select! {
+                        () = self.worker.table_changed.notified() => Event::Changed,
+                        () = alarm.as_mut() => Event::Tick,
+                    };
+                    self.look_again(visit, changed)?
+                }
+                Next::Wait(For::Turn(ticket)) => {
+                    self.stand_in_line(ticket);
+                    denied = Denied::QueueTime;
+                    let turn = self.service.await_turn(ticket);
+                    self.set(alarm.as_mut());
+                    let event = tokio::select! {
+                        () = turn.notified() => Event::Turn,
+                        () = alarm.as_mut() => Event::Tick,
+                    };
+                    self.tell(visit, event)
+                }
+                Next::Deliver(lane) => return self.deliver(visit, lane),
+                Next::Refuse(defeat) => {
+                    if defeat == Defeat::Overloaded {
+                        visit.client.frontend.denied.count(denied);
+                    }
+                    return Err(self.refusal(visit, defeat));
+                }
+            };
         }
     }
 
-    /// One try: find the service, choose an endpoint, send.
-    async fn attempt(&mut self, visit: &mut Visit, worker: &Worker) -> Step {
-        let view = worker.view();
-        let Some(service) = find(&view, visit) else {
-            return Step::Refused(no_route(visit));
+    /// Sets the alarm to when the course wants to be asked again.
+    fn set(&self, alarm: Pin<&mut Sleep>) {
+        let wake = self.course.wake();
+        if wake != Instant::NEVER {
+            alarm.reset(self.worker.clock.deadline(wake));
+        }
+    }
+
+    /// Lets the course decide, and ends the tries that it does not want any more.
+    fn tell(&mut self, visit: &mut Visit, event: Event) -> Next {
+        let (next, lessons) = self
+            .service
+            .decide(&self.worker, &mut self.course, self.wish, event);
+        self.report(&lessons);
+        let delivered = match next {
+            Next::Deliver(lane) => Some(lane),
+            Next::Begin(..) | Next::Wait(_) | Next::Refuse(_) => None,
         };
-        visit.service = Some(Rc::clone(&service.label));
-        visit.counts = Some(Rc::clone(&service.counts));
-        let sent = worker.clock.now();
-        // From here to the begin of the flight there must be no await.
-        let client = || forwarded::client(visit.way(), &visit.request);
-        let wish = service.policy.wish(&visit.request, client, worker.random());
-        let chosen = service.choose(sent, worker.random(), &self.failed, wish);
-        let Some(chosen) = chosen.filter(|chosen| !self.failed.contains(&chosen.tag())) else {
-            return self.wait(visit, service).await;
+        let mut made_room = delivered.is_some();
+        for lane in Lane::ALL {
+            let began = matches!(next, Next::Begin(new, ..) if new == lane);
+            if delivered != Some(lane) && (began || !self.course.runs(lane)) {
+                made_room |= self.end(visit, lane);
+            }
+        }
+        if let Some(attempt) = delivered.and_then(|lane| self.lanes[lane.index()].as_mut()) {
+            attempt.flight.end_wait();
+            if attempt.why == Why::Hedge {
+                attempt.endpoint.shared.counters.hedges_won.add(1);
+                self.service.counts.hedges_won.add(1);
+            }
+        }
+        if self.ticket.is_some() && next != self.still_in_line() {
+            self.leave_line();
+            made_room = true;
+        }
+        if made_room {
+            self.service.call_first(self.worker.clock.now());
+        }
+        next
+    }
+
+    fn still_in_line(&self) -> Next {
+        self.ticket.map_or(Next::Wait(For::Answer), |(ticket, _)| {
+            Next::Wait(For::Turn(ticket))
+        })
+    }
+
+    fn stand_in_line(&mut self, ticket: Ticket) {
+        if self.ticket.is_none() {
+            self.ticket = Some((ticket, self.worker.clock.now()));
+            self.service.counts.standing().rise();
+        }
+    }
+
+    fn leave_line(&mut self) {
+        if let Some((ticket, since)) = self.ticket.take() {
+            let waited = self.worker.clock.now().since(since);
+            let counts = &self.service.counts;
+            counts.standing().fall();
+            counts.tallies().mine().queue.record(waited);
+            self.service.end_turn(ticket);
+        }
+    }
+
+    /// Ends a try, and takes the body back from it if it has it.
+    fn end(&mut self, visit: &mut Visit, lane: Lane) -> bool {
+        let Some(attempt) = self.lanes[lane.index()].take() else {
+            return false;
         };
-        let endpoint = self.endpoint(visit, service, &chosen);
+        let Attempt {
+            endpoint,
+            stage,
+            why,
+            ..
+        } = *attempt;
+        if why == Why::Hedge {
+            endpoint.shared.counters.hedges_lost.add(1);
+            self.service.counts.hedges_lost.add(1);
+        }
+        match stage {
+            Stage::Exchanging(exchange) | Stage::Answered(exchange, _) => {
+                let body = exchange.give_up(&self.worker.buffers);
+                self.body.get_or_insert(body);
+            }
+            Stage::Connecting(..) | Stage::Between => {}
+        }
+        // It was asked last, as far as anybody can tell the client.
+        visit.endpoint = Some(endpoint);
+        true
+    }
+
+    /// Begins a try. From the choice to here there was no await.
+    fn begin(&mut self, visit: &mut Visit, lane: Lane, picked: Picked, why: Why) -> Next {
+        let Some(chosen) = self.service.chosen(picked) else {
+            // It was chosen in this very moment from what is listed.
+            return self.tell(visit, Event::ConnectFailed(lane));
+        };
+        let endpoint = self.endpoint(visit, chosen);
         let flight = Flight::begin(&endpoint);
         endpoint.shared.counters.requests.add(1);
+        if let Some(before) = &visit.endpoint {
+            match why {
+                Why::First => {}
+                Why::Again | Why::Impatience => before.shared.counters.retries.add(1),
+                Why::Hedge => {}
+            }
+        }
         visit.endpoint = Some(Rc::clone(&endpoint));
         visit.tries += 1;
-        visit.client.keep_deadlines(service.policy.timeouts);
-        visit.alterations = Alterations {
-            rewrite: service.policy.rewrite(endpoint.version).cloned(),
-            cookie: service.policy.cookie(wish.bond, endpoint.handle.get()),
-        };
-        let head = self.head_for(visit, service);
-        let result = self.send(&endpoint, visit, service, head).await;
-        let try_ = Try {
-            service,
-            chosen,
+        self.lanes[lane.index()] = Some(Box::new(Attempt {
+            picked,
             endpoint,
-            sent,
-            ended: worker.clock.now(),
-        };
-        match result {
-            Ok((response, exchange)) => {
-                visit.first_byte = Some(try_.ended);
-                let delivered = Delivered {
-                    response,
-                    exchange,
-                    flight,
-                };
-                self.judge(&try_, visit, delivered)
-            }
-            Err(failure) => self.fail(&try_, visit, failure),
-        }
+            flight,
+            why,
+            stage: Stage::Between,
+            origin: Origin::Idle,
+        }));
+        self.reach(visit, lane)
     }
 
-    /// The endpoint of this try: the chosen one. With the test seam a retry goes to where the table
+    /// The endpoint of a try: the chosen one. With the test seam a retry goes to where the table
     /// of the first try pointed, which is what the drain must notice.
-    fn endpoint(
-        &mut self,
-        visit: &Visit,
-        service: &LocalService,
-        chosen: &Chosen,
-    ) -> Rc<LocalEndpoint> {
-        match (visit.client.worker.seams.retry_routes, &visit.endpoint) {
+    fn endpoint(&mut self, visit: &Visit, chosen: Rc<LocalEndpoint>) -> Rc<LocalEndpoint> {
+        match (self.worker.seams.retry_routes, &visit.endpoint) {
             (RetryRoutes::Reread, _) => {}
-            (RetryRoutes::Keep, None) => self.first_endpoints.clone_from(&service.endpoints),
+            (RetryRoutes::Keep, None) => self.first_endpoints.clone_from(&self.service.endpoints),
             (RetryRoutes::Keep, Some(failed)) => {
                 let mut others = self.first_endpoints.iter();
                 if let Some(other) = others.find(|other| !Rc::ptr_eq(other, failed)) {
@@ -179,14 +327,79 @@ impl Errand {
                 }
             }
         }
-        Rc::clone(&chosen.endpoint)
+        chosen
     }
 
-    /// The request's head as the chosen instance's version wants it: the one of the last try, unless
+    /// Takes an idle connection, or makes a new one if none is alive.
+    fn reach(&mut self, visit: &mut Visit, lane: Lane) -> Next {
+        let assurance = self.assurance(visit);
+        let Some(attempt) = &mut self.lanes[lane.index()] else {
+            return Next::Wait(For::Answer);
+        };
+        if let Some(upstream) = attempt.endpoint.take_idle(assurance) {
+            return self.send(visit, lane, upstream);
+        }
+        let address = attempt.endpoint.shared.key.address;
+        let patience = self.service.policy.timeouts.connect;
+        let connecting = Upstream::connect(address, patience.unwrap_or(CONNECT_TIMEOUT));
+        attempt.origin = Origin::New;
+        attempt.stage = Stage::Connecting(Box::pin(connecting), self.worker.clock.now());
+        Next::Wait(For::Answer)
+    }
+
+    /// A connection was closed in this moment, which is not its endpoint's failure: there are others.
+    fn unsent(&mut self, visit: &mut Visit, lane: Lane) -> Next {
+        let next = self.tell(visit, Event::Unsent(lane));
+        let Some(attempt) = &mut self.lanes[lane.index()] else {
+            return next;
+        };
+        if let Stage::Exchanging(exchange) = std::mem::replace(&mut attempt.stage, Stage::Between) {
+            self.body
+                .get_or_insert(exchange.give_up(&self.worker.buffers));
+        }
+        self.reach(visit, lane)
+    }
+
+    /// How sure one must be that a connection is alive: what can be sent again is not worth a system
+    /// call.
+    fn assurance(&self, visit: &Visit) -> Assurance {
+        let is_safe = MethodSafety::of(visit.request.method_name()) == MethodSafety::Safe;
+        let is_bare = self.body.as_ref().is_some_and(RequestBody::is_empty);
+        let is_on = self.worker.seams.retries == Retries::On;
+        if is_safe && is_bare && is_on && visit.request.upgrade().is_none() {
+            Assurance::Hint
+        } else {
+            Assurance::Look
+        }
+    }
+
+    /// There is a connection: the request goes out, unless another was faster.
+    fn send(&mut self, visit: &mut Visit, lane: Lane, upstream: Upstream) -> Next {
+        let next = self.tell(visit, Event::Sent(lane));
+        let Some(attempt) = &self.lanes[lane.index()] else {
+            return next;
+        };
+        let body = self.body.as_ref().and_then(RequestBody::another);
+        let Some(mut body) = body.or_else(|| self.body.take()) else {
+            // Another try has it: the course lets nothing of this kind out twice.
+            return self.tell(visit, Event::ConnectFailed(lane));
+        };
+        body.rewind();
+        let method = visit.request.method;
+        let version = attempt.endpoint.version;
+        let head = self.head_for(visit, version);
+        if let Some(attempt) = &mut self.lanes[lane.index()] {
+            attempt.stage = Stage::Exchanging(Exchange::new(upstream, method, head, body));
+        }
+        next
+    }
+
+    /// The request's head as an instance of this version wants it: the one of the last try, unless
     /// that went to another version or by other rules.
-    fn head_for(&mut self, visit: &Visit, service: &LocalService) -> Bytes {
-        let (trace, rewrite) = (service.policy.trace, &visit.alterations.rewrite);
-        let plan = rewrite.as_ref().map(Arc::as_ptr);
+    fn head_for(&mut self, visit: &Visit, version: Version) -> Bytes {
+        let policy = &self.service.policy;
+        let (trace, rewrite) = (policy.trace, policy.rewrite(version));
+        let plan = rewrite.map(Arc::as_ptr);
         if let Some(head) = &self.head
             && (head.trace, head.rewrite.as_ref().map(Arc::as_ptr)) == (trace, plan)
         {
@@ -196,274 +409,302 @@ impl Errand {
             id: &visit.id,
             way: visit.way(),
             trace,
-            rewrite: rewrite.as_deref(),
+            rewrite: rewrite.map(Arc::as_ref),
         };
-        let buffers = &visit.client.worker.buffers;
+        let buffers = &self.worker.buffers;
         let bytes = buffers.head(|out| headers::write_request(out, &visit.request, passage));
         self.head = Some(Head {
             bytes: bytes.clone(),
             trace,
-            rewrite: rewrite.clone(),
+            rewrite: rewrite.cloned(),
         });
         bytes
     }
 
-    /// Sends over an idle connection, or over a new one if none is alive.
-    async fn send(
+    /// Whatever happens first. Answers are looked at before the clock: after a pause of this process
+    /// both may be there.
+    fn poll(
         &mut self,
-        endpoint: &LocalEndpoint,
+        cx: &mut Context<'_>,
         visit: &Visit,
-        service: &LocalService,
-        head: Bytes,
-    ) -> Result<(Box<Response>, Exchange), TryFailure> {
-        let assurance = if self.is_repeatable(visit) {
-            Assurance::Hint
-        } else {
-            Assurance::Look
-        };
-        while let Some(upstream) = endpoint.take_idle(assurance) {
-            match self.exchange(upstream, visit, head.clone()).await {
-                // It died in this moment; that is not the endpoint's failure.
-                Err(TryFailure::NotSent) => {}
-                result => return result,
+        alarm: Pin<&mut Sleep>,
+    ) -> Poll<Happened> {
+        for lane in Lane::ALL {
+            let Some(attempt) = &mut self.lanes[lane.index()] else {
+                continue;
+            };
+            let happened = attempt.poll(cx, &self.worker, lane, visit.request.upgrade().is_some());
+            if happened.is_ready() {
+                return happened;
             }
         }
-        let clock = visit.client.worker.clock;
-        let began = clock.now();
-        let patience = service.policy.timeouts.connect.unwrap_or(CONNECT_TIMEOUT);
-        match Upstream::connect(endpoint.shared.key.address, patience).await {
-            Ok(upstream) => {
-                let took = clock.now().since(began);
-                endpoint.shared.counters.connect.record(took);
-                if let Some(counts) = &visit.counts {
-                    counts.connect.record(took);
-                }
-                self.exchange(upstream, visit, head).await
-            }
-            Err(error) => {
-                endpoint.shared.counters.connect_failures.add(1);
-                tracing::debug!(%error, instance = %endpoint.shared.key.instance, "cannot connect");
-                Err(TryFailure::NotSent)
+        if visit.client.has_expired() {
+            return Poll::Ready(Happened::Told(Event::Expired));
+        }
+        if self.course.wake() == Instant::NEVER {
+            return Poll::Pending;
+        }
+        alarm.poll(cx).map(|()| Happened::Told(Event::Tick))
+    }
+
+    /// A new table, or the end of a pause: the request may belong to another service now.
+    fn look_again(&mut self, visit: &mut Visit, event: Event) -> Result<Next, Refusal> {
+        let Some(service) = find(&self.worker.view(), visit) else {
+            return Err(no_route(visit));
+        };
+        if service.is(&self.service) {
+            self.service = service;
+            return Ok(self.tell(visit, event));
+        }
+        self.service.abandon(&mut self.course);
+        self.service = service;
+        self.wish = wish(visit, &self.worker, &self.service);
+        if let Some(body) = &self.body {
+            self.course = Course::new(demand(visit, &self.service, body));
+        }
+        Ok(self.tell(visit, Event::Come))
+    }
+
+    fn deliver(&mut self, visit: &mut Visit, lane: Lane) -> Result<Box<Delivered>, Refusal> {
+        let attempt = self.lanes[lane.index()].take();
+        let Some((endpoint, flight, stage)) =
+            attempt.map(|one| (one.endpoint, one.flight, one.stage))
+        else {
+            return Err(self.refusal(visit, Defeat::LostInFlight));
+        };
+        let policy = &self.service.policy;
+        visit.first_byte = Some(self.worker.clock.now());
+        visit.alterations = Alterations {
+            rewrite: policy.rewrite(endpoint.version).cloned(),
+            cookie: policy.cookie(self.wish.bond, endpoint.handle.get()),
+        };
+        visit.endpoint = Some(endpoint);
+        match stage {
+            Stage::Answered(exchange, response) => Ok(Box::new(Delivered {
+                response,
+                exchange,
+                flight,
+            })),
+            Stage::Connecting(..) | Stage::Exchanging(_) | Stage::Between => {
+                Err(self.refusal(visit, Defeat::LostInFlight))
             }
         }
     }
 
-    /// Sends the request on one connection, and waits for the head of the answer.
-    async fn exchange(
-        &mut self,
-        upstream: Upstream,
-        visit: &Visit,
-        head: Bytes,
-    ) -> Result<(Box<Response>, Exchange), TryFailure> {
-        let client = &visit.client;
-        let buffers = &client.worker.buffers;
-        let mut body = self.body.take().ok_or(TryFailure::Lost)?;
-        body.rewind();
-        let mut exchange = Exchange::new(upstream, visit.request.method, head, body);
-        let answered = poll_fn(|cx| exchange.poll_head(cx, buffers, || client.has_expired())).await;
-        let failure = match answered {
-            Ok(response) => return Ok((response, exchange)),
-            Err(NoAnswer::NotSent) => TryFailure::NotSent,
-            Err(NoAnswer::Lost(why)) => {
-                tracing::debug!(
-                    error = &why as &dyn std::error::Error,
-                    "a request was lost in flight"
-                );
-                TryFailure::Lost
-            }
-            Err(NoAnswer::Client(failure)) => TryFailure::Client(failure),
-            Err(NoAnswer::Expired) => TryFailure::Expired,
-        };
-        self.body = Some(exchange.into_body());
-        Err(failure)
-    }
-
-    /// Whether the request may be sent again after it was lost, as far as it can be known before.
-    fn is_repeatable(&self, visit: &Visit) -> bool {
-        self.safety == MethodSafety::Safe
-            && visit.request.upgrade().is_none()
-            && self.body.as_ref().is_some_and(RequestBody::is_empty)
-            && visit.client.worker.seams.retries == Retries::On
-    }
-
-    /// There is an answer; one of a gateway type may be better elsewhere, if there is an elsewhere.
-    fn judge(&mut self, try_: &Try<'_>, visit: &Visit, delivered: Delivered) -> Step {
-        self.sent += 1;
-        let worker = visit.client.worker.as_ref();
-        let status = delivered.response.status;
-        let outcome = Outcome::of_status(status);
-        try_.learn(worker, outcome);
-        let has_other = try_.service.endpoints.len() > self.failed.len() + 1;
-        let failure = FailureKind::Answered(status);
-        if outcome == Outcome::GatewayError
-            && has_other
-            && self.may_repeat(visit, delivered.exchange.body(), failure, try_.ended)
-        {
-            self.body = Some(delivered.exchange.into_body());
-            return self.again(try_);
-        }
-        Step::Delivered(Box::new(delivered))
-    }
-
-    /// Decides what follows a try without an answer.
-    fn fail(&mut self, try_: &Try<'_>, visit: &Visit, failure: TryFailure) -> Step {
-        let worker = visit.client.worker.as_ref();
-        let refused = |reason, what| {
-            let endpoint = Some(try_.endpoint.as_ref());
-            Step::Refused(Refusal::of(try_.service, endpoint, reason, what))
-        };
-        match failure {
-            TryFailure::Client(BodyFailure::Gone) => refused(
+    fn client_failed(&mut self, visit: &Visit, failure: BodyFailure) -> Refusal {
+        let (reason, what) = match failure {
+            BodyFailure::Gone => (
                 Reason::BadRequest,
-                "the client broke off the request's body",
+                "the client broke off the request's body".to_owned(),
             ),
-            TryFailure::Client(BodyFailure::TooSlow) => refused(
+            BodyFailure::TooSlow => (
                 Reason::BodyTimeout,
-                "the client sent nothing more of the request's body",
+                "the client sent nothing more of the request's body".to_owned(),
             ),
-            TryFailure::Client(BodyFailure::Malformed(error)) => {
-                refused(Reason::BadRequest, &error.to_string())
-            }
-            TryFailure::NotSent => {
-                try_.learn(worker, Outcome::ConnectFailed);
-                // However many endpoints there are, a client is not kept waiting for all of them.
-                let has_time = !self.time_left(try_.ended, try_.service).is_zero();
-                let may_go_on = has_time || visit.tries < TRIES_MAX;
-                match worker.seams.retries {
-                    Retries::On if may_go_on => self.again(try_),
-                    Retries::On | Retries::Off => {
-                        refused(Reason::AllFailed, "the instance cannot be reached")
-                    }
-                }
-            }
-            TryFailure::Lost => {
-                self.sent += 1;
-                try_.learn(worker, Outcome::GatewayError);
-                let failure = FailureKind::LostAfterSending;
-                if let Some(body) = &self.body
-                    && self.may_repeat(visit, body, failure, try_.ended)
-                {
-                    return self.again(try_);
-                }
-                refused(
-                    Reason::LostInFlight,
-                    "the instance's connection broke before it answered, and it may have done what was asked",
-                )
-            }
-            // The client has waited for as long as anybody waits.
-            TryFailure::Expired => {
-                try_.learn(worker, Outcome::GatewayError);
-                refused(
-                    Reason::ResponseTimeout,
-                    "the instance did not begin to answer in time",
-                )
-            }
-        }
-    }
-
-    /// How long the request may still wait for an endpoint to get better.
-    fn time_left(&mut self, now: Instant, service: &LocalService) -> Duration {
-        let since = *self.trouble_since.get_or_insert(now);
-        reach_time(service).saturating_sub(now.since(since))
-    }
-
-    fn again(&mut self, try_: &Try<'_>) -> Step {
-        try_.endpoint.shared.counters.retries.add(1);
-        self.failed.push(try_.chosen.tag());
-        Step::Again
-    }
-
-    /// Whether a request that was sent may be sent once more.
-    fn may_repeat(
-        &self,
-        visit: &Visit,
-        body: &RequestBody,
-        failure: FailureKind,
-        now: Instant,
-    ) -> bool {
-        let worker = &visit.client.worker;
-        let body = if body.is_replayable() && visit.request.upgrade().is_none() {
-            Body::Replayable
-        } else {
-            Body::Consumed
+            BodyFailure::Malformed(error) => (Reason::BadRequest, error.to_string()),
         };
-        let attempted = Attempted {
-            method: self.safety,
-            body,
-            failure,
-            tries: self.sent,
-        };
-        worker.seams.retries == Retries::On
-            && attempted.verdict() == RetryVerdict::Retry
-            && worker.budget_retry(now)
+        Refusal::of(&self.service, visit.endpoint.as_deref(), reason, &what)
     }
 
-    /// There is no endpoint, or each has failed: waits for a change, within bounds. Nothing is lost
-    /// by it, since nothing was sent or it may be sent again.
-    async fn wait(&mut self, visit: &Visit, service: &LocalService) -> Step {
-        let worker = &visit.client.worker;
-        let (reason, pause) = match service.unavailable {
-            _ if !self.failed.is_empty() => (Reason::AllFailed, ROUND_PAUSE),
-            // It will not change by itself within the time that a request can wait.
-            Some(
-                why @ (Unavailable::CrashLooping
-                | Unavailable::ScaledToZero
-                | Unavailable::Stopping),
-            ) => (Reason::Unavailable(why), Duration::ZERO),
-            Some(why @ Unavailable::Starting) => (Reason::Unavailable(why), reach_time(service)),
-            None => (Reason::NoEndpoint, reach_time(service)),
-        };
-        let pause = pause.min(self.time_left(worker.clock.now(), service));
-        if pause.is_zero() || worker.seams.retries == Retries::Off {
-            let what = match reason {
-                Reason::Unavailable(why) => why.to_string(),
-                Reason::AllFailed => format!(
+    fn refusal(&self, visit: &Visit, defeat: Defeat) -> Refusal {
+        let asked = visit.endpoint.as_deref();
+        let (asked, reason, what) = match defeat {
+            Defeat::Unavailable(why) => (None, Reason::Unavailable(why), why.to_string()),
+            Defeat::NoEndpoint => (
+                None,
+                Reason::NoEndpoint,
+                "it has no instance that could".to_owned(),
+            ),
+            Defeat::AllFailed => (
+                asked,
+                Reason::AllFailed,
+                format!(
                     "none of its instances could be reached in {} tries",
                     visit.tries
                 ),
-                _ => "it has no instance that could".to_owned(),
-            };
-            return Step::Refused(Refusal::of(service, None, reason, &what));
-        }
-        // Whether a new table came or not, the next round begins.
-        timeout(pause, worker.table_changed.notified()).await.ok();
-        self.failed.clear();
-        Step::Again
-    }
-}
-
-/// One try, seen from its end.
-struct Try<'a> {
-    service: &'a LocalService,
-    chosen: Chosen,
-    endpoint: Rc<LocalEndpoint>,
-    sent: Instant,
-    ended: Instant,
-}
-
-impl Try<'_> {
-    fn learn(&self, worker: &Worker, outcome: Outcome) {
-        let finished = Finished {
-            outcome,
-            sent: self.sent,
-            ended: self.ended,
-            jitter: worker.fraction(),
+            ),
+            Defeat::LostInFlight => (
+                asked,
+                Reason::LostInFlight,
+                "the instance's connection broke before it answered, and it may have done what was asked".to_owned(),
+            ),
+            Defeat::Expired => (
+                asked,
+                Reason::ResponseTimeout,
+                "the instance did not begin to answer in time".to_owned(),
+            ),
+            Defeat::Overloaded => (
+                None,
+                Reason::Overloaded,
+                "each of its instances is as busy as it can be".to_owned(),
+            ),
         };
-        self.service.learn(&self.chosen, &finished);
+        Refusal::of(&self.service, asked, reason, &what)
+    }
+
+    /// Counts and logs what was learnt of endpoints.
+    fn report(&self, lessons: &Lessons) {
+        for learnt in lessons.iter().flatten() {
+            let mut lanes = self.lanes.iter().flatten();
+            if let Some(attempt) = lanes.find(|attempt| attempt.picked == learnt.picked) {
+                attempt.endpoint.report(learnt);
+            }
+        }
     }
 }
 
-fn find<'a>(view: &'a View, visit: &Visit) -> Option<&'a Rc<LocalService>> {
-    view.find(visit.client.scope, &visit.request)
+impl Drop for Errand {
+    fn drop(&mut self) {
+        self.service.abandon(&mut self.course);
+        self.leave_line();
+        let mut made_room = false;
+        for attempt in self.lanes.iter_mut().filter_map(Option::take) {
+            made_room = true;
+            match attempt.stage {
+                Stage::Exchanging(exchange) | Stage::Answered(exchange, _) => {
+                    exchange.discard(&self.worker.buffers);
+                }
+                Stage::Connecting(..) | Stage::Between => {}
+            }
+        }
+        if made_room {
+            self.service.call_first(self.worker.clock.now());
+        }
+    }
 }
 
-/// How long a request of this service waits for an endpoint.
-fn reach_time(service: &LocalService) -> Duration {
-    service.policy.queue.time.unwrap_or(REACH_TIME)
+impl Attempt {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        worker: &Worker,
+        lane: Lane,
+        upgrades: bool,
+    ) -> Poll<Happened> {
+        let is_dead = self.endpoint.is_dead() && worker.seams.verdicts == Verdicts::Heeded;
+        match &mut self.stage {
+            Stage::Connecting(..) if is_dead => {
+                Poll::Ready(Happened::Told(Event::ConnectFailed(lane)))
+            }
+            Stage::Connecting(connecting, since) => {
+                connecting.as_mut().poll(cx).map(|made| match made {
+                    Ok(upstream) => {
+                        let took = worker.clock.now().since(*since);
+                        self.endpoint.shared.counters.connect.record(took);
+                        Happened::Connected(lane, upstream, took)
+                    }
+                    Err(error) => {
+                        self.endpoint.shared.counters.connect_failures.add(1);
+                        let instance = &self.endpoint.shared.key.instance;
+                        tracing::debug!(%error, %instance, "cannot connect");
+                        Happened::Told(Event::ConnectFailed(lane))
+                    }
+                })
+            }
+            Stage::Exchanging(exchange) => {
+                let answered = exchange.poll_head(cx, &worker.buffers);
+                let body = body_of(exchange, upgrades);
+                match answered {
+                    Poll::Ready(Ok(response)) => Poll::Ready(self.answered(lane, response, body)),
+                    Poll::Ready(Err(NoAnswer::NotSent)) => Poll::Ready(match self.origin {
+                        Origin::Idle => Happened::Unsent(lane),
+                        Origin::New => Happened::Told(Event::ConnectFailed(lane)),
+                    }),
+                    Poll::Ready(Err(NoAnswer::Client(failure))) => {
+                        Poll::Ready(Happened::ClientFailed(failure))
+                    }
+                    Poll::Ready(Err(NoAnswer::Lost(why))) => {
+                        let error = &why as &dyn std::error::Error;
+                        tracing::debug!(error, "a request was lost in flight");
+                        Poll::Ready(Happened::Told(Event::Lost(lane, why.loss(), body)))
+                    }
+                    Poll::Pending if is_dead => {
+                        Poll::Ready(Happened::Told(Event::Lost(lane, Loss::Dead, body)))
+                    }
+                    Poll::Pending => Poll::Pending,
+                }
+            }
+            Stage::Answered(..) | Stage::Between => Poll::Pending,
+        }
+    }
+
+    fn answered(&mut self, lane: Lane, response: Box<Response>, body: Body) -> Happened {
+        let status = response.status;
+        self.stage = match std::mem::replace(&mut self.stage, Stage::Between) {
+            Stage::Exchanging(exchange) => Stage::Answered(exchange, response),
+            other => other,
+        };
+        Happened::Told(Event::Head(lane, status, body))
+    }
+}
+
+fn body_of(exchange: &Exchange, upgrades: bool) -> Body {
+    if exchange.body().is_replayable() && !upgrades {
+        Body::Replayable
+    } else {
+        Body::Consumed
+    }
+}
+
+/// What a request asks for, as far as its course depends on it.
+fn demand(visit: &Visit, service: &LocalService, body: &RequestBody) -> Demand {
+    let request = &visit.request;
+    let has_key = request.fields.named(b"idempotency-key").is_some();
+    let key = if has_key {
+        service.failing().key
+    } else {
+        IdempotencyKey::Ignored
+    };
+    Demand {
+        safety: MethodSafety::of(request.method_name()).with(key),
+        content: if body.is_empty() && request.upgrade().is_none() {
+            Content::Bare
+        } else {
+            Content::More
+        },
+        priority: Priority::Normal,
+    }
+}
+
+/// What a request wants beside an endpoint that works.
+fn wish(visit: &Visit, worker: &Worker, service: &LocalService) -> Wish {
+    let client = || forwarded::client(visit.way(), &visit.request);
+    service.policy.wish(&visit.request, client, worker.random())
+}
+
+fn find(view: &View, visit: &mut Visit) -> Option<Rc<LocalService>> {
+    let service = view.find(visit.client.scope, &visit.request)?;
+    let service = Rc::clone(service);
+    visit.service = Some(Rc::clone(&service.label));
+    visit.counts = Some(Rc::clone(&service.counts));
+    visit.client.keep_deadlines(service.policy.timeouts);
+    Some(service)
 }
 
 fn no_route(visit: &Visit) -> Refusal {
     let (host, path) = (visit.host(), visit.request.path());
     let what = format!("no service has the host `{host}` with the path `{path}`");
     Refusal::unrouted(Reason::NoRoute, what)
+}
+
+impl LocalEndpoint {
+    /// Counts and logs what a try has told of it.
+    fn report(&self, learnt: &Learnt) {
+        let (shared, outcome) = (&self.shared, learnt.outcome);
+        let instance = &shared.key.instance;
+        match outcome {
+            Outcome::Answered | Outcome::Overtaken => {}
+            Outcome::ServerError | Outcome::GatewayError | Outcome::ConnectFailed => {
+                shared.counters.failures.add(1);
+            }
+        }
+        match learnt.verdict {
+            Verdict::Unchanged | Verdict::OnTrial => {}
+            Verdict::Returned => tracing::info!(%instance, "gets requests again"),
+            Verdict::Ejected { .. } => {
+                shared.counters.ejections.add(1);
+                tracing::warn!(%instance, ?outcome, "gets no requests for a while");
+            }
+        }
+    }
 }

@@ -108,6 +108,14 @@ impl RequestBody {
         self.given = 0;
     }
 
+    /// The same once more, if there is nothing that could be taken only once.
+    pub(crate) fn another(&self) -> Option<Self> {
+        match self.source {
+            Source::Empty => Some(Self::new(Source::Empty, self.framing, self.replay_len)),
+            Source::Http1(_) | Source::Http2(..) => None,
+        }
+    }
+
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, BodyFailure>> {
         if let Kept::Whole { pieces, .. } = &self.kept
             && let Some(piece) = pieces.get(self.given)
@@ -163,8 +171,6 @@ pub(crate) enum NoAnswer {
     Lost(NoHead),
     /// The client broke off its body.
     Client(BodyFailure),
-    /// The caller had enough of waiting.
-    Expired,
 }
 
 /// An answer's body that does not come to its end.
@@ -203,8 +209,11 @@ impl Exchange {
         &self.body
     }
 
-    /// Gives the request's body back, for another try.
-    pub(crate) fn into_body(self) -> RequestBody {
+    /// Closes the connection, keeps its buffer, and gives the request's body back.
+    pub(crate) fn give_up(self, buffers: &Buffers) -> RequestBody {
+        if self.upstream.read.capacity() > 0 {
+            buffers.give(self.upstream.read);
+        }
         self.body
     }
 
@@ -259,13 +268,12 @@ impl Exchange {
         }
     }
 
-    /// Sends, and waits for the head of the answer, or until `expired` says so. Interim answers
-    /// are taken off: the client was told to go on by us.
+    /// Sends, and waits for the head of the answer. Interim answers are taken off: the client was
+    /// told to go on by us.
     pub(crate) fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
         buffers: &Buffers,
-        expired: impl Fn() -> bool,
     ) -> Poll<Result<Box<Response>, NoAnswer>> {
         loop {
             // Whether it is done or not, the instance may answer already.
@@ -287,7 +295,6 @@ impl Exchange {
                     return Poll::Ready(Err(NoAnswer::NotSent));
                 }
                 Poll::Ready(Err(why)) => return Poll::Ready(Err(NoAnswer::Lost(why))),
-                Poll::Pending if expired() => return Poll::Ready(Err(NoAnswer::Expired)),
                 Poll::Pending => return Poll::Pending,
             }
         }

@@ -69,14 +69,6 @@ pub(crate) const PARTING_IDLE: Duration = Duration::from_secs(1);
 /// then new ones wait in the kernel's queue.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// How long a request waits for an instance before it is answered 503: time for the agent to start
-/// a crashed instance again (100 ms of back-off and its own start) and for a new table to come.
-/// Nothing has been sent, so nothing is lost by waiting; a person still takes it for an answer.
-pub(crate) const REACH_TIME: Duration = Duration::from_secs(1);
-
-/// Between two rounds over endpoints that all failed, if no new table comes earlier.
-pub(crate) const ROUND_PAUSE: Duration = Duration::from_millis(50);
-
 /// How often a worker looks at its connections for timeouts, and writes out its access log.
 pub(crate) const SWEEP_EVERY: Duration = Duration::from_millis(500);
 

@@ -106,6 +106,7 @@ pub(crate) enum FrontendKey {
     /// A service's own address.
     Address(SocketAddr),
     /// A `[listen.NAME]` of the node's file.
+    #[allow(dead_code, reason = "made by `[listen]`, when it comes")]
     Listen(Box<str>),
 }
 

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mainstay_control::balance::{Affinity, Bond, Side, Wish};
+use mainstay_control::balance::{
+    self, Affinity, Bond, Hedging, IdempotencyKey, LineBounds, Side, Wish,
+};
 use mainstay_http1::{Known, Request};
 use mainstay_ids::Version;
 use mainstay_model::routing::{Handle, Split};
@@ -17,14 +19,12 @@ use crate::rewrite::RewritePlan;
 /// What a service wants of the gateway.
 #[derive(Debug)]
 pub(crate) struct Policy {
-    #[expect(dead_code, reason = "what is sent again is decided without it so far")]
-    pub(crate) retry: Retry,
+    retry: Retry,
     pub(crate) trace: Trace,
     pub(crate) timeouts: Timeouts,
-    pub(crate) queue: Queue,
+    queue: Queue,
     /// How many requests an endpoint gets at once.
-    #[expect(dead_code, reason = "endpoints have no limit so far")]
-    pub(crate) requests: Option<u32>,
+    requests: Option<u32>,
     sticky: Option<Sticky>,
     trial: Option<Trial>,
     rewrites: Box<[(Version, Arc<RewritePlan>)]>,
@@ -58,6 +58,28 @@ impl Policy {
             rewrites: rewrites
                 .map(|one| (one.version, Arc::new(RewritePlan::of(&one.rewrite))))
                 .collect(),
+        }
+    }
+
+    /// How its requests fail: as `usual`, unless the service says otherwise.
+    pub(crate) fn of_failures(&self, usual: balance::Policy) -> balance::Policy {
+        let (len, time) = (self.queue.len, self.queue.time);
+        balance::Policy {
+            hedging: match (self.retry.hedge, usual.hedging) {
+                (true, Hedging::On) => Hedging::On,
+                (false, _) | (_, Hedging::Off) => Hedging::Off,
+            },
+            key: if self.retry.idempotency_key {
+                IdempotencyKey::Heeded
+            } else {
+                IdempotencyKey::Ignored
+            },
+            most: self.requests,
+            line: LineBounds {
+                len: len.map_or(usual.line.len, |len| len as usize),
+                time: time.unwrap_or(usual.line.time),
+            },
+            ..usual
         }
     }
 
@@ -150,6 +172,7 @@ mod tests {
             address: None,
             endpoints: Vec::new(),
             unavailable: None,
+            dead: Vec::new(),
             traffic: Traffic {
                 sticky,
                 ..Traffic::default()

@@ -26,6 +26,8 @@ pub(crate) enum Reason {
     NoEndpoint,
     /// Not one endpoint accepted a connection.
     AllFailed,
+    /// Each instance is as busy as it may be, and so was the line before them.
+    Overloaded,
     /// It was sent, no answer came, and sending it again could do twice what it asks for.
     LostInFlight,
     /// It was sent, and the head of the answer did not come in time.
@@ -50,10 +52,11 @@ impl Reason {
         Self::BadUpgrade,
         Self::HeadTimeout,
         Self::BodyTimeout,
+        Self::Overloaded,
     ];
 
     /// How many there are.
-    pub(crate) const COUNT: usize = 13;
+    pub(crate) const COUNT: usize = 14;
 
     /// Its place in counters by reason; no `_`, so that a new reason is counted from the beginning.
     pub(crate) fn index(self) -> usize {
@@ -71,6 +74,7 @@ impl Reason {
             Self::BadUpgrade => 10,
             Self::HeadTimeout => 11,
             Self::BodyTimeout => 12,
+            Self::Overloaded => 13,
         }
     }
 
@@ -87,6 +91,7 @@ impl Reason {
             Self::Unavailable(Unavailable::Stopping) => "stopping",
             Self::NoEndpoint => "no-endpoint",
             Self::AllFailed => "all-failed",
+            Self::Overloaded => "overloaded",
             Self::LostInFlight => "lost-in-flight",
             Self::ResponseTimeout => "response-timeout",
             Self::BadUpgrade => "bad-upgrade",
@@ -98,7 +103,9 @@ impl Reason {
             Self::BadRequest => 400,
             Self::HeadTimeout | Self::BodyTimeout => 408,
             Self::NoRoute => 404,
-            Self::Unavailable(_) | Self::NoEndpoint | Self::AllFailed => SERVICE_UNAVAILABLE,
+            Self::Unavailable(_) | Self::NoEndpoint | Self::AllFailed | Self::Overloaded => {
+                SERVICE_UNAVAILABLE
+            }
             Self::LostInFlight | Self::BadUpgrade => 502,
             Self::ResponseTimeout => 504,
         }

@@ -3,7 +3,7 @@
 
 use std::str::FromStr;
 
-use crate::{Ids, Retries, RetryRoutes, Seams};
+use crate::{Hedging, Ids, Limiting, Patience, Retries, RetryRoutes, Seams, Verdicts};
 
 /// A word that names no seam.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -12,7 +12,8 @@ pub struct SeamError {
     word: String,
 }
 
-const EXPECTED: &str = "retries=off, retry-routes=keep or request-ids=off, several with commas";
+const EXPECTED: &str = "retries=off, retry-routes=keep, hedging=off, patience=endless, limiting=off, \
+                        verdicts=ignored or request-ids=off, several with commas";
 
 impl FromStr for Seams {
     type Err = SeamError;
@@ -23,6 +24,10 @@ impl FromStr for Seams {
             match word {
                 "retries=off" => seams.retries = Retries::Off,
                 "retry-routes=keep" => seams.retry_routes = RetryRoutes::Keep,
+                "hedging=off" => seams.hedging = Hedging::Off,
+                "patience=endless" => seams.patience = Patience::Endless,
+                "limiting=off" => seams.limiting = Limiting::Off,
+                "verdicts=ignored" => seams.verdicts = Verdicts::Ignored,
                 "request-ids=off" => seams.request_ids = Ids::Off,
                 other => {
                     let word = other.to_owned();

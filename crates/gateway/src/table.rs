@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mainstay_http1::Request;
-use mainstay_ids::{Generation, InstanceId, ServiceName, Version};
+use mainstay_ids::{Attempt, Generation, InstanceId, ServiceName, Version};
 use mainstay_model::rewrite::Redirect;
 use mainstay_model::routing::{EndpointHealth, Handle, Unavailable};
 use mainstay_model::{HostPattern, HttpMatch, Routing, ServiceRoutes};
@@ -45,6 +45,7 @@ pub(crate) struct Table {
     addresses: HashMap<SocketAddr, ServiceIndex>,
     keys: HashSet<EndpointKey>,
     instances: HashSet<InstanceId>,
+    dead: HashMap<InstanceId, Attempt>,
 }
 
 /// The place of a service in [`Table::services`].
@@ -128,11 +129,21 @@ impl Table {
             addresses: HashMap::new(),
             keys: HashSet::new(),
             instances: HashSet::new(),
+            dead: HashMap::new(),
         };
         for routes in &routing.services {
             table.insert(routes, registry);
+            let dead = routes.dead.iter();
+            let dead = dead.map(|one| (one.instance.clone(), one.attempt));
+            table.dead.extend(dead);
         }
         table
+    }
+
+    /// Whether an endpoint is declared dead.
+    pub(crate) fn declares_dead(&self, key: &EndpointKey) -> bool {
+        let dead = self.dead.get(&key.instance);
+        dead.is_some_and(|attempt| key.attempt <= *attempt)
     }
 
     fn insert(&mut self, routes: &ServiceRoutes, registry: &mut Registry) {
@@ -293,6 +304,7 @@ mod tests {
             address: None,
             endpoints: Vec::new(),
             unavailable: None,
+            dead: Vec::new(),
             traffic: Traffic::default(),
             rewrites: Vec::new(),
             split: None,

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use mainstay_control::balance::Loss;
 use mainstay_http1::{Method, Response, ResponseError, Scan};
 use mainstay_ids::Instant;
 use tokio::net::TcpStream;
@@ -43,6 +44,22 @@ pub(crate) enum NoHead {
     Ended,
     #[error("what it answered is no HTTP")]
     Malformed(#[source] ResponseError),
+}
+
+impl NoHead {
+    /// What it says of the request: whether whoever had it is gone, or may only be late.
+    pub(crate) fn loss(&self) -> Loss {
+        match self {
+            Self::Broken(error) => match error.kind() {
+                io::ErrorKind::TimedOut
+                | io::ErrorKind::HostUnreachable
+                | io::ErrorKind::NetworkUnreachable
+                | io::ErrorKind::NetworkDown => Loss::TimedOut,
+                _ => Loss::Broken,
+            },
+            Self::Ended | Self::Malformed(_) => Loss::Broken,
+        }
+    }
 }
 
 impl Upstream {

@@ -8,30 +8,45 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
-use mainstay_control::balance::{Listed, Outcome, Picked, Set, Tag, Traits, Wish, ejection};
+use mainstay_control::balance::{
+    self, Balancer, Course, Event, LANES, Learnt, Listed, Load, Next, Picked, Scene, Ticket,
+    Traits, Wish,
+};
 use mainstay_http1::Request;
 use mainstay_ids::{Instant, ServiceName, Version};
 use mainstay_model::rewrite::Redirect;
 use mainstay_model::routing::{Handle, Unavailable};
+use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::connection::Scope;
 use crate::endpoint::{EndpointKey, EndpointState};
 use crate::limits::{UPSTREAM_IDLE_COUNT_MAX, UPSTREAM_IDLE_MAX};
-use crate::metrics::ServiceCounts;
+use crate::metrics::{Level, ServiceCounts};
 use crate::policy::Policy;
 use crate::table::{Found, Serial, Table, TableEndpoint};
 use crate::upstream::{Assurance, Upstream};
 use crate::wire::Buffers;
+use crate::worker::Worker;
 
 /// One generation as one worker sees it.
 pub(crate) struct View {
     table: Arc<Table>,
     services: Vec<Rc<LocalService>>,
     endpoints: HashMap<EndpointKey, Rc<LocalEndpoint>>,
+    /// Those of earlier views to which something is still under way.
+    leaving: Vec<Weak<LocalEndpoint>>,
+    deaths: Deaths,
+}
+
+/// Whether a table declares an endpoint dead that the one before had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Deaths {
+    None,
+    Some,
 }
 
 impl View {
@@ -41,12 +56,14 @@ impl View {
             table,
             services: Vec::new(),
             endpoints: HashMap::new(),
+            leaving: Vec::new(),
+            deaths: Deaths::None,
         }
     }
 
     /// The view of `table` that follows this one. Idle connections to endpoints that are gone are
     /// closed, and those that are under way will be closed instead of pooled.
-    pub(crate) fn next(&self, table: Arc<Table>, clock: Clock) -> Self {
+    pub(crate) fn next(&self, table: Arc<Table>, clock: Clock, usual: balance::Policy) -> Self {
         let now = clock.now();
         let names = self.services.iter().map(|service| &service.name);
         let known: HashMap<_, _> = names.zip(&self.services).collect();
@@ -68,12 +85,16 @@ impl View {
                 });
             }
             let known = known.get(&service.name);
-            let balance = known.map_or_else(Rc::default, |known| Rc::clone(&known.balance));
+            let policy = service.policy.of_failures(usual);
+            let balance = known.map_or_else(
+                || Rc::new(Balance::new(now, policy)),
+                |known| Rc::clone(&known.balance),
+            );
             let snapshot = listed
                 .iter()
                 .map(|one| Rc::clone(&one.endpoint.0))
                 .collect();
-            balance.borrow_mut().update(now, listed);
+            balance.update(now, policy, listed);
             services.push(Rc::new(LocalService {
                 name: service.name.clone(),
                 label: known.map_or_else(
@@ -92,16 +113,47 @@ impl View {
                 balance,
             }));
         }
-        for (key, local) in &self.endpoints {
+        let mut deaths = Deaths::None;
+        for old in &self.services {
+            // Requests that have come to a service that is gone must not find anybody there.
+            if !table
+                .services
+                .iter()
+                .any(|service| service.name == old.name)
+            {
+                old.balance.update(now, usual, Vec::new());
+            }
+        }
+        let mut leaving = Vec::new();
+        for local in self.known() {
+            let key = &local.shared.key;
             if !endpoints.contains_key(key) {
                 local.retire();
+                leaving.push(Rc::downgrade(&local));
+            }
+            if table.declares_dead(key) {
+                local.life.set(Life::Dead);
+                deaths = Deaths::Some;
             }
         }
         Self {
             table,
             services,
             endpoints,
+            leaving,
+            deaths,
         }
+    }
+
+    /// All endpoints that requests of this worker can be at.
+    fn known(&self) -> impl Iterator<Item = Rc<LocalEndpoint>> {
+        let leaving = self.leaving.iter().filter_map(Weak::upgrade);
+        self.endpoints.values().map(Rc::clone).chain(leaving)
+    }
+
+    /// Whether an endpoint of the view before has died.
+    pub(crate) fn deaths(&self) -> Deaths {
+        self.deaths
     }
 
     pub(crate) fn serial(&self) -> Serial {
@@ -152,6 +204,13 @@ impl View {
 /// be a line that all workers write.
 pub(crate) struct Counted(Arc<ServiceCounts>);
 
+impl Counted {
+    /// Requests that stand in the line, over all workers.
+    pub(crate) fn standing(&self) -> &Level {
+        &self.0.queue
+    }
+}
+
 impl std::ops::Deref for Counted {
     type Target = ServiceCounts;
 
@@ -171,9 +230,30 @@ pub(crate) struct LocalService {
     pub(crate) policy: Arc<Policy>,
     /// The endpoints of this view's table.
     pub(crate) endpoints: Vec<Rc<LocalEndpoint>>,
-    /// The same in all views, so that what it has learnt survives a new table; its endpoints are
-    /// those of the newest.
-    balance: Rc<RefCell<Set<Candidate>>>,
+    balance: Rc<Balance>,
+}
+
+/// What a worker has learnt of a service. The same in all views, so that it survives a new table;
+/// its endpoints are those of the newest.
+struct Balance {
+    balancer: RefCell<Balancer<Candidate>>,
+    /// Wakes those who wait in the line.
+    turns: RefCell<HashMap<Ticket, Rc<Notify>>>,
+}
+
+impl Balance {
+    fn new(now: Instant, policy: balance::Policy) -> Self {
+        Self {
+            balancer: RefCell::new(Balancer::new(now, policy)),
+            turns: RefCell::default(),
+        }
+    }
+
+    fn update(&self, now: Instant, policy: balance::Policy, listed: Vec<Listed<Candidate>>) {
+        let mut balancer = self.balancer.borrow_mut();
+        balancer.change(policy);
+        balancer.update(now, listed);
+    }
 }
 
 /// An endpoint in the balancer's eyes. A [`View`] keeps one [`LocalEndpoint`] for one start of one
@@ -186,77 +266,94 @@ impl PartialEq for Candidate {
     }
 }
 
-/// A choice of the balancer.
-pub(crate) struct Chosen {
-    pub(crate) endpoint: Rc<LocalEndpoint>,
-    picked: Picked,
-}
-
-impl Chosen {
-    pub(crate) fn tag(&self) -> Tag {
-        self.picked.tag
-    }
-}
-
-/// A finished try, for [`LocalService::learn`].
-pub(crate) struct Finished {
-    pub(crate) outcome: Outcome,
-    pub(crate) sent: Instant,
-    pub(crate) ended: Instant,
-    /// In 0..1.
-    pub(crate) jitter: f64,
-}
+/// What was learnt of endpoints by one event.
+pub(crate) type Lessons = [Option<Learnt>; LANES];
 
 impl LocalService {
-    /// Chooses an endpoint; one of `tried` only if there is no other.
-    pub(crate) fn choose(
-        &self,
-        now: Instant,
-        random: u64,
-        tried: &[Tag],
-        wish: Wish,
-    ) -> Option<Chosen> {
-        let mut balance = self.balance.borrow_mut();
-        let pending = |candidate: &Candidate| candidate.0.shared.in_flight();
-        let traits = |candidate: &Candidate| Traits {
-            version: candidate.0.version,
-            handle: candidate.0.handle.get(),
-            weight: 1,
-        };
-        let picked = balance.pick_by(now, random, tried, wish, traits, pending)?;
-        let Candidate(endpoint) = balance.get(picked)?;
-        Some(Chosen {
-            endpoint: Rc::clone(endpoint),
-            picked,
-        })
+    /// How requests to it fail.
+    pub(crate) fn failing(&self) -> balance::Policy {
+        self.balance.balancer.borrow().policy()
     }
 
-    /// Takes in what became of a try.
-    pub(crate) fn learn(&self, chosen: &Chosen, finished: &Finished) {
-        let took = finished.ended.since(finished.sent);
-        let tried = ejection::Try {
-            outcome: finished.outcome,
-            sent: finished.sent,
-            jitter: finished.jitter,
+    /// Whether this is the same service as another view has it.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.balance, &other.balance)
+    }
+
+    /// Lets a request's course decide what follows an event.
+    pub(crate) fn decide(
+        &self,
+        worker: &Worker,
+        course: &mut Course,
+        wish: Wish,
+        event: Event,
+    ) -> (Next, Lessons) {
+        let mut lessons = Lessons::default();
+        let mut count = 0;
+        let mut note = |learnt: Learnt| {
+            if let Some(place) = lessons.get_mut(count) {
+                *place = Some(learnt);
+                count += 1;
+            }
         };
-        let verdict =
-            self.balance
-                .borrow_mut()
-                .finished(finished.ended, chosen.picked, took, tried);
-        let shared = &chosen.endpoint.shared;
-        if finished.outcome != Outcome::Answered {
-            shared.counters.failures.add(1);
-        }
-        match verdict {
-            ejection::Verdict::Unchanged => {}
-            ejection::Verdict::Returned => {
-                tracing::info!(instance = %shared.key.instance, "gets requests again");
+        let mut balancer = self.balance.balancer.borrow_mut();
+        let mut scene = Scene {
+            now: worker.clock.now(),
+            random: worker.random(),
+            balancer: &mut balancer,
+            budget: &mut worker.budget(),
+            unavailable: self.unavailable,
+            wish,
+            traits: &|candidate: &Candidate| Traits {
+                version: candidate.0.version,
+                handle: candidate.0.handle.get(),
+                weight: 1,
+            },
+            load: |candidate: &Candidate| Load {
+                in_flight: candidate.0.shared.in_flight(),
+                waiting: candidate.0.shared.waiting(),
+            },
+            learnt: &mut note,
+        };
+        let next = course.handle(&mut scene, event);
+        (next, lessons)
+    }
+
+    /// The endpoint that was chosen in this moment.
+    pub(crate) fn chosen(&self, picked: Picked) -> Option<Rc<LocalEndpoint>> {
+        let balancer = self.balance.balancer.borrow();
+        let Candidate(endpoint) = balancer.set().get(picked)?;
+        Some(Rc::clone(endpoint))
+    }
+
+    /// Ends a request whose client has gone.
+    pub(crate) fn abandon(&self, course: &mut Course) {
+        course.abandon(&mut self.balance.balancer.borrow_mut());
+    }
+
+    /// What wakes the holder of a place in the line.
+    pub(crate) fn await_turn(&self, ticket: Ticket) -> Rc<Notify> {
+        let mut turns = self.balance.turns.borrow_mut();
+        Rc::clone(turns.entry(ticket).or_default())
+    }
+
+    /// The holder of a place waits no longer.
+    pub(crate) fn end_turn(&self, ticket: Ticket) {
+        self.balance.turns.borrow_mut().remove(&ticket);
+    }
+
+    /// An endpoint may have room: wakes whoever is first in the line.
+    pub(crate) fn call_first(&self, now: Instant) {
+        let first = {
+            let balancer = self.balance.balancer.borrow();
+            if balancer.line().is_empty() {
+                return;
             }
-            ejection::Verdict::Ejected { until } => {
-                shared.counters.ejections.add(1);
-                let pause = until.since(finished.ended);
-                tracing::warn!(instance = %shared.key.instance, outcome = ?finished.outcome, ?pause, "gets no requests for a while");
-            }
+            balancer.line().first(now)
+        };
+        let turns = self.balance.turns.borrow();
+        if let Some(turn) = first.and_then(|ticket| turns.get(&ticket)) {
+            turn.notify_one();
         }
     }
 }
@@ -268,6 +365,13 @@ enum Routed {
     No,
 }
 
+/// Whether the control centre has declared an endpoint dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Alive,
+    Dead,
+}
+
 /// One endpoint as one worker sees it.
 pub(crate) struct LocalEndpoint {
     pub(crate) shared: Arc<EndpointState>,
@@ -277,6 +381,7 @@ pub(crate) struct LocalEndpoint {
     pub(crate) handle: Cell<Option<Handle>>,
     clock: Clock,
     routed: Cell<Routed>,
+    life: Cell<Life>,
     /// The one used last is taken first, so that the others get old enough to be closed.
     idle: RefCell<Vec<Upstream>>,
 }
@@ -289,6 +394,7 @@ impl LocalEndpoint {
             handle: Cell::new(endpoint.handle),
             clock,
             routed: Cell::new(Routed::Yes),
+            life: Cell::new(Life::Alive),
             idle: RefCell::new(Vec::new()),
         }
     }
@@ -317,6 +423,11 @@ impl LocalEndpoint {
         }
     }
 
+    /// Whether nothing that it was sent will be carried out or answered any more.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.life.get() == Life::Dead
+    }
+
     /// The table no longer names it, and no later one will: an instance that comes back does so
     /// with another attempt.
     fn retire(&self) {
@@ -333,22 +444,45 @@ impl LocalEndpoint {
 }
 
 /// A request on its way to an endpoint, counted as in flight until this is dropped.
-pub(crate) struct Flight(Rc<LocalEndpoint>);
+pub(crate) struct Flight {
+    endpoint: Rc<LocalEndpoint>,
+    stage: Stage,
+}
+
+/// How far a request is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Waiting,
+    Answered,
+}
 
 impl Flight {
     /// Counts a request; see [`EndpointState::enter`] for when this must be called.
     pub(crate) fn begin(endpoint: &Rc<LocalEndpoint>) -> Self {
         endpoint.shared.enter();
-        Self(Rc::clone(endpoint))
+        endpoint.shared.begin_wait();
+        Self {
+            endpoint: Rc::clone(endpoint),
+            stage: Stage::Waiting,
+        }
     }
 
     pub(crate) fn endpoint(&self) -> &Rc<LocalEndpoint> {
-        &self.0
+        &self.endpoint
+    }
+
+    /// The head of its answer is there.
+    pub(crate) fn end_wait(&mut self) {
+        if self.stage == Stage::Waiting {
+            self.stage = Stage::Answered;
+            self.endpoint.shared.end_wait();
+        }
     }
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        self.0.shared.leave();
+        self.end_wait();
+        self.endpoint.shared.leave();
     }
 }

@@ -1,6 +1,6 @@
 //! A worker: one thread with one runtime, its own sockets, connections and pool.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
@@ -9,9 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mainstay_control::balance::RetryBudget;
-use mainstay_ids::Instant;
-use mainstay_model::gateway::GatewayLimits;
+use mainstay_control::balance::{IdempotencyKey, LineBounds, Policy, RetryBudget, Retrying};
+use mainstay_model::gateway::{GatewayLimits, GatewaySettings};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet, spawn_local};
@@ -23,12 +22,13 @@ use crate::admission::{Admission, Place};
 use crate::clock::Clock;
 use crate::connection::{self, Client, Scope};
 use crate::limits::{ACCEPT_PAUSE, SWEEP_EVERY};
+use crate::listen::Seat;
 use crate::metrics::{Denied, GatewayCounters, Open};
 use crate::request_id::RequestIds;
 use crate::table::{Serial, Table};
-use crate::view::View;
+use crate::view::{Deaths, View};
 use crate::wire::Buffers;
-use crate::{Seams, sockets};
+use crate::{Retries, Seams, Verdicts, sockets};
 
 /// Which worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,16 +53,20 @@ pub(crate) enum Order {
 /// Everything that a worker's thread is given.
 pub(crate) struct Setup {
     pub(crate) index: WorkerIndex,
+    /// How many there are.
+    pub(crate) workers: usize,
     pub(crate) clock: Clock,
     pub(crate) entry: StdListener,
     pub(crate) tables: watch::Receiver<Arc<Table>>,
     pub(crate) orders: mpsc::Receiver<Order>,
+    /// Its part of the listeners for servers that were not started here.
+    pub(crate) listens: Seat,
     pub(crate) applied: mpsc::Sender<Applied>,
     pub(crate) counters: Arc<GatewayCounters>,
     pub(crate) log: Option<LogBuffer>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) seams: Seams,
-    pub(crate) limits: GatewayLimits,
+    pub(crate) settings: watch::Receiver<Arc<GatewaySettings>>,
     /// How long requests in flight may take once the worker is told to stop.
     pub(crate) drain: Duration,
     pub(crate) stop: CancellationToken,
@@ -75,6 +79,7 @@ pub(crate) struct Worker {
     pub(crate) buffers: Buffers,
     pub(crate) counters: Arc<GatewayCounters>,
     pub(crate) seams: Seams,
+    workers: usize,
     admission: Arc<Admission>,
     limits: Cell<GatewayLimits>,
     view: RefCell<Rc<View>>,
@@ -163,25 +168,55 @@ impl Worker {
         date.1.clone()
     }
 
-    /// Another request came in, which allows a share of a retry.
-    pub(crate) fn budget_request(&self) {
-        self.budget.borrow_mut().deposit(self.clock.now());
+    /// What may be sent again, or a second time.
+    pub(crate) fn budget(&self) -> RefMut<'_, RetryBudget> {
+        self.budget.borrow_mut()
     }
 
-    /// Whether one more request may be sent again.
-    pub(crate) fn budget_retry(&self, now: Instant) -> bool {
-        self.budget.borrow_mut().withdraw(now)
+    /// How services fail, as long as they do not say otherwise.
+    fn policy(&self) -> Policy {
+        let limits = self.limits();
+        let share = limits.queue_len as usize / self.workers.max(1);
+        Policy {
+            retrying: match self.seams.retries {
+                Retries::On => Retrying::On,
+                Retries::Off => Retrying::Off,
+            },
+            hedging: self.seams.hedging,
+            patience: self.seams.patience,
+            limiting: self.seams.limiting,
+            key: IdempotencyKey::Ignored,
+            most: None,
+            line: LineBounds {
+                len: if limits.queue_len == 0 {
+                    0
+                } else {
+                    share.max(1)
+                },
+                time: limits.queue_time,
+            },
+        }
     }
 
     fn apply(&self, table: Arc<Table>) -> Serial {
-        let next = self.view().next(table, self.clock);
+        let next = self.view().next(table, self.clock, self.policy());
         let serial = next.serial();
+        let deaths = next.deaths();
         self.view.replace(Rc::new(next));
         match self.stage.get() {
             Stage::Opening => self.stage.set(Stage::Serving),
             Stage::Serving | Stage::Draining => {}
         }
         self.table_changed.notify_waiters();
+        match (deaths, self.seams.verdicts) {
+            (Deaths::Some, Verdicts::Heeded) => {
+                // Whoever waits for a dead instance looks at it now.
+                for client in &*self.clients.borrow() {
+                    client.wake();
+                }
+            }
+            (Deaths::Some, Verdicts::Ignored) | (Deaths::None, _) => {}
+        }
         serial
     }
 
@@ -244,8 +279,9 @@ impl Worker {
             date: RefCell::default(),
             counters: Arc::clone(&setup.counters),
             seams: setup.seams,
+            workers: setup.workers,
             admission: Arc::clone(&setup.admission),
-            limits: Cell::new(setup.limits),
+            limits: Cell::new(setup.settings.borrow_and_update().limits),
             view: RefCell::new(Rc::new(View::empty(table))),
             table_changed: Notify::new(),
             log: RefCell::new(setup.log.take()),
@@ -262,11 +298,13 @@ async fn serve(mut setup: Setup) -> Result<(), WorkerError> {
     let worker = Rc::new(Worker::new(&mut setup));
     let mut acceptors = Acceptors::new(Rc::clone(&worker));
     acceptors.add(Scope::Entry, setup.entry)?;
-    let (mut tables, mut orders) = (setup.tables, setup.orders);
+    let (mut tables, mut orders, mut settings) = (setup.tables, setup.orders, setup.settings);
     let mut sweep = interval(SWEEP_EVERY);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut deadline = None;
-    while deadline.is_none() || worker.has_clients() {
+    // Ends by the same token as this; joined below.
+    let mut listens = spawn_local(setup.listens.run());
+    while deadline.is_none() || worker.has_clients() || !listens.is_finished() {
         tokio::select! {
             () = setup.stop.cancelled(), if deadline.is_none() => {
                 acceptors.end();
@@ -289,6 +327,9 @@ async fn serve(mut setup: Setup) -> Result<(), WorkerError> {
                     break;
                 }
             }
+            Ok(()) = settings.changed() => {
+                worker.limits.set(settings.borrow_and_update().limits);
+            }
             Some(order) = orders.recv() => match order {
                 Order::Listen(address, listener) if deadline.is_none() => {
                     acceptors.add(Scope::Address(address), listener)?;
@@ -299,6 +340,11 @@ async fn serve(mut setup: Setup) -> Result<(), WorkerError> {
             Some(ended) = acceptors.tasks.join_next() => {
                 // Accepting never ends by itself: it was removed, or it panicked.
                 if !ended.is_err_and(|error| error.is_cancelled()) {
+                    return Err(WorkerError::Acceptor);
+                }
+            }
+            ended = &mut listens, if !listens.is_finished() => {
+                if ended.is_err() {
                     return Err(WorkerError::Acceptor);
                 }
             }

@@ -35,6 +35,12 @@ pub struct ServiceRoutes {
     pub endpoints: Vec<Endpoint>,
     /// Why there is no endpoint, if there is none: told to the client with its 503.
     pub unavailable: Option<Unavailable>,
+    /// Instances that were in the routes and are declared dead: nothing that they were sent will be
+    /// carried out or answered any more. Unlike one that only left the endpoints to drain, a consumer
+    /// ends what is under way to them at once. A hint that may be missed: whoever skips the state that
+    /// has it waits until a connection breaks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dead: Vec<Dead>,
     /// What is done with its requests, as the wanted version has it. What belongs to a version is
     /// taken out of it: its `rewrite` is in `rewrites`, its `canary` in `split`.
     #[serde(default, skip_serializing_if = "Traffic::is_default")]
@@ -46,6 +52,16 @@ pub struct ServiceRoutes {
     /// Which requests go to a version for certain or by a share, while its canaries run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<Split>,
+}
+
+/// An attempt of an instance that is declared dead.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Dead {
+    /// Which instance.
+    pub instance: InstanceId,
+    /// The last attempt of it that has ended, and with it all before.
+    pub attempt: Attempt,
 }
 
 /// What is changed for the instances of one version.

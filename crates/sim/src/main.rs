@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use mainstay_sim::{
-    Campaign, Conditions, Failure, Progress, Recovery, Trace, keep_panics, recover, run,
+    Campaign, Conditions, Failure, Progress, Recovery, Tally, Trace, keep_panics, play, recover,
+    run,
 };
 use serde_json::{Value, json};
 
@@ -23,6 +24,7 @@ struct Arguments {
     trace: bool,
     json: bool,
     restore: bool,
+    entry: bool,
 }
 
 /// Seeds of a run without a number.
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
     keep_panics();
     let ok = match arguments.seed {
         _ if arguments.restore => measure_restore(&arguments),
+        seed if arguments.entry => play_entry(seed, &arguments),
         Some(seed) => replay(seed, &arguments),
         None => campaign(&arguments),
     };
@@ -67,6 +70,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
         trace: false,
         json: false,
         restore: false,
+        entry: false,
     };
     while let Some(word) = words.next() {
         let mut number = || {
@@ -82,6 +86,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--trace" => arguments.trace = true,
             "--json" => arguments.json = true,
             "--restore" => arguments.restore = true,
+            "--entry" => arguments.entry = true,
             other => return Err(format!("`{other}` is not known")),
         }
     }
@@ -213,6 +218,43 @@ fn summary(progress: &Progress, took: Duration) -> Value {
         "failure": failure,
         "ok": progress.failure.is_none(),
     })
+}
+
+/// Requests through a gateway's workers to instances of which one fails.
+fn play_entry(seed: Option<u64>, arguments: &Arguments) -> bool {
+    let begin = Instant::now();
+    let seeds = match seed {
+        Some(seed) => seed..seed + 1,
+        None => arguments.from..arguments.from + arguments.seeds,
+    };
+    let (mut tally, mut failure, mut played_seeds) = (Tally::default(), Value::Null, 0_u64);
+    for seed in seeds {
+        let played = play(seed);
+        played_seeds += 1;
+        tally.add(&played.tally);
+        if let Some(first) = played.hurt.first() {
+            if !arguments.json {
+                println!("seed {seed}: {:?}", played.plot);
+                for hurt in &played.hurt {
+                    println!("broken: {hurt}");
+                }
+                println!("replay it: cargo xtask sim --entry --seed {seed}");
+            }
+            failure = json!({ "seed": seed, "promise": first.promise.name(), "what": first.what });
+            break;
+        }
+    }
+    if !arguments.json {
+        println!("{tally}");
+    }
+    let ok = failure.is_null();
+    let took = (begin.elapsed().as_secs_f64() * 100.0).round() / 100.0;
+    let values = json!({ "seeds": played_seeds, "took_s": took });
+    println!(
+        "{}",
+        json!({ "bench": "sim-entry", "rounds": played_seeds, "values": values, "failure": failure, "ok": ok })
+    );
+    ok
 }
 
 /// A restart of the control centre with a thousand instances, without disk and sockets.

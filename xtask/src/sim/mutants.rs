@@ -15,9 +15,25 @@ use std::{
     time::Instant,
 };
 
-/// Where the mutants stand, and what they change.
-const LIST: &str = "crates/sim/mutants/control.toml";
-const MUTATED: &str = "crates/control/src/cluster";
+/// Where mutants stand, what they change, and which simulation is to catch them.
+struct List {
+    path: &'static str,
+    mutated: &'static str,
+    simulation: &'static [&'static str],
+}
+
+const LISTS: [List; 2] = [
+    List {
+        path: "crates/sim/mutants/control.toml",
+        mutated: "crates/control/src/cluster",
+        simulation: &[],
+    },
+    List {
+        path: "crates/sim/mutants/balance.toml",
+        mutated: "crates/control/src/balance",
+        simulation: &["--entry"],
+    },
+];
 /// What is copied: all that the simulation is built from.
 const CRATES: [&str; 4] = ["ids", "model", "control", "sim"];
 /// A bug that so many seeds do not show is one that the simulation does not catch.
@@ -31,6 +47,7 @@ struct Mutant {
     file: PathBuf,
     text: String,
     replacement: String,
+    simulation: &'static [&'static str],
 }
 
 /// What became of it.
@@ -109,11 +126,19 @@ fn record((mutant, verdict): (&Mutant, &Verdict)) -> Value {
 
 /// Reads the mutants; one whose text does not stand there exactly once is stale.
 fn read(only: Option<&str>) -> Result<Vec<Mutant>> {
-    let path = tree::root().join(LIST);
+    let mut mutants = Vec::new();
+    for list in LISTS {
+        read_list(&list, &mut mutants)?;
+    }
+    mutants.retain(|mutant| only.is_none_or(|only| mutant.name.contains(only)));
+    Ok(mutants)
+}
+
+fn read_list(list: &List, mutants: &mut Vec<Mutant>) -> Result<()> {
+    let path = tree::root().join(list.path);
     let text =
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let table: toml::Table = text.parse().with_context(|| format!("in {LIST}"))?;
-    let mut mutants = Vec::new();
+    let table: toml::Table = text.parse().with_context(|| format!("in {}", list.path))?;
     for (name, value) in table {
         let field = |key: &str| {
             let found = value.get(key).and_then(toml::Value::as_str);
@@ -121,7 +146,8 @@ fn read(only: Option<&str>) -> Result<Vec<Mutant>> {
         };
         let mutant = Mutant {
             sentence: field("sentence")?.to_owned(),
-            file: Path::new(MUTATED).join(field("file")?),
+            file: Path::new(list.mutated).join(field("file")?),
+            simulation: list.simulation,
             text: field("text")?.to_owned(),
             replacement: field("replacement")?.to_owned(),
             name,
@@ -130,14 +156,14 @@ fn read(only: Option<&str>) -> Result<Vec<Mutant>> {
         let places = source.matches(&mutant.text).count();
         ensure!(
             places == 1,
-            "stale mutant `{}`: its text stands {places} times in {}; write the place anew in {LIST}",
+            "stale mutant `{}`: its text stands {places} times in {}; write the place anew in {}",
             mutant.name,
-            mutant.file.display()
+            mutant.file.display(),
+            list.path
         );
         mutants.push(mutant);
     }
-    mutants.retain(|mutant| only.is_none_or(|only| mutant.name.contains(only)));
-    Ok(mutants)
+    Ok(())
 }
 
 fn judge_all(mutants: &[Mutant], jobs: usize) -> Result<Vec<Verdict>> {
@@ -206,12 +232,12 @@ impl Workplace {
         let path = self.root.join(&mutant.file);
         let source = fs::read_to_string(&path)?;
         fs::write(&path, source.replace(&mutant.text, &mutant.replacement))?;
-        let verdict = self.build_and_run();
+        let verdict = self.build_and_run(mutant.simulation);
         fs::write(&path, source)?;
         verdict
     }
 
-    fn build_and_run(&self) -> Result<Verdict> {
+    fn build_and_run(&self, which: &[&str]) -> Result<Verdict> {
         let target = self.root.join("target");
         let mut build = cargo::command();
         build
@@ -231,6 +257,7 @@ impl Workplace {
         }
         let mut simulation = Command::new(target.join("debug/mainstay-sim"));
         simulation.args(["--json", "--threads", "1", "--seeds", SEEDS]);
+        simulation.args(which);
         let output = simulation.output().context("cannot start the simulation")?;
         let text = String::from_utf8_lossy(&output.stdout);
         let result: Value = serde_json::from_str(text.lines().last().unwrap_or_default())

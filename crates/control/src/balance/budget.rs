@@ -1,4 +1,10 @@
-//! How many requests may be sent again, so that retries cannot make an overload worse.
+//! How many requests may be sent again, or a second time at once, so that retries and hedges cannot
+//! make an overload worse.
+//!
+//! The shape is Linkerd's and Finagle's: a share of the requests (0.2), a reserve (10 per second), and
+//! a memory (10 s). Envoy's budget is a share of what is in flight instead (20 %, at least 3 at once),
+//! which gives a service of fast answers hardly any. Connects that fail cost nothing of it: nothing
+//! was sent, and an endpoint that refuses one is ejected at once.
 
 use core::time::Duration;
 

@@ -47,6 +47,13 @@ impl Latency {
         self.updated = self.updated.max(now);
     }
 
+    /// No answer had come after `took` when nobody waited any more.
+    pub fn observe_at_least(&mut self, now: Instant, took: Duration) {
+        if nanoseconds(took) > self.estimate(now) {
+            self.observe(now, took);
+        }
+    }
+
     /// A request failed after `took`; the endpoint may have wished for a pause.
     pub fn observe_failure(&mut self, now: Instant, took: Duration, retry_after: Option<Duration>) {
         let wish = retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);

@@ -1,5 +1,17 @@
 //! Whether a failed request may be sent again. What must never happen: that a request with an
-//! effect is carried out twice because of us.
+//! effect is carried out twice because of us, or carried out late, after a newer one.
+//!
+//! | what happened                       | safe | idempotent | other |
+//! |-------------------------------------|------|------------|-------|
+//! | nothing was sent                    | yes  | yes        | yes   |
+//! | the connection broke                | yes  | yes        | no    |
+//! | the centre declared the other dead  | yes  | yes        | no    |
+//! | no answer in time, or it is frozen  | yes  | no         | no    |
+//! | it answered 502, 503 or 504         | yes  | no         | no    |
+//!
+//! Between the second and the fourth line lies a thaw: an instance that is only frozen still has the
+//! old PUT, and carries it out after the newer one that the client sent meanwhile. Whose connection
+//! broke, or who is dead, does not.
 
 /// How often one request is sent at most. With four tries a request survives three endpoints that
 /// died in the same moment.
@@ -10,9 +22,20 @@ pub const TRIES_MAX: u32 = 4;
 pub enum MethodSafety {
     /// It only reads: GET, HEAD, OPTIONS, TRACE.
     Safe,
-    /// It may have an effect. PUT and DELETE are here too: that they may be repeated is a promise
-    /// of the service, not of the method alone, and another's write may lie between two of them.
+    /// Carried out twice in a row it does what it does once: PUT, DELETE, and any with an
+    /// `Idempotency-Key` at a service that has said that it heeds it.
+    Idempotent,
+    /// It may have another effect each time.
     Unsafe,
+}
+
+/// Whether a request carries an `Idempotency-Key` that its service heeds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdempotencyKey {
+    /// It does, and the service has opted in.
+    Heeded,
+    /// There is none, or nobody has promised that it means anything.
+    Ignored,
 }
 
 impl MethodSafety {
@@ -20,7 +43,18 @@ impl MethodSafety {
     pub fn of(method: &str) -> Self {
         match method {
             "GET" | "HEAD" | "OPTIONS" | "TRACE" => Self::Safe,
+            "PUT" | "DELETE" => Self::Idempotent,
             _ => Self::Unsafe,
+        }
+    }
+
+    /// What the request promises as a whole. A key makes it idempotent and no more: it says nothing
+    /// about an old copy that is carried out late, so that after a time-out it is not sent again.
+    #[must_use]
+    pub fn with(self, key: IdempotencyKey) -> Self {
+        match (self, key) {
+            (Self::Unsafe, IdempotencyKey::Heeded) => Self::Idempotent,
+            (other, IdempotencyKey::Heeded | IdempotencyKey::Ignored) => other,
         }
     }
 }
@@ -41,9 +75,12 @@ pub enum FailureKind {
     ConnectFailed,
     /// The connection closed before a byte of this request was written to it.
     NotSent,
-    /// The connection was lost when at least a part of the request had been written.
+    /// The connection broke when at least a part of the request had been written: it was reset or
+    /// closed. A connection that the kernel gave up for want of answers has timed out instead.
     LostAfterSending,
-    /// No answer within the time for one try.
+    /// At least a part had been written when the centre declared the endpoint dead.
+    DeclaredDead,
+    /// No answer within the time for one try, or none while others answer.
     TimedOut,
     /// The endpoint answered with this status.
     Answered(u16),
@@ -78,7 +115,7 @@ pub enum GiveUp {
     TooManyTries,
     /// Its body is gone.
     BodyConsumed,
-    /// It may have had its effect already.
+    /// It may have had its effect already, or have it later.
     MayHaveHadEffect,
     /// The answer is one, though not a good one.
     Answered,
@@ -87,18 +124,7 @@ pub enum GiveUp {
 impl Attempted {
     /// Whether the request may be sent again.
     pub fn verdict(self) -> RetryVerdict {
-        let may_repeat = match self.failure {
-            FailureKind::ConnectFailed | FailureKind::NotSent => Ok(()),
-            // An answer of a gateway type speaks of the way to the service; others are its own word.
-            FailureKind::Answered(502..=504)
-            | FailureKind::LostAfterSending
-            | FailureKind::TimedOut => match self.method {
-                MethodSafety::Safe => Ok(()),
-                MethodSafety::Unsafe => Err(GiveUp::MayHaveHadEffect),
-            },
-            FailureKind::Answered(_) => Err(GiveUp::Answered),
-        };
-        match (may_repeat, self.body) {
+        match (self.may_repeat(), self.body) {
             (Err(reason), _) => RetryVerdict::GiveUp(reason),
             (Ok(()), Body::Consumed) => RetryVerdict::GiveUp(GiveUp::BodyConsumed),
             (Ok(()), Body::Replayable) if self.tries >= TRIES_MAX => {
@@ -107,15 +133,39 @@ impl Attempted {
             (Ok(()), Body::Replayable) => RetryVerdict::Retry,
         }
     }
+
+    fn may_repeat(self) -> Result<(), GiveUp> {
+        match (self.failure, self.method) {
+            (FailureKind::ConnectFailed | FailureKind::NotSent, _)
+            | (
+                FailureKind::LostAfterSending | FailureKind::DeclaredDead,
+                MethodSafety::Safe | MethodSafety::Idempotent,
+            )
+            // An answer of a gateway type speaks of the way to the service; others are its own word.
+            | (FailureKind::TimedOut | FailureKind::Answered(502..=504), MethodSafety::Safe) => {
+                Ok(())
+            }
+            (FailureKind::LostAfterSending | FailureKind::DeclaredDead, MethodSafety::Unsafe)
+            | (
+                FailureKind::TimedOut | FailureKind::Answered(502..=504),
+                MethodSafety::Idempotent | MethodSafety::Unsafe,
+            ) => Err(GiveUp::MayHaveHadEffect),
+            (FailureKind::Answered(_), _) => Err(GiveUp::Answered),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn verdict(method: &str, failure: FailureKind) -> RetryVerdict {
+    const NEVER: RetryVerdict = RetryVerdict::GiveUp(GiveUp::MayHaveHadEffect);
+    const SAFE: [&str; 4] = ["GET", "HEAD", "OPTIONS", "TRACE"];
+    const OTHER: [&str; 3] = ["POST", "PATCH", "WHATEVER"];
+
+    fn verdict(method: MethodSafety, failure: FailureKind) -> RetryVerdict {
         let attempted = Attempted {
-            method: MethodSafety::of(method),
+            method,
             body: Body::Replayable,
             failure,
             tries: 1,
@@ -123,33 +173,55 @@ mod tests {
         attempted.verdict()
     }
 
+    fn of(method: &str, failure: FailureKind) -> RetryVerdict {
+        verdict(MethodSafety::of(method), failure)
+    }
+
     #[test]
     fn what_was_never_sent_may_always_be_sent_again() {
-        for method in ["GET", "POST", "DELETE"] {
-            assert_eq!(
-                verdict(method, FailureKind::ConnectFailed),
-                RetryVerdict::Retry
-            );
-            assert_eq!(verdict(method, FailureKind::NotSent), RetryVerdict::Retry);
+        for method in SAFE.iter().chain(&OTHER).chain(&["PUT", "DELETE"]) {
+            let retry = RetryVerdict::Retry;
+            assert_eq!(of(method, FailureKind::ConnectFailed), retry);
+            assert_eq!(of(method, FailureKind::NotSent), retry);
         }
     }
 
     #[test]
-    fn what_may_have_had_its_effect_is_never_sent_again() {
-        let lost = [
-            FailureKind::LostAfterSending,
-            FailureKind::TimedOut,
-            FailureKind::Answered(503),
-        ];
-        for failure in lost {
-            assert_eq!(verdict("GET", failure), RetryVerdict::Retry);
-            for method in ["POST", "PUT", "DELETE", "PATCH", "WHATEVER"] {
-                let never = RetryVerdict::GiveUp(GiveUp::MayHaveHadEffect);
-                assert_eq!(verdict(method, failure), never, "{method} {failure:?}");
+    fn after_a_reset_or_a_verdict_of_death_what_is_safe_or_idempotent_is_sent_again() {
+        for failure in [FailureKind::LostAfterSending, FailureKind::DeclaredDead] {
+            for method in SAFE.iter().chain(&["PUT", "DELETE"]) {
+                assert_eq!(of(method, failure), RetryVerdict::Retry, "{method}");
+            }
+            for method in OTHER {
+                assert_eq!(of(method, failure), NEVER, "{method}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_frozen_instance_may_still_carry_out_its_put_so_that_only_reads_are_sent_again() {
+        for failure in [FailureKind::TimedOut, FailureKind::Answered(503)] {
+            for method in SAFE {
+                assert_eq!(of(method, failure), RetryVerdict::Retry, "{method}");
+            }
+            for method in OTHER.iter().chain(&["PUT", "DELETE"]) {
+                assert_eq!(of(method, failure), NEVER, "{method}");
             }
         }
         let answered = RetryVerdict::GiveUp(GiveUp::Answered);
-        assert_eq!(verdict("GET", FailureKind::Answered(500)), answered);
+        assert_eq!(of("GET", FailureKind::Answered(500)), answered);
+    }
+
+    #[test]
+    fn a_key_makes_a_post_idempotent_only_where_the_service_heeds_it() {
+        let post = MethodSafety::of("POST");
+        let keyed = post.with(IdempotencyKey::Heeded);
+        let lost = FailureKind::LostAfterSending;
+        assert_eq!(verdict(keyed, lost), RetryVerdict::Retry);
+        assert_eq!(verdict(keyed, FailureKind::TimedOut), NEVER);
+        assert_eq!(verdict(post.with(IdempotencyKey::Ignored), lost), NEVER);
+        let get = MethodSafety::of("GET").with(IdempotencyKey::Heeded);
+        assert_eq!(get, MethodSafety::Safe, "a key takes nothing away");
     }
 
     #[test]

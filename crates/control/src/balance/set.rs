@@ -6,9 +6,13 @@ use core::time::Duration;
 use mainstay_ids::Instant;
 use mainstay_model::routing::EndpointHealth;
 
-use super::ejection::{Cause, Ejection, Outcome, Room, Try, Verdict};
+use super::ejection::{Cause, Ejection, Outcome, Probing, Room, Try, Verdict};
+use super::hedge::{Crowd, Panic};
 use super::latency::{DEFAULT_RTT, Latency};
+use super::limit::Limit;
+use super::outlier::{self, Mark, Share};
 use super::slow_start;
+use super::sticky::{Traits, Wish};
 
 mod wish;
 
@@ -26,13 +30,71 @@ pub struct Listed<E> {
     pub health: EndpointHealth,
 }
 
+/// What is under way to an endpoint, over all workers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Requests whose answer is not complete, upgraded connections included.
+    pub in_flight: u32,
+    /// Those of them whose answer has not begun.
+    pub waiting: u32,
+}
+
+/// Which requests an overload spares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    /// It waits in the line, and is refused when that is full.
+    Normal,
+    /// A check of whether the service lives: refused, it would say that it does not, and whoever asks
+    /// would take away what is left. A few at a time go beyond the limit.
+    Spared,
+}
+
+/// What a request asks of its endpoint.
+#[derive(Clone, Copy)]
+pub struct Need<'a, E> {
+    /// Those that have failed it, or have it already.
+    pub not: &'a [Tag],
+    /// Whether it may show how an endpoint on probation is.
+    pub probing: Probing,
+    /// Whether it goes beyond the limit.
+    pub priority: Priority,
+    /// Of which version, and which one. Never a reason to fail: an endpoint that is ejected or not
+    /// listed any more is not chosen for it.
+    pub wish: Wish,
+    /// What of an endpoint the wish is about.
+    pub traits: &'a dyn Fn(&E) -> Traits,
+}
+
 /// A choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Picked {
-    /// The endpoint, for [`Set::finished`] and for the list of those already tried.
+    /// The endpoint, for [`Set::learn`] and for the list of those already tried.
     pub tag: Tag,
     /// Where it stands until the next [`Set::update`].
     index: usize,
+}
+
+/// What there is to choose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Choice {
+    /// This one.
+    Picked(Picked),
+    /// Those that could be chosen are as busy as they may be.
+    Full,
+    /// Each has failed this request already.
+    NoOther,
+    /// No endpoint is listed.
+    Empty,
+}
+
+/// Whether endpoints are held to their limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Limiting {
+    /// They are.
+    #[default]
+    On,
+    /// Any number of requests goes to each.
+    Off,
 }
 
 /// One endpoint with what was learnt about it.
@@ -44,6 +106,8 @@ struct Member<E> {
     latency: Latency,
     measured: Measured,
     ejection: Ejection,
+    limit: Limit,
+    share: Share,
     /// When it joined others that were there already.
     warming_since: Option<Instant>,
 }
@@ -61,14 +125,14 @@ enum Tier {
     Eligible,
     /// Ejected by its probes or its answers: chosen only in panic.
     Sick,
-    /// Ejected by failed connects: chosen only when there is nothing else at all.
-    Unreachable,
+    /// It does not answer at all: chosen only when there is nothing else at all.
+    Mute,
 }
 
 impl<E> Member<E> {
     fn tier(&self) -> Tier {
         match (self.ejection.cause(), self.health) {
-            (Some(Cause::Unreachable), _) => Tier::Unreachable,
+            (Some(Cause::Unreachable | Cause::Suspected), _) => Tier::Mute,
             (Some(Cause::Sick), _) | (None, EndpointHealth::Failing) => Tier::Sick,
             (None, EndpointHealth::Passing) => Tier::Eligible,
         }
@@ -79,8 +143,9 @@ impl<E> Member<E> {
 ///
 /// Choice: power of two choices on peak EWMA. Two different members are drawn from the pool, and
 /// the less loaded takes the request. The pool is the eligible members; in *panic*, when fewer than
-/// half of the listed ones are eligible, all that can be reached (the few that are left would only
-/// be overrun); when none can be reached, all.
+/// half of the listed ones are eligible, all that answer (the few that are left would only be
+/// overrun); when none does, all. Who is on probation is outside of the pool like who is ejected, but
+/// gets a request now and then to show how it is.
 #[derive(Debug, Clone)]
 pub struct Set<E> {
     members: Vec<Member<E>>,
@@ -90,18 +155,17 @@ pub struct Set<E> {
     pool_until: Option<Instant>,
     /// How many are ejected for bad answers.
     sick: usize,
+    on_probation: usize,
+    panic: Panic,
+    limiting: Limiting,
+    most: Option<u32>,
+    outliers_due: Instant,
     next_tag: u64,
 }
 
 impl<E> Default for Set<E> {
     fn default() -> Self {
-        Self {
-            members: Vec::new(),
-            pool: Vec::new(),
-            pool_until: None,
-            sick: 0,
-            next_tag: 0,
-        }
+        Self::new(Limiting::On, None)
     }
 }
 
@@ -120,6 +184,7 @@ impl<E: PartialEq> Set<E> {
                     member.health == EndpointHealth::Failing && health == EndpointHealth::Passing;
                 if recovered {
                     member.warming_since = Some(now);
+                    member.ejection.forgive(now);
                 }
                 member.health = health;
                 member
@@ -132,6 +197,8 @@ impl<E: PartialEq> Set<E> {
                     latency: Latency::new(now, assumed),
                     measured: Measured::No,
                     ejection: Ejection::default(),
+                    limit: Limit::new(now),
+                    share: Share::default(),
                     warming_since: others_were_there.then_some(now),
                 }
             };
@@ -142,6 +209,28 @@ impl<E: PartialEq> Set<E> {
 }
 
 impl<E> Set<E> {
+    /// A set without endpoints.
+    pub fn new(limiting: Limiting, most: Option<u32>) -> Self {
+        Self {
+            members: Vec::new(),
+            pool: Vec::new(),
+            pool_until: None,
+            sick: 0,
+            on_probation: 0,
+            panic: Panic::No,
+            limiting,
+            most,
+            outliers_due: Instant::START.after(outlier::INTERVAL),
+            next_tag: 0,
+        }
+    }
+
+    /// Whether endpoints are held to their limits from now on.
+    pub(super) fn limit_by(&mut self, limiting: Limiting, most: Option<u32>) {
+        self.limiting = limiting;
+        self.most = most;
+    }
+
     /// How many endpoints are listed.
     pub fn len(&self) -> usize {
         self.members.len()
@@ -152,58 +241,168 @@ impl<E> Set<E> {
         self.members.is_empty()
     }
 
-    /// Chooses an endpoint for one try. `pending` gives the requests in flight to an endpoint, over
-    /// all workers; `random` is evenly distributed; `tried` are those that have failed this request
-    /// and are chosen again only when there is no other. `None`: no endpoint is listed.
-    pub fn pick(
+    /// Chooses an endpoint for one try. `random` is evenly distributed.
+    pub fn choose(
         &mut self,
         now: Instant,
         random: u64,
-        tried: &[Tag],
-        pending: impl Fn(&E) -> u32,
+        need: &Need<'_, E>,
+        load: impl Fn(&E) -> Load,
+    ) -> Choice {
+        self.refresh(now, random);
+        if self.members.is_empty() {
+            return Choice::Empty;
+        }
+        if let Some(index) = self.probe(now, need) {
+            return Choice::Picked(self.picked(index));
+        }
+        let fits =
+            |index: usize| !self.is_unwanted(index, need) && self.has_room(index, need, &load);
+        if let Some(index) = self.draw_by(now, random, need, fits, &load) {
+            return Choice::Picked(self.picked(index));
+        }
+        if self
+            .pool
+            .iter()
+            .any(|index| !self.is_unwanted(*index, need))
+        {
+            return Choice::Full;
+        }
+        // All of the pool have failed this request. Another outside of it may do better.
+        let outside = (0..self.members.len()).find(|index| fits(*index));
+        outside.map_or(Choice::NoOther, |index| Choice::Picked(self.picked(index)))
+    }
+
+    /// Chooses a second endpoint for a request that is under way to others: a good one, or, if there
+    /// is no good one, one of those that are used for want of better. None is probed by it.
+    pub fn choose_beside(
+        &mut self,
+        now: Instant,
+        random: u64,
+        need: &Need<'_, E>,
+        load: impl Fn(&E) -> Load,
     ) -> Option<Picked> {
-        self.refresh(now);
-        let size = self.pool.len();
-        if size == 0 {
-            return None;
-        }
-        let first_draw = scale(random, size);
-        let Some(first) = self.untried_from(first_draw, None, tried) else {
-            // All of the pool have failed this request. Another outside of it may do better.
-            return Some(self.picked(self.untried_outside(tried).unwrap_or(self.pool[first_draw])));
-        };
-        let second_draw = (first + 1 + scale(mix(random, 1), size)) % size;
-        let Some(second) = self.untried_from(second_draw, Some(first), tried) else {
-            return Some(self.picked(self.pool[first]));
-        };
-        let (one, other) = (self.pool[first], self.pool[second]);
-        Some(self.picked(self.prefer(now, random, one, other, &pending)))
+        self.refresh(now, random);
+        let fits =
+            |index: usize| !self.is_unwanted(index, need) && self.has_room(index, need, &load);
+        let good = |index: usize| self.members[index].tier() == Tier::Eligible && fits(index);
+        let drawn = self.draw_by(now, random, need, good, &load);
+        let drawn = drawn.or_else(|| self.draw_by(now, random, need, fits, &load));
+        drawn.map(|index| self.picked(index))
     }
 
-    /// Lets ejections end whose time is over.
-    fn refresh(&mut self, now: Instant) {
-        if self.pool_until.is_some_and(|until| until <= now) {
-            for member in &mut self.members {
-                member.ejection.tick(now);
+    /// The endpoint of a choice, while it is listed.
+    pub fn get(&self, picked: Picked) -> Option<&E> {
+        self.index_of(picked)
+            .map(|index| &self.members[index].endpoint)
+    }
+
+    /// Whether the endpoint of a choice has been found to be worse than others since.
+    pub fn is_forsaken(&self, picked: Picked) -> bool {
+        let index = self.index_of(picked);
+        index.is_some_and(|index| self.members[index].tier() != Tier::Eligible)
+    }
+
+    /// How full the eligible endpoints are.
+    pub fn crowd(&self, load: impl Fn(&E) -> Load) -> Crowd {
+        let (mut waiting, mut limit) = (0_u32, 0_u32);
+        for member in &self.members {
+            if member.tier() == Tier::Eligible {
+                waiting = waiting.saturating_add(load(&member.endpoint).waiting);
+                limit = limit.saturating_add(self.limit_of(member));
             }
-            self.rebuild_pool();
+        }
+        Crowd {
+            panic: self.panic,
+            waiting,
+            limit,
         }
     }
 
-    /// Which of two members takes the request.
-    fn prefer(
+    /// How many requests may wait for the endpoint of a choice.
+    pub fn limit(&self, picked: Picked) -> Option<u32> {
+        self.index_of(picked)
+            .map(|index| self.limit_of(&self.members[index]))
+    }
+
+    /// Takes in what became of a try: `took` is the time to the head of its answer, or to the
+    /// failure; `waiting` is how many requests waited for the endpoint then. It may have left the list
+    /// meanwhile.
+    pub fn learn(
+        &mut self,
+        now: Instant,
+        picked: Picked,
+        took: Duration,
+        tried: Try,
+        waiting: u32,
+    ) -> Verdict {
+        let Some(index) = self.index_of(picked) else {
+            return Verdict::Unchanged;
+        };
+        let room = Room::of(self.members.len(), self.sick);
+        let member = &mut self.members[index];
+        match tried.outcome {
+            Outcome::Answered => {
+                member.share.count(Mark::Good);
+                member.latency.observe(now, took);
+                member.limit.observe(now, took, waiting);
+                member.measured = Measured::Yes;
+            }
+            // It takes longer than that.
+            Outcome::Overtaken => member.latency.observe_at_least(now, took),
+            Outcome::ServerError | Outcome::GatewayError | Outcome::ConnectFailed => {
+                member.share.count(Mark::Bad);
+                member.latency.observe_failure(now, took, None);
+            }
+        }
+        let verdict = member.ejection.handle(now, tried, room);
+        match verdict {
+            Verdict::Unchanged => return verdict,
+            Verdict::Returned => {
+                // What it did before says little of what it does now; it warms up anew.
+                if tried.outcome == Outcome::Answered {
+                    member.latency = Latency::new(now, took);
+                }
+                member.warming_since = Some(now);
+            }
+            Verdict::Ejected { .. } | Verdict::OnTrial => {}
+        }
+        self.rebuild_pool();
+        verdict
+    }
+
+    /// Power of two choices among those of the pool that fit.
+    fn draw(
         &self,
         now: Instant,
         random: u64,
-        one: usize,
-        other: usize,
-        pending: &impl Fn(&E) -> u32,
-    ) -> usize {
-        let load = |index: usize| {
-            let member = &self.members[index];
-            member.latency.load(now, pending(&member.endpoint))
+        fits: impl Fn(usize) -> bool,
+        load: impl Fn(&E) -> Load,
+    ) -> Option<usize> {
+        let size = self.pool.len();
+        let from = |start: usize, except: Option<usize>| {
+            let places = (0..size).map(|step| (start + step) % size);
+            places
+                .filter(|place| Some(*place) != except)
+                .find(|place| fits(self.pool[*place]))
         };
-        let (better, worse) = if load(one) <= load(other) {
+        if size == 0 {
+            return None;
+        }
+        let first = from(scale(random, size), None)?;
+        let second = from(
+            (first + 1 + scale(mix(random, 1), size)) % size,
+            Some(first),
+        );
+        let Some(second) = second else {
+            return Some(self.pool[first]);
+        };
+        let (one, other) = (self.pool[first], self.pool[second]);
+        let cost = |index: usize| {
+            let member = &self.members[index];
+            member.latency.load(now, load(&member.endpoint).in_flight)
+        };
+        let (better, worse) = if cost(one) <= cost(other) {
             (one, other)
         } else {
             (other, one)
@@ -214,44 +413,43 @@ impl<E> Set<E> {
         };
         // A warming endpoint passes the request on only to one that is warm itself.
         let takes = warm_enough(better, mix(random, 2)) || !warm_enough(worse, mix(random, 3));
-        if takes { better } else { worse }
+        Some(if takes { better } else { worse })
     }
 
-    /// The endpoint of a choice, while it is listed.
-    pub fn get(&self, picked: Picked) -> Option<&E> {
-        self.index_of(picked)
-            .map(|index| &self.members[index].endpoint)
+    /// An endpoint on probation to which this request may go. It has no load to compare, and the
+    /// sooner it is known to be well, the better.
+    fn probe(&mut self, now: Instant, need: &Need<'_, E>) -> Option<usize> {
+        if self.on_probation == 0 {
+            return None;
+        }
+        (0..self.members.len()).find(|index| {
+            let member = &self.members[*index];
+            let may = !need.not.contains(&member.tag)
+                && member.health == EndpointHealth::Passing
+                && member.ejection.is_on_probation()
+                && self.is_wished(*index, need);
+            may && self.members[*index].ejection.take_probe(now, need.probing)
+        })
     }
 
-    /// Takes in what became of a try: `took` is the time to the first byte of the answer's body, or
-    /// to the failure. The endpoint may have left the list meanwhile.
-    pub fn finished(
-        &mut self,
-        now: Instant,
-        picked: Picked,
-        took: Duration,
-        tried: Try,
-    ) -> Verdict {
-        let Some(index) = self.index_of(picked) else {
-            return Verdict::Unchanged;
+    fn is_unwanted(&self, index: usize, need: &Need<'_, E>) -> bool {
+        need.not.contains(&self.members[index].tag)
+    }
+
+    fn has_room(&self, index: usize, need: &Need<'_, E>, load: impl Fn(&E) -> Load) -> bool {
+        let member = &self.members[index];
+        match need.priority {
+            Priority::Normal => load(&member.endpoint).waiting < self.limit_of(member),
+            Priority::Spared => true,
+        }
+    }
+
+    fn limit_of(&self, member: &Member<E>) -> u32 {
+        let found = match self.limiting {
+            Limiting::On => member.limit.current(),
+            Limiting::Off => u32::MAX,
         };
-        let room = Room::of(self.members.len(), self.sick);
-        let member = &mut self.members[index];
-        match tried.outcome {
-            Outcome::Answered => {
-                member.latency.observe(now, took);
-                member.measured = Measured::Yes;
-            }
-            Outcome::ServerError | Outcome::GatewayError | Outcome::ConnectFailed => {
-                member.latency.observe_failure(now, took, None);
-            }
-        }
-        let verdict = member.ejection.handle(now, tried, room);
-        match verdict {
-            Verdict::Unchanged => {}
-            Verdict::Ejected { .. } | Verdict::Returned => self.rebuild_pool(),
-        }
-        verdict
+        self.most.map_or(found, |most| found.min(most))
     }
 
     fn picked(&self, index: usize) -> Picked {
@@ -269,32 +467,50 @@ impl<E> Set<E> {
         self.members.iter().position(is_it)
     }
 
-    /// The first place in the pool from `start` on that is not `except` and was not tried; looks at
-    /// no more places than there can be such.
-    fn untried_from(&self, start: usize, except: Option<usize>, tried: &[Tag]) -> Option<usize> {
-        let size = self.pool.len();
-        (0..size.min(tried.len() + 2))
-            .map(|step| (start + step) % size)
-            .filter(|place| Some(*place) != except)
-            .find(|place| !tried.contains(&self.members[self.pool[*place]].tag))
+    /// Does what is due.
+    fn refresh(&mut self, now: Instant, random: u64) {
+        if now >= self.outliers_due {
+            self.outliers_due = now.after(outlier::INTERVAL);
+            self.eject_outliers(now, random);
+        }
+        if self.pool_until.is_some_and(|until| until <= now) {
+            for member in &mut self.members {
+                member.ejection.tick(now);
+            }
+            self.rebuild_pool();
+        }
     }
 
-    /// Only a request that failed at the whole pool comes here, so the search may cost something.
-    fn untried_outside(&self, tried: &[Tag]) -> Option<usize> {
-        self.members
-            .iter()
-            .position(|member| !tried.contains(&member.tag))
+    fn eject_outliers(&mut self, now: Instant, random: u64) {
+        let threshold = outlier::threshold(self.members.iter().map(|member| member.share));
+        let listed = self.members.len();
+        for (member, salt) in self.members.iter_mut().zip(0..) {
+            let share = core::mem::take(&mut member.share);
+            let below = threshold.is_some_and(|threshold| outlier::is_below(share, threshold));
+            if below && Room::of(listed, self.sick) == Room::Left {
+                let jitter = fraction(mix(random, salt));
+                match member.ejection.eject_outlier(now, jitter) {
+                    Verdict::Ejected { .. } => self.sick += 1,
+                    Verdict::Unchanged | Verdict::OnTrial | Verdict::Returned => {}
+                }
+            }
+        }
+        self.rebuild_pool();
     }
 
     fn rebuild_pool(&mut self) {
         let tiers = || self.members.iter().map(Member::tier);
         let eligible = tiers().filter(|tier| *tier == Tier::Eligible).count();
-        let reachable = tiers().any(|tier| tier != Tier::Unreachable);
-        let panic = eligible * 2 < self.members.len();
+        let any_answers = tiers().any(|tier| tier != Tier::Mute);
+        self.panic = if eligible * 2 < self.members.len() {
+            Panic::Yes
+        } else {
+            Panic::No
+        };
         let belongs = |tier: Tier| match tier {
             Tier::Eligible => true,
-            Tier::Sick => panic,
-            Tier::Unreachable => !reachable,
+            Tier::Sick => self.panic == Panic::Yes,
+            Tier::Mute => !any_answers,
         };
         let members = self.members.iter().enumerate();
         self.pool.clear();
@@ -303,13 +519,11 @@ impl<E> Set<E> {
                 .filter(|(_, member)| belongs(member.tier()))
                 .map(|(index, _)| index),
         );
-        let ends = self
-            .members
-            .iter()
-            .filter_map(|member| member.ejection.until());
-        self.pool_until = ends.min();
-        let causes = self.members.iter().map(|member| member.ejection.cause());
-        self.sick = causes.filter(|cause| *cause == Some(Cause::Sick)).count();
+        let ejections = || self.members.iter().map(|member| &member.ejection);
+        self.pool_until = ejections().filter_map(Ejection::until).min();
+        let is_sick = |ejection: &&Ejection| ejection.cause() == Some(Cause::Sick);
+        self.sick = ejections().filter(is_sick).count();
+        self.on_probation = ejections().filter(|one| one.is_on_probation()).count();
     }
 }
 
@@ -337,14 +551,14 @@ fn scale(random: u64, size: usize) -> usize {
 }
 
 /// A random number in `0.0..1.0`.
-fn fraction(random: u64) -> f64 {
+pub(super) fn fraction(random: u64) -> f64 {
     let top = u32::try_from(random >> 32).unwrap_or(u32::MAX);
     f64::from(top) / (f64::from(u32::MAX) + 1.0)
 }
 
 /// Another random number from the same draw, by the finaliser of `SplitMix64` (Steele, Lea, Flood:
 /// Fast splittable pseudorandom number generators, 2014).
-fn mix(random: u64, salt: u64) -> u64 {
+pub(super) fn mix(random: u64, salt: u64) -> u64 {
     let mut z = random.wrapping_add(salt.wrapping_mul(0x9E37_79B9_7F4A_7C15));
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -352,185 +566,4 @@ fn mix(random: u64, salt: u64) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use alloc::collections::BTreeMap;
-
-    const PASSING: EndpointHealth = EndpointHealth::Passing;
-    const FAILING: EndpointHealth = EndpointHealth::Failing;
-
-    fn at(ms: u64) -> Instant {
-        Instant::from_start(Duration::from_millis(ms))
-    }
-
-    fn listed(endpoints: &[(&'static str, EndpointHealth)]) -> Vec<Listed<&'static str>> {
-        let listed = endpoints.iter();
-        listed
-            .map(|(endpoint, health)| Listed {
-                endpoint: *endpoint,
-                health: *health,
-            })
-            .collect()
-    }
-
-    fn set(endpoints: &[(&'static str, EndpointHealth)]) -> Set<&'static str> {
-        let mut set = Set::default();
-        set.update(at(0), listed(endpoints));
-        set
-    }
-
-    fn finish(set: &mut Set<&'static str>, ms: u64, picked: Picked, outcome: Outcome) -> Verdict {
-        let tried = Try {
-            outcome,
-            sent: at(ms),
-            jitter: 0.0,
-        };
-        set.finished(at(ms), picked, Duration::from_millis(1), tried)
-    }
-
-    /// How often each is chosen, of 3000.
-    fn shares(
-        set: &mut Set<&'static str>,
-        ms: u64,
-        pending: impl Fn(&&'static str) -> u32,
-    ) -> BTreeMap<&'static str, u32> {
-        let mut shares = BTreeMap::new();
-        for draw in 1..=3000 {
-            let picked = set.pick(at(ms), mix(draw, draw), &[], &pending);
-            let picked = picked.expect("the set is not empty");
-            let endpoint = set.get(picked).expect("it is listed");
-            *shares.entry(*endpoint).or_default() += 1;
-        }
-        shares
-    }
-
-    /// Picks until it is this endpoint.
-    fn picked(set: &mut Set<&'static str>, ms: u64, wanted: &str) -> Picked {
-        let mut draws = (1..1000).map(|draw| mix(draw, 9));
-        let found = draws.find_map(|draw| {
-            let picked = set.pick(at(ms), draw, &[], |_| 0)?;
-            (set.get(picked) == Some(&wanted)).then_some(picked)
-        });
-        found.expect("it is in the pool")
-    }
-
-    #[test]
-    fn equal_endpoints_share_evenly_and_the_busiest_is_spared() {
-        let mut set = set(&[("a", PASSING), ("b", PASSING), ("c", PASSING)]);
-        let even = shares(&mut set, 0, |_| 0);
-        assert!(
-            even.values().all(|count| (900..1100).contains(count)),
-            "{even:?}"
-        );
-        let busy = shares(&mut set, 0, |endpoint| u32::from(*endpoint == "a") * 5);
-        assert_eq!(
-            busy.get("a"),
-            None,
-            "of any two the other is less loaded: {busy:?}"
-        );
-    }
-
-    #[test]
-    fn a_slow_endpoint_is_spared_until_its_bad_moment_is_long_ago() {
-        let mut set = set(&[("a", PASSING), ("b", PASSING), ("c", PASSING)]);
-        for endpoint in ["a", "b", "c"] {
-            let picked = picked(&mut set, 0, endpoint);
-            finish(&mut set, 0, picked, Outcome::Answered);
-        }
-        let slow = picked(&mut set, 0, "a");
-        finish(&mut set, 0, slow, Outcome::ServerError);
-        assert_eq!(shares(&mut set, 1000, |_| 0).get("a"), None);
-        for endpoint in ["b", "c"] {
-            let fresh = picked(&mut set, 100_000, endpoint);
-            finish(&mut set, 100_000, fresh, Outcome::Answered);
-        }
-        assert!(
-            shares(&mut set, 100_000, |_| 0)["a"] > 500,
-            "it is tried again"
-        );
-    }
-
-    #[test]
-    fn a_request_goes_to_an_endpoint_that_has_not_failed_it_while_there_is_one() {
-        let mut set = set(&[("a", PASSING), ("b", PASSING), ("c", PASSING)]);
-        let mut tried = Vec::new();
-        let mut seen = Vec::new();
-        for draw in 0..3 {
-            let picked = set.pick(at(0), mix(draw, 3), &tried, |_| 0).expect("three");
-            tried.push(picked.tag);
-            seen.push(*set.get(picked).expect("listed"));
-        }
-        seen.sort_unstable();
-        assert_eq!(seen, ["a", "b", "c"]);
-        assert!(
-            set.pick(at(0), 7, &tried, |_| 0).is_some(),
-            "better one twice than none"
-        );
-    }
-
-    #[test]
-    fn after_one_refused_connection_an_endpoint_is_left_alone_even_in_panic() {
-        let mut set = set(&[("a", PASSING), ("b", FAILING), ("c", FAILING)]);
-        assert_eq!(
-            shares(&mut set, 0, |_| 0).len(),
-            3,
-            "one of three is too few: panic"
-        );
-        let refused = picked(&mut set, 0, "b");
-        let verdict = finish(&mut set, 0, refused, Outcome::ConnectFailed);
-        assert_eq!(verdict, Verdict::Ejected { until: at(1000) });
-        assert_eq!(shares(&mut set, 999, |_| 0).get("b"), None);
-        for endpoint in ["a", "c"] {
-            let refused = picked(&mut set, 999, endpoint);
-            finish(&mut set, 999, refused, Outcome::ConnectFailed);
-        }
-        assert!(
-            shares(&mut set, 999, |_| 0).len() > 1,
-            "when all are, any may be tried"
-        );
-    }
-
-    #[test]
-    fn a_failing_endpoint_gets_nothing_while_enough_pass() {
-        let mut set = set(&[("a", PASSING), ("b", PASSING), ("c", FAILING)]);
-        assert_eq!(shares(&mut set, 0, |_| 0).get("c"), None);
-    }
-
-    #[test]
-    fn bad_answers_eject_one_of_two_and_not_both() {
-        let mut set = set(&[("a", PASSING), ("b", PASSING)]);
-        let (a, b) = (picked(&mut set, 0, "a"), picked(&mut set, 0, "b"));
-        for _ in 0..5 {
-            finish(&mut set, 0, a, Outcome::GatewayError);
-        }
-        for _ in 0..9 {
-            finish(&mut set, 0, b, Outcome::GatewayError);
-        }
-        assert_eq!(shares(&mut set, 9_999, |_| 0).len(), 1);
-        assert_eq!(
-            set.pick(at(10_000), 1, &[], |_| 0).map(|_| set.pool.len()),
-            Some(2)
-        );
-    }
-
-    #[test]
-    fn who_joins_others_gets_its_share_by_and_by_and_who_leaves_is_gone_at_once() {
-        let mut set = set(&[("a", PASSING), ("b", PASSING)]);
-        let old = picked(&mut set, 0, "b");
-        set.update(at(0), listed(&[("a", PASSING), ("c", PASSING)]));
-        assert_eq!(set.get(old), None);
-        assert_eq!(
-            finish(&mut set, 0, old, Outcome::ConnectFailed),
-            Verdict::Unchanged
-        );
-        let early = shares(&mut set, 100, |_| 0)["c"];
-        let late = shares(&mut set, 10_000, |_| 0)["c"];
-        assert!((50..300).contains(&early), "{early}");
-        assert!(late > 1000, "{late}");
-    }
-
-    #[test]
-    fn an_empty_set_gives_nothing() {
-        assert_eq!(set(&[]).pick(at(0), 1, &[], |_| 0), None);
-    }
-}
+mod tests;

@@ -341,6 +341,16 @@ impl Instance {
         }
     }
 
+    /// The attempt of it that was in the routes, if its end has been told.
+    pub(super) fn dead(&self) -> Option<Attempt> {
+        match self.exposure {
+            Exposure::Never => None,
+            Exposure::Listed { attempt } | Exposure::Unlisted { attempt, .. } => {
+                (!self.reachable()).then_some(attempt)
+            }
+        }
+    }
+
     /// Takes in a report of the instance as running or ended.
     pub(super) fn observe(
         &mut self,

@@ -10,7 +10,7 @@ use core::time::Duration;
 use mainstay_ids::{Generation, InstanceId, ServiceName, Version};
 use mainstay_model::plan::{PlannedAction, PlannedInstance};
 use mainstay_model::rewrite::Rewrite;
-use mainstay_model::routing::{Endpoint, ServiceRoutes, VersionRewrite};
+use mainstay_model::routing::{Dead, Endpoint, ServiceRoutes, VersionRewrite};
 use mainstay_model::service::{
     Check, HealthSpec, LimitsSpec, LogSpec, OnFailure, RolloutSpec, Step,
 };
@@ -147,6 +147,12 @@ fn routes(
             Some(Endpoint { handle, ..endpoint })
         })
         .collect();
+    let instances = service.instances.iter();
+    let dead = instances.filter_map(|(number, instance)| {
+        let attempt = instance.dead()?;
+        let instance = instance_id(name, *number);
+        Some(Dead { instance, attempt })
+    });
     let versions: BTreeSet<Version> = endpoints.iter().map(|one| one.version).collect();
     let rewrite = |version: Version| {
         let rewrite = &service.spec_of(version).traffic.rewrite;
@@ -160,6 +166,7 @@ fn routes(
         http: service.spec().http.clone(),
         address: service.address(),
         unavailable: endpoints.is_empty().then(|| service.unavailable(purpose)),
+        dead: dead.collect(),
         endpoints,
         rewrites: versions.into_iter().filter_map(rewrite).collect(),
         split: service.split(),

@@ -139,6 +139,47 @@ impl Running {
         self.former.extend(self.dev.replace(next));
     }
 
+    /// Writes a node file whose state is ours, with one address each that the kernel picks.
+    pub(crate) fn write_node(&self, roles: &str, gateway: &str) -> PathBuf {
+        let state = self.state.display();
+        let text = format!(
+            "roles = {roles}\nstate = '{state}'\n[api]\naddress = '127.0.0.1:0'\n[gateway]\nhttp = \
+             '127.0.0.1:0'\nstats = 'off'\nworkers = 2\n{gateway}\n"
+        );
+        self.write("node.toml", &text)
+    }
+
+    /// Starts `mainstay run` on a node file.
+    pub(crate) fn node(&mut self, file: &Path, variables: &[(&str, &str)]) {
+        let mut command = Command::new(MAINSTAY);
+        command.args(["run", "--config"]).arg(file);
+        command.envs(variables.iter().copied());
+        self.start(command);
+    }
+
+    /// Starts a supervisor.
+    pub(crate) fn start(&mut self, mut command: Command) {
+        let next = Spawned::start(&self.dir, "node", &mut command);
+        self.former.extend(self.dev.replace(next));
+    }
+
+    /// Where the gateway listens, by the supervisor's record.
+    #[track_caller]
+    pub(crate) fn entry(&self) -> std::net::SocketAddr {
+        wait_until(PATIENCE, "the entry is written down", || {
+            let record = fs::read(self.state.join("supervisor.json"));
+            let record = record.map_err(|error| error.to_string())?;
+            let record: serde_json::Value =
+                serde_json::from_slice(&record).map_err(|error| error.to_string())?;
+            let entry = record["entry"].as_str().unwrap_or_default();
+            let entry: std::net::SocketAddr = entry.parse().map_err(|_| record.to_string())?;
+            if entry.port() == 0 {
+                return Err(record.to_string());
+            }
+            Ok(entry)
+        })
+    }
+
     /// SIGKILLs `dev` alone.
     #[track_caller]
     pub(crate) fn kill_dev(&self) {
@@ -263,7 +304,7 @@ impl Drop for Running {
             let ended = wait_briefly(&dev);
             drop(dev);
             if !ended {
-                for name in ["gateway", "agent", "server"] {
+                for name in ["gateway", "gateway-2", "agent", "server"] {
                     if let Some(pid) = self.own_process(name) {
                         kill(pid, Signal::KILL);
                     }

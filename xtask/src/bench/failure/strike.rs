@@ -21,6 +21,7 @@ use std::{
     net::SocketAddr,
     num::NonZeroUsize,
     path::Path,
+    process::Command,
     time::{Duration, Instant},
 };
 use tokio::time::{sleep, sleep_until};
@@ -138,7 +139,7 @@ pub(super) async fn run(
     }
     drop(sides);
     let red = match fault.seam() {
-        Some(seam) => {
+        seam if knows(mainstay, seam)? => {
             let mut side = ours(mainstay, &["--unsafe-gateway-seams", seam]).await?;
             let red = side
                 .round(&shape, fault, fault.timing(run.extent), 0)
@@ -146,7 +147,7 @@ pub(super) async fn run(
             run.say(format!("{} with {seam}: {}", fault.name(), red.line()));
             Some(red)
         }
-        None => None,
+        _ => None,
     };
     conclude(run, fault, &rounds, red.as_ref());
     posts.add(&rounds, red.as_ref());
@@ -181,6 +182,14 @@ async fn ours(mainstay: &Path, options: &[&str]) -> Result<Side> {
     Ok(Side { name: OURS, proxy })
 }
 
+/// Whether this gateway has what the seam switches off.
+fn knows(mainstay: &Path, seam: &str) -> Result<bool> {
+    let mut help = Command::new(mainstay);
+    help.args(["dev", "--unsafe-gateway-seams", seam, "--help"]);
+    let output = help.output().context("cannot start mainstay")?;
+    Ok(output.status.success())
+}
+
 impl Fault {
     fn name(self) -> &'static str {
         match self {
@@ -191,11 +200,11 @@ impl Fault {
         }
     }
 
-    /// Without what the gateway cannot stand this fault; `None`: that is not in the gateway yet.
-    fn seam(self) -> Option<&'static str> {
+    /// Without what the gateway cannot stand this fault.
+    fn seam(self) -> &'static str {
         match self {
-            Self::Kill | Self::UnseenDeath => Some("retries=off"),
-            Self::Blackhole | Self::Freeze => None,
+            Self::Kill | Self::UnseenDeath => "retries=off",
+            Self::Blackhole | Self::Freeze => "hedging=off,patience=endless",
         }
     }
 
@@ -456,7 +465,8 @@ fn conclude(run: &mut Run, fault: Fault, rounds: &[Round], red: Option<&Round>) 
             }
         }
         None => run.miss(format!(
-            "`{name}` has no red run: nothing can be switched off yet"
+            "`{name}` has no red run: the gateway does not know `{}`",
+            fault.seam()
         )),
     }
     let raw = rounds.iter().chain(red).map(Round::raw).collect();

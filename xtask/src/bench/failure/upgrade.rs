@@ -25,7 +25,16 @@ pub(super) async fn run(run: &mut Run, mainstay: &Path) -> Result<()> {
     for _ in 0..run.extent.rounds() {
         rounds.add(run, upgrade(&dev, &shape).await?);
     }
+    drop(dev);
+    let mut off = Rounds::new("upgrade of the gateway without handing its sockets over");
+    let dev = start(mainstay, &["--unsafe-no-hand-over"]).await?;
+    off.add(run, upgrade(&dev, &shape).await?);
     rounds.must_count(run);
+    off.must_count(run);
+    run.red("upgrade_failed", off.failed());
+    if off.failed() < 1.0 {
+        run.miss("`upgrade_failed` is 0 although sockets were closed: the check shows nothing");
+    }
     run.at_most("upgrade_failed", rounds.failed(), 0.0);
     Ok(())
 }

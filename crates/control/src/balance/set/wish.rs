@@ -2,109 +2,95 @@
 
 use mainstay_ids::Instant;
 
-use super::super::sticky::{Affinity, Bond, Side, Traits, Wish};
-use super::{Picked, Set, Tag, mix, scale};
+use super::super::sticky::{Affinity, Bond, Side, Wish};
+use super::{Load, Need, Set};
 
 impl<E> Set<E> {
-    /// Chooses as [`Set::pick`] does, by a request's wish. `traits` says what of an endpoint the
-    /// wish is about.
-    ///
-    /// A wish is never a reason to fail: an endpoint that is ejected or not listed any more is not
-    /// chosen for it, and where nobody of the wanted side is left, the other side answers. Looks at
-    /// each endpoint of the pool once or twice: 500 of them cost some microseconds, and only
-    /// requests with a wish come here.
-    pub fn pick_by(
-        &mut self,
-        now: Instant,
-        random: u64,
-        tried: &[Tag],
-        wish: Wish,
-        traits: impl Fn(&E) -> Traits,
-        pending: impl Fn(&E) -> u32,
-    ) -> Option<Picked> {
-        if wish == Wish::NONE {
-            return self.pick(now, random, tried, pending);
-        }
-        self.refresh(now);
-        let held = match wish.bond {
-            Bond::Held(handle) => self.untried(tried).find(|index| {
-                let traits = traits(&self.members[*index].endpoint);
-                // Who asks for the version on trial leaves an instance of another one.
-                let stays = !matches!(wish.side, Side::Asked(_)) || wish.side.holds(traits.version);
-                stays && traits.handle == Some(handle)
-            }),
-            Bond::Free | Bond::By(_) => None,
-        };
-        let found = held
-            .or_else(|| self.of_side(now, random, tried, wish, &traits, &pending))
-            .or_else(|| {
-                let side = Side::Any;
-                self.of_side(now, random, tried, Wish { side, ..wish }, &traits, &pending)
-            });
-        match found {
-            Some(index) => Some(self.picked(index)),
-            // All of the pool have failed this request.
-            None => self.pick(now, random, tried, pending),
-        }
-    }
-
-    /// One of the wished side that was not tried.
-    fn of_side(
+    /// Draws among those of the pool that fit, by a request's wish. Where nobody of the wanted side is
+    /// left, the other side answers. Looks at each endpoint of the pool a few times: 500 of them cost
+    /// some microseconds, and only requests with a wish come here.
+    pub(super) fn draw_by(
         &self,
         now: Instant,
         random: u64,
-        tried: &[Tag],
-        wish: Wish,
-        traits: &impl Fn(&E) -> Traits,
-        pending: &impl Fn(&E) -> u32,
+        need: &Need<'_, E>,
+        fits: impl Fn(usize) -> bool,
+        load: impl Fn(&E) -> Load,
     ) -> Option<usize> {
-        let belongs = |index: &usize| {
-            let traits = traits(&self.members[*index].endpoint);
-            wish.side.holds(traits.version)
-        };
-        if let Bond::By(affinity) = wish.bond {
-            return self.nearest(self.untried(tried).filter(belongs), affinity, traits);
+        let wish = need.wish;
+        if wish == Wish::NONE {
+            return self.draw(now, random, fits, load);
         }
-        let all = || self.untried(tried).filter(belongs);
-        let count = all().count();
-        if count == 0 {
-            return None;
+        if let Bond::Held(_) = wish.bond {
+            let mut pool = self.pool.iter().copied();
+            let held = pool.find(|index| fits(*index) && self.is_wished(*index, need));
+            if held.is_some() {
+                return held;
+            }
         }
-        let place = scale(random, count);
-        let first = all().nth(place)?;
-        if count == 1 {
-            return Some(first);
+        for side in [wish.side, Side::Any] {
+            let belongs = |index: usize| side.holds(self.version(index, need)) && fits(index);
+            let found = match wish.bond {
+                Bond::By(affinity) => {
+                    let pool = self.pool.iter().copied();
+                    self.nearest(pool.filter(|index| belongs(*index)), affinity, need)
+                }
+                Bond::Free | Bond::Held(_) => self.draw(now, random, belongs, &load),
+            };
+            if found.is_some() {
+                return found;
+            }
         }
-        let step = 1 + scale(mix(random, 1), count - 1);
-        let second = all().nth((place + step) % count)?;
-        Some(self.prefer(now, random, first, second, pending))
+        None
+    }
+
+    /// Whether a member is just what a request wishes, whatever its state.
+    pub(super) fn is_wished(&self, index: usize, need: &Need<'_, E>) -> bool {
+        if need.wish == Wish::NONE {
+            return true;
+        }
+        let traits = (need.traits)(&self.members[index].endpoint);
+        match need.wish.bond {
+            Bond::Free => need.wish.side.holds(traits.version),
+            Bond::Held(handle) => {
+                // Who asks for the version on trial leaves an instance of another one.
+                let stays = !matches!(need.wish.side, Side::Asked(_))
+                    || need.wish.side.holds(traits.version);
+                stays && traits.handle == Some(handle)
+            }
+            Bond::By(affinity) => {
+                let all = (0..self.members.len())
+                    .filter(|one| need.wish.side.holds(self.version(*one, need)));
+                self.nearest(all, affinity, need) == Some(index)
+            }
+        }
+    }
+
+    fn version(&self, index: usize, need: &Need<'_, E>) -> mainstay_ids::Version {
+        (need.traits)(&self.members[index].endpoint).version
     }
 
     fn nearest(
         &self,
         among: impl Iterator<Item = usize>,
         affinity: Affinity,
-        traits: &impl Fn(&E) -> Traits,
+        need: &Need<'_, E>,
     ) -> Option<usize> {
         let placed = among.filter_map(|index| {
-            let Traits { handle, weight, .. } = traits(&self.members[index].endpoint);
-            Some((affinity.distance(handle?, weight), index))
+            let traits = (need.traits)(&self.members[index].endpoint);
+            Some((affinity.distance(traits.handle?, traits.weight), index))
         });
         let nearest = placed.min_by(|(one, _), (other, _)| one.total_cmp(other));
         nearest.map(|(_, index)| index)
-    }
-
-    /// The members of the pool that have not failed this request.
-    fn untried(&self, tried: &[Tag]) -> impl Iterator<Item = usize> {
-        let pool = self.pool.iter().copied();
-        pool.filter(move |index| !tried.contains(&self.members[*index].tag))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::super::ejection::{Outcome, Try};
-    use super::super::Listed;
+    use super::super::super::sticky::Traits;
+    use super::super::tests::{finished, pick_by};
+    use super::super::{Listed, Picked, Tag, mix};
     use super::*;
     use alloc::vec::Vec;
     use core::time::Duration;
@@ -143,7 +129,7 @@ mod tests {
     }
 
     fn choose(set: &mut Set<One>, random: u64, tried: &[Tag], wish: Wish) -> (One, Picked) {
-        let picked = set.pick_by(Instant::START, random, tried, wish, traits, |_| 0);
+        let picked = pick_by(set, Instant::START, random, tried, wish, traits);
         let picked = picked.expect("somebody is there");
         (*set.get(picked).expect("it is listed"), picked)
     }
@@ -161,7 +147,7 @@ mod tests {
             sent: Instant::START,
             jitter: 0.0,
         };
-        set.finished(Instant::START, picked, Duration::from_millis(1), tried);
+        finished(set, Instant::START, picked, Duration::from_millis(1), tried);
     }
 
     #[test]
@@ -269,9 +255,7 @@ mod tests {
         heirs.dedup();
         assert_eq!(heirs.len(), 3, "its clients are shared out: {heirs:?}");
         let later = Instant::from_start(Duration::from_secs(5));
-        let picked = set
-            .pick_by(later, 1, &[], by(0), traits, |_| 0)
-            .expect("all are back");
+        let picked = pick_by(&mut set, later, 1, &[], by(0), traits).expect("all are back");
         assert_eq!(set.get(picked), Some(&lost));
     }
 }
