@@ -22,10 +22,11 @@ const FIELD: u8 = 8;
 impl Options {
     pub(crate) fn note(&mut self, value: &[u8]) -> Result<(), Refused> {
         for option in token::elements(value) {
-            self.count += 1;
-            if self.count > OPTIONS_MAX {
+            // Checked before it is counted: of an answer more lines are looked at after a refusal.
+            if self.count == OPTIONS_MAX {
                 return Err(Refused::ConnectionTooLong);
             }
+            self.count += 1;
             self.seen |= match option {
                 _ if option.eq_ignore_ascii_case(b"close") => CLOSE,
                 _ if option.eq_ignore_ascii_case(b"keep-alive") => KEEP_ALIVE,

@@ -58,10 +58,10 @@ impl Scan {
         while let Some(line) = self.lines.next(within)? {
             match (self.stage, line.is_empty) {
                 (Stage::Unknown | Stage::FirstLine, true) => {
-                    self.empty_lines += 1;
-                    if self.empty_lines > EMPTY_LINES_MAX {
+                    if self.empty_lines == EMPTY_LINES_MAX {
                         return Err(Refused::EmptyLines);
                     }
+                    self.empty_lines += 1;
                 }
                 (Stage::Unknown | Stage::FirstLine, false) => self.stage = Stage::Fields,
                 (Stage::Fields, true) => return Ok(Some(line.end)),

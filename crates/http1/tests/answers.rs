@@ -162,3 +162,21 @@ fn a_head_cut_short_is_refused_and_does_not_panic() {
         assert!(parse(&head[..len], Method::Get).is_err(), "{len} bytes");
     }
 }
+
+#[test]
+fn more_options_than_are_read_end_the_connection_however_many_there_are() {
+    let limits = HeadLimits {
+        fields_max: 1000,
+        ..LIMITS
+    };
+    let persistence = |count: usize| {
+        let lines = "Connection: x-y\r\n".repeat(count);
+        let head = format!("HTTP/1.1 204 x\r\n{lines}\r\n");
+        let response = Response::parse(Bytes::from(head), Method::Get, limits).unwrap();
+        assert!(response.connection_names(b"x-y"));
+        response.persistence
+    };
+    assert_eq!(persistence(16), Persistence::KeepAlive);
+    assert_eq!(persistence(17), Persistence::Close);
+    assert_eq!(persistence(900), Persistence::Close);
+}
