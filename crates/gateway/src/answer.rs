@@ -7,6 +7,7 @@ use bytes::Bytes;
 use mainstay_http1::{Framing, Request, Response};
 use mainstay_ids::Instant;
 
+use crate::Verdicts;
 use crate::access_log::Line;
 use crate::connection::Client;
 use crate::exchange::{BrokenOff, Exchange};
@@ -15,7 +16,6 @@ use crate::headers::Alterations;
 use crate::inbound::Piece;
 use crate::metrics::recorded::{Ended, Recorded};
 use crate::refusal::Reason;
-use crate::Verdicts;
 use crate::rewrite::Values;
 use crate::view::{Counted, Flight, LocalEndpoint};
 

@@ -236,8 +236,9 @@ impl Errand {
     }
 
     fn still_in_line(&self) -> Next {
-        self.ticket
-            .map_or(Next::Wait(For::Answer), |(ticket, _)| Next::Wait(For::Turn(ticket)))
+        self.ticket.map_or(Next::Wait(For::Answer), |(ticket, _)| {
+            Next::Wait(For::Turn(ticket))
+        })
     }
 
     fn stand_in_line(&mut self, ticket: Ticket) {
@@ -353,7 +354,8 @@ impl Errand {
             return next;
         };
         if let Stage::Exchanging(exchange) = std::mem::replace(&mut attempt.stage, Stage::Between) {
-            self.body.get_or_insert(exchange.give_up(&self.worker.buffers));
+            self.body
+                .get_or_insert(exchange.give_up(&self.worker.buffers));
         }
         self.reach(visit, lane)
     }
@@ -584,19 +586,21 @@ impl Attempt {
             Stage::Connecting(..) if is_dead => {
                 Poll::Ready(Happened::Told(Event::ConnectFailed(lane)))
             }
-            Stage::Connecting(connecting, since) => connecting.as_mut().poll(cx).map(|made| match made {
-                Ok(upstream) => {
-                    let took = worker.clock.now().since(*since);
-                    self.endpoint.shared.counters.connect.record(took);
-                    Happened::Connected(lane, upstream, took)
-                }
-                Err(error) => {
-                    self.endpoint.shared.counters.connect_failures.add(1);
-                    let instance = &self.endpoint.shared.key.instance;
-                    tracing::debug!(%error, %instance, "cannot connect");
-                    Happened::Told(Event::ConnectFailed(lane))
-                }
-            }),
+            Stage::Connecting(connecting, since) => {
+                connecting.as_mut().poll(cx).map(|made| match made {
+                    Ok(upstream) => {
+                        let took = worker.clock.now().since(*since);
+                        self.endpoint.shared.counters.connect.record(took);
+                        Happened::Connected(lane, upstream, took)
+                    }
+                    Err(error) => {
+                        self.endpoint.shared.counters.connect_failures.add(1);
+                        let instance = &self.endpoint.shared.key.instance;
+                        tracing::debug!(%error, %instance, "cannot connect");
+                        Happened::Told(Event::ConnectFailed(lane))
+                    }
+                })
+            }
             Stage::Exchanging(exchange) => {
                 let answered = exchange.poll_head(cx, &worker.buffers);
                 let body = body_of(exchange, upgrades);

@@ -103,7 +103,9 @@ impl Reason {
             Self::BadRequest => 400,
             Self::HeadTimeout | Self::BodyTimeout => 408,
             Self::NoRoute => 404,
-            Self::Unavailable(_) | Self::NoEndpoint | Self::AllFailed | Self::Overloaded => SERVICE_UNAVAILABLE,
+            Self::Unavailable(_) | Self::NoEndpoint | Self::AllFailed | Self::Overloaded => {
+                SERVICE_UNAVAILABLE
+            }
             Self::LostInFlight | Self::BadUpgrade => 502,
             Self::ResponseTimeout => 504,
         }

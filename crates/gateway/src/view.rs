@@ -12,7 +12,8 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use mainstay_control::balance::{
-    self, Balancer, Course, Event, LANES, Learnt, Listed, Load, Next, Picked, Scene, Ticket, Traits, Wish,
+    self, Balancer, Course, Event, LANES, Learnt, Listed, Load, Next, Picked, Scene, Ticket,
+    Traits, Wish,
 };
 use mainstay_http1::Request;
 use mainstay_ids::{Instant, ServiceName, Version};
@@ -115,7 +116,11 @@ impl View {
         let mut deaths = Deaths::None;
         for old in &self.services {
             // Requests that have come to a service that is gone must not find anybody there.
-            if !table.services.iter().any(|service| service.name == old.name) {
+            if !table
+                .services
+                .iter()
+                .any(|service| service.name == old.name)
+            {
                 old.balance.update(now, usual, Vec::new());
             }
         }

@@ -185,7 +185,11 @@ impl Worker {
             key: IdempotencyKey::Ignored,
             most: None,
             line: LineBounds {
-                len: if limits.queue_len == 0 { 0 } else { share.max(1) },
+                len: if limits.queue_len == 0 {
+                    0
+                } else {
+                    share.max(1)
+                },
                 time: limits.queue_time,
             },
         }

@@ -99,7 +99,8 @@ impl Three {
 
     fn endpoints(&self) -> Vec<mainstay_model::Endpoint> {
         let all = self.all.iter().zip(1..);
-        all.map(|(one, number)| endpoint(number, one.address)).collect()
+        all.map(|(one, number)| endpoint(number, one.address))
+            .collect()
     }
 }
 
@@ -138,7 +139,9 @@ impl Load {
     fn wait_for(&self, count: usize) {
         wait_until(SOON, "there are answers", || {
             let found = self.answers.lock().unwrap().len();
-            (found >= count).then_some(()).ok_or_else(|| found.to_string())
+            (found >= count)
+                .then_some(())
+                .ok_or_else(|| found.to_string())
         });
     }
 
@@ -157,7 +160,10 @@ fn ask(entry: SocketAddr, stop: &AtomicBool, answers: &Mutex<Vec<(Instant, Durat
         let at = Instant::now();
         write_request(&mut client, "GET", "/", &[], b"");
         let reply = read_reply(&mut client);
-        answers.lock().unwrap().push((at, at.elapsed(), reply.status));
+        answers
+            .lock()
+            .unwrap()
+            .push((at, at.elapsed(), reply.status));
         if reply.end.is_err() || reply.status != 200 {
             client = connect(entry);
         }
@@ -179,7 +185,9 @@ fn freeze_under_load(seams: Seams) -> (Vec<(Instant, Duration, u16)>, Duration, 
     load.wait_for(before + 2_000);
     let late = three.all[0].count() - noticed;
     let answers = load.end();
-    let control = answers.iter().filter(|(at, took, _)| *at + *took < frozen_at);
+    let control = answers
+        .iter()
+        .filter(|(at, took, _)| *at + *took < frozen_at);
     let control = control.map(|(_, took, _)| *took).max().unwrap();
     (answers, control, late)
 }
@@ -190,7 +198,10 @@ fn an_instance_that_freezes_costs_no_get_its_answer_or_300_ms_and_is_left_alone(
     assert!(answers.iter().all(|(_, _, status)| *status == 200));
     let slowest = answers.iter().map(|(_, took, _)| *took).max().unwrap();
     // A machine that is busy with other things adds its own pauses to both.
-    assert!(slowest <= BAR.max(control + BAR), "{slowest:?}, before: {control:?}");
+    assert!(
+        slowest <= BAR.max(control + BAR),
+        "{slowest:?}, before: {control:?}"
+    );
     // One each second may show whether it is well again.
     assert!(late <= 4, "{late} requests went to a frozen instance");
 }
@@ -207,14 +218,22 @@ fn without_second_copies_a_frozen_instance_lets_clients_hang() {
     let replies: Vec<_> = (0..6)
         .map(|_| {
             let entry = gateway.entry;
-            thread::spawn(move || (Instant::now(), send(entry, "GET", "/", &[], b""), Instant::now()))
+            thread::spawn(move || {
+                (
+                    Instant::now(),
+                    send(entry, "GET", "/", &[], b""),
+                    Instant::now(),
+                )
+            })
         })
         .collect();
     let replies = replies.into_iter().map(|reply| reply.join().unwrap());
-    let hung = replies.filter(|(asked, reply, answered)| {
-        reply.status == 504 && *answered - *asked > BAR
-    });
-    assert!(hung.count() > 0, "none of six at once was at the frozen one");
+    let hung =
+        replies.filter(|(asked, reply, answered)| reply.status == 504 && *answered - *asked > BAR);
+    assert!(
+        hung.count() > 0,
+        "none of six at once was at the frozen one"
+    );
 }
 
 #[test]
@@ -248,7 +267,11 @@ fn what_may_have_an_effect_is_never_sent_again_while_an_instance_is_only_frozen(
             let reply = send(gateway.entry, method, "/", &[], b"once");
             sent += 1;
             let at_the_frozen = three.all[0].count() > 0;
-            assert_eq!(reply.status, if at_the_frozen { 504 } else { 200 }, "{method}");
+            assert_eq!(
+                reply.status,
+                if at_the_frozen { 504 } else { 200 },
+                "{method}"
+            );
         }
         let all: usize = three.all.iter().map(Instance::count).sum();
         assert_eq!(all, sent, "{method}");
@@ -440,7 +463,11 @@ fn an_instance_gets_no_more_at_once_than_its_service_says() {
     frost.thaw();
     assert_eq!(first.join().unwrap().status, 200);
     assert_eq!(second.join().unwrap().status, 200);
-    assert_eq!(instance.seen().last().unwrap().connection, 0, "one after the other");
+    assert_eq!(
+        instance.seen().last().unwrap().connection,
+        0,
+        "one after the other"
+    );
 }
 
 /// Asks for more than an instance is allowed at once; gives what came beyond that.
@@ -466,13 +493,17 @@ fn overload(limiting: Limiting) -> (Vec<Reply>, usize) {
         ..Setting::default()
     });
     gateway.publish_and_wait(one_service(1, vec![endpoint(1, instance.address)]));
-    let mut clients: Vec<_> = (0..AT_ONCE + IN_LINE).map(|_| connect(gateway.entry)).collect();
+    let mut clients: Vec<_> = (0..AT_ONCE + IN_LINE)
+        .map(|_| connect(gateway.entry))
+        .collect();
     for (at, client) in clients.iter_mut().enumerate() {
         write_request(client, "GET", "/", &[], b"");
         let expected = (at + 1).min(AT_ONCE);
         wait_until(SOON, "it is at the instance", || {
             let found = instance.count();
-            (found >= expected).then_some(()).ok_or_else(|| found.to_string())
+            (found >= expected)
+                .then_some(())
+                .ok_or_else(|| found.to_string())
         });
     }
     let entry = gateway.entry;
@@ -482,12 +513,16 @@ fn overload(limiting: Limiting) -> (Vec<Reply>, usize) {
     if limiting == Limiting::On {
         wait_until(SOON, "they are refused", || {
             let ended = more.iter().filter(|one| one.is_finished()).count();
-            (ended == MORE).then_some(()).ok_or_else(|| ended.to_string())
+            (ended == MORE)
+                .then_some(())
+                .ok_or_else(|| ended.to_string())
         });
     } else {
         wait_until(SOON, "they are at the instance", || {
             let found = instance.count();
-            (found == AT_ONCE + IN_LINE + MORE).then_some(()).ok_or_else(|| found.to_string())
+            (found == AT_ONCE + IN_LINE + MORE)
+                .then_some(())
+                .ok_or_else(|| found.to_string())
         });
     }
     frost.thaw();
@@ -502,13 +537,23 @@ fn beyond_what_an_instance_bears_and_the_line_holds_requests_are_refused_at_once
     let (more, served) = overload(Limiting::On);
     for reply in &more {
         assert_eq!(
-            (reply.status, reply.header("mainstay-reason"), reply.header("retry-after")),
+            (
+                reply.status,
+                reply.header("mainstay-reason"),
+                reply.header("retry-after")
+            ),
             (503, Some("overloaded"), Some("1"))
         );
     }
-    assert_eq!(served, 205, "who was let in or stood in the line is answered");
+    assert_eq!(
+        served, 205,
+        "who was let in or stood in the line is answered"
+    );
     let (more, _) = overload(Limiting::Off);
-    assert!(more.iter().all(|reply| reply.status == 200), "nothing is refused");
+    assert!(
+        more.iter().all(|reply| reply.status == 200),
+        "nothing is refused"
+    );
 }
 
 #[test]
@@ -531,7 +576,12 @@ fn a_slow_instance_gets_less() {
     load.wait_for(1_200);
     let answers = load.end();
     assert!(answers.iter().all(|(_, _, status)| *status == 200));
-    assert!(slow.count() * 10 < answers.len(), "{} of {}", slow.count(), answers.len());
+    assert!(
+        slow.count() * 10 < answers.len(),
+        "{} of {}",
+        slow.count(),
+        answers.len()
+    );
 }
 
 const SERVER: &str = r#"
@@ -558,7 +608,9 @@ fn system_a_process_that_is_stopped_by_a_signal_costs_no_get() {
             command.args(["-c", SERVER, &address.port().to_string()]);
             let server = Spawned::start(&dir, &format!("server-{number}"), &mut command);
             wait_until(SOON, "it listens", || {
-                TcpStream::connect(address).map(drop).map_err(|error| error.to_string())
+                TcpStream::connect(address)
+                    .map(drop)
+                    .map_err(|error| error.to_string())
             });
             (server, endpoint(number, address))
         })
@@ -579,7 +631,11 @@ fn system_a_process_that_is_stopped_by_a_signal_costs_no_get() {
         answers.iter().map(|(_, took, _)| *took).max().unwrap()
     };
     let control = slowest(&before);
-    assert!(slowest(&after) <= control + BAR, "{:?}, before: {control:?}", slowest(&after));
+    assert!(
+        slowest(&after) <= control + BAR,
+        "{:?}, before: {control:?}",
+        slowest(&after)
+    );
 }
 
 #[test]
@@ -587,5 +643,8 @@ fn a_listener_that_accepts_nothing_is_a_hole() {
     let hole = Hole::new();
     let connected = TcpStream::connect_timeout(&hole.address, Duration::from_millis(50));
     assert!(connected.is_err());
-    assert!(TcpListener::bind(hole.address).is_err(), "it is there nevertheless");
+    assert!(
+        TcpListener::bind(hole.address).is_err(),
+        "it is there nevertheless"
+    );
 }

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use mainstay_sim::{
-    Campaign, Conditions, Failure, Progress, Recovery, Tally, Trace, keep_panics, play, recover, run,
+    Campaign, Conditions, Failure, Progress, Recovery, Tally, Trace, keep_panics, play, recover,
+    run,
 };
 use serde_json::{Value, json};
 

@@ -192,7 +192,9 @@ pub struct Scene<'a, E, L> {
 
 impl<E, L> core::fmt::Debug for Scene<'_, E, L> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Scene").field("now", &self.now).finish_non_exhaustive()
+        f.debug_struct("Scene")
+            .field("now", &self.now)
+            .finish_non_exhaustive()
     }
 }
 
@@ -200,9 +202,15 @@ impl<E, L> core::fmt::Debug for Scene<'_, E, L> {
 enum Run {
     Idle,
     /// There is no connection yet.
-    Reaching { picked: Picked, since: Instant },
+    Reaching {
+        picked: Picked,
+        since: Instant,
+    },
     /// A byte of it may have been sent.
-    Sent { picked: Picked, since: Instant },
+    Sent {
+        picked: Picked,
+        since: Instant,
+    },
 }
 
 impl Run {
@@ -227,8 +235,13 @@ impl Run {
 enum Place {
     /// Its tries are under way, or it has just come.
     Underway,
-    InLine { ticket: Ticket, until: Instant },
-    Resting { until: Instant },
+    InLine {
+        ticket: Ticket,
+        until: Instant,
+    },
+    Resting {
+        until: Instant,
+    },
     /// It was delivered or refused.
     Over,
 }
@@ -556,9 +569,7 @@ impl Course {
         }
         match self.place {
             Place::Resting { .. } => self.changed(scene),
-            Place::InLine { until, .. } if until <= scene.now => {
-                Next::Refuse(Defeat::Overloaded)
-            }
+            Place::InLine { until, .. } if until <= scene.now => Next::Refuse(Defeat::Overloaded),
             Place::InLine { .. } => self.turn(scene),
             Place::Underway => self.second(scene),
             Place::Over => Next::Wait(For::Answer),
@@ -569,7 +580,11 @@ impl Course {
         match self.place {
             Place::Resting { .. } => {
                 self.failed.clear();
-                let why = if self.tries == 0 { Why::First } else { Why::Again };
+                let why = if self.tries == 0 {
+                    Why::First
+                } else {
+                    Why::Again
+                };
                 self.place = Place::Underway;
                 self.choose(scene, why)
             }
@@ -583,7 +598,11 @@ impl Course {
             Place::InLine { ticket, .. }
                 if scene.balancer.line.first(scene.now) == Some(ticket) =>
             {
-                let why = if self.tries == 0 { Why::First } else { Why::Again };
+                let why = if self.tries == 0 {
+                    Why::First
+                } else {
+                    Why::Again
+                };
                 self.choose(scene, why)
             }
             Place::InLine { .. } | Place::Resting { .. } | Place::Underway | Place::Over => {
@@ -726,7 +745,9 @@ impl Course {
             Outcome::GatewayError | Outcome::ConnectFailed => {}
         }
         let set = &mut scene.balancer.set;
-        let waiting = set.get(picked).map_or(0, |endpoint| (scene.load)(endpoint).waiting);
+        let waiting = set
+            .get(picked)
+            .map_or(0, |endpoint| (scene.load)(endpoint).waiting);
         let tried = Try {
             outcome,
             sent: since,

@@ -482,7 +482,8 @@ mod tests {
             jitter: 0.0,
         };
         let mut ejection = Ejection::default();
-        let mut told = |outcome, now| ejection.handle(ms(now), tried(outcome, now - 10), Room::Full);
+        let mut told =
+            |outcome, now| ejection.handle(ms(now), tried(outcome, now - 10), Room::Full);
         told(Outcome::Answered, 100);
         for _ in 0..9 {
             let verdict = told(Outcome::Overtaken, 119);
@@ -502,19 +503,35 @@ mod tests {
         for _ in 0..OVERTAKEN_IN_A_ROW {
             ejection.handle(at(5), tried(Outcome::Overtaken, 4), Room::Left);
         }
-        assert!(!ejection.take_probe(at(5), Probing::Repeatable), "it is out");
+        assert!(
+            !ejection.take_probe(at(5), Probing::Repeatable),
+            "it is out"
+        );
         assert_eq!(ejection.tick(at(6)), Verdict::OnTrial);
         assert!(!ejection.take_probe(at(6), Probing::Once));
         assert!(ejection.take_probe(at(6), Probing::Repeatable));
-        assert!(!ejection.take_probe(at(6), Probing::Repeatable), "one is under way");
+        assert!(
+            !ejection.take_probe(at(6), Probing::Repeatable),
+            "one is under way"
+        );
         let old = ejection.handle(at(6), tried(Outcome::Overtaken, 5), Room::Left);
         assert_eq!(old, Verdict::Unchanged, "it was sent before the probation");
         let lost = ejection.handle(at(7), tried(Outcome::Overtaken, 6), Room::Left);
-        assert_eq!(lost, Verdict::Ejected { until: at(9) }, "twice in a row, twice as long");
+        assert_eq!(
+            lost,
+            Verdict::Ejected { until: at(9) },
+            "twice in a row, twice as long"
+        );
         ejection.tick(at(9));
         assert!(ejection.take_probe(at(9), Probing::Repeatable));
-        assert!(ejection.take_probe(at(10), Probing::Repeatable), "the first was not heard of again");
-        assert!(ejection.take_probe(at(19), Probing::Once), "nothing better comes");
+        assert!(
+            ejection.take_probe(at(10), Probing::Repeatable),
+            "the first was not heard of again"
+        );
+        assert!(
+            ejection.take_probe(at(19), Probing::Once),
+            "nothing better comes"
+        );
         let good = ejection.handle(at(19), tried(Outcome::Answered, 19), Room::Left);
         assert_eq!(good, Verdict::Returned);
     }

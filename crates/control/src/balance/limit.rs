@@ -124,7 +124,8 @@ impl Limit {
         if waiting < self.limit * USED_MIN {
             return;
         }
-        let gradient = (TOLERANCE * self.long / short.max(f64::MIN_POSITIVE)).clamp(GRADIENT_MIN, 1.0);
+        let gradient =
+            (TOLERANCE * self.long / short.max(f64::MIN_POSITIVE)).clamp(GRADIENT_MIN, 1.0);
         let wanted = self.limit * gradient + GROWTH;
         let smoothed = self.limit * (1.0 - SMOOTHING) + wanted * SMOOTHING;
         self.limit = smoothed.clamp(LIMIT_MIN, LIMIT_MAX);
@@ -147,7 +148,14 @@ mod tests {
 
     /// Plays an instance of `slots` that work `work` long each while `clients` always wait for an
     /// answer, each asking again at once; those beyond the limit wait outside.
-    fn play(limit: &mut Limit, from: Instant, seconds: u64, slots: u32, work: Duration, clients: u32) {
+    fn play(
+        limit: &mut Limit,
+        from: Instant,
+        seconds: u64,
+        slots: u32,
+        work: Duration,
+        clients: u32,
+    ) {
         let end = from.after(Duration::from_secs(seconds));
         let mut now = from;
         while now < end {
@@ -168,8 +176,18 @@ mod tests {
         // 64 clients on keep-alive at full speed, each answered within 2 ms.
         play(&mut limit, Instant::START, 20, 64, MS * 2, 64);
         assert!(limit.current() >= 64, "{limit:?}");
-        play(&mut limit, Instant::from_start(MS * 20_000), 20, 400, MS * 2, 300);
-        assert!(limit.current() > 300, "it grows where more are answered: {limit:?}");
+        play(
+            &mut limit,
+            Instant::from_start(MS * 20_000),
+            20,
+            400,
+            MS * 2,
+            300,
+        );
+        assert!(
+            limit.current() > 300,
+            "it grows where more are answered: {limit:?}"
+        );
     }
 
     #[test]
@@ -190,7 +208,14 @@ mod tests {
     fn what_is_hardly_used_stays_as_it_is() {
         let mut limit = Limit::new(Instant::START);
         play(&mut limit, Instant::START, 5, 4, MS * 5, 4);
-        play(&mut limit, Instant::from_start(MS * 5_000), 5, 4, MS * 500, 40);
+        play(
+            &mut limit,
+            Instant::from_start(MS * 5_000),
+            5,
+            4,
+            MS * 500,
+            40,
+        );
         assert_eq!(f64::from(limit.current()), LIMIT_START);
     }
 

@@ -81,7 +81,9 @@ impl Line {
 
     /// Whose turn it is when there is room for one. It keeps its place until it [leaves](Self::leave).
     pub fn first(&self, now: Instant) -> Option<Ticket> {
-        let standing = self.standing_since.is_some_and(|since| now.since(since) > STANDING);
+        let standing = self
+            .standing_since
+            .is_some_and(|since| now.since(since) > STANDING);
         if standing {
             self.waiting.back().copied()
         } else {
@@ -124,7 +126,11 @@ mod tests {
         assert_eq!(line.first(at(100)), first);
         line.leave(first.unwrap());
         assert_eq!(line.first(at(100)), second);
-        assert_eq!(line.first(at(101)), third, "it has stood for longer than 100 ms");
+        assert_eq!(
+            line.first(at(101)),
+            third,
+            "it has stood for longer than 100 ms"
+        );
         line.leave(third.unwrap());
         line.leave(second.unwrap());
         let fourth = line.join(at(102)).unwrap().0;

@@ -110,7 +110,13 @@ mod tests {
 
     #[test]
     fn of_four_or_of_few_requests_nobody_can_tell() {
-        let few = [share(200, 200), share(200, 200), share(200, 200), share(0, 200), share(0, 99)];
+        let few = [
+            share(200, 200),
+            share(200, 200),
+            share(200, 200),
+            share(0, 200),
+            share(0, 99),
+        ];
         assert_eq!(threshold(few.iter().copied()), None);
     }
 }

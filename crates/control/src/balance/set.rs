@@ -256,11 +256,16 @@ impl<E> Set<E> {
         if let Some(index) = self.probe(now, need) {
             return Choice::Picked(self.picked(index));
         }
-        let fits = |index: usize| !self.is_unwanted(index, need) && self.has_room(index, need, &load);
+        let fits =
+            |index: usize| !self.is_unwanted(index, need) && self.has_room(index, need, &load);
         if let Some(index) = self.draw_by(now, random, need, fits, &load) {
             return Choice::Picked(self.picked(index));
         }
-        if self.pool.iter().any(|index| !self.is_unwanted(*index, need)) {
+        if self
+            .pool
+            .iter()
+            .any(|index| !self.is_unwanted(*index, need))
+        {
             return Choice::Full;
         }
         // All of the pool have failed this request. Another outside of it may do better.
@@ -278,7 +283,8 @@ impl<E> Set<E> {
         load: impl Fn(&E) -> Load,
     ) -> Option<Picked> {
         self.refresh(now, random);
-        let fits = |index: usize| !self.is_unwanted(index, need) && self.has_room(index, need, &load);
+        let fits =
+            |index: usize| !self.is_unwanted(index, need) && self.has_room(index, need, &load);
         let good = |index: usize| self.members[index].tier() == Tier::Eligible && fits(index);
         let drawn = self.draw_by(now, random, need, good, &load);
         let drawn = drawn.or_else(|| self.draw_by(now, random, need, fits, &load));
@@ -384,7 +390,10 @@ impl<E> Set<E> {
             return None;
         }
         let first = from(scale(random, size), None)?;
-        let second = from((first + 1 + scale(mix(random, 1), size)) % size, Some(first));
+        let second = from(
+            (first + 1 + scale(mix(random, 1), size)) % size,
+            Some(first),
+        );
         let Some(second) = second else {
             return Some(self.pool[first]);
         };

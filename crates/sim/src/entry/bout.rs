@@ -75,12 +75,16 @@ pub fn play(seed: u64) -> Played {
     world.plan();
     while let Some(Reverse((at, _, index))) = world.queue.pop() {
         world.now = at;
-        let taken = usize::try_from(index).ok().and_then(|index| world.occurrences[index].take());
+        let taken = usize::try_from(index)
+            .ok()
+            .and_then(|index| world.occurrences[index].take());
         if let Some(occurrence) = taken {
             world.happen(occurrence);
         }
     }
-    world.judge.close(&world.requests, world.loads, &world.workers);
+    world
+        .judge
+        .close(&world.requests, world.loads, &world.workers);
     Played {
         plot,
         hurt: world.judge.hurt,
@@ -96,7 +100,11 @@ impl World {
             Trouble::None | Trouble::Overload => {}
             Trouble::Flapping => {
                 for (at, begins) in flaps(&plot) {
-                    let what = if begins { Occurrence::TroubleBegins } else { Occurrence::TroubleEnds };
+                    let what = if begins {
+                        Occurrence::TroubleBegins
+                    } else {
+                        Occurrence::TroubleEnds
+                    };
                     self.later(at.since_start(), what);
                 }
             }
@@ -118,7 +126,8 @@ impl World {
     fn later(&mut self, after: Duration, what: Occurrence) {
         let index = self.occurrences.len() as u64;
         self.occurrences.push(Some(what));
-        self.queue.push(Reverse((self.now.after(after), index, index)));
+        self.queue
+            .push(Reverse((self.now.after(after), index, index)));
     }
 
     fn happen(&mut self, what: Occurrence) {
@@ -131,7 +140,9 @@ impl World {
                 self.tell_of(call, |lane| Event::Head(lane, status, Body::Replayable));
             }
             Occurrence::Broken(call) => {
-                self.tell_of(call, |lane| Event::Lost(lane, Loss::Broken, Body::Replayable));
+                self.tell_of(call, |lane| {
+                    Event::Lost(lane, Loss::Broken, Body::Replayable)
+                });
             }
             Occurrence::Tick(request) => self.tell(request, Event::Tick),
             Occurrence::TroubleBegins => {
@@ -307,7 +318,8 @@ impl World {
         for lane in Lane::ALL {
             let begins = matches!(next, Next::Begin(new, ..) if new == lane);
             if begins || !self.requests[at].course.runs(lane) {
-                if let (Next::Deliver(won), Some(one)) = (next, self.requests[at].tries[lane.index()])
+                if let (Next::Deliver(won), Some(one)) =
+                    (next, self.requests[at].tries[lane.index()])
                     && won == lane
                 {
                     let worker = self.requests[at].worker;
@@ -331,7 +343,11 @@ impl World {
 
     fn begin(&mut self, at: usize, lane: Lane, picked: Picked, why: Why) {
         let worker = &mut self.workers[self.requests[at].worker];
-        let endpoint = *worker.balancer.set().get(picked).expect("it was just chosen");
+        let endpoint = *worker
+            .balancer
+            .set()
+            .get(picked)
+            .expect("it was just chosen");
         self.tries += 1;
         let number = self.tries;
         self.loads[endpoint].in_flight += 1;

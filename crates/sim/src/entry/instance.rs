@@ -155,7 +155,11 @@ impl Instance {
     fn duration(&self, random: &mut Random) -> Duration {
         let spread = 0.5 + random.below(1_000) as f64 / 1_000.0;
         let tail = if random.one_in(100) { 4.0 } else { 1.0 };
-        let slow = if self.condition == Condition::Slow { 8.0 } else { 1.0 };
+        let slow = if self.condition == Condition::Slow {
+            8.0
+        } else {
+            1.0
+        };
         self.work.mul_f64(spread * tail * slow)
     }
 }

@@ -98,7 +98,11 @@ impl Plot {
         let trouble = Trouble::ALL[usize::try_from(seed % 9).unwrap_or(0)];
         let ms = Duration::from_millis;
         // An overload needs more requests than the others to be one, so its instances do less.
-        let (shortest, slots) = if trouble == Trouble::Overload { (20, 2) } else { (2, 8) };
+        let (shortest, slots) = if trouble == Trouble::Overload {
+            (20, 2)
+        } else {
+            (2, 8)
+        };
         let work = ms(shortest + random.below(14));
         let slots = slots + random.place(3 * slots);
         // What all can do, of which between a tenth and a third is asked: two of three bear it.
@@ -107,9 +111,24 @@ impl Plot {
         // At the beginning nothing is known; half of the troubles come then. An overload needs a time
         // before it, from which it is known how long an answer takes.
         let early = random.one_in(2) && trouble != Trouble::Overload;
-        let from = if early { ms(1) } else { ms(1_500 + random.below(1_000)) };
+        let from = if early {
+            ms(1)
+        } else {
+            ms(1_500 + random.below(1_000))
+        };
+        let known = if trouble == Trouble::Overload {
+            ms(40_000)
+        } else {
+            Duration::ZERO
+        };
+        let from = from + known;
         let lasts = ms(500 + random.below(3_000));
-        let lasts = if trouble == Trouble::Overload { lasts * 2 } else { lasts };
+        // Time for the limit to be found, and for what follows from it.
+        let lasts = if trouble == Trouble::Overload {
+            lasts + ms(6_000)
+        } else {
+            lasts
+        };
         Self {
             trouble,
             from,
@@ -126,7 +145,8 @@ impl Plot {
     pub(super) fn pause_at(&self, since_start: Duration) -> Duration {
         let is_on = since_start >= self.from && since_start < self.until();
         if self.trouble == Trouble::Overload && is_on {
-            self.work.div_f64((self.slots * INSTANCES) as f64 * OVERLOAD)
+            self.work
+                .div_f64((self.slots * INSTANCES) as f64 * OVERLOAD)
         } else {
             self.pause
         }

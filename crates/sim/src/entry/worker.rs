@@ -100,7 +100,11 @@ impl Request {
         } else {
             Priority::Normal
         };
-        let content = if method == "GET" { Content::Bare } else { Content::More };
+        let content = if method == "GET" {
+            Content::Bare
+        } else {
+            Content::More
+        };
         let safety = MethodSafety::of(method);
         Self {
             method,

@@ -90,7 +90,8 @@ impl Stage {
         let next = self.course.handle(&mut scene, event);
         for (picked, outcome) in learnt {
             let endpoint = self.balancer.set().get(picked);
-            self.learnt.extend(endpoint.map(|endpoint| (*endpoint, outcome)));
+            self.learnt
+                .extend(endpoint.map(|endpoint| (*endpoint, outcome)));
         }
         next
     }
@@ -274,7 +275,11 @@ fn after_a_reset_or_a_verdict_of_death_a_put_goes_elsewhere_and_a_post_does_not(
     let mut stage = Stage::new(2, demand("PUT", Content::Bare));
     let (lane, _) = stage.send(0);
     let next = stage.tell(1, Event::Lost(lane, Loss::TimedOut, REPLAYABLE));
-    assert_eq!(next, Next::Refuse(Defeat::LostInFlight), "it may only be late");
+    assert_eq!(
+        next,
+        Next::Refuse(Defeat::LostInFlight),
+        "it may only be late"
+    );
 }
 
 #[test]
@@ -296,7 +301,11 @@ fn a_bad_answer_is_tried_elsewhere_once_it_is_safe_and_passed_on_if_there_is_no_
         let mut stage = Stage::new(endpoints, demand(method, Content::Bare));
         let (lane, _) = stage.send(0);
         let next = stage.tell(1, Event::Head(lane, 503, REPLAYABLE));
-        assert_eq!(next != Next::Deliver(lane), again, "{method} of {endpoints}");
+        assert_eq!(
+            next != Next::Deliver(lane),
+            again,
+            "{method} of {endpoints}"
+        );
     }
 }
 
@@ -321,11 +330,17 @@ fn when_all_are_busy_a_request_waits_in_the_line_and_one_too_many_is_refused() {
         ..get()
     });
     let next = stage.tell(3, Event::Come);
-    assert!(matches!(next, Next::Begin(..)), "a check does not stand in line");
+    assert!(
+        matches!(next, Next::Begin(..)),
+        "a check does not stand in line"
+    );
     stage.loads[1].waiting = 3;
     stage.course = second;
     let next = stage.tell(4, Event::Turn);
-    assert!(matches!(next, Next::Wait(For::Turn(_))), "it is not its turn");
+    assert!(
+        matches!(next, Next::Wait(For::Turn(_))),
+        "it is not its turn"
+    );
     stage.course = waiting;
     let next = stage.tell(4, Event::Turn);
     assert_eq!(stage.begun(next).1, 1);
@@ -337,10 +352,17 @@ fn in_the_line_a_request_looks_for_room_by_itself_and_is_refused_when_its_time_i
     let mut stage = Stage::new(1, get());
     stage.loads[0].waiting = 1_000;
     stage.tell(0, Event::Come);
-    assert_eq!(stage.course.wake(), at(5), "room may have been made by another worker");
+    assert_eq!(
+        stage.course.wake(),
+        at(5),
+        "room may have been made by another worker"
+    );
     let next = stage.tell(5, Event::Tick);
     assert!(matches!(next, Next::Wait(For::Turn(_))));
-    assert_eq!(stage.tell(1_000, Event::Tick), Next::Refuse(Defeat::Overloaded));
+    assert_eq!(
+        stage.tell(1_000, Event::Tick),
+        Next::Refuse(Defeat::Overloaded)
+    );
     assert!(stage.balancer.line().is_empty());
 }
 
@@ -366,7 +388,10 @@ fn a_few_checks_at_a_time_go_beyond_the_limit() {
         stage.tell(1, Event::Head(lane, 200, REPLAYABLE));
     }
     stage.next_request(spared);
-    assert!(matches!(stage.tell(2, Event::Come), Next::Begin(..)), "those have ended");
+    assert!(
+        matches!(stage.tell(2, Event::Come), Next::Begin(..)),
+        "those have ended"
+    );
 }
 
 #[test]
@@ -384,7 +409,10 @@ fn without_an_endpoint_it_waits_for_a_table_unless_nothing_will_change() {
     assert_eq!(stage.begun(next).1, 0);
     for (why, next) in [
         (None, Next::Refuse(Defeat::NoEndpoint)),
-        (Some(Unavailable::Starting), Next::Refuse(Defeat::Unavailable(Unavailable::Starting))),
+        (
+            Some(Unavailable::Starting),
+            Next::Refuse(Defeat::Unavailable(Unavailable::Starting)),
+        ),
     ] {
         let mut stage = Stage::new(0, get());
         stage.unavailable = why;

@@ -88,9 +88,9 @@ impl<E> Set<E> {
 #[cfg(test)]
 mod tests {
     use super::super::super::ejection::{Outcome, Try};
+    use super::super::super::sticky::Traits;
     use super::super::tests::{finished, pick_by};
     use super::super::{Listed, Picked, Tag, mix};
-    use super::super::super::sticky::Traits;
     use super::*;
     use alloc::vec::Vec;
     use core::time::Duration;
@@ -255,8 +255,7 @@ mod tests {
         heirs.dedup();
         assert_eq!(heirs.len(), 3, "its clients are shared out: {heirs:?}");
         let later = Instant::from_start(Duration::from_secs(5));
-        let picked = pick_by(&mut set, later, 1, &[], by(0), traits)
-            .expect("all are back");
+        let picked = pick_by(&mut set, later, 1, &[], by(0), traits).expect("all are back");
         assert_eq!(set.get(picked), Some(&lost));
     }
 }
