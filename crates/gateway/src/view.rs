@@ -85,7 +85,8 @@ impl View {
                 });
             }
             let known = known.get(&service.name);
-            let local = LocalService::new(service, known.map(Rc::as_ref), listed, (now, usual));
+            let local =
+                LocalService::new(service, known.map(|known| &***known), listed, (now, usual));
             services.push(Rc::new(local));
         }
         let mut deaths = Deaths::None;
