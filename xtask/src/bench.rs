@@ -18,9 +18,13 @@ mod gateway;
 #[cfg(feature = "bench")]
 mod haproxy;
 #[cfg(feature = "bench")]
+mod interval;
+#[cfg(feature = "bench")]
 mod load;
 #[cfg(feature = "bench")]
 pub(crate) mod machine;
+#[cfg(feature = "bench")]
+mod network;
 #[cfg(feature = "bench")]
 mod node;
 #[cfg(feature = "bench")]
@@ -44,10 +48,12 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Name {
-    /// What clients see when an instance is killed, and when instances are replaced
+    /// What clients see when instances are killed, cut off, frozen and replaced, and when the gateway is
     Failure,
-    /// What a request costs the gateway
+    /// What requests, connections and large bodies cost the gateway
     Gateway,
+    /// Where the gateway's processor time goes, and its system calls
+    GatewayProfile,
     /// What Mainstay itself needs on one machine, and how fast it serves
     Node,
     /// Durable transactions of the control centre's store
@@ -59,6 +65,7 @@ impl Name {
         match self {
             Self::Failure => "failure",
             Self::Gateway => "gateway",
+            Self::GatewayProfile => "gateway-profile",
             Self::Node => "node",
             Self::Store => "store",
         }
@@ -90,6 +97,14 @@ pub(crate) fn again() -> std::process::Command {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     use frame::{Extent, Reader, Run};
     let Arguments { name, quick, json } = *arguments;
+    if name == Name::Failure && mainstay_testkit::is_root() {
+        if !network::is_own() {
+            // There is no other network in there to fetch sources from.
+            dev::build(&["mainstay"])?;
+            return network::start_again();
+        }
+        network::bring_up()?;
+    }
     let extent = if quick { Extent::Quick } else { Extent::Full };
     let reader = if json {
         Reader::Program
@@ -123,6 +138,7 @@ async fn measure(name: Name, run: &mut frame::Run) -> Result<()> {
     match name {
         Name::Failure => failure::run(run).await,
         Name::Gateway => gateway::run(run).await,
+        Name::GatewayProfile => gateway::profile::run(run).await,
         Name::Node => node::run(run).await,
         Name::Store => store::run(run).await,
     }

@@ -18,8 +18,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use mainstay_model::GatewayLimits;
-use mainstay_model::gateway::{AccessLog, StatsAuth};
+use mainstay_model::gateway::GatewaySettings;
 use toml::de::DeTable;
 
 use crate::file::disk::{self, Kind};
@@ -73,14 +72,10 @@ pub struct Gateway {
     pub http: SocketAddr,
     /// Where the statistics are; `None`: nowhere.
     pub stats: Option<SocketAddr>,
-    /// Who may see them. `Some` if `stats` is no loopback address.
-    pub stats_auth: Option<StatsAuth>,
     /// How many threads; `None`: one per core.
     pub workers: Option<u16>,
-    /// Whether each request is written down.
-    pub access_log: AccessLog,
-    /// What is allowed.
-    pub limits: GatewayLimits,
+    /// What its process is told. `stats_auth` is `Some` if `stats` is no loopback address.
+    pub settings: GatewaySettings,
 }
 
 /// Reads the node file at `path`, with `env` for `${VARIABLE}`. Relative paths in it begin at the

@@ -70,7 +70,7 @@ fn every_mistake_is_told_at_its_place_with_what_to_do() {
 fn what_is_right_becomes_what_the_daemon_may_hold() {
     hold("accepted.txt", |text| {
         let file = parse(text).unwrap_or_else(|problems| panic!("{problems}"));
-        assert_eq!(file.gateway.limits.check(), Ok(()));
+        assert_eq!(file.gateway.settings.limits.check(), Ok(()));
         let said = format!("{file:#?}");
         assert!(
             !said.contains("correct horse"),
@@ -89,8 +89,8 @@ fn an_empty_file_gets_the_safe_defaults() {
     let gateway = file.gateway;
     assert_eq!(gateway.http.to_string(), "0.0.0.0:80");
     assert!(gateway.stats.is_some_and(|at| at.ip().is_loopback()));
-    assert_eq!(gateway.limits, GatewayLimits::default());
-    assert_eq!(gateway.access_log, AccessLog::On);
+    assert_eq!(gateway.settings.limits, GatewayLimits::default());
+    assert_eq!(gateway.settings.access_log, AccessLog::On);
 }
 
 #[test]

@@ -246,6 +246,20 @@ fn the_reference_page_is_what_the_schema_says() {
 }
 
 #[test]
+fn the_examples_of_the_page_about_routing_are_read() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/routing.md");
+    let page = fs::read_to_string(page).expect("it is there");
+    let blocks = page.split("```toml\n").skip(1);
+    let mut read = 0;
+    for block in blocks {
+        let (text, _) = block.split_once("```").expect("a block has an end");
+        parse(text).unwrap_or_else(|problems| panic!("{problems}"));
+        read += 1;
+    }
+    assert_eq!(read, 6);
+}
+
+#[test]
 fn a_file_with_more_mistakes_than_anybody_reads_is_cut_off_and_counted() {
     let mut text = String::from("[service.orders]\nexec = [\"a\"]\n");
     for number in 0..1200 {

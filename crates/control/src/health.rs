@@ -65,21 +65,58 @@ pub struct Health {
     flaps: u32,
 }
 
+/// How often something is probed, and what its results mean: all of a [`HealthSpec`] but what is
+/// tried, so that also what Mainstay did not start is judged by the same rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// The time between two probes.
+    pub every: Duration,
+    /// Failures in a row that turn a passing one into a failing one.
+    pub fall: NonZeroU32,
+    /// Successes in a row that turn a failing one into a passing one.
+    pub rise: NonZeroU32,
+    /// How long it may take to its first pass; `None`: for ever.
+    pub start: Option<Duration>,
+    /// How long it may fail; `None`: for ever.
+    pub restart: Option<Duration>,
+}
+
 impl Health {
     /// The attempt was started or adopted at `now`: its first probe is due at once.
     pub fn new(spec: &HealthSpec, now: Instant) -> Self {
-        Self {
-            state: State::Starting {
-                since: now,
-                gap: FIRST_GAP.min(spec.every),
-            },
-            schedule: Schedule::Due(now),
+        let pace = Pace {
             every: spec.every,
             fall: spec.fall,
             rise: spec.rise,
             start: spec.start,
             restart: spec.restart,
+        };
+        Self::paced(pace, now)
+    }
+
+    /// The first probe is due at `now`.
+    pub fn paced(pace: Pace, now: Instant) -> Self {
+        Self {
+            state: State::Starting {
+                since: now,
+                gap: FIRST_GAP.min(pace.every),
+            },
+            schedule: Schedule::Due(now),
+            every: pace.every,
+            fall: pace.fall,
+            rise: pace.rise,
+            start: pace.start,
+            restart: pace.restart,
             flaps: 0,
+        }
+    }
+
+    /// Somebody saw it fail otherwise than by a probe: the next one is due at `now`, unless one is
+    /// under way.
+    pub fn hasten(&mut self, now: Instant) {
+        match self.schedule {
+            Schedule::Due(at) => self.schedule = Schedule::Due(at.min(now)),
+            Schedule::UnderWay { .. } => {}
         }
     }
 
@@ -107,6 +144,14 @@ impl Health {
     fn rise(&self) -> u32 {
         // `rise` is 100 at most, so that nothing is shifted out.
         self.rise.get() << self.flaps.saturating_sub(1).min(DOUBLINGS_MAX)
+    }
+
+    /// The probe that is under way says nothing, whatever its end: the next one is due at `now`.
+    pub fn put_back(&mut self, now: Instant) {
+        match self.schedule {
+            Schedule::UnderWay { .. } => self.schedule = Schedule::Due(now),
+            Schedule::Due(_) => {}
+        }
     }
 
     /// What the probes say up to now.

@@ -11,7 +11,7 @@ use mainstay_model::route::{CookieName, HttpMatch, PathPrefix};
 use mainstay_model::routing::{Handle, ServiceRoutes};
 use mainstay_model::service::{OnFailure, Step};
 use mainstay_model::traffic::{CanaryTraffic, Sticky};
-use mainstay_model::{ServiceSpec, ServiceState, Share};
+use mainstay_model::{Routing, ServiceSpec, ServiceState, Share};
 use mainstay_sim::{Consumer, World, name, spec};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -232,6 +232,29 @@ fn clients_stay_with_their_instances_over_a_restart_and_over_a_backup() {
         "09".repeat(16),
         "a state from before there was a key"
     );
+}
+
+/// As they were written before a service could ask for more than a host and a path.
+#[test]
+fn specifications_and_routes_of_before_are_read_and_written_as_they_were() {
+    let spec = r#"{"name":"pay","exec":["pay"],"dir":"/srv","user":null,"env":{},"address":"auto",
+        "http":{"host":"pay.example.com","path":"/pay"},"health":{"check":"tcp","every":"1s",
+        "timeout":"1s","fall":2,"rise":1,"start":"1m","restart":"1m"},"instances":1,"rollout":
+        {"step":{"percent":25},"hold":"5s","deadline":"1m","progress":"10m","canary":{"count":1},
+        "on_failure":"rollback"},"drain":"30s","grace":"10s","log":{"size":10485760,"keep":3},
+        "slo":null,"needs":[],"before":[],"schedule":null,"artifact":null}"#;
+    let before: serde_json::Value = serde_json::from_str(spec).expect("it is JSON");
+    let read: ServiceSpec = serde_json::from_value(before.clone()).expect("it is one");
+    assert_eq!(read.check(), Ok(()));
+    assert!(read.traffic.is_default());
+    assert_eq!(serde_json::to_value(&read).expect("it is JSON"), before);
+
+    let routing = r#"{"generation":"1.2","services":[{"service":"pay","http":null,"address":null,
+        "endpoints":[{"instance":"pay-1","attempt":1,"version":1,"address":"127.0.0.1:20000",
+        "health":"passing"}],"unavailable":null}]}"#;
+    let before: serde_json::Value = serde_json::from_str(routing).expect("it is JSON");
+    let read: Routing = serde_json::from_value(before.clone()).expect("it is one");
+    assert_eq!(serde_json::to_value(&read).expect("it is JSON"), before);
 }
 
 #[test]

@@ -10,7 +10,6 @@ use mainstay_gateway::{AccessLogTo, Deadlines, Link, Options, Seams, Sockets, ru
 use mainstay_ids::{
     Attempt, ConsumerId, Epoch, Generation, Incarnation, InstanceId, ServiceName, Version,
 };
-use mainstay_model::gateway::GatewayLimits;
 use mainstay_model::routing::EndpointHealth;
 use mainstay_model::{Endpoint, HttpMatch, PathPrefix, Routing, ServiceRoutes, Traffic};
 use socket2::{Domain, Socket, Type};
@@ -46,8 +45,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "-" => AccessLogTo::Off,
             path => AccessLogTo::File(path.into()),
         },
-        limits: GatewayLimits::default(),
+        settings: tokio::sync::watch::channel(std::sync::Arc::default()).1,
         deadlines: Deadlines::default(),
+        succession: mainstay_gateway::Succession::default(),
         seams: Seams::default(),
     };
     let stop = CancellationToken::new();

@@ -9,11 +9,13 @@ use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use mainstay_ids::{Instant, Timestamp};
+use mainstay_model::gateway as model;
 
 use crate::clock::wall_clock;
 use crate::connection::Scope;
@@ -66,9 +68,25 @@ struct Batch {
     lines: u64,
 }
 
+/// Whether lines are wanted; looked at for each, so that a change holds at once.
+pub(crate) struct LogSwitch(AtomicBool);
+
+impl LogSwitch {
+    /// Turns it.
+    pub(crate) fn set(&self, wanted: model::AccessLog) {
+        self.0
+            .store(wanted == model::AccessLog::On, Ordering::Relaxed);
+    }
+
+    fn is_on(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// The writer's thread and the way to it.
 pub(crate) struct AccessLog {
     batches: SyncSender<Batch>,
+    switch: Arc<LogSwitch>,
     thread: JoinHandle<()>,
 }
 
@@ -80,13 +98,24 @@ impl AccessLog {
         let thread = thread::Builder::new()
             .name("access-log".into())
             .spawn(move || file.write_all_of(&inbox, &counters))?;
-        Ok(Self { batches, thread })
+        let switch = Arc::new(LogSwitch(AtomicBool::new(true)));
+        Ok(Self {
+            batches,
+            switch,
+            thread,
+        })
+    }
+
+    /// What turns it on and off.
+    pub(crate) fn switch(&self) -> Arc<LogSwitch> {
+        Arc::clone(&self.switch)
     }
 
     /// A worker's end.
     pub(crate) fn sink(&self, counters: Arc<GatewayCounters>) -> LogSink {
         LogSink {
             batches: self.batches.clone(),
+            switch: self.switch(),
             counters,
         }
     }
@@ -103,6 +132,7 @@ impl AccessLog {
 /// Where one worker's lines go.
 pub(crate) struct LogSink {
     batches: SyncSender<Batch>,
+    switch: Arc<LogSwitch>,
     counters: Arc<GatewayCounters>,
 }
 
@@ -129,6 +159,9 @@ impl LogBuffer {
 
     /// Adds a line.
     pub(crate) fn push(&mut self, line: &Line<'_>) {
+        if !self.sink.switch.is_on() {
+            return;
+        }
         let ms = self.wall_start_ms + millis(line.started);
         if self.second.0 != ms / 1000 {
             let text = Timestamp(ms).to_string();
@@ -309,6 +342,7 @@ impl LogFile {
     }
 
     fn write(&mut self, text: &[u8]) -> io::Result<()> {
+        // Also by another gateway, while one takes over from the other.
         if self.was_taken_away()
             && let Ok(file) = Self::open(&self.path)
         {
@@ -394,6 +428,22 @@ mod tests {
         file.write(b"new\n").unwrap();
         assert_eq!(fs::read(dir.join("access.log")).unwrap(), b"new\n");
         assert_eq!(fs::read(dir.join("access.log.1")).unwrap(), b"old\n");
+    }
+
+    #[test]
+    fn two_gateways_that_overlap_do_not_set_aside_each_others_new_log() {
+        let dir = TempDir::new("access-log");
+        let mut files = [(); 2].map(|()| LogFile::open(&dir.join("access.log")).unwrap());
+        for file in &mut files {
+            file.write(b"old\n").unwrap();
+        }
+        for file in &mut files {
+            file.len = FILE_LEN_MAX;
+            file.write(b"new\n").unwrap();
+        }
+        let read = |name| fs::read_to_string(dir.join(name)).unwrap();
+        assert_eq!(read("access.log"), "new\nnew\n");
+        assert_eq!(read("access.log.1"), "old\nold\n");
     }
 
     #[test]

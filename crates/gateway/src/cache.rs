@@ -1,5 +1,6 @@
 //! The file `gateway/routes.json`: the last routing state, to start with when the control centre
-//! is away.
+//! is away. While one gateway takes over from another each has its own, by the name under which it
+//! follows the routes.
 //!
 //! It outlives a kill of the gateway, not a loss of power: that ends the instances, too, so nothing
 //! is synced. What matters is that it is never older than what was acknowledged.
@@ -86,12 +87,12 @@ enum Told {
 }
 
 impl RoutesFile {
-    /// The file in the state directory.
-    pub(crate) fn in_state(state: &Path) -> io::Result<Self> {
-        let directory = state.join("gateway");
-        fs::create_dir_all(&directory)?;
+    /// The file in the state directory of who follows the routes under this name.
+    pub(crate) fn in_state(state: &Path, name: &str) -> io::Result<Self> {
+        let path = path(state, name);
+        fs::create_dir_all(path.parent().unwrap_or(state))?;
         Ok(Self {
-            path: directory.join("routes.json"),
+            path,
             writing: None,
             next: None,
             told: Told::Nothing,
@@ -190,6 +191,20 @@ impl RoutesFile {
     }
 }
 
+/// Removes what a gateway that has ended stored, which had this name: from then on, no successor
+/// can begin with it.
+pub fn forget_routes(state: &Path, name: &str) -> io::Result<()> {
+    remove(&path(state, name))
+}
+
+fn path(state: &Path, name: &str) -> PathBuf {
+    let file = match name.strip_prefix("gateway") {
+        Some(rest) => format!("routes{rest}.json"),
+        None => format!("routes-{name}.json"),
+    };
+    state.join("gateway").join(file)
+}
+
 /// Puts `routing` in the place of what is stored, or at least takes that away.
 fn replace(path: &Path, routing: &Routing) -> Outcome {
     match write(path, routing) {
@@ -253,7 +268,7 @@ mod tests {
     #[tokio::test]
     async fn a_state_is_settled_when_it_or_a_newer_one_is_read_back() {
         let dir = TempDir::new("routes-file");
-        let mut file = RoutesFile::in_state(dir.path()).unwrap();
+        let mut file = RoutesFile::in_state(dir.path(), "gateway").unwrap();
         assert!(file.load().unwrap().is_none());
         let mut newest = Serial::default();
         for (serial, routing) in states().take(20) {
@@ -270,14 +285,14 @@ mod tests {
             }
         }
         assert_eq!(file.forget().await, Left::NoRoutes);
-        let again = RoutesFile::in_state(dir.path()).unwrap();
+        let again = RoutesFile::in_state(dir.path(), "gateway").unwrap();
         assert!(again.load().unwrap().is_none());
     }
 
     #[tokio::test]
     async fn what_cannot_be_stored_takes_the_older_file_away_and_is_settled_only_then() {
         let dir = TempDir::new("routes-file");
-        let mut file = RoutesFile::in_state(dir.path()).unwrap();
+        let mut file = RoutesFile::in_state(dir.path(), "gateway").unwrap();
         let mut states = states();
         let (serial, routing) = states.next().unwrap();
         file.store(serial, routing);
@@ -303,9 +318,23 @@ mod tests {
     }
 
     #[test]
+    fn each_name_has_its_own_file_and_what_the_dead_stored_can_be_forgotten() {
+        let dir = TempDir::new("routes-file");
+        for name in ["gateway", "gateway-2"] {
+            let file = RoutesFile::in_state(dir.path(), name).unwrap();
+            write(&file.path, &states().next().unwrap().1).unwrap();
+        }
+        forget_routes(dir.path(), "gateway-2").unwrap();
+        forget_routes(dir.path(), "gateway-2").unwrap();
+        let left = |name| RoutesFile::in_state(dir.path(), name).unwrap().load();
+        assert!(left("gateway").unwrap().is_some());
+        assert!(left("gateway-2").unwrap().is_none());
+    }
+
+    #[test]
     fn a_file_of_a_newer_version_is_refused() {
         let dir = TempDir::new("routes-file");
-        let file = RoutesFile::in_state(dir.path()).unwrap();
+        let file = RoutesFile::in_state(dir.path(), "gateway").unwrap();
         fs::write(&file.path, r#"{"format":2,"anything":[]}"#).unwrap();
         assert!(matches!(file.load(), Err(LoadError::Newer(2))));
         fs::write(&file.path, "{").unwrap();

@@ -10,6 +10,7 @@ use std::time::Duration;
 use mainstay_model::{Ack, Routing};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
 
 use crate::addresses::Addresses;
 use crate::cache::{Left, RoutesFile};
@@ -40,8 +41,13 @@ pub(crate) struct Coordinator {
     pub(crate) file: RoutesFile,
     pub(crate) counters: Arc<GatewayCounters>,
     pub(crate) workers: usize,
-    /// How long live routes are waited for at the start.
-    pub(crate) first_routes: Duration,
+    /// How long live routes are waited for at the start, before the stored ones are used; `None`:
+    /// for ever.
+    pub(crate) first_routes: Option<Duration>,
+    /// Cancelled when every worker accepts.
+    pub(crate) serves: CancellationToken,
+    /// The wish to end, which the workers hear, too.
+    pub(crate) stop: CancellationToken,
 }
 
 impl Coordinator {
@@ -54,8 +60,13 @@ impl Coordinator {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut left = self.workers;
         let mut watching = Watching::Yes;
-        let mut beginning = Beginning::AwaitsLive;
-        let mut waited = pin!(sleep(self.first_routes));
+        let mut beginning = match self.first_routes {
+            Some(_) => Beginning::AwaitsLive,
+            None => Beginning::Over,
+        };
+        let mut ending = Ending::NotYet;
+        let stop = self.stop.clone();
+        let mut waited = pin!(sleep(self.first_routes.unwrap_or_default()));
         self.listen().await;
         while left > 0 {
             tokio::select! {
@@ -68,6 +79,14 @@ impl Coordinator {
                     if self.ledger.applied(applied) == Progress::Acknowledged {
                         self.acknowledge(&ports.acks);
                     }
+                    if self.ledger.is_applied_everywhere() {
+                        self.serves.cancel();
+                    }
+                }
+                () = stop.cancelled(), if ending == Ending::NotYet => {
+                    ending = Ending::Begun;
+                    // Whoever takes over listens there now, or may.
+                    self.addresses.give_up().await;
                 }
                 () = &mut waited, if beginning == Beginning::AwaitsLive => {
                     beginning = Beginning::Over;
@@ -157,6 +176,13 @@ impl Coordinator {
         };
         rosters.send_replace(Arc::new(roster));
     }
+}
+
+/// Whether the gateway was told to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    NotYet,
+    Begun,
 }
 
 /// Whether live routes are still waited for before the stored ones are used.

@@ -126,7 +126,9 @@ fn write_head(
         }
         (_, _, Persistence::KeepAlive) => {}
     }
-    head.field(b"x-request-id", &answer.visit.id);
+    if !answer.visit.id.is_empty() {
+        head.field(b"x-request-id", &answer.visit.id);
+    }
     head.finish();
 }
 

@@ -84,7 +84,9 @@ pub(crate) fn write_request(out: &mut BytesMut, request: &Request, passage: Pass
     forwarded::write(trace, way, request, |name, value| {
         head.field(name, value);
     });
-    head.field(b"x-request-id", id);
+    if !id.is_empty() {
+        head.field(b"x-request-id", id);
+    }
     if let Some(plan) = rewrite {
         let values = Values {
             client: way.peer,

@@ -113,6 +113,11 @@ impl Ledger {
         self.advance()
     }
 
+    /// Whether every worker chooses by some table, so that each accepts.
+    pub(crate) fn is_applied_everywhere(&self) -> bool {
+        self.applied.iter().all(Option::is_some)
+    }
+
     /// This table is stored, or the file of an older one is gone.
     pub(crate) fn settled(&mut self, serial: Serial) -> Progress {
         self.settled = self.settled.max(Some(serial));

@@ -66,14 +66,18 @@ mod inbound;
 mod ledger;
 mod limits;
 mod link;
+pub mod listen;
 mod matching;
 mod metrics;
 mod policy;
 mod proxy;
+pub mod proxy_protocol;
 mod refusal;
 mod request_id;
 mod rewrite;
 mod roster;
+mod seams;
+pub mod settings;
 mod sockets;
 #[cfg_attr(
     not(test),
@@ -87,6 +91,8 @@ mod view;
 mod wire;
 mod worker;
 
+pub use cache::forget_routes;
+
 use std::io;
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -97,7 +103,8 @@ use std::time::Duration;
 use mainstay_api::client::Client;
 pub use mainstay_control::balance::{Hedging, Limiting, Patience};
 use mainstay_ids::ConsumerId;
-use mainstay_model::gateway::GatewayLimits;
+use mainstay_kernel::hand::Offer;
+use mainstay_model::gateway::GatewaySettings;
 use mainstay_model::{Ack, Routing};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
@@ -105,15 +112,17 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::stats::{OpenToAll, Stats, StatsAuth, StatsError};
 
-use crate::access_log::{AccessLog, LogBuffer};
-use crate::addresses::Addresses;
+use crate::access_log::{AccessLog, LogBuffer, LogSwitch};
+use crate::addresses::{Addresses, Heritage};
 use crate::admission::Admission;
 use crate::cache::{Left, RoutesFile};
 use crate::clock::Clock;
 use crate::coordinator::{Coordinator, Ports};
 use crate::ledger::Ledger;
 use crate::limits::{ACKS, APPLIED_PER_WORKER, ORDERS, ROUTINGS};
+use crate::listen::Listens;
 use crate::metrics::GatewayCounters;
+pub use crate::seams::SeamError;
 use crate::stats::{Display, Shown};
 use crate::table::Table;
 use crate::worker::{Applied, Order, Setup, WorkerError, WorkerIndex};
@@ -127,14 +136,40 @@ pub struct Options {
     pub api: PathBuf,
     /// As whom it acknowledges.
     pub consumer: ConsumerId,
-    /// Where the access log goes.
+    /// Where the access log goes, while the settings want one.
     pub access_log: AccessLogTo,
-    /// What clients and instances are allowed.
-    pub limits: GatewayLimits,
+    /// What may change while it runs.
+    pub settings: watch::Receiver<Arc<GatewaySettings>>,
     /// How long what is waited for at the begin and the end may take.
     pub deadlines: Deadlines,
+    /// How it takes over from another gateway, and hands over to one.
+    pub succession: Succession,
     /// For tests.
     pub seams: Seams,
+}
+
+/// How a gateway takes over from another that still runs, and hands over to its own successor.
+#[derive(Debug, Clone, Default)]
+pub struct Succession {
+    /// What it begins with.
+    pub beginning: Beginning,
+    /// Where the sockets of the service addresses are asked for, before new ones are made.
+    pub elder: Option<PathBuf>,
+    /// Where its own sockets of service addresses are offered.
+    pub offer: Offer,
+    /// Cancelled when every worker has routes and accepts.
+    pub serves: CancellationToken,
+}
+
+/// The routes with which a gateway begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Beginning {
+    /// Those that it stored, if no live ones come within [`Deadlines::first_routes`].
+    #[default]
+    WithStored,
+    /// Live ones alone. Who takes over must be known to the control centre before it sends to
+    /// anybody: what its elder acknowledges then does not speak for it.
+    WithLive,
 }
 
 /// How long the gateway waits for others.
@@ -179,6 +214,18 @@ pub struct Seams {
     pub limiting: Limiting,
     /// Whether the control centre's word that an instance is dead ends what is under way to it.
     pub verdicts: Verdicts,
+    /// Whether requests get ids.
+    pub request_ids: Ids,
+}
+
+/// Whether requests get ids, in both directions and in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ids {
+    /// Each has one: its own if it brought a sane one.
+    #[default]
+    On,
+    /// None, and one that it brought is not carried on: only to measure what ids cost.
+    Off,
 }
 
 /// Whether a verdict of death is heeded.
@@ -340,14 +387,12 @@ fn serve(
     if count == 0 {
         return Err(Error::NoSockets);
     }
-    let file = RoutesFile::in_state(&options.state).map_err(|source| Error::State {
-        state: options.state.clone(),
-        source,
-    })?;
+    let file = routes_file(&options)?;
     let counters = Arc::new(GatewayCounters::new(count));
     let log = open_log(&options.access_log, &counters)?;
+    follow_log(runtime, &options, log.as_ref());
     let drained = Arc::new(Notify::new());
-    let mut ledger = Ledger::new(options.consumer, count, Arc::clone(&drained));
+    let mut ledger = Ledger::new(options.consumer.clone(), count, Arc::clone(&drained));
     let (tables, table) = watch::channel(Arc::clone(ledger.newest()));
     ledger.start_with(stored(&file));
     let (rosters, roster) = watch::channel(Arc::new(ledger.roster()));
@@ -355,17 +400,16 @@ fn serve(
     let (ended_to, ended) = mpsc::channel(count);
     let stop_workers = stop.child_token();
     let clock = Clock::start();
-    let display = sockets.stats.map(|stats| {
-        let shown = Shown {
-            counters: Arc::clone(&counters),
-            entry: sockets.entry[0].local_addr().ok(),
-            connections_max: options.limits.connections.into(),
-            rosters: roster,
-            clock,
-        };
-        Display::open(stats, shown)
-    });
+    let shown = Shown {
+        counters: Arc::clone(&counters),
+        entry: sockets.entry[0].local_addr().ok(),
+        connections_max: options.settings.borrow().limits.connections.into(),
+        rosters: roster,
+        clock,
+    };
+    let display = sockets.stats.map(|stats| Display::open(stats, shown, stop));
     let display = display.transpose()?;
+    let seats = start_listens(runtime, &options, (clock, count), &stop_workers);
     let crew = Crew {
         clock,
         tables: table,
@@ -374,18 +418,24 @@ fn serve(
         counters: Arc::clone(&counters),
         admission: Arc::default(),
         seams: options.seams,
-        limits: options.limits,
+        settings: options.settings,
         deadlines: options.deadlines,
         stop: stop_workers.clone(),
     };
-    let (orders, threads) = crew.start(sockets.entry, log.as_ref())?;
+    let (orders, threads) = crew.start(sockets.entry, seats, log.as_ref())?;
+    let succession = options.succession;
     let coordinator = Coordinator {
         ledger,
-        addresses: Addresses::new(orders),
+        addresses: Addresses::new(orders, Heritage::of(&succession)),
         file,
         counters: Arc::clone(&counters),
         workers: count,
-        first_routes: options.deadlines.first_routes,
+        first_routes: match succession.beginning {
+            Beginning::WithStored => Some(options.deadlines.first_routes),
+            Beginning::WithLive => None,
+        },
+        serves: succession.serves,
+        stop: stop.clone(),
     };
     let result = runtime.block_on(coordinator.run(Ports {
         routings: link.routings,
@@ -398,6 +448,28 @@ fn serve(
     }));
     // If one worker failed, the others end with it: the supervisor starts all anew.
     stop_workers.cancel();
+    wind_up(threads, log, display);
+    counters.tell();
+    result.map_err(|error| Error::Worker(chain(&error)))
+}
+
+fn routes_file(options: &Options) -> Result<RoutesFile, Error> {
+    let file = RoutesFile::in_state(&options.state, &options.consumer.name);
+    file.map_err(|source| Error::State {
+        state: options.state.clone(),
+        source,
+    })
+}
+
+/// Switches the access log as the settings say.
+fn follow_log(runtime: &tokio::runtime::Runtime, options: &Options, log: Option<&AccessLog>) {
+    let switch = log.map(AccessLog::switch);
+    // Ends with the runtime, or when nobody can change the settings any more.
+    runtime.spawn(follow_settings(options.settings.clone(), switch));
+}
+
+/// Waits for the ends of all threads.
+fn wind_up(threads: Vec<JoinHandle<()>>, log: Option<AccessLog>, display: Option<Display>) {
     for thread in threads {
         // A panic was caught in the thread, and told through `ended`.
         thread.join().ok();
@@ -408,8 +480,71 @@ fn serve(
     if let Some(display) = display {
         display.close();
     }
-    counters.tell();
-    result.map_err(|error| Error::Worker(chain(&error)))
+}
+
+/// Starts what decides for the listeners; one seat for each of so many workers.
+fn start_listens(
+    runtime: &tokio::runtime::Runtime,
+    options: &Options,
+    (clock, workers): (Clock, usize),
+    stop: &CancellationToken,
+) -> Vec<listen::Seat> {
+    let (listens_to, wanted) = watch::channel(listens_of(&options.settings));
+    let listens = Listens::new(
+        listen::Options {
+            drain: options.deadlines.drain,
+            ..listen::Options::default()
+        },
+        wanted,
+    );
+    let (chief, seats) = listens.seats(clock, workers, stop);
+    // Both end with the runtime; the seats, which carry the sessions, with their workers.
+    runtime.spawn(chief.run());
+    runtime.spawn(follow_listens(options.settings.clone(), listens_to));
+    seats
+}
+
+fn listens_of(settings: &watch::Receiver<Arc<GatewaySettings>>) -> listen::Wanted {
+    settings.borrow().listens.iter().cloned().collect()
+}
+
+/// Hands changed listeners on.
+async fn follow_listens(
+    mut settings: watch::Receiver<Arc<GatewaySettings>>,
+    wanted: watch::Sender<listen::Wanted>,
+) {
+    loop {
+        let newest = settings
+            .borrow_and_update()
+            .listens
+            .iter()
+            .cloned()
+            .collect();
+        wanted.send_if_modified(|before: &mut listen::Wanted| {
+            let changed = *before != newest;
+            *before = newest;
+            changed
+        });
+        if settings.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Puts changed settings in force.
+async fn follow_settings(
+    mut settings: watch::Receiver<Arc<GatewaySettings>>,
+    log: Option<Arc<LogSwitch>>,
+) {
+    loop {
+        let wanted = settings.borrow_and_update().access_log;
+        if let Some(log) = &log {
+            log.set(wanted);
+        }
+        if settings.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 fn stored(file: &RoutesFile) -> Option<Routing> {
@@ -440,7 +575,7 @@ struct Crew {
     counters: Arc<GatewayCounters>,
     admission: Arc<Admission>,
     seams: Seams,
-    limits: GatewayLimits,
+    settings: watch::Receiver<Arc<GatewaySettings>>,
     deadlines: Deadlines,
     stop: CancellationToken,
 }
@@ -451,11 +586,16 @@ type Started = (Vec<mpsc::Sender<Order>>, Vec<JoinHandle<()>>);
 impl Crew {
     /// Starts a worker for each socket. If one cannot be started, the others end when they see that
     /// nobody gives them tables.
-    fn start(self, sockets: Vec<TcpListener>, log: Option<&AccessLog>) -> Result<Started, Error> {
+    fn start(
+        self,
+        sockets: Vec<TcpListener>,
+        seats: Vec<listen::Seat>,
+        log: Option<&AccessLog>,
+    ) -> Result<Started, Error> {
         let mut orders = Vec::new();
         let mut threads = Vec::new();
         let workers = sockets.len();
-        for (index, entry) in sockets.into_iter().enumerate() {
+        for (index, (entry, listens)) in sockets.into_iter().zip(seats).enumerate() {
             let (orders_to, orders_of) = mpsc::channel(ORDERS);
             let sink = log.map(|log| log.sink(Arc::clone(&self.counters)));
             let setup = Setup {
@@ -465,12 +605,13 @@ impl Crew {
                 entry,
                 tables: self.tables.clone(),
                 orders: orders_of,
+                listens,
                 applied: self.applied.clone(),
                 counters: Arc::clone(&self.counters),
                 log: sink.map(|sink| LogBuffer::new(sink, self.clock.now())),
                 admission: Arc::clone(&self.admission),
                 seams: self.seams,
-                limits: self.limits,
+                settings: self.settings.clone(),
                 drain: self.deadlines.drain,
                 stop: self.stop.clone(),
             };

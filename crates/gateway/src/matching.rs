@@ -1,7 +1,7 @@
 //! Which requests a match takes: made ready once per table, looked at for each request.
 
 use mainstay_http1::{Fields, Known, Request};
-use mainstay_model::route::Wanted;
+use mainstay_model::route::{CookieName, FieldName, MatchValue, Wanted};
 use mainstay_model::{HttpMatch, PathPrefix};
 
 /// A header or a cookie that must be there.
@@ -16,12 +16,12 @@ struct Condition {
 }
 
 impl Condition {
-    fn of<N: AsRef<str>>(name: N, value: Option<&str>) -> Self {
-        let name = name.as_ref().as_bytes();
+    fn of(name: &str, value: Option<String>) -> Self {
+        let name = name.as_bytes();
         Self {
             name: name.into(),
             known: Known::of(name),
-            value: value.map(|value| value.as_bytes().into()),
+            value: value.map(|value| value.into_bytes().into()),
         }
     }
 
@@ -38,24 +38,17 @@ pub(crate) struct Conditions {
 }
 
 impl Conditions {
-    pub(crate) fn of(
-        headers: &Wanted<mainstay_model::route::FieldName>,
-        cookies: &Wanted<mainstay_model::route::CookieName>,
-    ) -> Self {
+    pub(crate) fn of(headers: &Wanted<FieldName>, cookies: &Wanted<CookieName>) -> Self {
+        let text =
+            |value: &Option<MatchValue>| value.as_ref().map(|value| value.as_str().to_owned());
         let headers = headers.iter();
         let cookies = cookies.iter();
         Self {
             headers: headers
-                .map(|(name, value)| {
-                    let value = value.as_ref().map(|value| value.as_str());
-                    Condition::of(name.as_str(), value)
-                })
+                .map(|(name, value)| Condition::of(name.as_str(), text(value)))
                 .collect(),
             cookies: cookies
-                .map(|(name, value)| {
-                    let value = value.as_ref().map(|value| value.as_str());
-                    Condition::of(name.as_str(), value)
-                })
+                .map(|(name, value)| Condition::of(name.as_str(), text(value)))
                 .collect(),
         }
     }

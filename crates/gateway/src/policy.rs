@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_cookie_binds_to_the_instance_that_it_names_and_is_set_when_it_names_another() {
-        let policy = policy(Some(by_cookie(Some(Duration::from_secs(60)))), None);
+        let policy = policy(Some(by_cookie(Some(Duration::from_mins(1)))), None);
         let bond = |lines: &str| policy.wish(&request("GET /", lines), || None, 0).bond;
         let handle = Handle(0xab);
         assert_eq!(

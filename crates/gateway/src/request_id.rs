@@ -5,6 +5,8 @@ use std::cell::RefCell;
 use bytes::{Bytes, BytesMut};
 use mainstay_http1::{Fields, Known};
 
+use crate::Ids;
+
 /// A foreign id longer than this is not carried on: logs would fill with it.
 const FOREIGN_LEN_MAX: usize = 128;
 
@@ -17,6 +19,7 @@ const IDS_PER_BLOCK: usize = 128;
 /// Makes the ids of one worker.
 #[derive(Debug)]
 pub(crate) struct RequestIds {
+    ids: Ids,
     source: RefCell<Source>,
 }
 
@@ -27,8 +30,9 @@ struct Source {
 }
 
 impl RequestIds {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(ids: Ids) -> Self {
         Self {
+            ids,
             source: RefCell::new(Source {
                 random: fastrand::Rng::new(),
                 block: BytesMut::new(),
@@ -36,8 +40,12 @@ impl RequestIds {
         }
     }
 
-    /// The id that came with the request if it is a sane one, otherwise a new one.
+    /// The id that came with the request if it is a sane one, otherwise a new one; empty if none
+    /// are wanted, and then it is not written.
     pub(crate) fn of(&self, fields: &Fields) -> Bytes {
+        if self.ids == Ids::Off {
+            return Bytes::new();
+        }
         match fields.get_shared(Known::XRequestId) {
             Some(foreign) if is_sane(&foreign) => foreign,
             Some(_) | None => self.next(),
@@ -91,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_sane_foreign_id_is_kept_and_any_other_replaced() {
-        let ids = RequestIds::new();
+        let ids = RequestIds::new(Ids::On);
         assert_eq!(ids.of(&with_id("abc-1_2.3:4")), "abc-1_2.3:4");
         for bad in ["", "a b", "a\"b", "\u{ff}", &"a".repeat(129)] {
             let id = ids.of(&with_id(bad));
@@ -100,8 +108,14 @@ mod tests {
     }
 
     #[test]
+    fn without_ids_none_is_made_and_none_is_carried_on() {
+        let ids = RequestIds::new(Ids::Off);
+        assert!(ids.of(&with_id("abc")).is_empty() && ids.of(&with_id("")).is_empty());
+    }
+
+    #[test]
     fn new_ids_are_distinct_hexadecimal_numbers_of_128_bits() {
-        let ids = RequestIds::new();
+        let ids = RequestIds::new(Ids::On);
         let text = |id: Bytes| String::from_utf8(id.to_vec()).unwrap();
         let made: HashSet<String> = (0..1000).map(|_| text(ids.next())).collect();
         assert_eq!(made.len(), 1000);

@@ -6,6 +6,8 @@ use std::net::{SocketAddr, SocketAddrV4, TcpListener};
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
+use tokio::net::TcpStream;
+
 use crate::limits::{BACKLOG, TCP_KEEPALIVE_AFTER, TCP_KEEPALIVE_EVERY};
 
 /// Opens one listening socket on `address` for each of `count` workers.
@@ -53,7 +55,15 @@ fn listen_shared(address: SocketAddr) -> io::Result<TcpListener> {
 /// system calls for each of them.
 pub(crate) fn prepare(listener: &TcpListener) -> io::Result<()> {
     listener.set_nonblocking(true)?;
-    let socket = SockRef::from(listener);
+    set_options(&SockRef::from(listener))
+}
+
+/// The same for a connection that we make.
+pub(crate) fn prepare_outgoing(stream: &TcpStream) -> io::Result<()> {
+    set_options(&SockRef::from(stream))
+}
+
+fn set_options(socket: &SockRef<'_>) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     let keepalive = TcpKeepalive::new()
         .with_time(TCP_KEEPALIVE_AFTER)

@@ -82,13 +82,18 @@ pub(crate) struct Display {
 }
 
 impl Display {
-    /// Starts it.
-    pub(crate) fn open(stats: Stats, shown: Shown) -> Result<Self, StatsError> {
+    /// Starts it. It ends with `end`, when the gateway begins to finish what is under way: from then
+    /// on its successor shows them.
+    pub(crate) fn open(
+        stats: Stats,
+        shown: Shown,
+        end: &CancellationToken,
+    ) -> Result<Self, StatsError> {
         let address = stats.listener.local_addr().map_err(StatsError::Socket)?;
         let access = Access::new(address, stats.auth.as_ref())?;
         // There from the beginning, also before the first client.
         shown.counters.frontend(FrontendKey::Entry);
-        let stop = CancellationToken::new();
+        let stop = end.child_token();
         let setup = http::Setup {
             listener: stats.listener,
             access,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mainstay_control::balance::{IdempotencyKey, LineBounds, Policy, RetryBudget, Retrying};
-use mainstay_model::gateway::GatewayLimits;
+use mainstay_model::gateway::{GatewayLimits, GatewaySettings};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet, spawn_local};
@@ -22,6 +22,7 @@ use crate::admission::{Admission, Place};
 use crate::clock::Clock;
 use crate::connection::{self, Client, Scope};
 use crate::limits::{ACCEPT_PAUSE, SWEEP_EVERY};
+use crate::listen::Seat;
 use crate::metrics::{Denied, GatewayCounters, Open};
 use crate::request_id::RequestIds;
 use crate::table::{Serial, Table};
@@ -58,12 +59,14 @@ pub(crate) struct Setup {
     pub(crate) entry: StdListener,
     pub(crate) tables: watch::Receiver<Arc<Table>>,
     pub(crate) orders: mpsc::Receiver<Order>,
+    /// Its part of the listeners for servers that were not started here.
+    pub(crate) listens: Seat,
     pub(crate) applied: mpsc::Sender<Applied>,
     pub(crate) counters: Arc<GatewayCounters>,
     pub(crate) log: Option<LogBuffer>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) seams: Seams,
-    pub(crate) limits: GatewayLimits,
+    pub(crate) settings: watch::Receiver<Arc<GatewaySettings>>,
     /// How long requests in flight may take once the worker is told to stop.
     pub(crate) drain: Duration,
     pub(crate) stop: CancellationToken,
@@ -271,14 +274,14 @@ impl Worker {
         let table = Arc::clone(&setup.tables.borrow());
         Self {
             clock: setup.clock,
-            ids: RequestIds::new(),
+            ids: RequestIds::new(setup.seams.request_ids),
             buffers: Buffers::default(),
             date: RefCell::default(),
             counters: Arc::clone(&setup.counters),
             seams: setup.seams,
             workers: setup.workers,
             admission: Arc::clone(&setup.admission),
-            limits: Cell::new(setup.limits),
+            limits: Cell::new(setup.settings.borrow_and_update().limits),
             view: RefCell::new(Rc::new(View::empty(table))),
             table_changed: Notify::new(),
             log: RefCell::new(setup.log.take()),
@@ -295,11 +298,13 @@ async fn serve(mut setup: Setup) -> Result<(), WorkerError> {
     let worker = Rc::new(Worker::new(&mut setup));
     let mut acceptors = Acceptors::new(Rc::clone(&worker));
     acceptors.add(Scope::Entry, setup.entry)?;
-    let (mut tables, mut orders) = (setup.tables, setup.orders);
+    let (mut tables, mut orders, mut settings) = (setup.tables, setup.orders, setup.settings);
     let mut sweep = interval(SWEEP_EVERY);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut deadline = None;
-    while deadline.is_none() || worker.has_clients() {
+    // Ends by the same token as this; joined below.
+    let mut listens = spawn_local(setup.listens.run());
+    while deadline.is_none() || worker.has_clients() || !listens.is_finished() {
         tokio::select! {
             () = setup.stop.cancelled(), if deadline.is_none() => {
                 acceptors.end();
@@ -322,6 +327,9 @@ async fn serve(mut setup: Setup) -> Result<(), WorkerError> {
                     break;
                 }
             }
+            Ok(()) = settings.changed() => {
+                worker.limits.set(settings.borrow_and_update().limits);
+            }
             Some(order) = orders.recv() => match order {
                 Order::Listen(address, listener) if deadline.is_none() => {
                     acceptors.add(Scope::Address(address), listener)?;
@@ -332,6 +340,11 @@ async fn serve(mut setup: Setup) -> Result<(), WorkerError> {
             Some(ended) = acceptors.tasks.join_next() => {
                 // Accepting never ends by itself: it was removed, or it panicked.
                 if !ended.is_err_and(|error| error.is_cancelled()) {
+                    return Err(WorkerError::Acceptor);
+                }
+            }
+            ended = &mut listens, if !listens.is_finished() => {
+                if ended.is_err() {
                     return Err(WorkerError::Acceptor);
                 }
             }

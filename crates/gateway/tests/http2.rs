@@ -90,6 +90,64 @@ fn a_request_of_http2_reaches_the_instance_as_one_of_http1() {
 }
 
 #[test]
+fn what_a_service_asks_for_holds_for_http2_as_well() {
+    use mainstay_model::rewrite::{PathRewrite, Redirect, RedirectStatus, Rewrite, Target};
+    use mainstay_model::route::{CookieName, FieldName};
+    use mainstay_model::routing::{Handle, VersionRewrite};
+    use mainstay_model::traffic::Sticky;
+    use mainstay_model::{HttpMatch, PathPrefix};
+
+    let instance = Instance::start(|seen, stream| {
+        let via = seen.header("via").unwrap_or_default();
+        let text = format!("{} {via}", seen.path());
+        answer(stream, "200 OK", &[("server", "secret")], text.as_bytes())?;
+        Ok(Then::Next)
+    });
+    let path = |text: &str| PathPrefix::parse(text).unwrap();
+    let mut held = endpoint(1, instance.address);
+    held.handle = Some(Handle(1));
+    let mut routing = one_service(1, vec![held]);
+    let routes = &mut routing.services[0];
+    let name = CookieName::parse("instance").unwrap();
+    routes.traffic.sticky = Some(Sticky::Cookie { name, ttl: None });
+    routes.traffic.redirects.push(Redirect {
+        on: HttpMatch::new(None, path("/old")),
+        to: Target::parse("/new{rest}").unwrap(),
+        status: RedirectStatus::Found,
+    });
+    let mut rewrite = Rewrite {
+        path: Some(PathRewrite::Strip(path("/shop"))),
+        ..Rewrite::default()
+    };
+    let server = FieldName::parse("server").unwrap();
+    rewrite.response.remove.insert(server);
+    let version = mainstay_ids::Version::FIRST;
+    routes.rewrites.push(VersionRewrite { version, rewrite });
+    let gateway = Gateway::with(routing);
+    run(async {
+        let mut sender = open(gateway.entry).await;
+        let response = sender
+            .send_request(request("GET", "/shop/7", ""))
+            .await
+            .unwrap();
+        let headers = response.headers();
+        assert_eq!(
+            headers["set-cookie"],
+            "instance=0000000000000001; Path=/; HttpOnly; SameSite=Lax"
+        );
+        assert!(!headers.contains_key("server"));
+        assert_eq!(text(response).await, "/7 2.0 mainstay");
+        let response = sender
+            .send_request(request("GET", "/old/7", ""))
+            .await
+            .unwrap();
+        assert_eq!(response.status(), StatusCode::FOUND);
+        assert_eq!(response.headers()["location"], "/new/7");
+    });
+    assert_eq!(instance.count(), 1);
+}
+
+#[test]
 fn a_body_of_unknown_length_and_trailers_of_the_answer_pass() {
     let instance = Instance::start(|seen, stream| {
         assert_eq!(seen.header("transfer-encoding"), Some("chunked"));

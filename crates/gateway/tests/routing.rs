@@ -6,7 +6,7 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use mainstay_model::rewrite::{
 };
 use mainstay_model::route::{CookieName, FieldName, HttpMatches, MatchValue, MethodName};
 use mainstay_model::routing::{EndpointHealth, Handle, Split, VersionRewrite};
-use mainstay_model::traffic::{CanaryTraffic, Forwarded, Sticky};
+use mainstay_model::traffic::{CanaryTraffic, Forwarded, Sticky, Timeouts};
 use mainstay_model::{
     Endpoint, HostName, HostPattern, HttpMatch, PathPrefix, Routing, ServiceRoutes, Share,
 };
@@ -542,6 +542,45 @@ fn a_service_waits_for_instances_by_its_own_deadlines() {
     let long = Duration::from_millis(1800);
     gateway.publish_and_wait(orders(2, Vec::new(), deadlines(None, long)));
     assert!(took(&gateway) >= long, "the gateway's own is a second");
+}
+
+#[test]
+fn an_answer_is_awaited_for_as_long_as_its_service_says_and_no_request_lasts_longer() {
+    let mute = Instance::start(|_, stream| {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        Ok(Then::Next)
+    });
+    // Begins at once and never ends.
+    let endless = Instance::start(|_, stream| {
+        let head = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nbegin";
+        stream.get_mut().write_all(head)?;
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        Ok(Then::Next)
+    });
+    let with = |revision, name: &str, instance: &Instance, timeouts| {
+        let mut routes = service(name, None, "/", vec![endpoint(1, instance.address)]);
+        routes.traffic.timeouts = timeouts;
+        routing(revision, vec![routes])
+    };
+    let short = Some(Duration::from_millis(200));
+    let answers = Timeouts {
+        answer: short,
+        ..Timeouts::default()
+    };
+    let gateway = Gateway::with(with(1, "mute", &mute, answers));
+    let reply = gateway.request("GET", "/");
+    let reason = reply.header("mainstay-reason");
+    assert_eq!((reply.status, reason), (504, Some("response-timeout")));
+    let requests = Timeouts {
+        request: short,
+        ..Timeouts::default()
+    };
+    gateway.publish_and_wait(with(2, "endless", &endless, requests));
+    let reply = gateway.request("GET", "/");
+    assert_eq!((reply.status, reply.text().as_str()), (200, "begin"));
+    assert!(reply.end.is_err(), "it broke off");
 }
 
 #[test]

@@ -234,7 +234,10 @@ impl Decoder {
                     }
                     // What came before the error is given out first, however the input is cut.
                     Err(_) if start < end => break,
-                    Err(error) => return Err(error),
+                    Err(error) => {
+                        input.advance(read);
+                        return Err(error);
+                    }
                 },
             }
         }

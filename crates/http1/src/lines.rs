@@ -39,6 +39,10 @@ pub(crate) fn without_empty_lines(mut head: Bytes, limits: HeadLimits) -> Result
     if head.starts_with(b"\r\n") {
         return Err(Refused::EmptyLines);
     }
+    // httparse would skip these without an end, and those of LF alone.
+    if head.starts_with(b"\n") {
+        return Err(Refused::BareLf);
+    }
     Ok(head)
 }
 

@@ -9,6 +9,8 @@ pub enum Refused {
     /// Not a mistake of the peer's: who speaks HTTP/2 takes the connection from its first byte on.
     #[error("it is the preface of HTTP/2")]
     Http2Preface,
+    #[error("it does not begin like HTTP")]
+    NotHttp,
     #[error("more than two empty lines precede it")]
     EmptyLines,
     #[error("a line of it ends with LF alone instead of CR LF")]
@@ -113,6 +115,7 @@ impl Refused {
             Self::CodingUnknown | Self::Connect => 501,
             Self::Version | Self::Http2Preface => 505,
             Self::Tls
+            | Self::NotHttp
             | Self::EmptyLines
             | Self::BareLf
             | Self::BareCr
@@ -154,6 +157,7 @@ impl Refused {
         match self {
             Self::Tls => "tls",
             Self::Http2Preface => "http2-preface",
+            Self::NotHttp => "not-http",
             Self::EmptyLines => "empty-lines",
             Self::BareLf => "bare-lf",
             Self::BareCr => "bare-cr",

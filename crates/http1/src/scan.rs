@@ -44,6 +44,9 @@ impl Scan {
     /// The length of the head with its empty line, once all of it is in `input`, which must begin
     /// with the same bytes as before. Empty lines before a request are part of it (RFC 9112, 2.2),
     /// at most two.
+    ///
+    /// [`Refused::Http2Preface`] means that `input` begins with the first bytes of HTTP/2, whole:
+    /// on a connection's first message that is no mistake but for whoever speaks HTTP/2.
     pub fn find_end(&mut self, input: &[u8], limits: HeadLimits) -> Result<Option<usize>, Refused> {
         if self.stage == Stage::Unknown {
             match opening(input)? {
@@ -91,7 +94,7 @@ fn opening(input: &[u8]) -> Result<Opening, Refused> {
         [b'P', ..] if input.starts_with(HTTP2_PREFACE) => Err(Refused::Http2Preface),
         [b'P', ..] if HTTP2_PREFACE.starts_with(input) => Ok(Opening::Undecided),
         [first, ..] if *first == b'\r' || token::is_token_byte(*first) => Ok(Opening::Http),
-        _ => Err(Refused::Method),
+        _ => Err(Refused::NotHttp),
     }
 }
 

@@ -180,6 +180,9 @@ fn read_all<'a>(side: Side, pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<S
     reader.end()
 }
 
+/// Long ones are not cut at each of their thousands of places.
+const CUTS_MAX: usize = 2000;
+
 /// The same bytes at once, byte by byte, and in two pieces, cut at every place.
 fn check(name: &str, side: Side, bytes: &[u8], expect: &[String]) {
     assert_eq!(read_all(side, [bytes]), expect, "{name}");
@@ -188,8 +191,6 @@ fn check(name: &str, side: Side, bytes: &[u8], expect: &[String]) {
         expect,
         "{name}, byte by byte"
     );
-    /// Long ones are not cut at each of their thousands of places.
-    const CUTS_MAX: usize = 2000;
     for cut in 1..bytes.len().min(CUTS_MAX) {
         let (a, b) = bytes.split_at(cut);
         assert_eq!(read_all(side, [a, b]), expect, "{name}, cut at {cut}");

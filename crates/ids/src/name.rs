@@ -121,6 +121,10 @@ name_type! {
     /// The name of a secret, under which services refer to its value.
     SecretName
 }
+name_type! {
+    /// The name of a listener for servers that Mainstay did not start.
+    ListenName
+}
 
 #[cfg(test)]
 mod tests {

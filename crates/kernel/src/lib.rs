@@ -10,6 +10,7 @@
 pub mod account;
 pub mod capacity;
 pub mod cgroup;
+pub mod hand;
 pub mod inherit;
 pub mod peer;
 pub mod procfs;

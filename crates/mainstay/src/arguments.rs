@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use mainstay_gateway::Seams;
 use mainstay_ids::{InstanceId, NodeName, SecretName, ServiceName, Version};
 use mainstay_prove::Scenario;
 use mainstay_prove::load::Request;
@@ -25,7 +26,7 @@ Exit codes:
   0  done, and what was asked holds
   1  it does not hold: a rollout failed or was rolled back, a claim was not proved
   2  the arguments or a file are wrong; nothing was changed
-  3  the control centre is not there: is `mainstay dev` running in this directory?
+  3  the control centre is not there: is `mainstay dev` running in this directory, or `run` on --state?
   4  the control centre refused
   5  something else failed")]
 pub(crate) struct Arguments {
@@ -56,6 +57,8 @@ pub(crate) struct Place {
 pub(crate) enum Command {
     /// Run everything on this machine, in the foreground, and keep FILE's services available.
     Dev(Dev),
+    /// Run what a node file says, as a daemon: `mainstay run --config /etc/mainstay/node.toml`.
+    Run(Run),
     /// Declare the services of FILE and wait until they are in force.
     Up(Up),
     /// Say what `up` would do with FILE, and why; nothing is changed.
@@ -147,17 +150,30 @@ pub(crate) enum Command {
     },
     /// Break the running system on purpose under load, and report what clients saw.
     Prove(Prove),
-    /// Check a service file, and tell all its problems at once.
-    Validate {
-        /// The service file.
-        file: PathBuf,
+    /// Replace the gateway's process by one of the program that is installed now, without losing a
+    /// request: the new one takes over the sockets, the old one finishes what it began.
+    Upgrade {
+        /// What is replaced.
+        #[arg(value_enum, default_value_t = Upgradable::Gateway)]
+        what: Upgradable,
     },
-    /// Print the JSON schema of the service file, for editors; or, with `--api`, the API's OpenAPI
-    /// document.
+    /// Check a service file or a node file, and tell all its problems at once.
+    Validate {
+        /// The file.
+        file: PathBuf,
+        /// It is a node file; by default its keys tell.
+        #[arg(long)]
+        node: bool,
+    },
+    /// Print the JSON schema of the service file, for editors; or, with `--node`, that of the node
+    /// file; or, with `--api`, the API's OpenAPI document.
     Schema {
         /// The HTTP API instead of the service file.
         #[arg(long)]
         api: bool,
+        /// The node file instead of the service file.
+        #[arg(long, conflicts_with = "api")]
+        node: bool,
     },
     /// Say what a code means that a message, an answer or a table showed, and what to do.
     Explain {
@@ -221,9 +237,29 @@ pub(crate) struct Dev {
     /// Test seam: stop instances without waiting for anybody's acknowledgement.
     #[arg(long, hide = true)]
     pub(crate) unsafe_no_acknowledged_drain: bool,
+    /// Test seam: an upgrade of the gateway closes its sockets.
+    #[arg(long, hide = true)]
+    pub(crate) unsafe_no_hand_over: bool,
     /// Test seam: an agent that starts ignores the instances that run.
     #[arg(long, hide = true)]
     pub(crate) unsafe_no_adoption: bool,
+    /// Test seam: what the gateway does without, for instance `retries=off`.
+    #[arg(long, hide = true, default_value = "", value_parser = parse_seams)]
+    pub(crate) unsafe_gateway_seams: String,
+}
+
+/// What can be replaced while it serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Upgradable {
+    /// The entry of clients.
+    Gateway,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// The node file. The state directory is what it says, whatever --state says.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
 }
 
 /// Where statistics are shown.
@@ -338,8 +374,8 @@ pub(crate) struct Why {
 
 #[derive(Debug, Args)]
 pub(crate) struct Prove {
-    /// What to break: kill, stop, rollout, rollout-bad, scale, processes; several with commas. By
-    /// default everything but `processes`.
+    /// What to break: kill, stop, rollout, rollout-bad, scale, processes, freeze, blackhole; several
+    /// with commas. By default the first five; `blackhole` needs root.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) scenario: Vec<Scenario>,
     /// Load and faults for this service alone; by default load on all that clients outside can
@@ -392,7 +428,7 @@ pub(crate) struct ServerProcess {
     pub(crate) start: Start,
     /// Where the gateway listens, to be shown.
     #[arg(long)]
-    pub(crate) entry: SocketAddr,
+    pub(crate) entry: Option<SocketAddr>,
     /// Where the gateway shows statistics, to be shown.
     #[arg(long)]
     pub(crate) stats: Option<SocketAddr>,
@@ -418,8 +454,26 @@ pub(crate) struct AgentProcess {
 pub(crate) struct GatewayProcess {
     #[command(flatten)]
     pub(crate) start: Start,
-    #[arg(long, value_enum)]
-    pub(crate) access_log: Switch,
+    /// The name under which it follows the routes.
+    #[arg(long)]
+    pub(crate) consumer: String,
+    /// Where it offers its sockets to a successor.
+    #[arg(long)]
+    pub(crate) hand: PathBuf,
+    /// Where the gateway from which it takes over offers its own.
+    #[arg(long)]
+    pub(crate) elder: Option<PathBuf>,
+    /// It begins with no routes but those of the control centre.
+    #[arg(long)]
+    pub(crate) live_routes_only: bool,
+    /// What it does without.
+    #[arg(long, default_value = "")]
+    pub(crate) unsafe_gateway_seams: Seams,
+}
+
+/// Checks them and keeps them as they are written: they are handed on.
+fn parse_seams(text: &str) -> Result<String, mainstay_gateway::SeamError> {
+    text.parse::<Seams>().map(|_| text.to_owned())
 }
 
 fn parse_duration(text: &str) -> Result<Duration, mainstay_ids::duration::DurationError> {

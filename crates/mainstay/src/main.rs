@@ -10,6 +10,7 @@ mod arguments;
 mod clock;
 mod command;
 mod follow;
+mod node_file;
 mod outcome;
 mod output;
 mod prompt;
@@ -24,7 +25,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
 
-use crate::arguments::{Arguments, Command};
+use crate::arguments::{Arguments, Command, Upgradable};
 use crate::outcome::Outcome;
 
 fn main() -> ExitCode {
@@ -48,9 +49,12 @@ fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     let Arguments { place, command } = arguments;
     match command {
         Command::Internal(internal) => role::run(&place, internal),
-        Command::Schema { api: false } => command::schema::print(&mainstay_api::file::schema()),
-        Command::Schema { api: true } => command::schema::print(&mainstay_api::openapi::document()),
-        Command::Validate { file } => command::validate::run(&place, &file),
+        Command::Schema { api: true, .. } => {
+            command::schema::print(&mainstay_api::openapi::document())
+        }
+        Command::Schema { node: true, .. } => command::schema::print(&mainstay_api::node::schema()),
+        Command::Schema { .. } => command::schema::print(&mainstay_api::file::schema()),
+        Command::Validate { file, node } => command::validate::run(&place, &file, node.into()),
         Command::Explain { code } => command::explain::run(&code),
         Command::Completions { shell } => {
             let mut parser = Arguments::command();
@@ -74,6 +78,7 @@ fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
 async fn run_online(place: &arguments::Place, command: Command) -> anyhow::Result<Outcome> {
     match command {
         Command::Dev(dev) => supervisor::dev::run(place, dev).await,
+        Command::Run(run) => supervisor::run::run(place, run).await,
         Command::Up(up) => command::up::run(place, &up).await,
         Command::Plan { file } => command::plan::run(place, &file).await,
         Command::Ps { service } => command::ps::run(place, service).await,
@@ -103,6 +108,9 @@ async fn run_online(place: &arguments::Place, command: Command) -> anyhow::Resul
             all: _,
             waiting,
         } => command::down::run(place, services, waiting).await,
+        Command::Upgrade {
+            what: Upgradable::Gateway,
+        } => command::upgrade::run(place).await,
         Command::Secret(secret) => command::secret::run(place, secret).await,
         Command::Backup { file } => command::backup::run(place, file).await,
         Command::Restore { file } => command::restore::run(place, &file).await,

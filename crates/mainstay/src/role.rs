@@ -3,51 +3,72 @@
 //! Each gets its sockets by inheritance, writes its log to standard error (a file that the
 //! supervisor opened) and ends on SIGTERM or SIGINT.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
-use std::time::Duration;
+use std::path::Path;
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
 use mainstay_agent::{Adoption, ShimProgram};
 use mainstay_control::AcknowledgedDrain;
-use mainstay_gateway::{AccessLogTo, Deadlines, Seams, Stats};
+use mainstay_gateway::settings::Settings as GatewaySettings;
+use mainstay_gateway::{AccessLogTo, Beginning, Deadlines, Stats, StatsAuth, Succession};
 use mainstay_ids::Incarnation;
-use mainstay_model::gateway::GatewayLimits;
+use mainstay_kernel::hand::Offer;
 use mainstay_server::EarlierStop;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::arguments::{AgentProcess, GatewayProcess, Internal, Place, ServerProcess, Switch};
+use crate::arguments::{AgentProcess, GatewayProcess, Internal, Place, ServerProcess};
 use crate::command::API_SOCKET;
 use crate::outcome::Outcome;
-use crate::supervisor::claim::{self, CLAIM};
+use crate::supervisor::claim::{self, CLAIM, Stage};
 use crate::supervisor::sockets::{API_TCP, API_UNIX, ENTRY, STATS};
-
-/// The name under which a gateway follows the routes.
-const GATEWAY_CONSUMER: &str = "gateway";
-
-/// How long the gateway of `dev` may finish requests at its end: below what the supervisor grants
-/// it, and long after its instances were drained.
-const GATEWAY_DRAIN: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(place: &Place, internal: Internal) -> anyhow::Result<Outcome> {
     start_log();
+    // Before the claim is signed: from then on the supervisor may send signals.
+    let signals = match &internal {
+        Internal::Gateway(_) => Some(Signals::receive()?),
+        Internal::Server(_) | Internal::Agent(_) => None,
+    };
     let mut sockets = Inherited::take()?;
     let claim = sockets.named(CLAIM).pop();
     // Open to the end of this process: by it the next supervisor sees that we run.
     let claim = File::from(claim.context("the claim was not handed over")?);
-    if let Err(error) = claim::sign(&claim, incarnation(&internal)) {
-        tracing::warn!(%error, "cannot sign the claim; the next supervisor will not know us");
-    }
+    let claim = Arc::new(Signing {
+        claim,
+        incarnation: incarnation(&internal),
+    });
+    claim.sign(Stage::Runs);
     match internal {
         Internal::Server(server) => run_server(place, &server, sockets)?,
         Internal::Agent(agent) => run_agent(place, agent)?,
-        Internal::Gateway(gateway) => run_gateway(place, &gateway, sockets)?,
+        Internal::Gateway(gateway) => {
+            let signals = signals.context("a gateway receives signals")?;
+            run_gateway(place, &gateway, sockets, &signals, &claim)?;
+        }
     }
     Ok(Outcome::Holds)
+}
+
+/// The claim of this process, open to its end.
+struct Signing {
+    claim: File,
+    incarnation: Incarnation,
+}
+
+impl Signing {
+    fn sign(&self, stage: Stage) {
+        if let Err(error) = claim::sign(&self.claim, self.incarnation, stage) {
+            tracing::warn!(%error, "cannot sign the claim; the supervisor will not know us");
+        }
+    }
 }
 
 fn incarnation(internal: &Internal) -> Incarnation {
@@ -102,7 +123,7 @@ fn run_server(place: &Place, server: &ServerProcess, mut sockets: Inherited) -> 
         state: place.state.clone(),
         node: server.start.node.clone(),
         incarnation: Incarnation(server.start.incarnation),
-        entry: vec![server.entry],
+        entry: server.entry.into_iter().collect(),
         stats: server.stats,
         earlier_stop: if server.earlier_stop_is_over {
             EarlierStop::IsOver
@@ -154,51 +175,148 @@ fn run_gateway(
     place: &Place,
     gateway: &GatewayProcess,
     mut sockets: Inherited,
+    signals: &Signals,
+    claim: &Arc<Signing>,
 ) -> anyhow::Result<()> {
+    let offer = offer(&sockets, &gateway.hand)?;
     let entry = sockets
         .named(ENTRY)
         .into_iter()
         .map(TcpListener::from)
         .collect();
+    let settings = signals
+        .settings
+        .get_or_init(|| GatewaySettings::open(&place.state));
+    // For a SIGHUP that came while the file was being read.
+    settings.reload();
+    let follower = settings.follow();
+    let deadlines = Deadlines {
+        drain: follower.borrow().drain,
+        ..Deadlines::default()
+    };
+    let auth = follower.borrow().stats_auth.clone();
     let stats = sockets.named(STATS).pop().map(|listener| Stats {
         listener: TcpListener::from(listener),
-        auth: None,
+        auth: auth.map(|auth| StatsAuth {
+            user: auth.user,
+            password: auth.password,
+        }),
     });
     let options = mainstay_gateway::Options {
         state: place.state.clone(),
         api: place.state.join(API_SOCKET),
         consumer: mainstay_ids::ConsumerId {
-            name: GATEWAY_CONSUMER.to_owned(),
+            name: gateway.consumer.clone(),
             incarnation: Incarnation(gateway.start.incarnation),
         },
-        access_log: match gateway.access_log {
-            Switch::On => AccessLogTo::File(place.state.join("logs").join("access.log")),
-            Switch::Off => AccessLogTo::Off,
+        access_log: AccessLogTo::File(place.state.join("logs").join("access.log")),
+        settings: follower,
+        deadlines,
+        succession: Succession {
+            beginning: if gateway.live_routes_only {
+                Beginning::WithLive
+            } else {
+                Beginning::WithStored
+            },
+            elder: gateway.elder.clone(),
+            offer,
+            serves: signals.serves.clone(),
         },
-        limits: GatewayLimits::default(),
-        deadlines: Deadlines {
-            drain: GATEWAY_DRAIN,
-            ..Deadlines::default()
-        },
-        seams: Seams::default(),
+        seams: gateway.unsafe_gateway_seams,
     };
+    let on_serving = Arc::clone(claim);
+    signals.when_serving(move || on_serving.sign(Stage::Serves))?;
     raise_descriptor_limit();
-    let stop = CancellationToken::new();
-    let on_signal = stop.clone();
-    // The gateway makes its own threads and runtimes; this one only waits for the signal and ends
-    // with the process.
-    std::thread::Builder::new()
-        .name("signals".into())
-        .spawn(move || {
+    mainstay_gateway::run(
+        options,
+        mainstay_gateway::Sockets { entry, stats },
+        signals.stop.clone(),
+    )
+    .context("the gateway failed")
+}
+
+/// What a gateway is told by signals. It makes its own threads and runtimes, so they are received in
+/// one more, which ends with the process.
+struct Signals {
+    /// SIGTERM and SIGINT.
+    stop: CancellationToken,
+    /// The gateway's own word that it serves.
+    serves: CancellationToken,
+    /// Read again at each SIGHUP, once they are there.
+    settings: Arc<OnceLock<GatewaySettings>>,
+}
+
+impl Signals {
+    /// From now on none ends the process.
+    fn receive() -> anyhow::Result<Self> {
+        let signals = Self {
+            stop: CancellationToken::new(),
+            serves: CancellationToken::new(),
+            settings: Arc::default(),
+        };
+        let (on_stop, settings) = (signals.stop.clone(), Arc::clone(&signals.settings));
+        let (received, is_received) = sync_channel(1);
+        let receive = move || {
             on_runtime(async |stop| {
-                stop.cancelled().await;
-                on_signal.cancel();
+                let mut hangup = signal(SignalKind::hangup()).context("cannot await SIGHUP")?;
+                received.send(()).context("nobody starts a gateway")?;
+                loop {
+                    tokio::select! {
+                        () = stop.cancelled() => break,
+                        Some(()) = hangup.recv() => {
+                            if let Some(settings) = settings.get() {
+                                settings.reload();
+                            }
+                        }
+                    }
+                }
+                on_stop.cancel();
                 Ok(())
             })
-        })
-        .context("cannot start the thread that waits for signals")?;
-    mainstay_gateway::run(options, mainstay_gateway::Sockets { entry, stats }, stop)
-        .context("the gateway failed")
+        };
+        std::thread::Builder::new()
+            .name("signals".into())
+            .spawn(receive)
+            .context("cannot start the thread that waits for signals")?;
+        is_received
+            .recv()
+            .context("the thread that waits for signals ended")?;
+        Ok(signals)
+    }
+
+    /// Does it once, when the gateway serves.
+    fn when_serving(&self, act: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
+        let serves = self.serves.clone();
+        // Ends with the process, if the gateway never serves.
+        std::thread::Builder::new()
+            .name("serving".into())
+            .spawn(move || {
+                on_runtime(async |_| {
+                    serves.cancelled().await;
+                    act();
+                    Ok(())
+                })
+            })
+            .map(drop)
+            .context("cannot start the thread that tells that the gateway serves")
+    }
+}
+
+/// Offers the inherited sockets to a successor, and to a supervisor that adopts us.
+fn offer(sockets: &Inherited, hand: &Path) -> anyhow::Result<Offer> {
+    let offer = Offer::default();
+    let mut named: BTreeMap<&str, Vec<OwnedFd>> = BTreeMap::new();
+    for (name, socket) in &sockets.0 {
+        let copy = socket.try_clone().context("cannot copy a socket")?;
+        named.entry(name).or_default().push(copy);
+    }
+    for (name, copies) in named {
+        offer.put(name, copies);
+    }
+    if let Err(error) = offer.serve(hand) {
+        tracing::warn!(%error, "cannot offer the sockets; the next gateway makes its own");
+    }
+    Ok(offer)
 }
 
 /// As many descriptors as may be had: each client and each instance's connection needs one. Only

@@ -44,16 +44,21 @@ fn read_in(
             show(&read.warnings);
             Ok(read.services)
         }
-        Err(problems) => {
-            if place.json {
-                output::json(&problems)?;
-            } else {
-                show(&problems);
-            }
-            let message = format!("`{}` cannot be used", path.display());
-            Err(Failure::new(Outcome::WrongInput, message).into())
-        }
+        Err(problems) => Err(unusable(path, place, &problems)),
     }
+}
+
+/// Shows what is wrong with a file, and fails.
+pub(crate) fn unusable(path: &Path, place: &Place, problems: &FileProblems) -> anyhow::Error {
+    if place.json {
+        if let Err(error) = output::json(problems) {
+            return error;
+        }
+    } else {
+        show(problems);
+    }
+    let message = format!("`{}` cannot be used", path.display());
+    Failure::new(Outcome::WrongInput, message).into()
 }
 
 fn show(problems: &FileProblems) {

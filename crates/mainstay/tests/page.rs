@@ -61,6 +61,31 @@ fn pictures(running: &Running) -> PathBuf {
     dir
 }
 
+/// Sorts the instances by their total, by clicks on the column's head.
+fn sorts_both_ways(browser: &Browser<'_>) {
+    let head = format!("#services thead tr:nth-child(2) th:nth-child({TOTAL})");
+    let order = format!(
+        "return [...document.querySelectorAll('tr.server td:nth-child({TOTAL})')].map((cell) => Number(cell.textContent))"
+    );
+    let mut seen = Vec::new();
+    for direction in ["descending", "ascending"] {
+        browser.click(&format!("{head} button"));
+        let script = format!("return document.querySelector('{head}').ariaSort");
+        assert_eq!(browser.evaluate(&script), direction);
+        seen.push(browser.evaluate(&order));
+    }
+    let numbers = |value: &Value| -> Vec<u64> {
+        value
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one.as_u64().unwrap())
+            .collect()
+    };
+    let (down, up) = (numbers(&seen[0]), numbers(&seen[1]));
+    assert!(down[0] > down[1] && up[0] < up[1], "{down:?} {up:?}");
+}
+
 #[test]
 fn system_the_page_is_live_sorts_filters_and_can_be_looked_at_in_light_and_dark() {
     let (running, status, url) = start();
@@ -86,28 +111,7 @@ fn system_the_page_is_live_sorts_filters_and_can_be_looked_at_in_light_and_dark(
         },
     );
 
-    let head = format!("#services thead tr:nth-child(2) th:nth-child({TOTAL})");
-    let order = format!(
-        "return [...document.querySelectorAll('tr.server td:nth-child({TOTAL})')].map((cell) => Number(cell.textContent))"
-    );
-    let mut seen = Vec::new();
-    for direction in ["descending", "ascending"] {
-        browser.click(&format!("{head} button"));
-        let script = format!("return document.querySelector('{head}').ariaSort");
-        assert_eq!(browser.evaluate(&script), direction);
-        seen.push(browser.evaluate(&order));
-    }
-    let numbers = |value: &Value| -> Vec<u64> {
-        value
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|one| one.as_u64().unwrap())
-            .collect()
-    };
-    let (down, up) = (numbers(&seen[0]), numbers(&seen[1]));
-    assert!(down[0] > down[1] && up[0] < up[1], "{down:?} {up:?}");
-
+    sorts_both_ways(&browser);
     assert!(running.run(&["scale", "web", "3"]).status.success());
     wait_for(
         &browser,

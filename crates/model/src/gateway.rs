@@ -2,10 +2,12 @@
 //! instances that are slow, many or hostile.
 
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 use core::ops::RangeInclusive;
 use core::time::Duration;
 
+use crate::ListenSpec;
 use crate::limits::SpecError;
 
 /// `head_len`: as much as the large servers behind a gateway take at most (8 to 64 KiB), so that a
@@ -51,6 +53,10 @@ pub const QUEUE_TIME: Duration = Duration::from_secs(1);
 pub const REPLAY_LEN: u32 = 64 * 1024;
 /// `h2_streams`: RFC 9113, 6.5.2 recommends not less than 100, and browsers use about as many.
 pub const H2_STREAMS: u32 = 128;
+
+/// For what is under way when a gateway ends or hands over: as long as an instance's own drain by
+/// default.
+pub const DRAIN: Duration = Duration::from_secs(30);
 
 /// `head_len`: RFC 9112, 3 wants request lines of 8,000 bytes; above a mebibyte it is a body.
 pub const HEAD_LEN_RANGE: RangeInclusive<u32> = 8 * 1024..=1024 * 1024;
@@ -154,18 +160,32 @@ impl fmt::Debug for StatsAuth {
 }
 
 /// All that a gateway may be told while it runs, checked.
-#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct GatewaySettings {
     /// What is allowed.
-    #[serde(default)]
     pub limits: GatewayLimits,
     /// Whether each request is written down.
-    #[serde(default)]
     pub access_log: AccessLog,
     /// Who may see the statistics; `None`: everybody who reaches them, which is this machine alone.
-    #[serde(default)]
     pub stats_auth: Option<StatsAuth>,
+    /// How long requests and tunnels that are under way may go on when the gateway is told to end.
+    #[serde(with = "mainstay_ids::duration::text")]
+    pub drain: Duration,
+    /// The entries to servers that Mainstay did not start.
+    pub listens: Vec<ListenSpec>,
+}
+
+impl Default for GatewaySettings {
+    fn default() -> Self {
+        Self {
+            limits: GatewayLimits::default(),
+            access_log: AccessLog::default(),
+            stats_auth: None,
+            drain: DRAIN,
+            listens: Vec::new(),
+        }
+    }
 }
 
 impl Default for GatewayLimits {

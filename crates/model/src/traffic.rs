@@ -127,6 +127,7 @@ pub struct Retry {
 }
 
 impl Retry {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
     fn is_default(&self) -> bool {
         *self == Self::default()
     }
@@ -192,6 +193,7 @@ pub struct Trace {
 }
 
 impl Trace {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
     fn is_default(&self) -> bool {
         *self == Self::default()
     }

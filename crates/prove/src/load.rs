@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-pub use report::{Failure, Kind, Report, Second, Seconds, TargetReport};
+pub use report::{Failure, Kind, Report, Second, Seconds, Strike, TargetReport};
 pub use wire::{Fingerprint, fetch};
 
 /// The header that carries a request's nonce, and in which a service of ours answers it.

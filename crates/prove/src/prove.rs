@@ -305,8 +305,7 @@ impl Proof {
         status: &Status,
         services: &[ServiceName],
     ) -> Vec<ServiceName> {
-        let ends_instances = matches!(scenario, Scenario::Kill | Scenario::Stop);
-        if !ends_instances || self.options.service.is_some() {
+        if !scenario.takes_instances() || self.options.service.is_some() {
             return services.to_vec();
         }
         let alone = |name: &ServiceName| {
@@ -318,7 +317,7 @@ impl Proof {
         let (alone, several): (Vec<_>, Vec<_>) = services.iter().cloned().partition(alone);
         for service in alone {
             let note = format!(
-                "{service} has one instance, which was not ended: nothing could stand in for it"
+                "{service} has one instance, which was not touched: nothing could stand in for it"
             );
             if !self.notes.contains(&note) {
                 self.notes.push(note);
@@ -389,7 +388,7 @@ impl Proof {
             control,
             load,
             faults: stage.faults,
-            kills: stage.kills,
+            strikes: stage.strikes,
             trouble: played.err(),
             slos: self.slos.clone(),
         }))

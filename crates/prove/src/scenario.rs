@@ -3,6 +3,7 @@
 //! Everything here could be done by an operator at a terminal: signals to processes that the API
 //! or `supervisor.json` names, and changes through the API.
 
+mod outage;
 mod replace;
 mod signal;
 mod stage;
@@ -11,7 +12,6 @@ use std::fmt;
 use std::str::FromStr;
 
 use mainstay_api::client;
-use mainstay_ids::InstanceId;
 
 pub(crate) use stage::Stage;
 
@@ -31,11 +31,17 @@ pub enum Scenario {
     Scale,
     /// SIGKILL of Mainstay's own processes but the gateway.
     Processes,
+    /// SIGSTOP of one instance after another for some seconds.
+    Freeze,
+    /// Packets to and from one instance after another are dropped for some seconds. Needs root.
+    Blackhole,
 }
 
 /// A text that names no scenario.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is no scenario; expected kill, stop, rollout, rollout-bad, scale or processes")]
+#[error(
+    "`{text}` is no scenario; expected kill, stop, rollout, rollout-bad, scale, processes, freeze or blackhole"
+)]
 pub struct ScenarioError {
     text: String,
 }
@@ -73,24 +79,35 @@ pub struct Fault {
     pub whole_after_ms: Option<u64>,
 }
 
-/// The death of an instance by our hand, from the signal to the process's end.
-#[derive(Debug, Clone)]
-pub(crate) struct Kill {
-    pub(crate) instance: InstanceId,
-    pub(crate) begin: std::time::Duration,
-    pub(crate) end: std::time::Duration,
-}
-
 impl Scenario {
     /// All of them, in the order in which they are best run.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Kill,
         Self::Stop,
         Self::Rollout,
         Self::RolloutBad,
         Self::Scale,
         Self::Processes,
+        Self::Freeze,
+        Self::Blackhole,
     ];
+
+    /// Whether it is played unless others are asked for. What strikes Mainstay itself, or the
+    /// machine's packet filter, is not.
+    pub fn is_usual(self) -> bool {
+        match self {
+            Self::Kill | Self::Stop | Self::Rollout | Self::RolloutBad | Self::Scale => true,
+            Self::Processes | Self::Freeze | Self::Blackhole => false,
+        }
+    }
+
+    /// Whether it takes instances away, so that another must stand in.
+    pub(crate) fn takes_instances(self) -> bool {
+        match self {
+            Self::Kill | Self::Stop | Self::Freeze | Self::Blackhole => true,
+            Self::Rollout | Self::RolloutBad | Self::Scale | Self::Processes => false,
+        }
+    }
 
     /// What it does, for people.
     pub fn describe(self) -> &'static str {
@@ -101,6 +118,8 @@ impl Scenario {
             Self::RolloutBad => "versions that cannot run are rolled out",
             Self::Scale => "two instances are added and taken away again",
             Self::Processes => "Mainstay's own processes but the gateway are killed",
+            Self::Freeze => "instances are frozen for some seconds, one after another",
+            Self::Blackhole => "instances are cut off for some seconds, one after another",
         }
     }
 
@@ -112,6 +131,8 @@ impl Scenario {
             Self::RolloutBad => "rollout-bad",
             Self::Scale => "scale",
             Self::Processes => "processes",
+            Self::Freeze => "freeze",
+            Self::Blackhole => "blackhole",
         }
     }
 }

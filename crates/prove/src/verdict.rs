@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 use mainstay_model::service::Slo;
 
-use crate::load::{Failure, Report};
-use crate::scenario::{Fault, Kill, Scenario, Trouble};
+use crate::load::{Failure, Report, Strike};
+use crate::scenario::{Fault, Scenario, Trouble};
 
 /// Failures that a report lists; the counts hold all of them.
 const FAILURES_LISTED: usize = 20;
@@ -113,7 +113,7 @@ pub(crate) struct Evidence {
     pub(crate) control: Report,
     pub(crate) load: Report,
     pub(crate) faults: Vec<Fault>,
-    pub(crate) kills: Vec<Kill>,
+    pub(crate) strikes: Vec<Strike>,
     pub(crate) trouble: Option<Trouble>,
     /// By target, in order.
     pub(crate) slos: Vec<Option<Slo>>,
@@ -159,11 +159,11 @@ pub(crate) fn judge(evidence: Evidence) -> ScenarioReport {
         control,
         load,
         faults,
-        kills,
+        strikes,
         trouble,
         slos,
     } = evidence;
-    let (listed, failures) = hear(&load, &kills);
+    let (listed, failures) = hear(&load, &strikes);
     let mut failed_by: BTreeMap<String, u64> = BTreeMap::new();
     for (kind, count) in control.failed().into_iter().chain(load.failed()) {
         *failed_by.entry(kind.to_string()).or_default() += count;
@@ -223,12 +223,11 @@ pub(crate) fn judge(evidence: Evidence) -> ScenarioReport {
 }
 
 /// Parts the failures under load into those that are only listed and those that stay failures.
-fn hear(load: &Report, kills: &[Kill]) -> (Vec<Failure>, Vec<Failure>) {
+fn hear(load: &Report, strikes: &[Strike]) -> (Vec<Failure>, Vec<Failure>) {
     let pardoned = |failure: &Failure| {
-        kills.iter().any(|kill| {
-            failure.instance.as_deref() == Some(kill.instance.to_string().as_str())
-                && failure.overlaps(kill.begin, kill.end)
-        })
+        strikes
+            .iter()
+            .any(|strike| failure.was_in_flight_on(strike))
     };
     let suspects = load
         .targets
@@ -390,8 +389,8 @@ mod tests {
 
     /// Orders-1 is killed at 1.000 s and gone at 1.005 s.
     fn evidence(load: Report) -> Evidence {
-        let kill = Kill {
-            instance: "orders-1".parse().unwrap(),
+        let kill = Strike {
+            instance: "orders-1".to_owned(),
             begin: Duration::from_secs(1),
             end: Duration::from_millis(1005),
         };
@@ -400,7 +399,7 @@ mod tests {
             control: report(100),
             load,
             faults: Vec::new(),
-            kills: vec![kill],
+            strikes: vec![kill],
             trouble: None,
             slos: vec![None],
         }
@@ -505,7 +504,7 @@ mod tests {
         let mut load = report(1000);
         fail(&mut load, lost(Method::Post, "orders-1", 990, 1010));
         let report = judge(Evidence {
-            kills: Vec::new(),
+            strikes: Vec::new(),
             ..evidence(load)
         });
         assert_eq!((report.outcome, report.failed), (Outcome::DoesNotHold, 1));

@@ -284,6 +284,7 @@ impl Paper {
             consumers: Vec::new(),
             nodes: Vec::new(),
             services: self.services(),
+            stats: None,
         }
     }
 
@@ -415,7 +416,10 @@ async fn play(socket: PathBuf, scenarios: Vec<Scenario>) -> Verdict {
 #[tokio::test]
 async fn system_every_scenario_breaks_what_it_says_and_leaves_the_services_as_they_were() {
     let (paper, socket, _tasks) = begin(Refused::ThoseThatCannotRun).await;
-    let verdict = play(socket, Scenario::ALL.to_vec()).await;
+    // The machine's packet filter is no place for a test; the binary's tests have a network of their own.
+    let all = Scenario::ALL.into_iter();
+    let scenarios = all.filter(|scenario| *scenario != Scenario::Blackhole);
+    let verdict = play(socket, scenarios.collect()).await;
     let text = render(&verdict);
     assert_eq!(verdict.outcome, Outcome::Holds, "{text}");
     let faults = |index: usize| &verdict.scenarios[index].faults;
@@ -458,6 +462,11 @@ async fn system_every_scenario_breaks_what_it_says_and_leaves_the_services_as_th
         faults(5)[0].what.contains("server") && faults(5)[1].what.contains("agent"),
         "{text}"
     );
+    assert!(
+        faults(6)[0].what.starts_with("SIGSTOP of orders-"),
+        "{text}"
+    );
+    assert!(faults(6)[0].whole_after_ms >= Some(3000), "{text}");
     let paper = paper.lock().unwrap();
     assert_eq!((&paper.spec, paper.copies.len()), (&spec(), 2));
 }

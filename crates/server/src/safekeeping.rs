@@ -354,11 +354,20 @@ fn seen(state: &Path) -> Seen {
     struct Routes {
         routing: Routing,
     }
-    let routes = fs::read(state.join("gateway").join("routes.json")).ok();
-    let routes = routes.and_then(|bytes| serde_json::from_slice::<Routes>(&bytes).ok());
-    let routes = routes.map(|routes| routes.routing);
+    // While one gateway takes over from another there are two.
+    let files = state.join("gateway").read_dir().into_iter().flatten();
+    let files = files.flatten().filter(|file| {
+        let name = file.file_name();
+        let name = name.to_string_lossy();
+        name.starts_with("routes") && name.ends_with(".json")
+    });
+    let routes: Vec<Routing> = files
+        .filter_map(|file| fs::read(file.path()).ok())
+        .filter_map(|bytes| serde_json::from_slice::<Routes>(&bytes).ok())
+        .map(|routes| routes.routing)
+        .collect();
     let mut instances: Vec<InstanceId> = Vec::new();
-    if let Some(routes) = &routes {
+    for routes in &routes {
         let endpoints = routes
             .services
             .iter()
@@ -375,7 +384,11 @@ fn seen(state: &Path) -> Seen {
         }));
     }
     Seen {
-        epoch: routes.map_or(Epoch(0), |routes| routes.generation.epoch),
+        epoch: routes
+            .iter()
+            .map(|routes| routes.generation.epoch)
+            .max()
+            .unwrap_or(Epoch(0)),
         instances,
     }
 }

@@ -377,6 +377,11 @@ impl Simulation {
             if consumer.dead {
                 if self.random.one_in(10) {
                     consumer.come_back();
+                } else if self.mishaps.consumer_leaves.comes(&mut self.random) {
+                    // Nobody starts it again: whoever saw its end removes what it stored, and says
+                    // its farewell for it.
+                    let id = self.leave(at);
+                    self.words.push(Said::Farewell(id));
                 }
                 continue;
             }

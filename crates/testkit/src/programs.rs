@@ -55,8 +55,13 @@ pub fn program(name: &str) -> PathBuf {
     })
 }
 
-/// Looks a program up in the system's directories and in `PATH`.
+/// Looks a program up in the system's directories and in `PATH`. A name with its whole path is a
+/// file that must be there, such as a module of Python.
 pub fn find(name: &str) -> Option<PathBuf> {
+    if name.starts_with('/') {
+        let file = PathBuf::from(name);
+        return file.is_file().then_some(file);
+    }
     let path = env::var_os("PATH").unwrap_or_default();
     SYSTEM_DIRS
         .map(PathBuf::from)
@@ -118,5 +123,11 @@ mod tests {
     #[test]
     fn what_is_not_executable_is_not_found() {
         assert_eq!(find("../../etc/passwd"), None);
+    }
+
+    #[test]
+    fn a_file_with_its_whole_path_need_not_be_executable() {
+        assert!(find("/etc/passwd").is_some());
+        assert_eq!(find("/etc/no-such-file"), None);
     }
 }

@@ -18,6 +18,14 @@ const REQUEST_LEN_MAX: usize = 16 * 1024;
 /// The body of an answer without a nonce.
 const BODY: &[u8] = b"this is a small answer of a service, as long as a short piece of JSON usually is: about a hundred";
 
+/// The path whose answer is large.
+pub(crate) const LARGE_PATH: &str = "/large";
+
+/// The large answer: 1 MiB.
+pub(crate) const LARGE_LEN: usize = 1024 * 1024;
+
+static LARGE: [u8; LARGE_LEN] = [b'x'; LARGE_LEN];
+
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
 
@@ -93,11 +101,20 @@ async fn serve(mut stream: TcpStream, delay: Duration) -> io::Result<()> {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
-        if !head.is_check && !delay.is_zero() {
+        if head.wants != Wants::Check && !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
-        write_answer(&mut answer, head.nonce);
-        stream.write_all(&answer).await?;
+        match head.wants {
+            Wants::Large => {
+                write_large_head(&mut answer);
+                stream.write_all(&answer).await?;
+                stream.write_all(&LARGE).await?;
+            }
+            Wants::Check | Wants::Small => {
+                write_answer(&mut answer, head.nonce);
+                stream.write_all(&answer).await?;
+            }
+        }
         if head.closes {
             return Ok(());
         }
@@ -124,9 +141,34 @@ async fn read_more(
 struct Head {
     len: usize,
     body_len: usize,
-    is_check: bool,
+    wants: Wants,
     closes: bool,
     nonce: Option<[u8; 16]>,
+}
+
+/// What a request asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wants {
+    Check,
+    Small,
+    Large,
+}
+
+impl Wants {
+    /// By the first line of a request.
+    fn of(line: &[u8]) -> Self {
+        let asks_for = |path: &[u8]| {
+            let begin = line.iter().position(|byte| *byte == b' ');
+            begin.is_some_and(|begin| line[begin + 1..].starts_with(path))
+        };
+        if asks_for(b"/health") {
+            Self::Check
+        } else if asks_for(LARGE_PATH.as_bytes()) {
+            Self::Large
+        } else {
+            Self::Small
+        }
+    }
 }
 
 impl Head {
@@ -142,7 +184,7 @@ impl Head {
         let mut head = Self {
             len: end + 4,
             body_len: 0,
-            is_check: first.windows(8).any(|window| window == b" /health"),
+            wants: Wants::of(first),
             closes: first.ends_with(b"HTTP/1.0"),
             nonce: None,
         };
@@ -164,6 +206,12 @@ impl Head {
         }
         Ok(Some(head))
     }
+}
+
+fn write_large_head(out: &mut Vec<u8>) {
+    out.clear();
+    out.extend_from_slice(b"HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\n");
+    out.extend_from_slice(format!("content-length: {LARGE_LEN}\r\n\r\n").as_bytes());
 }
 
 fn write_answer(out: &mut Vec<u8>, nonce: Option<[u8; 16]>) {
@@ -195,7 +243,7 @@ mod tests {
         let expected = Head {
             len: text.len() - 2,
             body_len: 2,
-            is_check: false,
+            wants: Wants::Small,
             closes: false,
             nonce: Some(*b"0123456789abcdef"),
         };
@@ -207,6 +255,10 @@ mod tests {
         let head = Head::parse(b"GET /health HTTP/1.0\r\n\r\n")
             .unwrap()
             .unwrap();
-        assert!(head.is_check && head.closes);
+        assert!(head.wants == Wants::Check && head.closes);
+        let large = Head::parse(b"GET /large HTTP/1.1\r\n\r\n")
+            .unwrap()
+            .unwrap();
+        assert!(large.wants == Wants::Large && !large.closes);
     }
 }

@@ -38,6 +38,23 @@ pub(crate) fn build(packages: &[&str]) -> Result<PathBuf> {
     Ok(cargo::target_dir()?.join("release").join("mainstay"))
 }
 
+/// The program with names and frame pointers, for a profiler; in a directory of its own, since it would else be built
+/// anew each time one or the other is wanted.
+pub(crate) fn build_with_names() -> Result<PathBuf> {
+    let target = cargo::target_dir()?.join("profile");
+    let mut build = cargo::command();
+    build.args(["build", "--release", "--quiet", "--locked"]);
+    build.args(["--package", "mainstay", "--target-dir"]);
+    build.arg(&target);
+    build.envs([
+        ("CARGO_PROFILE_RELEASE_STRIP", "none"),
+        ("CARGO_PROFILE_RELEASE_DEBUG", "line-tables-only"),
+        ("RUSTFLAGS", "-C force-frame-pointers=yes"),
+    ]);
+    cargo::run(&mut build)?;
+    Ok(target.join("release").join("mainstay"))
+}
+
 /// The service file of the benches' own instances.
 pub(crate) fn service_file(instances: u32, delay: Duration, release: u32) -> Result<String> {
     let program = backend::executable()?;
@@ -153,18 +170,25 @@ impl Dev {
         .await;
     }
 
-    /// SIGKILLs an instance, by the number of its process that the API tells.
-    pub(crate) async fn kill(&self, number: usize) -> Result<()> {
+    /// An instance with its process and address, as the API tells them.
+    pub(crate) async fn instance(&self, number: usize) -> Result<(String, Pid, SocketAddr)> {
         let instances = self.instances().await?;
-        let mut pids = instances.iter().filter_map(|instance| instance.pid);
-        let pid = pids
+        let mut running = instances
+            .iter()
+            .filter_map(|instance| Some((&instance.instance, instance.pid?, instance.address?)));
+        let (instance, pid, address) = running
             .nth(number)
             .context("there are fewer instances than that")?;
         let pid = i32::try_from(pid)
             .ok()
             .and_then(Pid::from_raw)
             .context("a pid is positive")?;
-        kill_process(pid, Signal::KILL).context("cannot kill an instance")
+        Ok((instance.to_string(), pid, address))
+    }
+
+    /// Replaces the gateway's process, as a user would, and waits until that is done.
+    pub(crate) async fn upgrade_gateway(&self) -> Result<()> {
+        self.command(&["upgrade", "gateway"].map(OsStr::new)).await
     }
 
     /// Declares a changed service file, as a user would, and waits until it is in force.

@@ -49,19 +49,22 @@ pub(crate) struct Run {
     name: &'static str,
     pub(crate) extent: Extent,
     reader: Reader,
-    values: Vec<(&'static str, f64)>,
+    values: Vec<(String, f64)>,
+    /// The same bars with a feature switched off.
+    red: Vec<(String, f64)>,
     missed: Vec<String>,
     raw: serde_json::Map<String, Value>,
 }
 
 impl Run {
     pub(crate) fn new(name: &'static str, extent: Extent, reader: Reader) -> Self {
-        let (values, missed, raw) = Default::default();
+        let (values, red, missed, raw) = Default::default();
         Self {
             name,
             extent,
             reader,
             values,
+            red,
             missed,
             raw,
         }
@@ -92,13 +95,21 @@ impl Run {
     }
 
     /// Notes a number that is only reported.
-    pub(crate) fn value(&mut self, key: &'static str, value: f64) {
-        self.values.push((key, value));
+    pub(crate) fn value(&mut self, key: impl Into<String>, value: f64) {
+        self.values.push((key.into(), value));
+    }
+
+    /// Notes what a bar's number is with a feature switched off, which the bar must not survive.
+    pub(crate) fn red(&mut self, key: impl Into<String>, value: f64) {
+        let key = key.into();
+        self.say(format!("{key} with the feature off: {}", short(value)));
+        self.red.push((key, value));
     }
 
     /// Notes a number that must not exceed its bar.
-    pub(crate) fn at_most(&mut self, key: &'static str, value: f64, bar: f64) {
-        self.value(key, value);
+    pub(crate) fn at_most(&mut self, key: impl Into<String>, value: f64, bar: f64) {
+        let key = key.into();
+        self.value(key.as_str(), value);
         if value > bar || value.is_nan() {
             self.missed.push(format!(
                 "{key} is {}, its bar is {}",
@@ -109,8 +120,9 @@ impl Run {
     }
 
     /// Notes a number that must reach its bar.
-    pub(crate) fn at_least(&mut self, key: &'static str, value: f64, bar: f64) {
-        self.value(key, value);
+    pub(crate) fn at_least(&mut self, key: impl Into<String>, value: f64, bar: f64) {
+        let key = key.into();
+        self.value(key.as_str(), value);
         if value < bar || value.is_nan() {
             self.missed.push(format!(
                 "{key} is {}, its bar is at least {}",
@@ -142,15 +154,10 @@ impl Run {
     }
 
     fn summary(&self) -> Value {
-        let values: serde_json::Map<String, Value> = self
-            .values
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), json!(rounded(*value))))
-            .collect();
         json!({
             "bench": self.name,
             "rounds": self.extent.rounds(),
-            "values": values,
+            "values": as_object(&self.values),
             "ok": self.missed.is_empty(),
         })
     }
@@ -165,6 +172,7 @@ impl Run {
         let path = dir.join(format!("{}.json", self.name));
         let whole = json!({
             "summary": self.summary(),
+            "red": as_object(&self.red),
             "does_not_hold": self.missed,
             "machine": machine::describe(),
             "rounds": self.raw,
@@ -173,6 +181,13 @@ impl Run {
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(relative(&path))
     }
+}
+
+fn as_object(numbers: &[(String, f64)]) -> serde_json::Map<String, Value> {
+    let numbers = numbers.iter();
+    numbers
+        .map(|(key, value)| (key.clone(), json!(rounded(*value))))
+        .collect()
 }
 
 fn relative(path: &Path) -> PathBuf {

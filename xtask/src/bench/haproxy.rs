@@ -103,9 +103,14 @@ impl Haproxy {
         self.log.lines.load(Ordering::Relaxed)
     }
 
-    /// SIGKILLs an instance.
-    pub(crate) fn kill(&self, instance: usize) {
-        self.backends[instance].process.signal(Signal::KILL);
+    /// The process of an instance.
+    pub(crate) fn instance(&self, instance: usize) -> Pid {
+        self.backends[instance].process.pid()
+    }
+
+    /// Where an instance listens.
+    pub(crate) fn instance_address(&self, instance: usize) -> SocketAddr {
+        self.backends[instance].address()
     }
 
     /// Starts a killed instance again, where it was.

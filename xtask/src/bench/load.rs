@@ -1,10 +1,11 @@
 //! The clients: the open-loop generator with what one round of it saw, and wrk where the most is asked for.
 
 use anyhow::{Context as _, Result, bail};
-use mainstay_prove::load::{Connections, Load, Report, Request, Running, Target};
+use mainstay_prove::load::{Connections, Load, Report, Request, Running, Target, TargetReport};
 use mainstay_testkit::{Ended, Spawned, TempDir, program, wait_until_async};
 use serde_json::{Value, json};
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     num::{NonZeroU32, NonZeroUsize},
     process::Command,
@@ -27,7 +28,8 @@ const WRK_MARGIN: Duration = Duration::from_secs(20);
 /// What is sent in a round.
 #[derive(Debug, Clone)]
 pub(crate) struct Shape {
-    pub(crate) requests: Vec<Request>,
+    /// By the name under which they are counted; each has connections of its own.
+    groups: Vec<(&'static str, Vec<Request>)>,
     pub(crate) rate: u32,
     pub(crate) connections: Connections,
     /// The host that is asked for; by default the entry's address.
@@ -42,12 +44,21 @@ pub(crate) struct Sending {
 
 impl Shape {
     pub(crate) fn new(requests: &[&str], rate: u32, connections: Connections) -> Result<Self> {
-        let requests = requests
-            .iter()
-            .map(|text| text.parse())
-            .collect::<Result<_, _>>()?;
+        Self::grouped(&[("entry", requests)], rate, connections)
+    }
+
+    /// Requests that are counted apart.
+    pub(crate) fn grouped(
+        groups: &[(&'static str, &[&str])],
+        rate: u32,
+        connections: Connections,
+    ) -> Result<Self> {
+        let parse = |(name, texts): &(&'static str, &[&str])| -> Result<_> {
+            let requests = texts.iter().map(|text| text.parse());
+            Ok((*name, requests.collect::<Result<_, _>>()?))
+        };
         Ok(Self {
-            requests,
+            groups: groups.iter().map(parse).collect::<Result<_>>()?,
             rate,
             connections,
             host: None,
@@ -65,14 +76,14 @@ impl Shape {
     }
 
     pub(crate) fn start_for(&self, entry: SocketAddr, duration: Duration) -> Result<Sending> {
-        let target = Target {
-            name: "entry".into(),
+        let target = |(name, requests): &(&'static str, Vec<Request>)| Target {
+            name: (*name).to_owned(),
             addresses: vec![entry],
             host: self.host.clone().unwrap_or_else(|| entry.to_string()),
-            requests: self.requests.clone(),
+            requests: requests.clone(),
         };
         let load = Load {
-            targets: vec![target],
+            targets: self.groups.iter().map(target).collect(),
             rate: NonZeroU32::new(self.rate).context("a load of nothing")?,
             duration,
             connections: self.connections,
@@ -103,10 +114,15 @@ impl Sending {
 
     /// Waits for the planned end.
     pub(crate) async fn finish(self) -> Result<Seen> {
+        Ok(Seen::of(&self.report().await?))
+    }
+
+    /// Waits for the planned end and tells everything.
+    pub(crate) async fn report(self) -> Result<Report> {
         let Self { running, stop } = self;
-        let seen = Seen::of(&running.finish().await?);
+        let report = running.finish().await?;
         drop(stop);
-        Ok(seen)
+        Ok(report)
     }
 }
 
@@ -129,14 +145,38 @@ pub(crate) struct Seen {
 
 impl Seen {
     fn of(report: &Report) -> Self {
+        let mut seen = Self::of_targets(report, &report.targets.iter().collect::<Vec<_>>());
+        seen.planned = report.planned;
+        seen
+    }
+
+    /// What one group of requests saw. `planned` is what was sent of it.
+    pub(crate) fn of_group(report: &Report, group: &str) -> Self {
+        let targets = report.targets.iter();
+        Self::of_targets(
+            report,
+            &targets
+                .filter(|target| target.name == group)
+                .collect::<Vec<_>>(),
+        )
+    }
+
+    fn of_targets(report: &Report, targets: &[&TargetReport]) -> Self {
         let ms = |micros: u64| Duration::from_micros(micros).as_secs_f64() * 1000.0;
-        let failed = report.failed();
-        let failures = report.targets.iter().flat_map(|target| &target.failures);
-        let latency = report.latency();
+        let mut latency = report.lateness.clone();
+        latency.reset();
+        let mut failed = BTreeMap::new();
+        for target in targets {
+            latency += &target.latency;
+            for (kind, count) in &target.failed {
+                *failed.entry(kind.clone()).or_default() += count;
+            }
+        }
+        let failures = targets.iter().flat_map(|target| &target.failures);
         Self {
-            planned: report.planned,
+            planned: targets.iter().map(|target| target.sent).sum(),
             unsent: report.unsent,
-            ok: report.ok(),
+            ok: targets.iter().map(|target| target.ok).sum(),
             failed: failed.values().sum(),
             p50_ms: ms(latency.value_at_quantile(0.5)),
             p99_ms: ms(latency.value_at_quantile(0.99)),
@@ -144,7 +184,7 @@ impl Seen {
             late_max_ms: ms(report.lateness.max()),
             kinds: failed
                 .iter()
-                .map(|(kind, count)| format!("{count} x {kind}"))
+                .map(|(kind, count): (_, &u64)| format!("{count} x {kind}"))
                 .collect(),
             failures: failures
                 .take(FAILURES_SHOWN)
@@ -184,6 +224,22 @@ impl Seen {
     }
 }
 
+/// What wrk asks for, as often as the proxy can take it, from one thread.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Flood {
+    pub(crate) connections: u32,
+    pub(crate) path: &'static str,
+    pub(crate) reuse: Reuse,
+}
+
+/// Whether a connection is used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reuse {
+    Kept,
+    /// Each request has its own.
+    Never,
+}
+
 /// What wrk saw: as many requests as the proxy could take.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Saturated {
@@ -191,29 +247,43 @@ pub(crate) struct Saturated {
     pub(crate) per_second: f64,
 }
 
-/// Sends as much as possible on this many connections from one thread.
-pub(crate) async fn saturate(
-    dir: &TempDir,
-    entry: SocketAddr,
-    connections: u32,
-    duration: Duration,
-) -> Result<Saturated> {
-    let mut command = Command::new(program("wrk"));
-    command.args(["--threads", "1", "--connections", &connections.to_string()]);
-    command.args(["--duration", &format!("{}s", duration.as_secs())]);
-    command.arg(format!("http://{entry}/"));
-    let wrk = Spawned::start(dir, "wrk", &mut command);
-    let ended = wait_until_async(duration + WRK_MARGIN, "wrk ends", async || {
-        wrk.ended().ok_or_else(|| wrk.log())
-    })
-    .await;
-    // Each run appends to the same file.
-    let log = wrk.log();
-    let last = log.rsplit("Running ").next().unwrap_or_default();
-    if ended != Ended::Code(0) {
-        bail!("wrk ended with {ended:?}:\n{last}");
+impl Flood {
+    /// Sends it for this long.
+    pub(crate) async fn send(
+        &self,
+        dir: &TempDir,
+        entry: SocketAddr,
+        duration: Duration,
+    ) -> Result<Saturated> {
+        let wrk = self.start(dir, entry, duration);
+        let ended = wait_until_async(duration + WRK_MARGIN, "wrk ends", async || {
+            wrk.ended().ok_or_else(|| wrk.log())
+        })
+        .await;
+        // Each run appends to the same file.
+        let log = wrk.log();
+        let last = log.rsplit("Running ").next().unwrap_or_default();
+        if ended != Ended::Code(0) {
+            bail!("wrk ended with {ended:?}:\n{last}");
+        }
+        parse_wrk(last)
     }
-    parse_wrk(last)
+
+    fn start(&self, dir: &TempDir, entry: SocketAddr, duration: Duration) -> Spawned {
+        let Self {
+            connections,
+            path,
+            reuse,
+        } = self;
+        let mut command = Command::new(program("wrk"));
+        command.args(["--threads", "1", "--connections", &connections.to_string()]);
+        command.args(["--duration", &format!("{}s", duration.as_secs())]);
+        if *reuse == Reuse::Never {
+            command.args(["--header", "Connection: close"]);
+        }
+        command.arg(format!("http://{entry}{path}"));
+        Spawned::start(dir, "wrk", &mut command)
+    }
 }
 
 fn parse_wrk(text: &str) -> Result<Saturated> {

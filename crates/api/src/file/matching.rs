@@ -139,7 +139,7 @@ fn methods(entry: &Entry<'_, '_>) -> Option<BTreeSet<MethodName>> {
         .map(|element| {
             element.text("a method", example, |text| {
                 MethodName::parse(text).map_err(|error| {
-                    let refused = cannot_be(&error, text);
+                    let refused = cannot_be(error, text);
                     match MethodName::parse(&text.to_ascii_uppercase()) {
                         Ok(meant) => refused.help(format!("did you mean `{meant}`?")),
                         Err(_) => refused,
@@ -159,7 +159,7 @@ pub(super) fn headers(entry: &Entry<'_, '_>) -> Option<Wanted<FieldName>> {
         |name| match name.to_ascii_lowercase().as_str() {
             "host" => Err(Refused::value("a host is matched by `host`")),
             "cookie" => Err(Refused::value("cookies are matched by `cookies`")),
-            _ => FieldName::parse(name).map_err(|error| cannot_be(&error, name)),
+            _ => FieldName::parse(name).map_err(|error| cannot_be(error, name)),
         },
     )
 }
@@ -167,7 +167,7 @@ pub(super) fn headers(entry: &Entry<'_, '_>) -> Option<Wanted<FieldName>> {
 /// What cookies must say.
 pub(super) fn cookies(entry: &Entry<'_, '_>) -> Option<Wanted<CookieName>> {
     wanted(entry, "`cookies = { version = \"2\" }`", |name| {
-        CookieName::parse(name).map_err(|error| cannot_be(&error, name))
+        CookieName::parse(name).map_err(|error| cannot_be(error, name))
     })
 }
 
@@ -190,7 +190,7 @@ fn wanted<N: Ord>(
             DeValue::Boolean(true) => Some(None),
             _ => entry
                 .text("a text, or `true` for any value", example, |text| {
-                    MatchValue::parse(text).map_err(|error| cannot_be(&error, text))
+                    MatchValue::parse(text).map_err(|error| cannot_be(error, text))
                 })
                 .map(Some),
         };
@@ -212,7 +212,7 @@ fn wanted<N: Ord>(
 }
 
 /// A value and why it cannot be.
-pub(super) fn cannot_be(error: &MatchError, typed: &str) -> Refused {
+pub(super) fn cannot_be(error: MatchError, typed: &str) -> Refused {
     Refused::value(format!("{error}; found {}", quoted(typed)))
 }
 
@@ -247,7 +247,7 @@ fn status(entry: &Entry<'_, '_>) -> Option<RedirectStatus> {
 
 /// The name of a header, or what was meant by it.
 pub(super) fn field_name(text: &str) -> Result<FieldName, Refused> {
-    FieldName::parse(text).map_err(|error| cannot_be(&error, text))
+    FieldName::parse(text).map_err(|error| cannot_be(error, text))
 }
 
 /// One of a few words.

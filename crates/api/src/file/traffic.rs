@@ -98,7 +98,7 @@ fn sticky(entry: &Entry<'_, '_>) -> Option<Sticky> {
     let read = |s: &mut Section<'_, '_>| {
         let cookie = s.optional("cookie", |e| {
             e.text("a cookie's name", "`cookie = \"instance\"`", |text| {
-                CookieName::parse(text).map_err(|error| cannot_be(&error, text))
+                CookieName::parse(text).map_err(|error| cannot_be(error, text))
             })
         });
         let header = s.optional("header", |e| {
@@ -301,13 +301,11 @@ pub(super) fn template_refused(
         FieldTemplateError::Unknown { found } => {
             let known = Variable::ALL.iter().filter(|(_, v)| !but.contains(v));
             let words: Vec<&str> = known.map(|(word, _)| *word).collect();
-            match closest(found.trim(), words.iter().copied()) {
-                Some(word) => refused.help(format!("did you mean `{{{word}}}`?")),
-                None => {
-                    let words: Vec<_> = words.iter().map(|word| format!("{{{word}}}")).collect();
-                    refused.help(format!("known here: {}", words.join(", ")))
-                }
+            if let Some(word) = closest(found.trim(), words.iter().copied()) {
+                return refused.help(format!("did you mean `{{{word}}}`?"));
             }
+            let words: Vec<_> = words.iter().map(|word| format!("{{{word}}}")).collect();
+            refused.help(format!("known here: {}", words.join(", ")))
         }
         FieldTemplateError::Open
         | FieldTemplateError::Close

@@ -1,13 +1,15 @@
 //! The keys of `[gateway]`.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use mainstay_model::GatewayLimits;
-use mainstay_model::gateway::{AccessLog, StatsAuth};
+use mainstay_model::gateway::{AccessLog, DRAIN, GatewaySettings, StatsAuth};
 use toml::de::DeValue;
 
 use crate::file::problem::Code;
 use crate::file::refusal::{Refused, quoted};
+use crate::file::service::span;
 use crate::file::walk::{Entry, Section};
 
 use super::address::{bind, parse_bind};
@@ -26,10 +28,8 @@ pub(super) fn default_gateway() -> Gateway {
     Gateway {
         http: parse_bind(defaults::HTTP).expect("the default is an address"),
         stats: Some(parse_bind(defaults::STATS).expect("the default is an address")),
-        stats_auth: None,
         workers: None,
-        access_log: access(defaults::ACCESS_LOG),
-        limits: GatewayLimits::default(),
+        settings: GatewaySettings::default(),
     }
 }
 
@@ -61,14 +61,20 @@ fn keys(s: &mut Section<'_, '_>) -> Option<Gateway> {
         e.integer(WORKERS).and_then(|n| u16::try_from(n).ok())
     });
     let access_log = s.or("access_log", defaults::ACCESS_LOG, Entry::boolean);
-    let limits = s.or("limits", default.limits, limits);
+    let drain = s.or("drain", DRAIN, |e| span(e, Duration::ZERO));
+    let limits = s.or("limits", GatewayLimits::default(), limits);
     Some(Gateway {
         http: http?,
         stats: stats?,
-        stats_auth: stats_auth?,
         workers: workers?,
-        access_log: access(access_log?),
-        limits: limits?,
+        settings: GatewaySettings {
+            limits: limits?,
+            access_log: access(access_log?),
+            stats_auth: stats_auth?,
+            drain: drain?,
+            // Tables of their own: `keys` puts them in.
+            listens: Vec::new(),
+        },
     })
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use mainstay_model::gateway::GatewaySettings;
 use toml::de::DeValue;
 
 use crate::file::problem::Code;
@@ -14,7 +15,7 @@ use crate::file::walk::{Entry, Section, Walk};
 use super::address::{bind, parse_bind};
 use super::gateway::{default_gateway, gateway};
 use super::listen::listens;
-use super::{Api, NodeFile, Role, defaults, later};
+use super::{Api, Gateway, NodeFile, Role, defaults, later};
 
 /// More files than a node has services are surely a mistake.
 const SERVICE_FILES_MAX: usize = 100;
@@ -53,7 +54,7 @@ fn keys(s: &mut Section<'_, '_>, dir: &Path) -> Option<NodeFile> {
     let services = services.map_or(Some(Vec::new()), |e| service_files(e, dir));
     let api = s.or("api", default_api(), api);
     let gateway = s.or("gateway", default_gateway(), gateway);
-    let listens = s.or("listen", (), listens);
+    let listens = s.or("listen", Vec::new(), listens);
     if let (Some(roles), Some(entry)) = (&roles, services_entry)
         && !roles.contains(&Role::Control)
     {
@@ -62,13 +63,19 @@ fn keys(s: &mut Section<'_, '_>, dir: &Path) -> Option<NodeFile> {
         let help = "add the role `control`, or take `services` out";
         entry.walk().refuse(&entry.at_key(), refused.help(help));
     }
-    listens?;
+    let gateway = gateway?;
     Some(NodeFile {
         roles: roles?,
         state: state?,
         services: services?,
         api: api?,
-        gateway: gateway?,
+        gateway: Gateway {
+            settings: GatewaySettings {
+                listens: listens?,
+                ..gateway.settings
+            },
+            ..gateway
+        },
     })
 }
 

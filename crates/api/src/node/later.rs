@@ -45,3 +45,58 @@ pub(super) const LIMITS: &[Explained] = &[
     foreign("timeout_server", "write `answer_time`"),
     foreign("timeout_queue", "write `queue_time`"),
 ];
+
+/// Nothing but what is known.
+pub(super) const NONE: &[Explained] = crate::file::later::NONE;
+
+/// In `listen.NAME`.
+pub(super) const LISTEN: &[Explained] = &[
+    later(
+        "tls",
+        "end TLS at the servers, or before the gateway, until then",
+    ),
+    foreign(
+        "server",
+        "servers are a list: `servers = [\"10.0.0.1:5672\"]`",
+    ),
+    foreign("maxconn", "write `connections`"),
+    foreign(
+        "timeout",
+        "write `timeouts = { connect = \"2s\", idle = \"1h\" }`",
+    ),
+    foreign(
+        "option",
+        "a check is written `check = { get = \"/health\" }`",
+    ),
+];
+
+/// In one of `listen.NAME.servers`.
+pub(super) const SERVER: &[Explained] = &[
+    foreign("maxconn", "write `connections`"),
+    foreign(
+        "check",
+        "all servers of a listener are checked alike: `check` stands beside `servers`",
+    ),
+];
+
+/// In `listen.NAME.check`.
+pub(super) const CHECK: &[Explained] = &[
+    later(
+        "exec",
+        "let a small HTTP server tell it until then, and `get` its path",
+    ),
+    foreign("inter", "write `every`"),
+];
+
+/// In `listen.NAME.timeouts`.
+pub(super) const TIMEOUTS: &[Explained] = &[
+    foreign("client", "both sides have one: `idle`"),
+    foreign("server", "both sides have one: `idle`"),
+    foreign("tunnel", "write `idle`"),
+    foreign(
+        "queue",
+        "a session waits as long as a connection may take: `connect`",
+    ),
+    foreign("client_fin", "write `half_open`"),
+    foreign("server_fin", "write `half_open`"),
+];

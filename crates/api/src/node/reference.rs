@@ -40,6 +40,9 @@ mod tests {
         let read = super::super::parse(EXAMPLE, "example", std::path::Path::new("/etc"), &|_| {
             Some("a password".to_owned())
         });
-        assert_eq!(read.map(|file| file.gateway.limits.connections), Ok(20_000));
+        assert_eq!(
+            read.map(|file| file.gateway.settings.limits.connections),
+            Ok(20_000)
+        );
     }
 }

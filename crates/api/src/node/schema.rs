@@ -6,7 +6,7 @@
 )]
 
 use mainstay_ids::duration::display;
-use mainstay_model::gateway as model;
+use mainstay_model::{gateway as model, listen};
 use schemars::JsonSchema;
 
 use super::defaults;
@@ -43,7 +43,7 @@ struct NodeFile {
     api: Option<Api>,
     /// The entry of clients.
     gateway: Option<Gateway>,
-    /// Not in this version.
+    /// The gateway's entries to servers that Mainstay did not start: `[listen.NAME]` each.
     listen: Option<Listens>,
 }
 
@@ -65,7 +65,183 @@ enum ServiceFiles {
 
 /// Tables of listeners by name.
 #[derive(JsonSchema)]
-struct Listens(std::collections::BTreeMap<String, serde_json::Value>);
+struct Listens(std::collections::BTreeMap<String, Listen>);
+
+/// An entry to servers that Mainstay did not start: what is `listen` for HAProxy. A change of
+/// servers, weights, checks and limits is put in force without cutting a session. Of a server that
+/// is removed, and of a listener, the sessions have `timeouts.drain` to end.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, extend("x-key" = "listen.NAME"))]
+struct Listen {
+    /// Where clients enter: an address, or a list of up to 16.
+    bind: BindOrBinds,
+    /// Up to 256 servers: an address each (`"10.0.0.1:5672"`; names are not looked up), or a table
+    /// `{ address, name, weight, backup, connections }`. `name` (by default the address) is what
+    /// the statistics show; `weight` is 0 to 256, by default 1; one that is `backup` serves only
+    /// while no other can; `connections` is how many sessions it may have, while more wait.
+    servers: Vec<Server>,
+    /// `tcp` carries bytes, `http` requests.
+    #[schemars(extend("default" = "tcp"))]
+    mode: Option<Mode>,
+    /// How a server is chosen for a session: the one with the fewest for its weight, one after the
+    /// other, the better of two at random, or by the client's address, which keeps its server.
+    #[schemars(extend("default" = listen::Balance::default().as_str()))]
+    balance: Option<Balance>,
+    /// How servers are tried; `"off"`: not at all.
+    #[schemars(extend("default" = serde_json::json!({ "tcp": true })))]
+    check: Option<CheckOrOff>,
+    /// Whether clients are proxies that say for whom they connect.
+    proxy: Option<Proxy>,
+    /// Tells servers who the client is, by the PROXY protocol in this version. Servers must expect
+    /// it. By default they are not told.
+    send_proxy: Option<ProxyVersion>,
+    /// How long what may take.
+    timeouts: Option<Timeouts>,
+    /// Sessions at once. More wait in the kernel's queue.
+    #[schemars(
+        range(min = 1, max = listen::CONNECTIONS_MAX),
+        extend("default" = listen::CONNECTIONS)
+    )]
+    connections: Option<u32>,
+    /// What becomes of a server's sessions when it is found to be down: `keep`, or `close`, so that
+    /// clients of a server that hangs connect anew.
+    #[schemars(extend("default" = "keep"))]
+    on_down: Option<OnDown>,
+    /// How long a server that came up takes to its full share; by default no time.
+    slow_start: Option<Duration>,
+}
+
+/// One address, or several.
+#[derive(JsonSchema)]
+#[schemars(untagged, inline)]
+enum BindOrBinds {
+    One(Bind),
+    Several(Vec<Bind>),
+}
+
+#[derive(JsonSchema)]
+#[schemars(inline, rename_all = "snake_case")]
+enum Mode {
+    Tcp,
+    Http,
+}
+
+#[derive(JsonSchema)]
+#[schemars(inline, rename_all = "kebab-case")]
+enum Balance {
+    LeastConnections,
+    RoundRobin,
+    Random,
+    Source,
+}
+
+#[derive(JsonSchema)]
+#[schemars(inline, rename_all = "snake_case")]
+enum ProxyVersion {
+    V1,
+    V2,
+}
+
+#[derive(JsonSchema)]
+#[schemars(inline, rename_all = "snake_case")]
+enum OnDown {
+    Keep,
+    Close,
+}
+
+/// A server's address, or a table.
+#[derive(JsonSchema)]
+#[schemars(untagged, inline)]
+enum Server {
+    Address(String),
+    More(ServerTable),
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, inline)]
+struct ServerTable {
+    address: String,
+    name: Option<String>,
+    #[schemars(range(min = 0, max = listen::WEIGHT_MAX))]
+    weight: Option<u32>,
+    backup: Option<bool>,
+    #[schemars(range(min = 1, max = listen::CONNECTIONS_MAX))]
+    connections: Option<u32>,
+}
+
+/// A check, or `"off"`.
+#[derive(JsonSchema)]
+#[schemars(untagged, inline)]
+enum CheckOrOff {
+    Check(Check),
+    Off(Off),
+}
+
+#[derive(JsonSchema)]
+#[schemars(inline, rename_all = "snake_case")]
+enum Off {
+    Off,
+}
+
+/// How servers are tried: one of `tcp`, `get` and `amqp`. Without any, `tcp`.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, extend("x-key" = "listen.NAME.check"))]
+struct Check {
+    /// A connection is accepted.
+    tcp: Option<bool>,
+    /// GET of this path is answered with a status of 200 to 399.
+    get: Option<String>,
+    /// Exactly this status is wanted of `get`.
+    #[schemars(range(min = 100, max = 599))]
+    expect: Option<u32>,
+    /// A connection of AMQP 0-9-1 begins: the broker takes clients, which an open port does not
+    /// say.
+    amqp: Option<bool>,
+    /// The time between two checks of a server, at least 10ms.
+    #[schemars(extend("default" = display(listen::CHECK_EVERY)))]
+    every: Option<Duration>,
+    /// How long a check may take before it counts as failed.
+    #[schemars(extend("default" = display(listen::CHECK_TIMEOUT)))]
+    timeout: Option<Duration>,
+    /// Failures in a row that take a server out.
+    #[schemars(range(min = 1, max = 100), extend("default" = listen::CHECK_FALL))]
+    fall: Option<u32>,
+    /// Passes in a row that take it in again. One that goes down again and again needs more each
+    /// time.
+    #[schemars(range(min = 1, max = 100), extend("default" = listen::CHECK_RISE))]
+    rise: Option<u32>,
+}
+
+/// Proxies in front that say by the PROXY protocol, versions 1 and 2, for whom they connect.
+/// Whoever does not say it is refused, and whoever is not in `from`, too.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, extend("x-key" = "listen.NAME.proxy"))]
+struct Proxy {
+    /// Whether it is expected.
+    #[schemars(extend("default" = true))]
+    accept: Option<bool>,
+    /// The networks that are believed, `"10.0.0.0/8"`, up to 64. Required with `accept`.
+    from: Option<Vec<String>>,
+}
+
+/// How long what may take.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, extend("x-key" = "listen.NAME.timeouts"))]
+struct Timeouts {
+    /// A connection to a server. A session also waits so long for a server that is full or down.
+    #[schemars(extend("default" = display(listen::CONNECT)))]
+    connect: Option<Duration>,
+    /// A session without a byte in either direction. Dead peers are found by TCP's keep-alive
+    /// within two minutes, whatever this is.
+    #[schemars(extend("default" = display(listen::IDLE)))]
+    idle: Option<Duration>,
+    /// The silence of one side after the other has finished.
+    #[schemars(extend("default" = display(listen::HALF_OPEN)))]
+    half_open: Option<Duration>,
+    /// The sessions of a removed server or listener.
+    #[schemars(extend("default" = display(listen::DRAIN)))]
+    drain: Option<Duration>,
+}
 
 /// Where the API is.
 #[derive(JsonSchema)]
@@ -99,6 +275,10 @@ struct Gateway {
     /// Whether each request is a line of JSON in `logs/access.log` in the state directory.
     #[schemars(extend("default" = defaults::ACCESS_LOG))]
     access_log: Option<bool>,
+    /// How long requests and upgraded connections that are under way may go on when the gateway
+    /// ends, or hands over to its successor. A change holds for gateways that start after it.
+    #[schemars(extend("default" = display(model::DRAIN)))]
+    drain: Option<Duration>,
     /// What clients and instances may cost.
     limits: Option<Limits>,
 }

@@ -1,5 +1,6 @@
 //! Service addresses and the claims on hosts, paths and addresses that must not clash.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::net::{Ipv4Addr, SocketAddr};
 
@@ -36,7 +37,7 @@ impl<'a> Claims<'a> {
             if by != service {
                 return Err(Refusal::RouteTaken {
                     service: service.clone(),
-                    route: route.clone(),
+                    route: Box::new(route.clone()),
                     by: by.clone(),
                 });
             }

@@ -1,5 +1,6 @@
 //! What goes into the machine and what comes back at once.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 use core::net::SocketAddr;
@@ -239,13 +240,13 @@ pub enum Refusal {
         /// Whose it is.
         by: ServiceName,
     },
-    /// Another service has the host and path, or would have them again after a rollback.
-    #[error("service `{service}` wants requests that belong to `{by}`: the same host and path")]
+    /// Another service has the same match, or would have it again after a rollback.
+    #[error("service `{service}` wants requests that belong to `{by}`: `{route}`")]
     RouteTaken {
         /// The declared service.
         service: ServiceName,
-        /// The host and path.
-        route: HttpMatch,
+        /// The match.
+        route: Box<HttpMatch>,
         /// Whose they are.
         by: ServiceName,
     },

@@ -103,7 +103,7 @@ impl Services {
         })
     }
 
-    /// Checks that no two services would have the same host and path or address, not even after a
+    /// Checks that no two services would have the same match or address, not even after a
     /// rollback. Gives the addresses for `auto`.
     fn check_claims(
         &self,

@@ -22,7 +22,7 @@ use mainstay_gateway::{
 use mainstay_ids::{
     Attempt, ConsumerId, Epoch, Generation, Incarnation, InstanceId, Revision, ServiceName, Version,
 };
-use mainstay_model::gateway::GatewayLimits;
+use mainstay_model::gateway::{GatewayLimits, GatewaySettings};
 use mainstay_model::routing::{EndpointHealth, Unavailable};
 use mainstay_model::{
     Ack, Endpoint, HostPattern, HttpMatch, PathPrefix, Routing, ServiceRoutes, Traffic,
@@ -211,8 +211,13 @@ impl Gateway {
             } else {
                 AccessLogTo::Off
             },
+            settings: tokio::sync::watch::channel(Arc::new(GatewaySettings {
+                limits: setting.limits,
+                ..GatewaySettings::default()
+            }))
+            .1,
             deadlines: setting.deadlines,
-            limits: setting.limits,
+            succession: mainstay_gateway::Succession::default(),
             seams: setting.seams,
         };
         let stop_of = stop.clone();

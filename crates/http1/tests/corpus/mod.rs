@@ -1,6 +1,8 @@
 //! Reads `smuggling.toml`. Other crates' tests include this file by its path, so that sockets see
 //! the same bytes as the parser; they need `serde` and `toml` for it.
 
+#![allow(dead_code, reason = "not every test reads all of it")]
+
 use serde::Deserialize;
 
 /// The whole file, as it is typed.
@@ -18,7 +20,6 @@ pub(crate) struct Corpus {
 pub(crate) struct Case {
     pub(crate) name: String,
     /// Where it is known from.
-    #[allow(dead_code, reason = "for who reads the file")]
     pub(crate) from: String,
     pub(crate) bytes: Escaped,
     /// What becomes of one message after the other.
@@ -30,7 +31,6 @@ pub(crate) struct Case {
 #[serde(deny_unknown_fields)]
 pub(crate) struct ResponseCase {
     pub(crate) name: String,
-    #[allow(dead_code, reason = "for who reads the file")]
     pub(crate) from: String,
     /// The method of the request.
     pub(crate) to: String,
@@ -43,7 +43,6 @@ pub(crate) struct ResponseCase {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Http2Case {
     pub(crate) name: String,
-    #[allow(dead_code, reason = "for who reads the file")]
     pub(crate) from: String,
     pub(crate) method: Escaped,
     pub(crate) path: Escaped,

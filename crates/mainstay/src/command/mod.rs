@@ -17,6 +17,7 @@ pub(crate) mod schema;
 pub(crate) mod secret;
 pub(crate) mod status;
 pub(crate) mod up;
+pub(crate) mod upgrade;
 pub(crate) mod validate;
 pub(crate) mod why;
 

@@ -53,13 +53,12 @@ pub(crate) async fn run(place: &Place, prove: Prove) -> anyhow::Result<Outcome> 
 }
 
 fn options(place: &Place, prove: Prove) -> Options {
-    let without_processes = || {
+    let usual = || {
         let all = Scenario::ALL.into_iter();
-        all.filter(|scenario| *scenario != Scenario::Processes)
-            .collect()
+        all.filter(|scenario| scenario.is_usual()).collect()
     };
     let scenarios = if prove.scenario.is_empty() {
-        without_processes()
+        usual()
     } else {
         prove.scenario
     };

@@ -43,8 +43,21 @@ const POLL: Duration = Duration::from_millis(10);
 struct Signature {
     format: u32,
     incarnation: Incarnation,
+    #[serde(default)]
+    stage: Stage,
     #[serde(flatten)]
     identity: Identity,
+}
+
+/// How far a process has got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Stage {
+    /// It runs.
+    #[default]
+    Runs,
+    /// It does what it is for. Only a gateway says so.
+    Serves,
 }
 
 /// Who holds a claim.
@@ -76,6 +89,10 @@ pub(crate) fn take(state: &Path, name: &str) -> anyhow::Result<File> {
 /// Finds out who holds the claim of a process.
 pub(crate) async fn holder(state: &Path, name: &str) -> anyhow::Result<Holder> {
     let path = path(state, name);
+    if !path.exists() {
+        let last = Incarnation(0);
+        return Ok(Holder::Nobody { last });
+    }
     let file = open(&path)?;
     let deadline = Instant::now() + SIGN_TIME;
     loop {
@@ -109,12 +126,26 @@ pub(crate) async fn holder(state: &Path, name: &str) -> anyhow::Result<Holder> {
     }
 }
 
+/// How far this incarnation has got; `None`: it has not signed, so what it reads at its start it has
+/// not read.
+pub(crate) fn stage(
+    state: &Path,
+    name: &str,
+    incarnation: Incarnation,
+) -> anyhow::Result<Option<Stage>> {
+    let path = path(state, name);
+    let signature = read(&open(&path)?, &path)?;
+    let own = signature.filter(|signature| signature.incarnation == incarnation);
+    Ok(own.map(|signature| signature.stage))
+}
+
 /// Says in the file that was handed over that this process holds it. It must stay open to the end.
-pub(crate) fn sign(claim: &File, incarnation: Incarnation) -> io::Result<()> {
+pub(crate) fn sign(claim: &File, incarnation: Incarnation, stage: Stage) -> io::Result<()> {
     let identity = Identity::of(std::process::id())?.ok_or(io::ErrorKind::NotFound)?;
     let signature = Signature {
         format: FORMAT,
         incarnation,
+        stage,
         identity,
     };
     // In place: that works on a full disk, too. A half-written one cannot be read, and is read again.
@@ -205,7 +236,11 @@ mod tests {
         let inherited = claim.try_clone()?;
         drop(claim);
         assert!(take(state.path(), "agent").is_err());
-        sign(&inherited, Incarnation(7))?;
+        sign(&inherited, Incarnation(7), Stage::Runs)?;
+        let reached = |incarnation| stage(state.path(), "agent", Incarnation(incarnation));
+        assert_eq!((reached(7)?, reached(6)?), (Some(Stage::Runs), None));
+        sign(&inherited, Incarnation(7), Stage::Serves)?;
+        assert_eq!(reached(7)?, Some(Stage::Serves));
         match holder(state.path(), "agent").await? {
             Holder::Runs {
                 incarnation,

@@ -3,36 +3,43 @@
 //!
 //! Back-off is [`mainstay_control::restart`]'s, the same as for instances.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
+use mainstay_api::node::Role;
 use mainstay_control::restart::Restart;
-use mainstay_ids::{Incarnation, Instant, NodeName};
+use mainstay_gateway::settings::SettingsFile;
+use mainstay_ids::{Incarnation, Instant};
 
 use mainstay_kernel::{Ended, Identity, Pidfd, Place, Spawn, Watched};
 use rustix::process::Signal;
-use socket2::Socket;
-use tokio::task::JoinSet;
-use tokio::time::{sleep_until, timeout};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{sleep, sleep_until, timeout};
 
 use super::claim::{self, CLAIM, Holder};
+use super::kind::{GATEWAYS, KINDS, Kind};
 use super::last_words::last_words;
-use super::record::{Places, ProcessRecord, Record};
-use super::sockets::{self, API_TCP, API_UNIX, ENTRY, STATS};
-use crate::arguments::{Dev, StatsPlace, Switch};
+use super::listening::Listening;
+use super::record::{Duty, ProcessRecord, Record, Upgraded};
+use super::settings::Settings;
+use super::sockets::IfTaken;
+use super::upgrade::{LOOK_EVERY, Wanted};
+use super::wish::Wish;
 use crate::command::API_SOCKET;
 use crate::outcome::{Failure, Outcome};
 use crate::output;
 
-/// How long one of our processes may take from SIGTERM to its end. The gateway finishes requests
-/// within its own, shorter bound.
-const STOP_DEADLINE: Duration = Duration::from_secs(15);
+/// How long one of our processes may take from SIGTERM to its end. A gateway may finish requests
+/// before, for as long as it was told.
+const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
 /// A process that fails so soon after its start has a reason that its next start will meet, too. The
 /// back-off forgets ends after the same time.
@@ -41,114 +48,22 @@ const SOON: Duration = Duration::from_secs(10);
 /// A log of our own processes beyond this size is set aside when its process starts anew.
 const LOG_LEN_MAX: u64 = 10 * 1024 * 1024;
 
-/// One of our processes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Server,
-    Agent,
-    Gateway,
-}
-
-/// In the order of their start. At the end the gateway goes first, so that it still hears of the
-/// last instances.
-const KINDS: [Kind; 3] = [Kind::Server, Kind::Agent, Kind::Gateway];
-
-impl Kind {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Server => "server",
-            Self::Agent => "agent",
-            Self::Gateway => "gateway",
-        }
-    }
-}
-
-/// What the processes are told.
-#[derive(Debug)]
-pub(crate) struct Settings {
-    state: PathBuf,
-    node: NodeName,
-    entry: SocketAddr,
-    api: SocketAddr,
-    stats: StatsAt,
-    /// Who may open the unix socket, beside its owner.
-    api_group: Option<u32>,
-    workers: usize,
-    access_log: Switch,
-    server_flags: Vec<&'static str>,
-    agent_flags: Vec<&'static str>,
-}
-
-impl Settings {
-    pub(crate) fn new(state: &Path, dev: &Dev) -> anyhow::Result<Self> {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let flag = |set: bool, name| set.then_some(name).into_iter().collect();
-        Ok(Self {
-            state: state.to_owned(),
-            node: super::node()?,
-            entry: dev.entry,
-            api: dev.api,
-            stats: match dev.stats {
-                None => StatsAt::Usual,
-                Some(StatsPlace::At(address)) => StatsAt::Given(address),
-                Some(StatsPlace::Off) => StatsAt::Nowhere,
-            },
-            api_group: dev.api_group.as_deref().map(sockets::group).transpose()?,
-            workers: dev.workers.map_or(cores, usize::from),
-            access_log: dev.access_log,
-            server_flags: flag(
-                dev.unsafe_no_acknowledged_drain,
-                "--unsafe-no-acknowledged-drain",
-            ),
-            agent_flags: flag(dev.unsafe_no_adoption, "--unsafe-no-adoption"),
-        })
-    }
-}
-
-/// Where statistics are to be shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum StatsAt {
-    /// Nobody said: on the usual port, or a free one.
-    Usual,
-    /// There.
-    Given(SocketAddr),
-    Nowhere,
-}
-
-impl StatsAt {
-    fn address(self) -> Option<SocketAddr> {
-        match self {
-            Self::Given(address) => Some(address),
-            Self::Usual | Self::Nowhere => None,
-        }
-    }
-
-    /// Whether the address is known only when it is listened on.
-    fn is_open(self) -> bool {
-        match self {
-            Self::Usual => true,
-            Self::Given(address) => address.port() == 0,
-            Self::Nowhere => false,
-        }
-    }
-}
-
-/// The listening sockets, made when a process that needs them is started: an adopted process has
-/// its own.
-#[derive(Debug, Default)]
-struct Listening {
-    entry: Vec<Socket>,
-    stats: Option<Socket>,
-    api: Option<(OwnedFd, Socket)>,
+/// As what a process is started.
+#[derive(Debug, Clone)]
+pub(super) enum Entrance {
+    /// To be kept.
+    Kept,
+    /// To take over from one that offers its sockets there, and to say that it serves until then.
+    Coming { elder: PathBuf, until: Instant },
 }
 
 /// One process with what is known of it.
 #[derive(Debug)]
-struct Member {
-    kind: Kind,
-    incarnation: Incarnation,
+pub(super) struct Member {
+    pub(super) kind: Kind,
+    pub(super) incarnation: Incarnation,
     restart: Restart,
-    state: State,
+    pub(super) state: State,
     /// Where the log of its last start begins.
     log_from: u64,
     told: Told,
@@ -172,21 +87,63 @@ enum Told {
 }
 
 #[derive(Debug)]
-enum State {
-    /// It runs; its end is awaited by a task of `Family::ends`.
+pub(super) enum State {
+    /// It does not run, and nobody starts it.
+    Idle,
+    /// It runs and is kept; its end is awaited by a task of `Family::ends`, as for all that run.
     Running { identity: Identity, since: Instant },
     /// It ended and is started again then.
     Waiting { until: Instant },
+    /// It is to take over from another of its kind, and has until then to say that it serves.
+    Coming {
+        identity: Identity,
+        since: Instant,
+        until: Instant,
+    },
+    /// It finishes what it began, and is killed then. Nobody starts it again.
+    Leaving { identity: Identity, until: Instant },
+}
+
+impl State {
+    /// The process, if there is one.
+    pub(super) fn identity(&self) -> Option<&Identity> {
+        match self {
+            Self::Running { identity, .. }
+            | Self::Coming { identity, .. }
+            | Self::Leaving { identity, .. } => Some(identity),
+            Self::Idle | Self::Waiting { .. } => None,
+        }
+    }
+
+    fn duty(&self) -> Duty {
+        match self {
+            Self::Idle => Duty::Idle,
+            Self::Running { .. } | Self::Waiting { .. } => Duty::Kept,
+            Self::Coming { .. } => Duty::Coming,
+            Self::Leaving { .. } => Duty::Leaving,
+        }
+    }
 }
 
 /// All of them.
 pub(crate) struct Family {
-    settings: Settings,
-    listening: Listening,
-    members: Vec<Member>,
+    pub(super) settings: Settings,
+    pub(super) listening: Listening,
+    pub(super) members: Vec<Member>,
     /// One task per running process, which ends with it.
     ends: JoinSet<(Kind, Incarnation)>,
     clock: tokio::time::Instant,
+    /// SIGUSR1: somebody wants another gateway process.
+    asks_for_upgrade: tokio::signal::unix::Signal,
+    pub(super) upgrade_wanted: Wanted,
+    pub(super) upgrade: Upgraded,
+    /// The file of our own program, which may be replaced by a newer one: of that, a gateway that
+    /// takes over is started.
+    program: PathBuf,
+    /// One task per farewell that is said for somebody, at most one per gateway; they end when it
+    /// was heard, or with us.
+    pub(super) farewells: JoinSet<()>,
+    pub(super) saying: BTreeMap<Kind, AbortHandle>,
 }
 
 impl Family {
@@ -214,9 +171,8 @@ impl Family {
             output::warn(format_args!(
                 "adopting {adopted} processes of an earlier start"
             ));
-            settings.entry = record.entry;
-            settings.api = record.api;
-            settings.stats = record.stats.map_or(StatsAt::Nowhere, StatsAt::Given);
+            settings.addresses = record.addresses();
+            settings.stats_if_taken = IfTaken::Refuse;
         }
         let mut family = Self {
             settings,
@@ -224,45 +180,110 @@ impl Family {
             members: Vec::new(),
             ends: JoinSet::new(),
             clock: tokio::time::Instant::now(),
+            asks_for_upgrade: signal(SignalKind::user_defined1())
+                .context("cannot await SIGUSR1")?,
+            upgrade_wanted: Wanted::No,
+            upgrade: record.map_or_else(Upgraded::default, |record| record.upgrade.clone()),
+            program: std::env::current_exe().context("cannot tell our own program")?,
+            farewells: JoinSet::new(),
+            saying: BTreeMap::new(),
         };
         for (kind, holder) in claims {
-            let recorded = record.and_then(|record| record.process(kind.name()));
-            let recorded = recorded.map_or(Incarnation(0), |process| process.incarnation);
-            let (Holder::Nobody { last }
-            | Holder::Runs {
-                incarnation: last, ..
-            }) = holder;
-            let state = State::Waiting {
-                until: family.now(),
-            };
-            family.members.push(Member {
-                kind,
-                // The record of one that was started last may be missing.
-                incarnation: recorded.max(last),
-                restart: Restart::new(),
-                state,
-                log_from: 0,
-                told: Told::Nothing,
-                origin: Origin::New,
-            });
-            if let Holder::Runs {
-                identity, handle, ..
-            } = holder
-            {
-                family.take_in(kind, identity, handle)?;
+            family.take_in(kind, holder, record)?;
+        }
+        family.seat_gateway();
+        for index in 0..family.members.len() {
+            if matches!(family.members[index].state, State::Idle) {
+                family.bury(index);
             }
         }
         Ok(family)
     }
 
-    fn take_in(&mut self, kind: Kind, identity: Identity, handle: Pidfd) -> anyhow::Result<()> {
+    /// Takes a kind of process in as it was found.
+    fn take_in(
+        &mut self,
+        kind: Kind,
+        holder: Holder,
+        record: Option<&Record>,
+    ) -> anyhow::Result<()> {
+        let recorded = record.and_then(|record| record.process(kind.name()));
+        let duty = recorded.map_or(Duty::Idle, |process| process.duty);
+        let recorded = recorded.map_or(Incarnation(0), |process| process.incarnation);
+        let (Holder::Nobody { last }
+        | Holder::Runs {
+            incarnation: last, ..
+        }) = holder;
         let since = self.now();
-        let member = self.members.iter_mut().find(|member| member.kind == kind);
-        let member = member.context("there is a member of each kind")?;
-        member.state = State::Running { identity, since };
+        let mut member = Member {
+            kind,
+            // The record of one that was started last may be missing.
+            incarnation: recorded.max(last),
+            restart: Restart::new(),
+            state: State::Idle,
+            log_from: 0,
+            told: Told::Nothing,
+            origin: Origin::New,
+        };
+        let wanted = self.settings.has(kind.role());
+        // Started a moment before its supervisor was killed: it has not taken over.
+        let other = record.and_then(|record| record.process(kind.other_gateway().name()));
+        let came_late = GATEWAYS.contains(&kind)
+            && duty == Duty::Idle
+            && other.is_some_and(|other| other.duty == Duty::Kept);
+        let Holder::Runs {
+            identity, handle, ..
+        } = holder
+        else {
+            let kept = wanted && (duty == Duty::Kept || !GATEWAYS.contains(&kind));
+            if kept {
+                member.state = State::Waiting { until: since };
+            }
+            self.members.push(member);
+            return Ok(());
+        };
         member.origin = Origin::Known;
+        member.state = if wanted && matches!(duty, Duty::Kept | Duty::Idle) && !came_late {
+            State::Running { identity, since }
+        } else {
+            // It is told once more: whoever told it may have been killed before.
+            let context = || format!("cannot end the {}", kind.name());
+            handle.signal(Signal::TERM).with_context(context)?;
+            let until = since.after(self.patience(kind));
+            State::Leaving { identity, until }
+        };
         let incarnation = member.incarnation;
+        self.members.push(member);
         self.await_end(kind, incarnation, handle)
+    }
+
+    /// Sees to it that one gateway is kept, if the node has one.
+    fn seat_gateway(&mut self) {
+        if !self.settings.has(Role::Gateway) {
+            return;
+        }
+        let kept = |member: &Member| {
+            let kept = matches!(member.state, State::Running { .. } | State::Waiting { .. });
+            kept && GATEWAYS.contains(&member.kind)
+        };
+        if self.members.iter().any(kept) {
+            return;
+        }
+        let until = self.now();
+        let idle = |member: &&mut Member| {
+            matches!(member.state, State::Idle) && GATEWAYS.contains(&member.kind)
+        };
+        if let Some(member) = self.members.iter_mut().find(idle) {
+            member.state = State::Waiting { until };
+        }
+    }
+
+    /// How long a process may take from SIGTERM to its end.
+    pub(super) fn patience(&self, kind: Kind) -> Duration {
+        match kind {
+            Kind::Gateway(_) => self.settings.gateway.drain + STOP_DEADLINE,
+            Kind::Server | Kind::Agent => STOP_DEADLINE,
+        }
     }
 
     /// Starts what does not run. All sockets are made first: a port that is taken must be told
@@ -275,29 +296,32 @@ impl Family {
         for index in &missing {
             self.listen_for(self.members[*index].kind)?;
         }
+        if self.settings.has(Role::Gateway) {
+            self.save_settings()?;
+        }
         // Before anything runs: who adopts it must know where it listens.
         self.save()?;
         for index in missing {
-            self.start(index)?;
+            self.enter(index, &Entrance::Kept)?;
         }
         self.save()
     }
 
-    fn now(&self) -> Instant {
+    pub(super) fn now(&self) -> Instant {
         Instant::from_start(self.clock.elapsed())
     }
 
     /// Starts the next incarnation of a process.
-    fn start(&mut self, index: usize) -> anyhow::Result<()> {
+    pub(super) fn enter(&mut self, index: usize, entrance: &Entrance) -> anyhow::Result<()> {
         let kind = self.members[index].kind;
-        let incarnation = Incarnation(self.members[index].incarnation.0 + 1);
+        let incarnation = self.next_incarnation(kind);
         self.listen_for(kind)?;
         let log = self.open_log(kind)?;
         self.members[index].log_from = log.metadata().map_or(0, |log| log.len());
         let context = || format!("cannot start the {}", kind.name());
         let claim = claim::take(&self.settings.state, kind.name()).with_context(context)?;
         let child = self
-            .spawn(kind, incarnation, self.members[index].origin, &log)
+            .spawn(index, incarnation, entrance, &log)
             .pass(CLAIM, claim.as_fd())
             .start()
             .with_context(context)?;
@@ -307,7 +331,14 @@ impl Family {
         let since = self.now();
         self.members[index].incarnation = incarnation;
         self.members[index].origin = Origin::Known;
-        self.members[index].state = State::Running { identity, since };
+        self.members[index].state = match entrance {
+            Entrance::Kept => State::Running { identity, since },
+            Entrance::Coming { until, .. } => State::Coming {
+                identity,
+                since,
+                until: *until,
+            },
+        };
         self.await_end(kind, incarnation, child.into_handle())
     }
 
@@ -330,41 +361,47 @@ impl Family {
     /// Makes the sockets that a process needs, unless there are some.
     fn listen_for(&mut self, kind: Kind) -> anyhow::Result<()> {
         match kind {
-            Kind::Gateway if self.listening.entry.is_empty() => {
-                let entry = sockets::bind_entry(self.settings.entry, self.settings.workers)?;
-                self.settings.entry = sockets::local_address(&entry[0])?;
-                self.listening.entry = entry;
-                if self.settings.stats != StatsAt::Nowhere {
-                    let stats = sockets::bind_stats(self.settings.stats.address())?;
-                    self.settings.stats = StatsAt::Given(sockets::local_address(&stats)?);
-                    self.listening.stats = Some(stats);
-                }
-            }
-            Kind::Server if self.listening.api.is_none() => {
+            Kind::Gateway(_) => self.listening.for_gateway(&mut self.settings),
+            Kind::Server => {
                 // Bound here as well, since the server is told these addresses.
-                if self.settings.entry.port() == 0 || self.settings.stats.is_open() {
-                    self.listen_for(Kind::Gateway)?;
+                if self.settings.has(Role::Gateway) && self.settings.has_open_addresses() {
+                    self.listening.for_gateway(&mut self.settings)?;
                 }
-                let tcp = sockets::bind_api_tcp(self.settings.api)?;
-                self.settings.api = sockets::local_address(&tcp)?;
-                let socket = self.settings.state.join(API_SOCKET);
-                let unix = sockets::bind_api_unix(&socket, self.settings.api_group)?;
-                self.listening.api = Some((unix, tcp));
+                self.listening.for_server(&mut self.settings)
             }
-            Kind::Gateway | Kind::Server | Kind::Agent => {}
+            Kind::Agent => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Writes down what a gateway reads at its start, and when it is told to.
+    pub(super) fn save_settings(&self) -> anyhow::Result<()> {
+        let file = SettingsFile::in_state(&self.settings.state);
+        file.save(&self.settings.gateway)
+            .context("cannot write the gateway's settings, `gateway/settings.json`")
+    }
+
+    /// Gateways count together, so that people see which one is newer.
+    fn next_incarnation(&self, kind: Kind) -> Incarnation {
+        let same = |member: &&Member| member.kind.word() == kind.word();
+        let numbers = self.members.iter().filter(same);
+        let highest = numbers.map(|member| member.incarnation.0).max();
+        Incarnation(highest.unwrap_or(0) + 1)
     }
 
     fn spawn<'a>(
         &'a self,
-        kind: Kind,
+        index: usize,
         incarnation: Incarnation,
-        origin: Origin,
+        entrance: &Entrance,
         log: &'a File,
     ) -> Spawn<'a> {
-        let spawn = Spawn::own_program("mainstay")
-            .arguments(["internal", kind.name(), "--state"])
+        let Member { kind, origin, .. } = self.members[index];
+        let spawn = match entrance {
+            Entrance::Kept => Spawn::own_program("mainstay"),
+            Entrance::Coming { .. } => Spawn::new(&self.program),
+        };
+        let spawn = spawn
+            .arguments(["internal", kind.word(), "--state"])
             .argument(&self.settings.state)
             .argument("--incarnation")
             .argument(incarnation.0.to_string())
@@ -380,42 +417,43 @@ impl Family {
                     Origin::New => Some("--earlier-stop-is-over"),
                     Origin::Known => None,
                 };
-                let spawn = spawn
+                let mut spawn = spawn
                     .arguments(over.iter())
-                    .argument("--entry")
-                    .argument(self.settings.entry.to_string())
                     .arguments(self.settings.server_flags.iter());
-                let spawn = match self.settings.stats.address() {
-                    Some(stats) => spawn.argument("--stats").argument(stats.to_string()),
-                    None => spawn,
-                };
-                let spawn = match self.settings.api_group {
-                    Some(group) => spawn.argument("--api-group").argument(group.to_string()),
-                    None => spawn,
-                };
-                self.listening.api.iter().fold(spawn, |spawn, (unix, tcp)| {
-                    spawn
-                        .pass(API_UNIX, unix.as_fd())
-                        .pass(API_TCP, tcp.as_fd())
-                })
+                if self.settings.has(Role::Gateway) {
+                    let entry = self.settings.addresses.entry.to_string();
+                    spawn = spawn.argument("--entry").argument(entry);
+                    if let Some(stats) = self.settings.addresses.stats {
+                        spawn = spawn.argument("--stats").argument(stats.to_string());
+                    }
+                }
+                if let Some(group) = self.settings.api_group {
+                    spawn = spawn.argument("--api-group").argument(group.to_string());
+                }
+                self.listening.pass_to_server(spawn)
             }
-            Kind::Gateway => {
-                let access_log = match self.settings.access_log {
-                    Switch::On => "on",
-                    Switch::Off => "off",
-                };
-                let spawn = spawn.arguments(["--access-log", access_log]);
-                let stats = self.listening.stats.iter();
-                let spawn = stats.fold(spawn, |spawn, socket| spawn.pass(STATS, socket.as_fd()));
-                let entry = self.listening.entry.iter();
-                entry.fold(spawn, |spawn, socket| spawn.pass(ENTRY, socket.as_fd()))
+            Kind::Gateway(_) => {
+                let mut spawn = spawn
+                    .arguments(["--consumer", kind.name(), "--hand"])
+                    .argument(self.hand(kind));
+                if let Entrance::Coming { elder, .. } = entrance {
+                    spawn = spawn.argument("--elder").argument(elder);
+                    // Without a control centre there are no live ones.
+                    let live = self.settings.has(Role::Control);
+                    spawn = spawn.arguments(live.then_some("--live-routes-only").iter());
+                }
+                let seams = self.settings.gateway_seams.as_str();
+                if !seams.is_empty() {
+                    spawn = spawn.arguments(["--unsafe-gateway-seams", seams]);
+                }
+                self.listening.pass_to_gateway(spawn)
             }
         }
     }
 
     fn log(&self, kind: Kind) -> PathBuf {
         let logs = self.settings.state.join("logs");
-        logs.join(format!("{}.log", kind.name()))
+        logs.join(format!("{}.log", kind.word()))
     }
 
     fn open_log(&self, kind: Kind) -> anyhow::Result<File> {
@@ -431,48 +469,78 @@ impl Family {
             .with_context(context)
     }
 
-    fn save(&self) -> anyhow::Result<()> {
+    pub(super) fn save(&self) -> anyhow::Result<()> {
         let processes = self.members.iter().map(|member| ProcessRecord {
             name: member.kind.name().to_owned(),
             incarnation: member.incarnation,
-            identity: match &member.state {
-                State::Running { identity, .. } => Some(identity.clone()),
-                State::Waiting { .. } => None,
-            },
+            duty: member.state.duty(),
+            identity: member.state.identity().cloned(),
         });
-        let places = Places {
-            entry: self.settings.entry,
-            api: self.settings.api,
-            stats: self.settings.stats.address(),
-        };
-        Record::new(places, processes.collect()).save(&self.settings.state)
+        let (addresses, upgrade) = (self.settings.addresses, self.upgrade.clone());
+        Record::new(addresses, upgrade, processes.collect()).save(&self.settings.state)
     }
 
-    /// Starts again whatever ends, until it is dropped.
-    pub(crate) async fn keep(&mut self) -> anyhow::Result<Infallible> {
+    /// Starts again whatever ends, and does what is asked for, until it is dropped.
+    pub(crate) async fn keep(
+        &mut self,
+        wishes: &mut mpsc::Receiver<Wish>,
+    ) -> anyhow::Result<Infallible> {
         loop {
-            let due = self.next_start();
+            let due = self.next_deadline();
             tokio::select! {
                 Some(ended) = self.ends.join_next() => {
                     let (kind, incarnation) = ended.context("a watch of a process ended")?;
                     self.ended(kind, incarnation)?;
                 }
+                Some(wish) = wishes.recv() => self.grant(wish),
+                Some(()) = self.asks_for_upgrade.recv() => self.want_upgrade(),
+                Some(_) = self.farewells.join_next() => {}
+                () = sleep(LOOK_EVERY), if self.coming().is_some() => {
+                    self.go_on_with_upgrades();
+                    if self.coming().is_some() {
+                        continue;
+                    }
+                }
                 () = sleep_until(self.clock + due.since_start()), if due < NEVER => {}
             }
+            self.kill_overdue();
             self.start_due();
-            if let Err(error) = self.save() {
-                // The processes go on; only an adoption after our own death would miss this one.
-                output::warn(format_args!("warning: {error:#}"));
-            }
+            self.go_on_with_upgrades();
+            self.remember();
         }
     }
 
-    fn next_start(&self) -> Instant {
+    fn next_deadline(&self) -> Instant {
         let due = self.members.iter().filter_map(|member| match member.state {
-            State::Waiting { until } => Some(until),
-            State::Running { .. } => None,
+            State::Waiting { until }
+            | State::Coming { until, .. }
+            | State::Leaving { until, .. } => Some(until),
+            State::Running { .. } | State::Idle => None,
         });
         due.min().unwrap_or(NEVER)
+    }
+
+    /// Kills those that were to end by themselves and did not.
+    fn kill_overdue(&mut self) {
+        let now = self.now();
+        for member in &mut self.members {
+            let State::Leaving { identity, until } = &mut member.state else {
+                continue;
+            };
+            if *until > now {
+                continue;
+            }
+            let name = member.kind.name();
+            output::warn(format_args!("the {name} did not end in time and is killed"));
+            let killed = identity
+                .open()
+                .and_then(|handle| handle.map_or(Ok(()), |handle| handle.signal(Signal::KILL)));
+            if let Err(error) = killed {
+                output::warn(format_args!("warning: cannot kill the {name}: {error}"));
+            }
+            // Its end is told by the watch on it.
+            *until = NEVER;
+        }
     }
 
     fn ended(&mut self, kind: Kind, incarnation: Incarnation) -> anyhow::Result<()> {
@@ -480,12 +548,26 @@ impl Family {
         let log = self.log(kind);
         let member = self.members.iter_mut().find(|member| member.kind == kind);
         let member = member.context("only members are watched")?;
-        let State::Running { identity, since } = &member.state else {
-            return Ok(());
-        };
         if member.incarnation != incarnation {
             return Ok(());
         }
+        let (identity, since) = match &member.state {
+            State::Running { identity, since } => (identity, since),
+            State::Coming { identity, .. } | State::Leaving { identity, .. } => {
+                mainstay_kernel::try_reap(identity.pid)
+                    .with_context(|| format!("cannot reap the {}", kind.name()))?;
+                let came = matches!(member.state, State::Coming { .. });
+                let log_from = member.log_from;
+                member.state = State::Idle;
+                self.bury_kind(kind);
+                if came {
+                    self.upgrade_failed("the new gateway ended before it served".to_owned());
+                    show_last_words(&log, log_from);
+                }
+                return Ok(());
+            }
+            State::Idle | State::Waiting { .. } => return Ok(()),
+        };
         // `None`: it was adopted, so init reaped it.
         let how = mainstay_kernel::try_reap(identity.pid)
             .with_context(|| format!("cannot reap the {}", kind.name()))?;
@@ -515,6 +597,12 @@ impl Family {
         Ok(())
     }
 
+    fn bury_kind(&mut self, kind: Kind) {
+        if let Some(index) = self.members.iter().position(|member| member.kind == kind) {
+            self.bury(index);
+        }
+    }
+
     /// Starts what is due. What cannot be started is tried again later: a full disk or a port that
     /// is taken for a moment must not end the others.
     fn start_due(&mut self) {
@@ -526,7 +614,7 @@ impl Family {
             if until > now {
                 continue;
             }
-            if let Err(error) = self.start(index) {
+            if let Err(error) = self.enter(index, &Entrance::Kept) {
                 output::warn(format_args!("error: {error:#}"));
                 let retry = self.members[index].restart.ended(now);
                 self.members[index].state = State::Waiting { until: retry.until };
@@ -537,17 +625,18 @@ impl Family {
     /// Ends all processes, the gateway first.
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         for kind in KINDS.into_iter().rev() {
-            let running = self.members.iter().find_map(|member| match &member.state {
-                State::Running { identity, .. } if member.kind == kind => Some(identity.clone()),
-                State::Running { .. } | State::Waiting { .. } => None,
-            });
-            let Some(identity) = running else { continue };
+            let member = self.members.iter().find(|member| member.kind == kind);
+            let identity = member.and_then(|member| member.state.identity());
+            let Some(identity) = identity.cloned() else {
+                continue;
+            };
             let context = || format!("cannot end the {}", kind.name());
             let Some(handle) = identity.open().with_context(context)? else {
                 continue;
             };
             handle.signal(Signal::TERM).with_context(context)?;
-            if timeout(STOP_DEADLINE, self.end_of(kind)).await.is_err() {
+            let patience = self.patience(kind);
+            if timeout(patience, self.end_of(kind)).await.is_err() {
                 let name = kind.name();
                 output::warn(format_args!("the {name} did not end in time and is killed"));
                 handle.signal(Signal::KILL).with_context(context)?;
@@ -565,10 +654,15 @@ impl Family {
             if let Ok((of, _)) = ended {
                 let member = self.members.iter_mut().find(|member| member.kind == of);
                 if let Some(member) = member {
-                    if let State::Running { identity, .. } = &member.state {
+                    if let Some(identity) = member.state.identity() {
                         mainstay_kernel::try_reap(identity.pid).ok();
                     }
-                    member.state = State::Waiting { until: NEVER };
+                    member.state = match member.state {
+                        State::Coming { .. } | State::Leaving { .. } | State::Idle => State::Idle,
+                        State::Running { .. } | State::Waiting { .. } => {
+                            State::Waiting { until: NEVER }
+                        }
+                    };
                 }
                 if of == kind {
                     return;

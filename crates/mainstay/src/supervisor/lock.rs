@@ -1,11 +1,12 @@
 //! One supervisor per state directory.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use anyhow::Context;
+use mainstay_kernel::{Identity, Pidfd};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::outcome::{Failure, Outcome};
@@ -38,7 +39,7 @@ pub(crate) fn take(state: &Path) -> anyhow::Result<StateLock> {
         .recursive(true)
         .mode(0o700)
         .create(state)
-        .with_context(|| format!("cannot create the state directory `{}`", state.display()))?;
+        .map_err(|error| cannot_create(state, &error))?;
     refuse_foreign(state)?;
     let path = state.join("lock");
     let mut file = OpenOptions::new()
@@ -54,7 +55,7 @@ pub(crate) fn take(state: &Path) -> anyhow::Result<StateLock> {
         // The number only helps the reader; without it the message is still right.
         file.read_to_string(&mut holder).ok();
         let message = format!(
-            "another `mainstay dev` (process {}) runs on `{}`",
+            "another `mainstay dev` or `mainstay run` (process {}) runs on `{}`",
             holder.trim(),
             state.display()
         );
@@ -69,6 +70,43 @@ pub(crate) fn take(state: &Path) -> anyhow::Result<StateLock> {
         .and_then(|()| write!(file, "{}", std::process::id()))
         .with_context(|| format!("cannot write `{}`", path.display()))?;
     Ok(StateLock { _file: file })
+}
+
+/// The supervisor that runs on a directory; `None` if none does.
+pub(crate) fn holder(state: &Path) -> anyhow::Result<Option<Pidfd>> {
+    let path = state.join("lock");
+    let context = || format!("cannot look at `{}`", path.display());
+    let mut file = match File::open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.with_context(context)?,
+    };
+    let is_held = |file: &File| flock(file, FlockOperation::NonBlockingLockShared).is_err();
+    if !is_held(&file) {
+        return Ok(None);
+    }
+    let mut number = String::new();
+    file.read_to_string(&mut number).with_context(context)?;
+    let number: u32 = number.trim().parse().with_context(context)?;
+    let identity = Identity::of(number).with_context(context)?;
+    let handle = identity.map(|identity| identity.open()).transpose();
+    let handle = handle.with_context(context)?.flatten();
+    // Still held after the handle was opened: so it is the holder's, and not that of whoever got
+    // the number after its end.
+    Ok(handle.filter(|_| is_held(&file)))
+}
+
+fn cannot_create(state: &Path, error: &io::Error) -> Failure {
+    let message = format!(
+        "cannot create the state directory `{}`: {error}",
+        state.display()
+    );
+    let remedy = match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "run as root, or choose another `state` directory, which this account may make"
+        }
+        _ => "choose another `state` directory",
+    };
+    Failure::new(Outcome::Failed, message).remedy(remedy)
 }
 
 /// Whoever may write into the directory may put a link there, and have us write and run what he

@@ -4,21 +4,32 @@
 //! processes go on, and the next supervisor adopts them by their claims and `supervisor.json`.
 //!
 //! ```text
-//!   dev (task)          prints events, declares FILE, waits for Ctrl-C
-//!     │ CancellationToken
+//!   dev, or run (task)  declares services, tells events, waits for the end;
+//!     │                 run: looks at the node file
+//!     │ mpsc Wish, 4
 //!   family (same task)  one entry per process: pidfd, restart machine
 //!     ├─ server   sockets: api (unix), api-tcp
 //!     ├─ agent
-//!     └─ gateway  sockets: entry × workers
+//!     └─ gateway  sockets: entry × workers, stats; file: gateway/settings.json
 //! ```
 
 pub(crate) mod claim;
 pub(crate) mod dev;
 pub(crate) mod family;
+mod files;
+mod front;
+mod household;
+pub(crate) mod kind;
 pub(crate) mod last_words;
+mod listening;
 pub(crate) mod lock;
+mod notify;
 pub(crate) mod record;
+pub(crate) mod run;
+mod settings;
 pub(crate) mod sockets;
+mod upgrade;
+mod wish;
 
 use anyhow::Context as _;
 use mainstay_ids::NodeName;

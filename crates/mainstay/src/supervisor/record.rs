@@ -31,8 +31,20 @@ pub(crate) struct Record {
     /// Where statistics are shown, if they are. An earlier version did not show any.
     #[serde(default)]
     pub(crate) stats: Option<SocketAddr>,
+    /// How the last upgrade of the gateway went.
+    #[serde(default)]
+    pub(crate) upgrade: Upgraded,
     /// The processes.
     pub(crate) processes: Vec<ProcessRecord>,
+}
+
+/// How the last upgrade of the gateway went.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) struct Upgraded {
+    /// How many there were, so that who asked for one sees when it is over.
+    pub(crate) count: u64,
+    /// Why it failed; `None`: it did not.
+    pub(crate) failed: Option<String>,
 }
 
 /// One of our processes.
@@ -42,29 +54,64 @@ pub(crate) struct ProcessRecord {
     pub(crate) name: String,
     /// Which start of it.
     pub(crate) incarnation: Incarnation,
+    /// What it is for.
+    #[serde(default)]
+    pub(crate) duty: Duty,
     /// The process, told apart from a later one of the same number; `None` while it does not run.
     #[serde(flatten)]
     pub(crate) identity: Option<Identity>,
 }
 
+/// What a process is for, as far as its kind has two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Duty {
+    /// It is kept running.
+    #[default]
+    Kept,
+    /// It is to take over, and has not said that it serves.
+    Coming,
+    /// It finishes what it began, and nobody starts it again.
+    Leaving,
+    /// It does not run, and nobody starts it.
+    Idle,
+}
+
 /// Where our processes listen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Places {
+pub(crate) struct Addresses {
+    /// The gateway's entry.
     pub(crate) entry: SocketAddr,
+    /// The API beside its unix socket.
     pub(crate) api: SocketAddr,
+    /// The gateway's statistics; `None`: nowhere.
     pub(crate) stats: Option<SocketAddr>,
 }
 
 impl Record {
-    pub(crate) fn new(places: Places, processes: Vec<ProcessRecord>) -> Self {
-        let Places { entry, api, stats } = places;
+    pub(crate) fn new(
+        addresses: Addresses,
+        upgrade: Upgraded,
+        processes: Vec<ProcessRecord>,
+    ) -> Self {
+        let Addresses { entry, api, stats } = addresses;
         Self {
             format: FORMAT,
             supervisor: std::process::id(),
             entry,
             api,
             stats,
+            upgrade,
             processes,
+        }
+    }
+
+    /// Where they listen.
+    pub(crate) fn addresses(&self) -> Addresses {
+        Addresses {
+            entry: self.entry,
+            api: self.api,
+            stats: self.stats,
         }
     }
 

@@ -26,16 +26,21 @@ pub(crate) const API_TCP: &str = "api-tcp";
 pub(crate) const STATS: &str = "stats";
 
 /// Where statistics are shown if nobody says otherwise: as HAProxy's often are.
-const STATS_USUAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8888);
+pub(crate) const STATS_USUAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8888);
 
 /// How many connections may wait to be accepted. The kernel cuts it to `net.core.somaxconn`, which
 /// is 4096 by default; a shorter queue would refuse clients while a gateway is replaced.
 const BACKLOG: i32 = 4096;
 
-/// Listens on `address` with one socket per worker: the kernel spreads the connections.
-pub(crate) fn bind_entry(address: SocketAddr, workers: usize) -> anyhow::Result<Vec<Socket>> {
+/// Listens on `address` with one socket per worker: the kernel spreads the connections. `option` is
+/// what the user may change.
+pub(crate) fn bind_shared(
+    address: SocketAddr,
+    workers: usize,
+    option: &str,
+) -> anyhow::Result<Vec<Socket>> {
     if address.port() != 0 {
-        refuse_if_taken(address, "--entry")?;
+        refuse_if_taken(address, option)?;
     }
     let mut address = address;
     let mut sockets = Vec::with_capacity(workers);
@@ -43,51 +48,59 @@ pub(crate) fn bind_entry(address: SocketAddr, workers: usize) -> anyhow::Result<
         let socket = tcp_socket(address)
             .and_then(|socket| socket.set_reuse_port(true).map(|()| socket))
             .and_then(|socket| listen(socket, address))
-            .map_err(|error| explain(address, "--entry", &error))?;
+            .map_err(|error| explain(address, option, &error))?;
         address = local_address(&socket)?;
         sockets.push(socket);
     }
     Ok(sockets)
 }
 
-/// Listens on the API's loopback port.
-pub(crate) fn bind_api_tcp(address: SocketAddr) -> anyhow::Result<Socket> {
+/// Listens on the API's loopback port; `option` is what the user may change.
+pub(crate) fn bind_api_tcp(address: SocketAddr, option: &str) -> anyhow::Result<Socket> {
     if !address.ip().is_loopback() {
         let message = format!("the API listens on loopback only, not on {address}");
         let failure = Failure::new(Outcome::WrongInput, message);
-        return Err(failure.remedy("choose an --api of 127.0.0.1").into());
+        return Err(failure
+            .remedy(format!("choose an {option} of 127.0.0.1"))
+            .into());
     }
     tcp_socket(address)
         .and_then(|socket| listen(socket, address))
-        .map_err(|error| explain(address, "--api", &error).into())
+        .map_err(|error| explain(address, option, &error).into())
 }
 
-/// Listens for those who look at statistics. Without `place`, another program on the usual port is no
-/// reason not to start: then a free one is taken, and told.
-pub(crate) fn bind_stats(place: Option<SocketAddr>) -> anyhow::Result<Socket> {
-    let address = place.unwrap_or(STATS_USUAL);
-    if !address.ip().is_loopback() {
-        let message = format!("statistics are shown on loopback only, not on {address}");
-        let failure = Failure::new(Outcome::WrongInput, message);
-        return Err(failure.remedy("choose a --stats of 127.0.0.1").into());
-    }
-    let bind = |address| tcp_socket(address).and_then(|socket| listen(socket, address));
-    match bind(address) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse && place.is_none() => {
-            let any = SocketAddr::new(address.ip(), 0);
-            let socket = bind(any).map_err(|error| explain(any, "--stats", &error))?;
-            let found = local_address(&socket)?;
-            output::warn(format_args!(
-                "another program listens on {address}; statistics are at {found} instead"
-            ));
-            Ok(socket)
-        }
-        bound => bound.map_err(|error| explain(address, "--stats", &error).into()),
-    }
+/// What becomes of an address that another program has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IfTaken {
+    /// It is told, and nothing starts.
+    Refuse,
+    /// Nobody asked for that address: a free port is taken, and told.
+    AnyPort,
 }
 
-/// The number of the group that `--api-group` names.
-pub(crate) fn group(name: &str) -> anyhow::Result<u32> {
+/// Listens for those who look at statistics, with one socket: people need no spreading.
+pub(crate) fn bind_stats(
+    address: SocketAddr,
+    if_taken: IfTaken,
+    option: &str,
+) -> anyhow::Result<Socket> {
+    let one = |address| -> anyhow::Result<Socket> {
+        let mut sockets = bind_shared(address, 1, option)?;
+        sockets.pop().context("one was asked for")
+    };
+    if if_taken == IfTaken::Refuse || refuse_if_taken(address, option).is_ok() {
+        return one(address);
+    }
+    let socket = one(SocketAddr::new(address.ip(), 0))?;
+    let found = local_address(&socket)?;
+    output::warn(format_args!(
+        "another program listens on {address}; statistics are at {found} instead"
+    ));
+    Ok(socket)
+}
+
+/// The number of the group that `option` names.
+pub(crate) fn group(name: &str, option: &str) -> anyhow::Result<u32> {
     let found = Account::group(name).context("cannot read `/etc/group`")?;
     found.ok_or_else(|| {
         let failure = Failure::new(
@@ -95,7 +108,9 @@ pub(crate) fn group(name: &str) -> anyhow::Result<u32> {
             format!("there is no group `{name}` on this machine"),
         );
         failure
-            .remedy("make it with `groupadd`, or choose another --api-group")
+            .remedy(format!(
+                "make it with `groupadd`, or choose another {option}"
+            ))
             .into()
     })
 }
@@ -177,7 +192,10 @@ fn explain(address: SocketAddr, option: &str, error: &io::Error) -> Failure {
             )
         }
         io::ErrorKind::PermissionDenied => {
-            format!("ports below 1024 need root; choose another {option}")
+            format!(
+                "ports below 1024 need root, or the capability CAP_NET_BIND_SERVICE; choose \
+                 another {option}"
+            )
         }
         _ => format!("choose another {option}"),
     };
@@ -194,10 +212,10 @@ mod tests {
 
     #[test]
     fn two_gateways_do_not_share_a_port_by_accident() -> anyhow::Result<()> {
-        let first = bind_entry("127.0.0.1:0".parse()?, 2)?;
+        let first = bind_shared("127.0.0.1:0".parse()?, 2, "--entry")?;
         let address = local_address(&first[0])?;
         assert_eq!(local_address(&first[1])?, address);
-        let second = bind_entry(address, 2).expect_err("the port is taken");
+        let second = bind_shared(address, 2, "--entry").expect_err("the port is taken");
         let failure = second.downcast_ref::<Failure>().expect("it is explained");
         assert!(
             failure
@@ -206,7 +224,7 @@ mod tests {
                 .is_some_and(|text| text.contains("another program"))
         );
         drop(first);
-        assert!(bind_entry(address, 1).is_ok());
+        assert!(bind_shared(address, 1, "--entry").is_ok());
         Ok(())
     }
 
@@ -214,13 +232,13 @@ mod tests {
     fn statistics_go_elsewhere_only_if_nobody_said_where_they_must_be() -> anyhow::Result<()> {
         // Held by us, or by whoever else holds it: it is taken.
         let _held = std::net::TcpListener::bind(STATS_USUAL);
-        let elsewhere = local_address(&bind_stats(None)?)?;
+        let bind = |if_taken| bind_stats(STATS_USUAL, if_taken, "--stats");
+        let elsewhere = local_address(&bind(IfTaken::AnyPort)?)?;
         assert!(elsewhere.ip().is_loopback() && elsewhere != STATS_USUAL);
-        let refused = bind_stats(Some(STATS_USUAL)).expect_err("the port is taken");
+        let refused = bind(IfTaken::Refuse).expect_err("the port is taken");
         let failure = refused.downcast_ref::<Failure>().expect("it is explained");
         let remedy = failure.remedy.as_deref().unwrap_or_default();
         assert!(remedy.contains("another --stats"), "{remedy}");
-        assert!(bind_stats(Some("0.0.0.0:0".parse()?)).is_err());
         Ok(())
     }
 }

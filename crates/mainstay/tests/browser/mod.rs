@@ -28,6 +28,8 @@ pub(crate) struct Driver {
 
 impl Driver {
     pub(crate) fn start() -> Self {
+        // Without a font Chromium draws no letters, and complains of nothing.
+        program("/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf");
         let dir = TempDir::new("browser");
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let mut command = Command::new(program("chromedriver"));

@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use mainstay_api::wire::{InstanceState, InstanceStatus, Status};
-use mainstay_testkit::{Ended, Spawned, TempDir, program, wait_until};
+use mainstay_testkit::{Ended, Netns, Spawned, TempDir, program, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// How long anything may take on a machine that is busy with other tests.
@@ -58,6 +58,8 @@ pub(crate) struct Running {
     former: Vec<Spawned>,
     pub(crate) dir: TempDir,
     state: PathBuf,
+    /// The last field: it goes when everything in it has ended.
+    netns: Option<Netns>,
 }
 
 impl Running {
@@ -70,6 +72,7 @@ impl Running {
             former: Vec::new(),
             dir,
             state,
+            netns: None,
         }
     }
 
@@ -77,6 +80,20 @@ impl Running {
     pub(crate) fn with_state(mut self, state: &Path) -> Self {
         state.clone_into(&mut self.state);
         self
+    }
+
+    /// Runs everything in a network of its own. Needs root.
+    pub(crate) fn in_own_network(mut self) -> Self {
+        self.netns = Some(Netns::new());
+        self
+    }
+
+    /// A command that runs where `dev` does.
+    pub(crate) fn command(&self, program_path: &Path) -> Command {
+        match &self.netns {
+            Some(netns) => netns.command(program_path),
+            None => Command::new(program_path),
+        }
     }
 
     /// The state directory.
@@ -105,7 +122,7 @@ impl Running {
 
     /// Starts `mainstay dev` with these arguments.
     pub(crate) fn dev(&mut self, arguments: &[&str]) {
-        let mut command = Command::new(MAINSTAY);
+        let mut command = self.command(Path::new(MAINSTAY));
         command.args([
             "dev",
             "--entry",
@@ -122,6 +139,47 @@ impl Running {
         self.former.extend(self.dev.replace(next));
     }
 
+    /// Writes a node file whose state is ours, with one address each that the kernel picks.
+    pub(crate) fn write_node(&self, roles: &str, gateway: &str) -> PathBuf {
+        let state = self.state.display();
+        let text = format!(
+            "roles = {roles}\nstate = '{state}'\n[api]\naddress = '127.0.0.1:0'\n[gateway]\nhttp = \
+             '127.0.0.1:0'\nstats = 'off'\nworkers = 2\n{gateway}\n"
+        );
+        self.write("node.toml", &text)
+    }
+
+    /// Starts `mainstay run` on a node file.
+    pub(crate) fn node(&mut self, file: &Path, variables: &[(&str, &str)]) {
+        let mut command = Command::new(MAINSTAY);
+        command.args(["run", "--config"]).arg(file);
+        command.envs(variables.iter().copied());
+        self.start(command);
+    }
+
+    /// Starts a supervisor.
+    pub(crate) fn start(&mut self, mut command: Command) {
+        let next = Spawned::start(&self.dir, "node", &mut command);
+        self.former.extend(self.dev.replace(next));
+    }
+
+    /// Where the gateway listens, by the supervisor's record.
+    #[track_caller]
+    pub(crate) fn entry(&self) -> std::net::SocketAddr {
+        wait_until(PATIENCE, "the entry is written down", || {
+            let record = fs::read(self.state.join("supervisor.json"));
+            let record = record.map_err(|error| error.to_string())?;
+            let record: serde_json::Value =
+                serde_json::from_slice(&record).map_err(|error| error.to_string())?;
+            let entry = record["entry"].as_str().unwrap_or_default();
+            let entry: std::net::SocketAddr = entry.parse().map_err(|_| record.to_string())?;
+            if entry.port() == 0 {
+                return Err(record.to_string());
+            }
+            Ok(entry)
+        })
+    }
+
     /// SIGKILLs `dev` alone.
     #[track_caller]
     pub(crate) fn kill_dev(&self) {
@@ -136,7 +194,7 @@ impl Running {
 
     /// Runs a command of `mainstay` to its end.
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(MAINSTAY);
+        let mut command = self.command(Path::new(MAINSTAY));
         command.args(arguments).arg("--state").arg(&self.state);
         command.output().unwrap()
     }
@@ -246,7 +304,7 @@ impl Drop for Running {
             let ended = wait_briefly(&dev);
             drop(dev);
             if !ended {
-                for name in ["gateway", "agent", "server"] {
+                for name in ["gateway", "gateway-2", "agent", "server"] {
                     if let Some(pid) = self.own_process(name) {
                         kill(pid, Signal::KILL);
                     }

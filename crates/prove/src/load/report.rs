@@ -229,7 +229,31 @@ impl Seconds {
     }
 }
 
+/// What was done to one instance, and when: counted from the load's start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Strike {
+    /// The instance, as the gateway names it.
+    pub instance: String,
+    /// When it was struck.
+    pub begin: Duration,
+    /// Until when the gateway could not know: a request that was sent there later is no victim of
+    /// the strike but of the gateway.
+    pub end: Duration,
+}
+
 impl Failure {
+    /// Whether it is an unsafe request that was under way to the struck instance at that moment.
+    ///
+    /// Nobody can tell whether such a request was done, so nobody may send it again. It counts only
+    /// if the gateway says so by 502 and `lost-in-flight` and names the instance: a client that saw
+    /// a reset or no answer knows nothing, and then it may have been the gateway.
+    pub fn was_in_flight_on(&self, strike: &Strike) -> bool {
+        self.method.is_unsafe()
+            && self.kind.is_lost_in_flight()
+            && self.instance.as_deref() == Some(strike.instance.as_str())
+            && self.overlaps(strike.begin, strike.end)
+    }
+
     /// Whether it was sent before `end` and failed after `begin`, both since the load's start.
     pub fn overlaps(&self, begin: Duration, end: Duration) -> bool {
         u128::from(self.sent_us) <= end.as_micros()

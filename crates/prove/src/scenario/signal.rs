@@ -29,6 +29,11 @@ impl Victim {
         Ok(Self(AsyncFd::new(pidfd_open(pid, PidfdFlags::NONBLOCK)?)?))
     }
 
+    /// Sends the signal.
+    pub(super) fn signal(&self, signal: Signal) -> io::Result<()> {
+        Ok(pidfd_send_signal(self.0.get_ref(), signal)?)
+    }
+
     /// Sends the signal and waits for the end; `TimedOut` if the process lives on.
     pub(super) async fn end_by(self, signal: Signal, deadline: Duration) -> io::Result<Death> {
         let signalled = Instant::now();

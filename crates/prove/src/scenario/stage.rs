@@ -1,19 +1,21 @@
 //! Breaks things one after another and waits each time until all is whole again.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use mainstay_api::client;
 use mainstay_api::wire::{InstanceState, InstanceStatus, ServiceState};
-use mainstay_ids::ServiceName;
+use mainstay_ids::{InstanceId, ServiceName};
 use rustix::process::Signal;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::signal::{Death, Victim};
-use super::{Fault, Kill, Scenario, Trouble};
+use super::{Fault, Scenario, Trouble};
 use crate::Progress;
 use crate::cluster::{Cluster, Snapshot};
+use crate::load::Strike;
 
 /// How long a system may take to be whole again after one fault. Restarts back off and new
 /// versions have minimum healthy times; what takes longer has gone wrong.
@@ -26,7 +28,7 @@ const END_DEADLINE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Between the ends of two faults: time in which the load shows that all is well again.
-const PAUSE: Duration = Duration::from_millis(500);
+pub(super) const PAUSE: Duration = Duration::from_millis(500);
 
 /// The processes of Mainstay that may die without costing a request.
 const PROCESSES: [&str; 2] = ["server", "agent"];
@@ -44,7 +46,16 @@ pub(crate) struct Stage {
     pub(crate) progress: mpsc::Sender<Progress>,
     pub(crate) stop: CancellationToken,
     pub(crate) faults: Vec<Fault>,
-    pub(crate) kills: Vec<Kill>,
+    pub(crate) strikes: Vec<Strike>,
+}
+
+/// The instance whose turn it is.
+pub(super) struct Chosen {
+    pub(super) service: ServiceName,
+    pub(super) instance: InstanceId,
+    pub(super) pid: u32,
+    pub(super) address: Option<SocketAddr>,
+    pub(super) victim: Victim,
 }
 
 #[derive(serde::Deserialize)]
@@ -75,7 +86,7 @@ impl Stage {
             progress,
             stop,
             faults: Vec::new(),
-            kills: Vec::new(),
+            strikes: Vec::new(),
         }
     }
 
@@ -92,6 +103,8 @@ impl Stage {
             Scenario::RolloutBad => self.roll_out_bad().await,
             Scenario::Scale => self.scale().await,
             Scenario::Processes => self.kill_processes().await,
+            Scenario::Freeze => self.freeze().await,
+            Scenario::Blackhole => self.cut_off().await,
         }
     }
 
@@ -113,42 +126,23 @@ impl Stage {
         };
         let mut round = 0;
         while round == 0 || self.has_time() {
-            let service = self.services[round % self.services.len()].clone();
-            let turn = round / self.services.len();
-            let snapshot = self.look().await?;
-            let all = snapshot.of(&service);
-            let Some(chosen) = all.get(turn % all.len().max(1)) else {
-                return Err(Trouble::CannotBreak(format!(
-                    "{service} has no instance to end"
-                )));
-            };
-            let Some(pid) = chosen.pid else {
-                return Err(Trouble::CannotBreak(format!(
-                    "{} has no process",
-                    chosen.instance
-                )));
-            };
-            let (victim, instance) = (hold(pid)?, chosen.instance.clone());
-            let still = |i: &InstanceStatus| i.instance == instance && i.pid == Some(pid);
-            if !self
-                .cluster
-                .instances()
-                .await
-                .map_err(api("list the instances"))?
-                .iter()
-                .any(still)
-            {
-                // It has just been restarted by itself: the number may be another's.
-                self.pause(LOOK).await?;
+            let Some(chosen) = self.choose(round).await? else {
                 continue;
-            }
+            };
+            let Chosen {
+                service,
+                instance,
+                pid,
+                victim,
+                ..
+            } = chosen;
             let fault = self.begin(format!("{name} of {instance} (process {pid})"));
             let death = end(victim, pid, signal).await?;
             if signal == Signal::KILL {
                 let since = |when: Instant| when.saturating_duration_since(self.started);
                 let (begin, end) = (since(death.signalled), since(death.gone));
-                self.kills.push(Kill {
-                    instance,
+                self.strikes.push(Strike {
+                    instance: instance.to_string(),
                     begin,
                     end,
                 });
@@ -166,6 +160,40 @@ impl Stage {
             round += 1;
         }
         Ok(())
+    }
+
+    /// Chooses the next instance and holds its process; `None`, after a moment, if it has just
+    /// been started again by itself: then the number may be another's.
+    pub(super) async fn choose(&self, round: usize) -> Result<Option<Chosen>, Trouble> {
+        let service = self.services[round % self.services.len()].clone();
+        let turn = round / self.services.len();
+        let snapshot = self.look().await?;
+        let all = snapshot.of(&service);
+        let Some(chosen) = all.get(turn % all.len().max(1)) else {
+            return Err(Trouble::CannotBreak(format!(
+                "{service} has no instance to break"
+            )));
+        };
+        let Some(pid) = chosen.pid else {
+            return Err(Trouble::CannotBreak(format!(
+                "{} has no process",
+                chosen.instance
+            )));
+        };
+        let (victim, instance) = (hold(pid)?, chosen.instance.clone());
+        let still = |i: &InstanceStatus| i.instance == instance && i.pid == Some(pid);
+        let now = self.cluster.instances().await;
+        if !now.map_err(api("list the instances"))?.iter().any(still) {
+            self.pause(LOOK).await?;
+            return Ok(None);
+        }
+        Ok(Some(Chosen {
+            service,
+            instance,
+            pid,
+            address: chosen.address,
+            victim,
+        }))
     }
 
     async fn scale(&mut self) -> Result<(), Trouble> {
@@ -256,7 +284,7 @@ impl Stage {
             .ok_or_else(|| refuse(&format!("it names no running {name}")))
     }
 
-    fn has_time(&self) -> bool {
+    pub(super) fn has_time(&self) -> bool {
         self.started.elapsed() < self.duration
     }
 

@@ -21,7 +21,7 @@ const CONNECTIONS_MAX: usize = 256;
 pub(super) const INSTANCES: u32 = 3;
 const INSTANCES_MORE: u32 = 6;
 /// Load before and after what happens.
-const MARGIN: Duration = Duration::from_millis(500);
+pub(super) const MARGIN: Duration = Duration::from_millis(500);
 
 /// What happened in the rounds of one kind.
 pub(super) struct Rounds {
@@ -48,11 +48,16 @@ pub(super) async fn run(run: &mut Run, mainstay: &Path) -> Result<()> {
     }
     drop((dev, haproxy));
     let unsafe_dev = start(mainstay, &["--unsafe-no-acknowledged-drain"]).await?;
-    let mut off = Rounds::new("rollout, acknowledged drain switched off");
+    let [mut rollout_off, mut scale_off] = [
+        "rollout, acknowledged drain switched off",
+        "scale, acknowledged drain switched off",
+    ]
+    .map(Rounds::new);
     let file = dev::service_file(INSTANCES, SERVICE_TIME, 2)?;
-    off.add(run, roll_out(&unsafe_dev, &shape, &file).await?);
+    rollout_off.add(run, roll_out(&unsafe_dev, &shape, &file).await?);
+    scale_off.add(run, scale_out_and_in(&unsafe_dev, &shape).await?);
     drop(unsafe_dev);
-    conclude(run, &[rollout, scale, reload, off]);
+    conclude(run, &[rollout, scale, reload, rollout_off, scale_off]);
     Ok(())
 }
 
@@ -62,7 +67,7 @@ pub(super) fn shape() -> Result<Shape> {
     Shape::new(&["GET /", "POST / {}"], RATE, Connections::PerRequest(most))
 }
 
-async fn start(mainstay: &Path, options: &[&str]) -> Result<Dev> {
+pub(super) async fn start(mainstay: &Path, options: &[&str]) -> Result<Dev> {
     let dev = Dev::start(
         mainstay,
         &dev::service_file(INSTANCES, SERVICE_TIME, 1)?,
@@ -145,7 +150,7 @@ impl Rounds {
     }
 }
 
-fn conclude(run: &mut Run, all: &[Rounds; 4]) {
+fn conclude(run: &mut Run, all: &[Rounds; 5]) {
     let mut rows = vec![
         ["at worst", "failed", "slowest ms"]
             .map(str::to_owned)
@@ -162,12 +167,16 @@ fn conclude(run: &mut Run, all: &[Rounds; 4]) {
     }
     run.say("");
     run.table(&rows);
-    let [rollout, scale, reload, off] = all;
+    let [rollout, scale, reload, rollout_off, scale_off] = all;
     run.at_most("rollout_failed", rollout.failed(), 0.0);
     run.at_most("scale_failed", scale.failed(), 0.0);
     run.value("reload_failed_haproxy", reload.failed());
-    run.value("rollout_failed_without_drain", off.failed());
-    if off.failed() < 1.0 {
-        run.miss("the rollout loses nothing with the acknowledged drain switched off: the check shows nothing");
+    for (key, off) in [("rollout_failed", rollout_off), ("scale_failed", scale_off)] {
+        run.red(key, off.failed());
+        if off.failed() < 1.0 {
+            run.miss(format!(
+                "`{key}` is 0 with the acknowledged drain switched off: the check shows nothing"
+            ));
+        }
     }
 }

@@ -2,6 +2,9 @@
 
 import { filter, sortAll } from "/stats/still.js";
 
+// What grows by itself is no news: 4s, 1m05s.
+const AGE = /^\d+[smhd](\d\d[smh])?$/;
+
 const state = document.querySelector("#state");
 const own = [...document.querySelectorAll("#own dd")];
 
@@ -44,8 +47,7 @@ function update({ id, class: name, cells }) {
     const cell = row.cells[at];
     if (order === null) delete cell.dataset.order;
     else cell.dataset.order = order;
-    // What grows by itself is no news: the time in a status.
-    if (put(cell, text) && order !== null) {
+    if (put(cell, text) && order !== null && !AGE.test(text)) {
       cell.classList.add("fresh");
       requestAnimationFrame(() => requestAnimationFrame(() => cell.classList.remove("fresh")));
     }

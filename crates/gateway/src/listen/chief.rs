@@ -1,0 +1,530 @@
+//! The chief: one task that owns the machines of all servers, tries them, binds addresses, and
+//! publishes who may be chosen.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mainstay_control::listen::{Changed, CheckResult, Input, Server, Standing};
+use mainstay_ids::{Instant, ListenName};
+use mainstay_model::ListenSpec;
+use mainstay_model::listen::{OnDown, ServerSpec};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::{Clock, wall_clock};
+use crate::listen::check::{self, CheckReport, Failure, Passed};
+use crate::listen::handle::{Ask, Change, HandleError, ServerAt};
+use crate::listen::limits::BIND_EVERY;
+use crate::listen::roster::{ListenTally, Roster, RosterListen, RosterServer, ServerTally};
+use crate::listen::snapshot::{BindSnapshot, ListenSnapshot, ServerSnapshot};
+use crate::listen::{Wanted, seat};
+use crate::sockets;
+
+/// Everything that comes in and goes out.
+pub(crate) struct Ports {
+    pub(crate) wanted: watch::Receiver<Wanted>,
+    pub(crate) asks: mpsc::Receiver<Ask>,
+    /// Servers to which a connection failed.
+    pub(crate) failures: mpsc::Receiver<ServerAt>,
+    pub(crate) rosters: watch::Sender<Arc<Roster>>,
+    /// One for each worker.
+    pub(crate) orders: Vec<mpsc::Sender<seat::Order>>,
+    pub(crate) stop: CancellationToken,
+}
+
+/// The task's state.
+pub(crate) struct Chief {
+    clock: Clock,
+    /// Above the tokens of all sessions.
+    all: CancellationToken,
+    ports: Ports,
+    listens: BTreeMap<ListenName, Listen>,
+    sockets: Sockets,
+    checks: JoinSet<Checked>,
+    /// Sessions of removed servers, and until when they may go on.
+    leaving: Vec<(Instant, CancellationToken)>,
+}
+
+struct Listen {
+    spec: ListenSpec,
+    tally: Arc<ListenTally>,
+    servers: Vec<Served>,
+}
+
+/// One server, with its machine.
+struct Served {
+    spec: ServerSpec,
+    tally: Arc<ServerTally>,
+    machine: Server,
+    /// What an operator set.
+    weight: Option<u16>,
+    report: Option<CheckReport>,
+    cut: CancellationToken,
+}
+
+/// A check that ended.
+struct Checked {
+    at: ServerAt,
+    /// Of which server of that name: it may be another by now.
+    address: SocketAddr,
+    result: Result<Passed, Failure>,
+    took: Duration,
+}
+
+impl Chief {
+    pub(crate) fn new(
+        clock: Clock,
+        all: CancellationToken,
+        given: HashMap<SocketAddr, Vec<TcpListener>>,
+        ports: Ports,
+    ) -> Self {
+        Self {
+            clock,
+            all,
+            ports,
+            listens: BTreeMap::new(),
+            sockets: Sockets {
+                given,
+                bound: BTreeMap::new(),
+            },
+            checks: JoinSet::new(),
+            leaving: Vec::new(),
+        }
+    }
+
+    /// Runs until it is told to stop. The sessions are the seats' to end.
+    pub(crate) async fn run(mut self) {
+        let mut retry = interval(BIND_EVERY);
+        retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let stop = self.ports.stop.clone();
+        let mut settings = Settings::Followed;
+        self.apply().await;
+        loop {
+            let due = self.next_due();
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = self.ports.wanted.changed(), if settings == Settings::Followed => {
+                    match changed {
+                        Ok(()) => self.apply().await,
+                        Err(_) => settings = Settings::Final,
+                    }
+                }
+                Some(ask) = self.ports.asks.recv() => self.answer(ask),
+                Some(at) = self.ports.failures.recv() => self.note_failure(&at),
+                Some(checked) = self.checks.join_next() => match checked {
+                    Ok(checked) => self.take(checked),
+                    Err(error) => tracing::error!(%error, "a check panicked"),
+                },
+                () = due => self.do_what_is_due(),
+                _ = retry.tick() => self.sockets.bind_missing(&self.ports.orders).await,
+            }
+        }
+    }
+
+    /// Waits for the next check or the end of a removed server's sessions.
+    fn next_due(&self) -> impl Future<Output = ()> + use<> {
+        let servers = self.listens.values().flat_map(|listen| &listen.servers);
+        let checks = servers.filter_map(|server| server.machine.next_deadline());
+        let leaving = self.leaving.iter().map(|(until, _)| *until);
+        let due = checks.chain(leaving).min();
+        let now = self.clock.now();
+        async move {
+            match due {
+                Some(due) => sleep(due.since(now)).await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    fn do_what_is_due(&mut self) {
+        let now = self.clock.now();
+        self.leaving.retain(|(until, cut)| {
+            let over = *until <= now;
+            if over {
+                cut.cancel();
+            }
+            !over
+        });
+        for (name, listen) in &mut self.listens {
+            let Some(spec) = &listen.spec.check else {
+                continue;
+            };
+            for server in &mut listen.servers {
+                if server.machine.next_deadline().is_some_and(|due| due <= now) {
+                    server.machine.handle(now, Input::CheckStarted);
+                    let at = ServerAt {
+                        listen: name.clone(),
+                        server: server.spec.name.clone(),
+                    };
+                    let (spec, proxy) = (spec.clone(), listen.spec.send_proxy);
+                    let (clock, address) = (self.clock, server.spec.address);
+                    // At most one for each server, each with its deadline; joined in `run`.
+                    self.checks.spawn(async move {
+                        let began = clock.now();
+                        let result = check::check(address, &spec, proxy).await;
+                        let took = clock.now().since(began);
+                        Checked {
+                            at,
+                            address,
+                            result,
+                            took,
+                        }
+                    });
+                }
+            }
+        }
+    }
+
+    /// Takes the end of a check in.
+    fn take(&mut self, checked: Checked) {
+        let Checked {
+            at,
+            address,
+            result,
+            took,
+        } = checked;
+        let now = self.clock.now();
+        let Some(server) = find(&mut self.listens, &at) else {
+            return;
+        };
+        if server.spec.address != address {
+            return;
+        }
+        server.report = Some(CheckReport::of(&result, took, wall_clock()));
+        let ended = if result.is_ok() {
+            server.tally.forget_failure();
+            CheckResult::Passed
+        } else {
+            CheckResult::Failed
+        };
+        let changed = server.machine.handle(now, Input::CheckEnded(ended));
+        if let Some(changed) = changed {
+            self.tell(&at, changed);
+        }
+    }
+
+    fn note_failure(&mut self, at: &ServerAt) {
+        let now = self.clock.now();
+        if let Some(server) = find(&mut self.listens, at) {
+            server.machine.handle(now, Input::ConnectFailed);
+        }
+    }
+
+    /// A server stands otherwise: told once, and published.
+    fn tell(&mut self, at: &ServerAt, changed: Changed) {
+        let ServerAt { listen, server } = at;
+        let Some(on_down) = self.listens.get(listen).map(|listen| listen.spec.on_down) else {
+            return;
+        };
+        let all = &self.all;
+        if let Some(served) = find(&mut self.listens, at) {
+            if changed.to == Standing::Down {
+                let failure = served
+                    .report
+                    .as_ref()
+                    .and_then(|report| report.failure.as_deref());
+                tracing::warn!(%listen, %server, failure, "a server is down");
+                match on_down {
+                    OnDown::Close => served.cut_sessions(all),
+                    OnDown::Keep => {}
+                }
+            } else {
+                let standing = changed.to;
+                tracing::info!(%listen, %server, ?standing, "a server stands otherwise");
+            }
+        }
+        self.publish();
+    }
+
+    fn answer(&mut self, ask: Ask) {
+        match ask {
+            // Nobody waits any more if it cannot be sent.
+            Ask::Snapshot(answer) => drop(answer.send(self.snapshot())),
+            Ask::Change { at, change, done } => drop(done.send(self.change(&at, change))),
+        }
+    }
+
+    fn change(&mut self, at: &ServerAt, change: Change) -> Result<(), HandleError> {
+        let now = self.clock.now();
+        if !self.listens.contains_key(&at.listen) {
+            return Err(HandleError::NoListen(at.listen.clone()));
+        }
+        let all = self.all.clone();
+        let Some(server) = find(&mut self.listens, at) else {
+            let ServerAt { listen, server } = at.clone();
+            return Err(HandleError::NoServer { listen, server });
+        };
+        match change {
+            Change::Want(wanted) => {
+                let changed = server.machine.handle(now, Input::Want(wanted));
+                if let Some(changed) = changed {
+                    self.tell(at, changed);
+                }
+            }
+            Change::Weight(weight) => {
+                server.weight = weight;
+                self.publish();
+            }
+            Change::Cut => {
+                server.cut_sessions(&all);
+                self.publish();
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the listeners those of the newest settings. A server is the same if its listener, name
+    /// and address are: it keeps its sessions, counts, verdict and what an operator wants of it.
+    async fn apply(&mut self) {
+        let wanted = Arc::clone(&self.ports.wanted.borrow_and_update());
+        let now = self.clock.now();
+        let mut before = std::mem::take(&mut self.listens);
+        for spec in wanted.iter() {
+            let old = before.remove(&spec.name);
+            let listen = self.renew(spec, old, now);
+            self.listens.insert(spec.name.clone(), listen);
+        }
+        for (name, listen) in before {
+            tracing::info!(listen = %name, "a listener is removed");
+            self.part(listen.servers, listen.spec.timeouts.drain, now);
+        }
+        self.publish();
+        let wanted = wanted.iter().flat_map(|spec| spec.bind.iter().copied());
+        self.sockets.follow(wanted, &self.ports.orders).await;
+    }
+
+    fn renew(&mut self, spec: &ListenSpec, old: Option<Listen>, now: Instant) -> Listen {
+        let (tally, mut before, same_check) = if let Some(old) = old {
+            old.tally.set_most(spec.connections_max);
+            (old.tally, old.servers, old.spec.check == spec.check)
+        } else {
+            tracing::info!(listen = %spec.name, bind = ?spec.bind, "a listener is added");
+            let tally = Arc::new(ListenTally::new(spec.connections_max));
+            (tally, Vec::new(), true)
+        };
+        let mut servers = Vec::with_capacity(spec.servers.len());
+        for server in &spec.servers {
+            let same =
+                |old: &Served| old.spec.name == server.name && old.spec.address == server.address;
+            let served = match before.iter().position(same) {
+                Some(at) => {
+                    let mut served = before.swap_remove(at);
+                    served.spec = server.clone();
+                    if !same_check {
+                        served.machine.recheck(spec.check.as_ref(), now);
+                    }
+                    served
+                }
+                None => Served {
+                    tally: Arc::new(ServerTally::new(server.name.clone(), server.address)),
+                    machine: Server::new(spec.check.as_ref(), now),
+                    spec: server.clone(),
+                    weight: None,
+                    report: None,
+                    cut: self.all.child_token(),
+                },
+            };
+            servers.push(served);
+        }
+        self.part(before, spec.timeouts.drain, now);
+        Listen {
+            spec: spec.clone(),
+            tally,
+            servers,
+        }
+    }
+
+    /// Lets the sessions of removed servers go on for a while.
+    fn part(&mut self, servers: Vec<Served>, drain: Duration, now: Instant) {
+        let busy = servers
+            .into_iter()
+            .filter(|server| server.tally.sessions.now() > 0);
+        let until = now.after(drain);
+        self.leaving.extend(busy.map(|server| (until, server.cut)));
+    }
+
+    fn publish(&self) {
+        let listens = self.listens.values().map(|listen| {
+            let servers = listen.servers.iter().map(Served::for_roster);
+            Arc::new(RosterListen {
+                spec: listen.spec.clone(),
+                tally: Arc::clone(&listen.tally),
+                servers: servers.collect(),
+            })
+        });
+        let roster = Roster {
+            listens: listens.collect(),
+        };
+        self.ports.rosters.send_replace(Arc::new(roster));
+        for listen in self.listens.values() {
+            listen.tally.server_freed.notify_waiters();
+        }
+    }
+
+    fn snapshot(&self) -> Vec<ListenSnapshot> {
+        let now = self.clock.now();
+        let listens = self.listens.values();
+        listens
+            .map(|listen| {
+                let binds = listen.spec.bind.iter().map(|address| BindSnapshot {
+                    address: *address,
+                    failing: self.sockets.failing(*address),
+                });
+                let tally = &listen.tally;
+                ListenSnapshot {
+                    name: listen.spec.name.clone(),
+                    binds: binds.collect(),
+                    mode: listen.spec.mode,
+                    balance: listen.spec.balance,
+                    sessions: tally.sessions.now(),
+                    sessions_high: tally.sessions.high(),
+                    sessions_max: listen.spec.connections_max,
+                    sessions_total: tally.total.get(),
+                    bytes_in: tally.bytes_in.get(),
+                    bytes_out: tally.bytes_out.get(),
+                    refused: tally.refused.get(),
+                    unserved: tally.unserved.get(),
+                    servers: listen.servers.iter().map(|one| one.snapshot(now)).collect(),
+                }
+            })
+            .collect()
+    }
+}
+
+/// Whether settings may still change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Settings {
+    Followed,
+    /// Who could change them is gone.
+    Final,
+}
+
+fn find<'a>(
+    listens: &'a mut BTreeMap<ListenName, Listen>,
+    at: &ServerAt,
+) -> Option<&'a mut Served> {
+    let servers = &mut listens.get_mut(&at.listen)?.servers;
+    servers.iter_mut().find(|one| one.spec.name == at.server)
+}
+
+impl Served {
+    /// Ends its sessions of now; those to come have another token.
+    fn cut_sessions(&mut self, all: &CancellationToken) {
+        let cut = std::mem::replace(&mut self.cut, all.child_token());
+        cut.cancel();
+    }
+
+    fn weight(&self) -> u16 {
+        self.weight.unwrap_or(self.spec.weight)
+    }
+
+    fn for_roster(&self) -> RosterServer {
+        RosterServer {
+            tally: Arc::clone(&self.tally),
+            weight: self.weight(),
+            rank: self.spec.rank,
+            sessions_max: self.spec.connections_max,
+            standing: self.machine.standing(),
+            rose: self.machine.rose_at(),
+            cut: self.cut.clone(),
+        }
+    }
+
+    fn snapshot(&self, now: Instant) -> ServerSnapshot {
+        let tally = &self.tally;
+        let unchanged_for = now.since(self.machine.changed_at());
+        let mut changed = wall_clock();
+        let ago = u64::try_from(unchanged_for.as_millis()).unwrap_or(u64::MAX);
+        changed.0 = changed.0.saturating_sub(ago);
+        ServerSnapshot {
+            name: self.spec.name.clone(),
+            address: self.spec.address,
+            standing: self.machine.standing(),
+            wanted: self.machine.wanted(),
+            rank: self.spec.rank,
+            weight: self.weight(),
+            sessions: tally.sessions.now(),
+            sessions_high: tally.sessions.high(),
+            sessions_max: self.spec.connections_max.map(std::num::NonZeroU32::get),
+            sessions_total: tally.total.get(),
+            bytes_in: tally.bytes_in.get(),
+            bytes_out: tally.bytes_out.get(),
+            connect_errors: tally.connect_errors.get(),
+            retries: tally.retries.get(),
+            redispatches: tally.redispatches.get(),
+            cut: tally.cut.get(),
+            check: self.report.clone(),
+            falls: self.machine.falls(),
+            downtime: self.machine.downtime(now),
+            unchanged_for,
+            changed,
+        }
+    }
+}
+
+/// The listening sockets of all listeners, by address: one that only changes its listener stays as
+/// it is, so that nobody who waits in its queue is lost.
+struct Sockets {
+    given: HashMap<SocketAddr, Vec<TcpListener>>,
+    /// Those that are wanted, with why they are not bound if so.
+    bound: BTreeMap<SocketAddr, Option<String>>,
+}
+
+impl Sockets {
+    async fn follow(
+        &mut self,
+        wanted: impl Iterator<Item = SocketAddr>,
+        orders: &[mpsc::Sender<seat::Order>],
+    ) {
+        let not_yet = || Some("it has not been bound yet".to_owned());
+        let mut before = std::mem::take(&mut self.bound);
+        for address in wanted {
+            let state = before.remove(&address).unwrap_or_else(not_yet);
+            self.bound.insert(address, state);
+        }
+        for address in before.into_keys() {
+            for order in orders {
+                // A worker that is gone listens no more.
+                order.send(seat::Order::Unlisten(address)).await.ok();
+            }
+        }
+        self.bind_missing(orders).await;
+    }
+
+    async fn bind_missing(&mut self, orders: &[mpsc::Sender<seat::Order>]) {
+        for (address, failing) in &mut self.bound {
+            let Some(told) = failing else { continue };
+            let listeners = match self.given.remove(address) {
+                Some(given) if given.len() == orders.len() => Ok(given),
+                Some(_) | None => sockets::listen(*address, orders.len()),
+            };
+            match listeners {
+                Ok(listeners) => {
+                    for (order, listener) in orders.iter().zip(listeners) {
+                        order
+                            .send(seat::Order::Listen(*address, listener))
+                            .await
+                            .ok();
+                    }
+                    tracing::info!(%address, "listening for servers that were not started here");
+                    *failing = None;
+                }
+                Err(error) => {
+                    let text = error.to_string();
+                    if *told != text {
+                        tracing::warn!(%address, %error, "cannot listen; trying again each second");
+                    }
+                    *told = text;
+                }
+            }
+        }
+    }
+
+    fn failing(&self, address: SocketAddr) -> Option<String> {
+        self.bound.get(&address).cloned().flatten()
+    }
+}

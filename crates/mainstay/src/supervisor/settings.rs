@@ -1,0 +1,187 @@
+//! What the supervisor's processes are told, whoever asked for it: the options of `dev`, or a node
+//! file.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mainstay_api::node::{NodeFile, Role};
+use mainstay_ids::NodeName;
+use mainstay_model::gateway::{AccessLog, GatewaySettings};
+
+use super::kind::all_roles;
+use super::record::Addresses;
+use super::sockets::{self, IfTaken, STATS_USUAL};
+use super::upgrade::HandOver;
+use crate::arguments::{Dev, StatsPlace, Switch};
+use crate::outcome::{Failure, Outcome};
+
+/// How long the gateway of `dev` may finish requests at its end: who pressed Ctrl-C waits for it,
+/// and its instances were drained before.
+const DEV_DRAIN: Duration = Duration::from_secs(10);
+
+/// What the processes are told.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) state: PathBuf,
+    pub(crate) node: NodeName,
+    /// Which of them run.
+    pub(crate) roles: BTreeSet<Role>,
+    pub(crate) addresses: Addresses,
+    /// What becomes of the address of the statistics if another program has it.
+    pub(crate) stats_if_taken: IfTaken,
+    /// How messages call the keys of the addresses.
+    pub(crate) options: OptionNames,
+    /// Who may open the unix socket, beside its owner.
+    pub(crate) api_group: Option<u32>,
+    pub(crate) workers: usize,
+    /// What the gateway reads from its file.
+    pub(crate) gateway: GatewaySettings,
+    /// How its process is replaced.
+    pub(crate) hand_over: HandOver,
+    pub(crate) server_flags: Vec<&'static str>,
+    pub(crate) agent_flags: Vec<&'static str>,
+    /// Test seam: what the gateway does without.
+    pub(crate) gateway_seams: String,
+}
+
+/// How messages call what the user may change.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OptionNames {
+    pub(crate) entry: &'static str,
+    pub(crate) api: &'static str,
+    pub(crate) stats: &'static str,
+    pub(crate) api_group: &'static str,
+}
+
+/// Those of `dev`.
+const OF_DEV: OptionNames = OptionNames {
+    entry: "--entry",
+    api: "--api",
+    stats: "--stats",
+    api_group: "--api-group",
+};
+
+/// Those of a node file.
+const OF_NODE_FILE: OptionNames = OptionNames {
+    entry: "`http` in `[gateway]`",
+    api: "`address` in `[api]`",
+    stats: "`stats` in `[gateway]`",
+    api_group: "`group` in `[api]`",
+};
+
+impl Settings {
+    /// Everything on one machine, by the options of `dev`.
+    pub(crate) fn of_dev(state: &Path, dev: &Dev) -> anyhow::Result<Self> {
+        let (stats, stats_if_taken) = match dev.stats {
+            None => (Some(STATS_USUAL), IfTaken::AnyPort),
+            Some(StatsPlace::At(address)) => (Some(address), IfTaken::Refuse),
+            Some(StatsPlace::Off) => (None, IfTaken::Refuse),
+        };
+        if let Some(address) = stats.filter(|address| !address.ip().is_loopback()) {
+            let message = format!("statistics are shown on loopback only, not on {address}");
+            let failure = Failure::new(Outcome::WrongInput, message);
+            let remedy = "choose a --stats of 127.0.0.1, or a node file with `stats_auth`";
+            return Err(failure.remedy(remedy).into());
+        }
+        let flag = |set: bool, name| set.then_some(name).into_iter().collect();
+        let group = dev.api_group.as_deref();
+        let group = group.map(|name| sockets::group(name, OF_DEV.api_group));
+        Ok(Self {
+            state: state.to_owned(),
+            node: super::node()?,
+            roles: all_roles(),
+            addresses: Addresses {
+                entry: dev.entry,
+                api: dev.api,
+                stats,
+            },
+            stats_if_taken,
+            options: OF_DEV,
+            api_group: group.transpose()?,
+            workers: dev.workers.map_or_else(cores, usize::from),
+            gateway: GatewaySettings {
+                access_log: match dev.access_log {
+                    Switch::On => AccessLog::On,
+                    Switch::Off => AccessLog::Off,
+                },
+                drain: DEV_DRAIN,
+                ..GatewaySettings::default()
+            },
+            hand_over: if dev.unsafe_no_hand_over {
+                HandOver::Off
+            } else {
+                HandOver::On
+            },
+            server_flags: flag(
+                dev.unsafe_no_acknowledged_drain,
+                "--unsafe-no-acknowledged-drain",
+            ),
+            agent_flags: flag(dev.unsafe_no_adoption, "--unsafe-no-adoption"),
+            gateway_seams: dev.unsafe_gateway_seams.clone(),
+        })
+    }
+
+    /// What a node file says.
+    pub(crate) fn of_node(file: &NodeFile) -> anyhow::Result<Self> {
+        let group = file.api.group.as_deref();
+        let group = group.map(|name| sockets::group(name, OF_NODE_FILE.api_group));
+        Ok(Self {
+            state: file.state.clone(),
+            node: super::node()?,
+            roles: file.roles.clone(),
+            addresses: Addresses {
+                entry: file.gateway.http,
+                api: file.api.address,
+                stats: file.gateway.stats,
+            },
+            stats_if_taken: IfTaken::Refuse,
+            options: OF_NODE_FILE,
+            api_group: group.transpose()?,
+            workers: file.gateway.workers.map_or_else(cores, usize::from),
+            gateway: file.gateway.settings.clone(),
+            hand_over: HandOver::On,
+            server_flags: Vec::new(),
+            agent_flags: Vec::new(),
+            gateway_seams: String::new(),
+        })
+    }
+
+    /// The keys of a node file that are read at the start only, and that `other` has otherwise.
+    pub(crate) fn fixed_differences(&self, other: &Self) -> Vec<&'static str> {
+        let keys = [
+            (self.roles != other.roles, "`roles`"),
+            (self.state != other.state, "`state`"),
+            (
+                !is_met(other.addresses.api, self.addresses.api)
+                    || self.api_group != other.api_group,
+                "`[api]`",
+            ),
+            (self.workers != other.workers, "`workers` in `[gateway]`"),
+        ];
+        let changed = keys.into_iter().filter(|(changed, _)| *changed);
+        changed.map(|(_, key)| key).collect()
+    }
+
+    /// Whether an address of the gateway is known only when it is listened on.
+    pub(crate) fn has_open_addresses(&self) -> bool {
+        let Addresses { entry, stats, .. } = self.addresses;
+        let is_open = |address: SocketAddr| address.port() == 0;
+        is_open(entry) || stats.is_some_and(is_open) || self.stats_if_taken == IfTaken::AnyPort
+    }
+
+    /// Whether a process of this role runs.
+    pub(crate) fn has(&self, role: Role) -> bool {
+        self.roles.contains(&role)
+    }
+}
+
+/// Whether who listens at `bound` listens where it is wanted. Port 0 is any.
+pub(crate) fn is_met(wanted: SocketAddr, bound: SocketAddr) -> bool {
+    wanted.ip() == bound.ip() && (wanted.port() == 0 || wanted.port() == bound.port())
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
