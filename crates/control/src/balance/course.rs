@@ -14,11 +14,11 @@ use mainstay_model::routing::Unavailable;
 
 use super::balancer::{BEYOND_MAX, Balancer, Hedging, Patience, Retrying};
 use super::ejection::{Outcome, Probing, Try};
-use super::hedge::{self, CONNECT_PATIENCE, HEDGE_AGAIN, Reason};
+use super::hedge::{self, CONNECT_PATIENCE, HEDGE_AFTER_UNKNOWN, HEDGE_AGAIN, Reason};
 use super::line::Ticket;
 use super::retry::{Attempted, Body, FailureKind, MethodSafety, RetryVerdict, TRIES_MAX};
 use super::set::{Choice, Load, Need, Picked, Priority, Tag, fraction, mix};
-use super::sticky::{Traits, Wish};
+use super::sticky::{Bond, Traits, Wish};
 
 mod contract;
 
@@ -637,7 +637,12 @@ impl Course {
             if !self.may_hedge(policy.hedging) {
                 return Instant::NEVER;
             }
-            scene.balancer.hedge_after(scene.now)
+            let after = scene.balancer.hedge_after(scene.now);
+            match scene.wish.bond {
+                Bond::Free => after,
+                // Whoever stays with an instance is not moved for some milliseconds.
+                Bond::Held(_) | Bond::By(_) => after.max(HEDGE_AFTER_UNKNOWN),
+            }
         } else {
             match policy.patience {
                 Patience::Short if self.free_lane().is_some() => CONNECT_PATIENCE,
