@@ -27,7 +27,7 @@ use crate::endpoint::{EndpointKey, EndpointState};
 use crate::limits::{UPSTREAM_IDLE_COUNT_MAX, UPSTREAM_IDLE_MAX};
 use crate::metrics::{Level, ServiceCounts};
 use crate::policy::Policy;
-use crate::table::{Found, Serial, Table, TableEndpoint};
+use crate::table::{Found, Serial, Table, TableEndpoint, TableService};
 use crate::upstream::{Assurance, Upstream};
 use crate::wire::Buffers;
 use crate::worker::Worker;
@@ -85,33 +85,9 @@ impl View {
                 });
             }
             let known = known.get(&service.name);
-            let policy = service.policy.of_failures(usual);
-            let balance = known.map_or_else(
-                || Rc::new(Balance::new(now, policy)),
-                |known| Rc::clone(&known.balance),
-            );
-            let snapshot = listed
-                .iter()
-                .map(|one| Rc::clone(&one.endpoint.0))
-                .collect();
-            balance.update(now, policy, listed);
-            services.push(Rc::new(LocalService {
-                name: service.name.clone(),
-                label: known.map_or_else(
-                    || Rc::from(service.name.as_str()),
-                    |known| Rc::clone(&known.label),
-                ),
-                counts: known
-                    .filter(|known| Arc::ptr_eq(&known.counts.0, &service.counts))
-                    .map_or_else(
-                        || Rc::new(Counted(Arc::clone(&service.counts))),
-                        |known| Rc::clone(&known.counts),
-                    ),
-                unavailable: service.unavailable,
-                policy: Arc::clone(&service.policy),
-                endpoints: snapshot,
-                balance,
-            }));
+            let local =
+                LocalService::new(service, known.map(|known| &***known), listed, (now, usual));
+            services.push(Rc::new(local));
         }
         let mut deaths = Deaths::None;
         for old in &self.services {
@@ -270,6 +246,40 @@ impl PartialEq for Candidate {
 pub(crate) type Lessons = [Option<Learnt>; LANES];
 
 impl LocalService {
+    /// A service of a new table, with what was known of it.
+    fn new(
+        service: &TableService,
+        known: Option<&Self>,
+        listed: Vec<Listed<Candidate>>,
+        (now, usual): (Instant, balance::Policy),
+    ) -> Self {
+        let policy = service.policy.of_failures(usual);
+        let balance = known.map_or_else(
+            || Rc::new(Balance::new(now, policy)),
+            |known| Rc::clone(&known.balance),
+        );
+        let endpoints = listed.iter().map(|one| Rc::clone(&one.endpoint.0));
+        let endpoints = endpoints.collect();
+        balance.update(now, policy, listed);
+        Self {
+            name: service.name.clone(),
+            label: known.map_or_else(
+                || Rc::from(service.name.as_str()),
+                |known| Rc::clone(&known.label),
+            ),
+            counts: known
+                .filter(|known| Arc::ptr_eq(&known.counts.0, &service.counts))
+                .map_or_else(
+                    || Rc::new(Counted(Arc::clone(&service.counts))),
+                    |known| Rc::clone(&known.counts),
+                ),
+            unavailable: service.unavailable,
+            policy: Arc::clone(&service.policy),
+            endpoints,
+            balance,
+        }
+    }
+
     /// How requests to it fail.
     pub(crate) fn failing(&self) -> balance::Policy {
         self.balance.balancer.borrow().policy()

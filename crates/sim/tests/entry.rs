@@ -2,7 +2,8 @@
 
 use mainstay_sim::{Tally, play};
 
-const SEEDS: u64 = 900;
+/// `cargo xtask sim --entry --seeds 5000` plays more.
+const SEEDS: u64 = 270;
 
 #[test]
 fn one_of_three_instances_may_fail_in_any_way_and_no_safe_request_does() {
@@ -28,6 +29,6 @@ fn one_of_three_instances_may_fail_in_any_way_and_no_safe_request_does() {
         "overload shed",
         "lost with the instance",
     ] {
-        assert!(tally.of(what) >= 50, "too little of `{what}`: {tally}");
+        assert!(tally.of(what) >= 20, "too little of `{what}`: {tally}");
     }
 }

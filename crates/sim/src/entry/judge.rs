@@ -77,11 +77,12 @@ pub(super) struct Sending {
 
 /// A client is to have its answer within this, whatever happens to one instance.
 const SOON: Duration = Duration::from_millis(300);
-/// In an overload: a second in the line, and what a limit lets wait inside of an instance; that has
-/// to be found first.
-const LATE: Duration = Duration::from_millis(3_500);
-const LIMIT_FOUND: Duration = Duration::from_millis(4_000);
-const LATE_AT_FIRST: Duration = Duration::from_millis(4_500);
+/// In an overload: a second in the line, and what the first limit lets wait inside of an instance.
+const IN_LINE: Duration = Duration::from_millis(1_500);
+const INSIDE: u32 = 220;
+/// A lower limit is found by windows of ten answers each; then no more than so many wait inside.
+const LIMIT_FOUND: Duration = Duration::from_millis(5_500);
+const FOUND: u32 = 150;
 /// After so long a sick instance is sent nothing but probes.
 const NOTICED: Duration = Duration::from_millis(150);
 /// A worker begins one probe after each ejection, of which the shortest is a second. Two for
@@ -159,12 +160,17 @@ impl Judge {
         }
         let after = now.since_start().saturating_sub(self.plot.until());
         self.after_the_trouble += u32::from(sending.endpoint == 0 && !after.is_zero());
-        if sending.load.waiting > 1_101 {
+        let found = self.plot.trouble == Trouble::Overload && self.troubled_for(now) > LIMIT_FOUND;
+        if found && sending.load.waiting > FOUND || sending.load.waiting > 1_101 {
             let load = sending.load;
             self.break_it(EntryPromise::ShedsWell, || {
                 format!("{load:?} at one instance")
             });
         }
+    }
+
+    fn troubled_for(&self, now: Instant) -> Duration {
+        now.since_start().saturating_sub(self.plot.from)
     }
 
     /// What may have an effect is at one instance at a time.
@@ -213,13 +219,9 @@ impl Judge {
             }
             Ending::Refused(defeat) => self.refused(request, defeat, took),
         }
-        let overloaded_for = request.came.since_start().saturating_sub(self.plot.from);
         let slow = if self.plot.trouble == Trouble::Overload {
-            if overloaded_for > LIMIT_FOUND {
-                LATE
-            } else {
-                LATE_AT_FIRST
-            }
+            let slots = u32::try_from(self.plot.slots).unwrap_or(1);
+            IN_LINE + self.plot.work * INSIDE / slots
         } else {
             SOON
         };

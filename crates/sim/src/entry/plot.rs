@@ -116,9 +116,16 @@ impl Plot {
         } else {
             ms(1_500 + random.below(1_000))
         };
+        let known = if trouble == Trouble::Overload {
+            ms(40_000)
+        } else {
+            Duration::ZERO
+        };
+        let from = from + known;
         let lasts = ms(500 + random.below(3_000));
+        // Time for the limit to be found, and for what follows from it.
         let lasts = if trouble == Trouble::Overload {
-            lasts * 2
+            lasts + ms(6_000)
         } else {
             lasts
         };

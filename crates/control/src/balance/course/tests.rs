@@ -1,5 +1,6 @@
 //! What becomes of one request, told as its driver sees it.
 
+use super::super::budget::RetryBudget;
 use super::*;
 use crate::balance::{IdempotencyKey, Limiting, LineBounds, Listed, Policy};
 use alloc::vec;
