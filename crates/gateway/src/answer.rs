@@ -254,8 +254,7 @@ impl Relay {
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, BrokenOff>> {
-        let client = Rc::clone(&self.client);
-        let piece = self.exchange().poll_piece(cx, &client.worker.buffers);
+        let piece = self.exchange().poll_piece(cx);
         if piece.is_pending() && self.is_cut() {
             return Poll::Ready(Err(BrokenOff));
         }

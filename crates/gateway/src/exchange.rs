@@ -301,11 +301,7 @@ impl Exchange {
     }
 
     /// The next piece of the answer's body.
-    pub(crate) fn poll_piece(
-        &mut self,
-        cx: &mut Context<'_>,
-        buffers: &Buffers,
-    ) -> Poll<Result<Piece, BrokenOff>> {
+    pub(crate) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, BrokenOff>> {
         let _ = self.poll_send(cx);
         let Some(decoder) = &mut self.decoder else {
             return Poll::Ready(Ok(Piece::End(None)));
@@ -314,7 +310,7 @@ impl Exchange {
             if let Some(piece) = decode(decoder, &mut self.upstream) {
                 return Poll::Ready(piece);
             }
-            match ready!(self.upstream.poll_fill(cx, buffers)) {
+            match ready!(self.upstream.poll_fill_body(cx)) {
                 Ok(0) => decoder.end_of_input().map_err(broken)?,
                 Ok(_) => {}
                 Err(error) => {

@@ -57,6 +57,8 @@ pub(crate) struct Inbound {
     client: Rc<Client>,
     read: RefCell<BytesMut>,
     body: RefCell<Option<Decoder>>,
+    /// Reads since the head of the present request.
+    body_reads: Cell<u32>,
     /// What is left to be said of [`CONTINUE`] before the client sends its body.
     go_ahead: Cell<&'static [u8]>,
 }
@@ -68,6 +70,7 @@ impl Inbound {
             client,
             read: RefCell::default(),
             body: RefCell::default(),
+            body_reads: Cell::new(0),
             go_ahead: Cell::new(b""),
         }
     }
@@ -112,6 +115,7 @@ impl Inbound {
             Ok(request) => request,
             Err(refused) => return Next::Refused(refused),
         };
+        self.body_reads.set(0);
         self.go_ahead.set(match request.expect {
             Expect::Continue => CONTINUE,
             Expect::Nothing => b"",
@@ -133,12 +137,15 @@ impl Inbound {
                 return Poll::Pending;
             }
             ready!(self.socket.poll_readable(cx))?;
-            if read.capacity() == 0 {
+            // In the middle of a body the buffer was filled by the read before, and given on: it is
+            // used again, and larger.
+            if read.capacity() == 0 && self.body_reads.get() == 0 {
                 *read = buffers.take();
             }
         }
         make_room(&mut read);
         let filled = self.socket.poll_read(cx, &mut read);
+        self.body_reads.set(self.body_reads.get().saturating_add(1));
         if read.is_empty() {
             buffers.give(std::mem::take(&mut read));
         }

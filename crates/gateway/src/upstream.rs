@@ -122,4 +122,14 @@ impl Upstream {
         make_room(&mut self.read);
         self.socket.poll_read(cx, &mut self.read)
     }
+
+    /// The same in the middle of a body. Its buffer is empty only because all of it was given on, and
+    /// is used again, larger: a read has filled it.
+    pub(crate) fn poll_fill_body(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.read.capacity() == 0 {
+            ready!(self.socket.poll_readable(cx))?;
+        }
+        make_room(&mut self.read);
+        self.socket.poll_read(cx, &mut self.read)
+    }
 }
