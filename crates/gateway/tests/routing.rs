@@ -198,9 +198,8 @@ fn mirror() -> Instance {
     })
 }
 
-#[test]
-fn requests_and_answers_are_written_anew_for_the_version_that_wants_it() {
-    let instance = mirror();
+/// What a version may want of a request and of its answer, all of it at once.
+fn inner_shop() -> Rewrite {
     let changes = |remove: &[&str], set: &[(&str, &str)], add: &[(&str, &str)]| {
         let pairs = |all: &[(&str, &str)]| {
             let pairs = all
@@ -214,7 +213,7 @@ fn requests_and_answers_are_written_anew_for_the_version_that_wants_it() {
             add: pairs(add),
         }
     };
-    let rewrite = Rewrite {
+    Rewrite {
         host: HostName::parse("inner.example").ok(),
         path: Some(PathRewrite::Strip(path("/shop"))),
         request: changes(
@@ -227,7 +226,13 @@ fn requests_and_answers_are_written_anew_for_the_version_that_wants_it() {
             &[("X-Id", "{request_id}")],
             &[("X-Twice", "ours")],
         ),
-    };
+    }
+}
+
+#[test]
+fn requests_and_answers_are_written_anew_for_the_version_that_wants_it() {
+    let instance = mirror();
+    let rewrite = inner_shop();
     let version_wants = |version| {
         let rewrite = rewrite.clone();
         move |routes: &mut ServiceRoutes| routes.rewrites.push(VersionRewrite { version, rewrite })

@@ -112,13 +112,7 @@ fn service(typed: &str, entry: &Entry<'_, '_>, base: &str) -> Draft {
 
 /// The keys of one service. The order is that of the list in messages.
 fn keys(s: &mut Section<'_, '_>, base: &str, draft: &mut Draft) -> Option<ServiceSpec> {
-    let exec = s.required("exec", EXEC_HELP);
-    let dir = s.take("dir");
-    draft.exec_at = exec.as_ref().map_or(draft.exec_at.clone(), Entry::at);
-    draft.dir_at = dir.as_ref().map_or(draft.dir_at.clone(), Entry::at);
-    let dir = or(dir.as_ref(), base.to_owned(), |entry| {
-        directory(entry, base)
-    });
+    let (exec, dir) = program(s, base, draft);
     // A directory that was refused is no reason to keep silent about the program.
     let dir_or_base = dir.as_deref().unwrap_or(base);
     let exec = exec.and_then(|exec| argv(&exec, dir_or_base));
@@ -184,6 +178,22 @@ fn keys(s: &mut Section<'_, '_>, base: &str, draft: &mut Draft) -> Option<Servic
         secrets: variables.secrets,
         artifact: None,
     })
+}
+
+/// What is run, not read yet, and where.
+fn program<'w, 't>(
+    s: &mut Section<'w, 't>,
+    base: &str,
+    draft: &mut Draft,
+) -> (Option<Entry<'w, 't>>, Option<String>) {
+    let exec = s.required("exec", EXEC_HELP);
+    let dir = s.take("dir");
+    draft.exec_at = exec.as_ref().map_or(draft.exec_at.clone(), Entry::at);
+    draft.dir_at = dir.as_ref().map_or(draft.dir_at.clone(), Entry::at);
+    let dir = or(dir.as_ref(), base.to_owned(), |entry| {
+        directory(entry, base)
+    });
+    (exec, dir)
 }
 
 /// The keys that say what is started when.

@@ -55,7 +55,7 @@ pub const LIMIT_MAX: f64 = 1_000.0;
 /// The limit of one instance as one worker sees it. What it is held against is shared by all.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limit {
-    limit: f64,
+    most: f64,
     long: f64,
     windows: u32,
     window: Window,
@@ -84,7 +84,7 @@ impl Limit {
     /// Nothing is known yet.
     pub fn new(now: Instant) -> Self {
         Self {
-            limit: LIMIT_START,
+            most: LIMIT_START,
             long: 0.0,
             windows: 0,
             window: Window::new(now),
@@ -98,7 +98,7 @@ impl Limit {
         reason = "it lies between LIMIT_MIN and LIMIT_MAX"
     )]
     pub fn current(&self) -> u32 {
-        self.limit as u32
+        self.most as u32
     }
 
     /// The head of an answer came after `took`, when `waiting` requests waited for the instance, this
@@ -121,14 +121,14 @@ impl Limit {
         if self.long > RECOVERY_RATIO * short {
             self.long *= RECOVERY;
         }
-        if waiting < self.limit * USED_MIN {
+        if waiting < self.most * USED_MIN {
             return;
         }
         let gradient =
             (TOLERANCE * self.long / short.max(f64::MIN_POSITIVE)).clamp(GRADIENT_MIN, 1.0);
-        let wanted = self.limit * gradient + GROWTH;
-        let smoothed = self.limit * (1.0 - SMOOTHING) + wanted * SMOOTHING;
-        self.limit = smoothed.clamp(LIMIT_MIN, LIMIT_MAX);
+        let wanted = self.most * gradient + GROWTH;
+        let smoothed = self.most * (1.0 - SMOOTHING) + wanted * SMOOTHING;
+        self.most = smoothed.clamp(LIMIT_MIN, LIMIT_MAX);
     }
 
     fn learn_long(&mut self, short: f64) {
@@ -224,11 +224,11 @@ mod tests {
         let mut limit = Limit::new(Instant::START);
         for ms in 0..20_000_u32 {
             limit.observe(Instant::from_start(MS * ms * 10), MS * ms, 1_000);
-            assert!((LIMIT_MIN..=LIMIT_MAX).contains(&limit.limit));
+            assert!((LIMIT_MIN..=LIMIT_MAX).contains(&limit.most));
         }
         for ms in 20_000..400_000_u32 {
             limit.observe(Instant::from_start(MS * ms * 10), MS, 1_000);
         }
-        assert_eq!(limit.limit, LIMIT_MAX);
+        assert_eq!(limit.most, LIMIT_MAX);
     }
 }
