@@ -296,9 +296,8 @@ impl Errand {
         endpoint.shared.counters.requests.add(1);
         if let Some(before) = &visit.endpoint {
             match why {
-                Why::First => {}
+                Why::First | Why::Hedge => {}
                 Why::Again | Why::Impatience => before.shared.counters.retries.add(1),
-                Why::Hedge => {}
             }
         }
         visit.endpoint = Some(Rc::clone(&endpoint));

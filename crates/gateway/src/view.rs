@@ -27,7 +27,7 @@ use crate::endpoint::{EndpointKey, EndpointState};
 use crate::limits::{UPSTREAM_IDLE_COUNT_MAX, UPSTREAM_IDLE_MAX};
 use crate::metrics::{Level, ServiceCounts};
 use crate::policy::Policy;
-use crate::table::{Found, Serial, Table, TableEndpoint};
+use crate::table::{Found, Serial, Table, TableEndpoint, TableService};
 use crate::upstream::{Assurance, Upstream};
 use crate::wire::Buffers;
 use crate::worker::Worker;
@@ -84,7 +84,7 @@ impl View {
                     health: endpoint.health,
                 });
             }
-            let known = known.get(&service.name);
+            let known = known.get(&service.name).copied();
             let policy = service.policy.of_failures(usual);
             let balance = known.map_or_else(
                 || Rc::new(Balance::new(now, policy)),
@@ -95,35 +95,11 @@ impl View {
                 .map(|one| Rc::clone(&one.endpoint.0))
                 .collect();
             balance.update(now, policy, listed);
-            services.push(Rc::new(LocalService {
-                name: service.name.clone(),
-                label: known.map_or_else(
-                    || Rc::from(service.name.as_str()),
-                    |known| Rc::clone(&known.label),
-                ),
-                counts: known
-                    .filter(|known| Arc::ptr_eq(&known.counts.0, &service.counts))
-                    .map_or_else(
-                        || Rc::new(Counted(Arc::clone(&service.counts))),
-                        |known| Rc::clone(&known.counts),
-                    ),
-                unavailable: service.unavailable,
-                policy: Arc::clone(&service.policy),
-                endpoints: snapshot,
-                balance,
-            }));
+            let followed = LocalService::following(known, service, balance, snapshot);
+            services.push(Rc::new(followed));
         }
+        self.empty_the_gone(&table, now, usual);
         let mut deaths = Deaths::None;
-        for old in &self.services {
-            // Requests that have come to a service that is gone must not find anybody there.
-            if !table
-                .services
-                .iter()
-                .any(|service| service.name == old.name)
-            {
-                old.balance.update(now, usual, Vec::new());
-            }
-        }
         let mut leaving = Vec::new();
         for local in self.known() {
             let key = &local.shared.key;
@@ -142,6 +118,16 @@ impl View {
             endpoints,
             leaving,
             deaths,
+        }
+    }
+
+    /// Requests that have come to a service that is gone must not find anybody there.
+    fn empty_the_gone(&self, table: &Table, now: Instant, usual: balance::Policy) {
+        for old in &self.services {
+            let mut listed = table.services.iter();
+            if !listed.any(|service| service.name == old.name) {
+                old.balance.update(now, usual, Vec::new());
+            }
         }
     }
 
@@ -270,6 +256,31 @@ impl PartialEq for Candidate {
 pub(crate) type Lessons = [Option<Learnt>; LANES];
 
 impl LocalService {
+    /// What a new table says of `service`, with what was learnt of it before.
+    fn following(
+        known: Option<&Rc<Self>>,
+        service: &TableService,
+        balance: Rc<Balance>,
+        endpoints: Vec<Rc<LocalEndpoint>>,
+    ) -> Self {
+        let counted = known.filter(|known| Arc::ptr_eq(&known.counts.0, &service.counts));
+        Self {
+            name: service.name.clone(),
+            label: known.map_or_else(
+                || Rc::from(service.name.as_str()),
+                |known| Rc::clone(&known.label),
+            ),
+            counts: counted.map_or_else(
+                || Rc::new(Counted(Arc::clone(&service.counts))),
+                |known| Rc::clone(&known.counts),
+            ),
+            unavailable: service.unavailable,
+            policy: Arc::clone(&service.policy),
+            endpoints,
+            balance,
+        }
+    }
+
     /// How requests to it fail.
     pub(crate) fn failing(&self) -> balance::Policy {
         self.balance.balancer.borrow().policy()

@@ -257,8 +257,7 @@ impl World {
                 let worker = self.requests[at].worker;
                 self.workers[worker].in_line.insert(ticket, at);
             }
-            Next::Wait(For::Answer | For::Change) => {}
-            Next::Deliver(_) | Next::Refuse(_) => {}
+            Next::Wait(For::Answer | For::Change) | Next::Deliver(_) | Next::Refuse(_) => {}
         }
         let wake = self.requests[at].course.wake();
         if wake != Instant::NEVER && self.requests[at].ended.is_none() {

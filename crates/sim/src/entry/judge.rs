@@ -80,7 +80,7 @@ const SOON: Duration = Duration::from_millis(300);
 /// In an overload: a second in the line, and what a limit lets wait inside of an instance; that has
 /// to be found first.
 const LATE: Duration = Duration::from_millis(3_500);
-const LIMIT_FOUND: Duration = Duration::from_millis(4_000);
+const LIMIT_FOUND: Duration = Duration::from_secs(4);
 const LATE_AT_FIRST: Duration = Duration::from_millis(4_500);
 /// After so long a sick instance is sent nothing but probes.
 const NOTICED: Duration = Duration::from_millis(150);

@@ -27,7 +27,7 @@ const POLICY: Policy = Policy {
 };
 
 /// How often somebody asks whether the service lives, on average.
-const CHECK_EVERY: Duration = Duration::from_millis(1_000);
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) struct Worker {
     pub(super) balancer: Balancer<usize>,
