@@ -249,7 +249,7 @@ fn specifications_and_routes_of_before_are_read_and_written_as_they_were() {
     assert!(read.traffic.is_default());
     assert_eq!(serde_json::to_value(&read).expect("it is JSON"), before);
 
-    let routing = r#"{"generation":"1.2","services":[{"service":"pay","http":null,"address":null,
+    let routing = r#"{"generation":{"epoch":1,"revision":2},"services":[{"service":"pay","http":null,"address":null,
         "endpoints":[{"instance":"pay-1","attempt":1,"version":1,"address":"127.0.0.1:20000",
         "health":"passing"}],"unavailable":null}]}"#;
     let before: serde_json::Value = serde_json::from_str(routing).expect("it is JSON");

@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use mainstay_ids::{ServiceName, duration};
-use mainstay_model::service::{AddressSpec, INSTANCES_MAX, LimitsSpec, LogSpec, Schedule, Slo};
-use mainstay_model::{ServiceSpec, Template};
+use mainstay_model::service::{
+    AddressSpec, INSTANCES_MAX, LimitsSpec, LogSpec, RolloutSpec, Schedule, Slo,
+};
+use mainstay_model::{ServiceSpec, Template, Traffic};
 use toml::de::DeValue;
 
 use super::matching::{Claims, http};
@@ -112,7 +114,13 @@ fn service(typed: &str, entry: &Entry<'_, '_>, base: &str) -> Draft {
 
 /// The keys of one service. The order is that of the list in messages.
 fn keys(s: &mut Section<'_, '_>, base: &str, draft: &mut Draft) -> Option<ServiceSpec> {
-    let (exec, dir) = program(s, base, draft);
+    let exec = s.required("exec", EXEC_HELP);
+    let dir = s.take("dir");
+    draft.exec_at = exec.as_ref().map_or(draft.exec_at.clone(), Entry::at);
+    draft.dir_at = dir.as_ref().map_or(draft.dir_at.clone(), Entry::at);
+    let dir = or(dir.as_ref(), base.to_owned(), |entry| {
+        directory(entry, base)
+    });
     // A directory that was refused is no reason to keep silent about the program.
     let dir_or_base = dir.as_deref().unwrap_or(base);
     let exec = exec.and_then(|exec| argv(&exec, dir_or_base));
@@ -132,21 +140,11 @@ fn keys(s: &mut Section<'_, '_>, base: &str, draft: &mut Draft) -> Option<Servic
     let instances = s.or("instances", defaults::INSTANCES, |e| {
         e.integer(0..=INSTANCES_MAX)
     });
-    let rollout = s.or(
-        "rollout",
-        (rollout::default_rollout(), None),
-        rollout::rollout,
-    );
     let drain = s.or("drain", defaults::DRAIN, |e| span(e, Duration::ZERO));
     let grace = s.or("grace", defaults::GRACE, |e| span(e, Duration::ZERO));
     let log = s.or("log", default_log(), self::log);
     let slo = s.optional("slo", self::slo);
-    let limits = s.or("limits", (LimitsSpec::default(), None), limits_of);
-    let (rollout, canary) = rollout.unzip();
-    let (limits, requests) = limits.unzip();
-    let elsewhere = requests.zip(canary);
-    let elsewhere = elsewhere.map(|(requests, canary)| Elsewhere { requests, canary });
-    let traffic = traffic(s, &mut draft.claims, elsewhere);
+    let (rollout, limits, traffic) = behaviour(s, &mut draft.claims);
 
     let (needs, before, schedule) = starts(s, dir_or_base, draft);
 
@@ -180,20 +178,23 @@ fn keys(s: &mut Section<'_, '_>, base: &str, draft: &mut Draft) -> Option<Servic
     })
 }
 
-/// What is run, not read yet, and where.
-fn program<'w, 't>(
-    s: &mut Section<'w, 't>,
-    base: &str,
-    draft: &mut Draft,
-) -> (Option<Entry<'w, 't>>, Option<String>) {
-    let exec = s.required("exec", EXEC_HELP);
-    let dir = s.take("dir");
-    draft.exec_at = exec.as_ref().map_or(draft.exec_at.clone(), Entry::at);
-    draft.dir_at = dir.as_ref().map_or(draft.dir_at.clone(), Entry::at);
-    let dir = or(dir.as_ref(), base.to_owned(), |entry| {
-        directory(entry, base)
-    });
-    (exec, dir)
+/// The keys of which parts are for the agent and the control centre, and parts for the gateway.
+fn behaviour(
+    s: &mut Section<'_, '_>,
+    claims: &mut Claims,
+) -> (Option<RolloutSpec>, Option<LimitsSpec>, Option<Traffic>) {
+    let rollout = s.or(
+        "rollout",
+        (rollout::default_rollout(), None),
+        rollout::rollout,
+    );
+    let limits = s.or("limits", (LimitsSpec::default(), None), limits_of);
+    let (rollout, canary) = rollout.unzip();
+    let (limits, requests) = limits.unzip();
+    let elsewhere = requests.zip(canary);
+    let elsewhere = elsewhere.map(|(requests, canary)| Elsewhere { requests, canary });
+    let traffic = traffic(s, claims, elsewhere);
+    (rollout, limits, traffic)
 }
 
 /// The keys that say what is started when.
