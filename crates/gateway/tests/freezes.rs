@@ -83,9 +83,8 @@ impl Three {
             instance(&warm, work),
             instance(&warm, work),
         ];
-        let _thawing = Thawing(frost.clone());
         Self {
-            _thawing,
+            _thawing: Thawing(frost.clone()),
             all,
             frost,
         }

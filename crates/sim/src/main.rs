@@ -16,6 +16,10 @@ use serde_json::{Value, json};
 
 /// What is asked for; the words are those of `cargo xtask sim`, which checks them.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch that people type"
+)]
 struct Arguments {
     seeds: u64,
     from: u64,
