@@ -383,10 +383,7 @@ fn serve(
     link: Link,
     stop: &CancellationToken,
 ) -> Result<Left, Error> {
-    let count = sockets.entry.len();
-    if count == 0 {
-        return Err(Error::NoSockets);
-    }
+    let count = worker_count(&sockets)?;
     let file = routes_file(&options)?;
     let counters = Arc::new(GatewayCounters::new(count));
     let log = open_log(&options.access_log, &counters)?;
@@ -430,10 +427,7 @@ fn serve(
         file,
         counters: Arc::clone(&counters),
         workers: count,
-        first_routes: match succession.beginning {
-            Beginning::WithStored => Some(options.deadlines.first_routes),
-            Beginning::WithLive => None,
-        },
+        first_routes: first_routes(succession.beginning, &options.deadlines),
         serves: succession.serves,
         stop: stop.clone(),
     };
@@ -451,6 +445,22 @@ fn serve(
     wind_up(threads, log, display);
     counters.tell();
     result.map_err(|error| Error::Worker(chain(&error)))
+}
+
+/// Each socket of the entry has a worker of its own.
+fn worker_count(sockets: &Sockets) -> Result<usize, Error> {
+    match sockets.entry.len() {
+        0 => Err(Error::NoSockets),
+        count => Ok(count),
+    }
+}
+
+/// For how long live routes are waited for before the stored ones are used, if they are.
+fn first_routes(beginning: Beginning, deadlines: &Deadlines) -> Option<Duration> {
+    match beginning {
+        Beginning::WithStored => Some(deadlines.first_routes),
+        Beginning::WithLive => None,
+    }
 }
 
 fn routes_file(options: &Options) -> Result<RoutesFile, Error> {

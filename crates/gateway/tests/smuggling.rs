@@ -5,7 +5,6 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 #[path = "../../http1/tests/corpus/mod.rs"]
-#[allow(dead_code, reason = "the parser's own tests use all of it")]
 mod corpus;
 mod support;
 

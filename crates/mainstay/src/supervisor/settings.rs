@@ -74,12 +74,12 @@ const OF_NODE_FILE: OptionNames = OptionNames {
 impl Settings {
     /// Everything on one machine, by the options of `dev`.
     pub(crate) fn of_dev(state: &Path, dev: &Dev) -> anyhow::Result<Self> {
-        let (stats, stats_if_taken) = match dev.stats {
+        let (shown_at, stats_if_taken) = match dev.stats {
             None => (Some(STATS_USUAL), IfTaken::AnyPort),
             Some(StatsPlace::At(address)) => (Some(address), IfTaken::Refuse),
             Some(StatsPlace::Off) => (None, IfTaken::Refuse),
         };
-        if let Some(address) = stats.filter(|address| !address.ip().is_loopback()) {
+        if let Some(address) = shown_at.filter(|address| !address.ip().is_loopback()) {
             let message = format!("statistics are shown on loopback only, not on {address}");
             let failure = Failure::new(Outcome::WrongInput, message);
             let remedy = "choose a --stats of 127.0.0.1, or a node file with `stats_auth`";
@@ -95,7 +95,7 @@ impl Settings {
             addresses: Addresses {
                 entry: dev.entry,
                 api: dev.api,
-                stats,
+                stats: shown_at,
             },
             stats_if_taken,
             options: OF_DEV,

@@ -142,13 +142,11 @@ impl Instance {
 
     /// A slot is free: the next from inside, and what it takes.
     pub(super) fn next(&mut self, random: &mut Random) -> Option<(Call, Duration)> {
-        match self.inside.pop_front() {
-            Some(call) => Some((call, self.duration(random))),
-            None => {
-                self.busy = self.busy.saturating_sub(1);
-                None
-            }
-        }
+        let Some(call) = self.inside.pop_front() else {
+            self.busy = self.busy.saturating_sub(1);
+            return None;
+        };
+        Some((call, self.duration(random)))
     }
 
     /// Between half and one and a half of the mean; one in a hundred takes four times as long.

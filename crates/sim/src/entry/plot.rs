@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use mainstay_control::balance::limit::SAMPLES_MIN;
+
 use crate::random::Random;
 
 /// What befalls one instance.
@@ -68,6 +70,11 @@ impl Trouble {
 /// How many instances there are; the first is the one in trouble.
 pub(super) const INSTANCES: usize = 3;
 
+/// So many answers of each instance a worker has seen, on average, before an overload: two windows
+/// of a limit. Without one, nobody knows how long an answer takes while nothing queues, and the
+/// longest queue passes for usual.
+const KNOWN_AFTER: u32 = 2 * SAMPLES_MIN;
+
 /// How many times what all instances can do an overload asks for.
 pub(super) const OVERLOAD: f64 = 3.0;
 
@@ -129,15 +136,23 @@ impl Plot {
         } else {
             lasts
         };
+        let quiet = ms(500 + random.below(2_000));
+        let pause = most.div_f64(share).max(Duration::from_micros(150));
+        let workers = 1 + random.place(2);
+        let from = if trouble == Trouble::Overload {
+            from.max(pause * KNOWN_AFTER * (INSTANCES * workers) as u32)
+        } else {
+            from
+        };
         Self {
             trouble,
             from,
             lasts,
-            ends: from + lasts + ms(500 + random.below(2_000)),
+            ends: from + lasts + quiet,
             work,
             slots,
-            pause: most.div_f64(share).max(Duration::from_micros(150)),
-            workers: 1 + random.place(2),
+            pause,
+            workers,
         }
     }
 
