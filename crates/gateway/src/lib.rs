@@ -153,9 +153,10 @@ pub struct Options {
 pub struct Succession {
     /// What it begins with.
     pub beginning: Beginning,
-    /// Where the sockets of the service addresses are asked for, before new ones are made.
+    /// Where the sockets of service addresses and of listeners are asked for, before new ones are
+    /// made.
     pub elder: Option<PathBuf>,
-    /// Where its own sockets of service addresses are offered.
+    /// Where its own sockets of service addresses and of listeners are offered.
     pub offer: Offer,
     /// Cancelled when every worker has routes and accepts.
     pub serves: CancellationToken,
@@ -499,10 +500,15 @@ fn start_listens(
     (clock, workers): (Clock, usize),
     stop: &CancellationToken,
 ) -> Vec<listen::Seat> {
-    let (listens_to, wanted) = watch::channel(listens_of(&options.settings));
+    let now = listens_of(&options.settings);
+    let elder = options.succession.elder.as_deref();
+    let bound = elder.map(|elder| listen::inherit(elder, &now));
+    let (listens_to, wanted) = watch::channel(now);
     let listens = Listens::new(
         listen::Options {
             drain: options.deadlines.drain,
+            bound: bound.unwrap_or_default(),
+            offer: options.succession.offer.clone(),
             ..listen::Options::default()
         },
         wanted,

@@ -6,7 +6,7 @@ mod listening;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -577,6 +577,51 @@ fn who_is_told_to_stop_accepts_nothing_and_waits_for_its_sessions() {
             Err("it runs".to_owned())
         }
     });
+}
+
+/// How many connections wait in the kernel to be accepted at an IPv4 address (`proc_net_tcp(5)`).
+fn queued(address: SocketAddr) -> Option<String> {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let port = format!(":{:04X}", address.port());
+    let mut fields = table.lines().map(|line| line.split_ascii_whitespace());
+    fields.find_map(|mut fields| {
+        let at = fields.nth(1)?;
+        let (state, queues) = (fields.nth(1)?, fields.next()?);
+        let queued = queues.split(':').nth(1)?;
+        (at.ends_with(&port) && state == "0A").then(|| queued.to_owned())
+    })
+}
+
+#[test]
+fn who_waits_for_a_place_when_it_is_told_to_stop_still_gets_one() {
+    let server = Server::echo('a');
+    let options = Options {
+        drain: SOON * 3,
+        ..Options::default()
+    };
+    let full = ListenDraft {
+        connections_max: 1,
+        ..draft(&[server.address])
+    };
+    let listening = Listening::with(options, 1, full);
+    let (first, _) = listening.session();
+    let mut second = connect(listening.front);
+    wait_until(SOON, "the second is accepted", || {
+        match queued(listening.front) {
+            Some(queued) if queued == "00000000" => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    listening.tell_to_stop();
+    wait_until(SOON, "nobody listens", || match queued(listening.front) {
+        None => Ok(()),
+        Some(_) => Err("somebody does".to_owned()),
+    });
+    assert!(!is_ended(&mut second));
+    drop(first);
+    let mut greeting = [0; 1];
+    second.read_exact(&mut greeting).unwrap();
+    assert!(echoes(&mut second, "served"));
 }
 
 #[test]

@@ -134,12 +134,11 @@ pub enum ListenError {
         /// What was written.
         weight: u16,
     },
-    /// A key that only means something for TCP.
-    #[error("`{key}` is for `mode = \"tcp\"`; remove one of the two")]
-    NotForHttp {
-        /// The key.
-        key: &'static str,
-    },
+    /// Requests are not told apart yet.
+    #[error(
+        "`mode = \"http\"` is not in this version; `\"tcp\"` carries HTTP, too, a server for each connection"
+    )]
+    Http,
 }
 
 /// What a listener carries.
@@ -149,7 +148,7 @@ pub enum Mode {
     /// Bytes both ways.
     #[default]
     Tcp,
-    /// Requests: each goes to a server of its own choice.
+    /// Requests: each goes to a server of its own choice. Not in this version.
     Http,
 }
 
@@ -588,12 +587,7 @@ impl ListenSpec {
             });
         }
         if draft.mode == Mode::Http {
-            let keys = [
-                (draft.accept_proxy.is_some(), "proxy"),
-                (draft.send_proxy.is_some(), "send_proxy"),
-            ];
-            let given = keys.into_iter().filter(|(given, _)| *given);
-            errors.extend(given.map(|(_, key)| ListenError::NotForHttp { key }));
+            errors.push(ListenError::Http);
         }
         if errors.is_empty() {
             Ok(Self(draft))
@@ -716,13 +710,12 @@ mod tests {
     }
 
     #[test]
-    fn the_proxy_protocol_is_refused_for_http() {
+    fn requests_are_not_told_apart_yet() {
         let mut http = draft();
         http.mode = Mode::Http;
-        assert!(ListenSpec::new(http.clone()).is_ok());
-        http.send_proxy = Some(ProxyVersion::V2);
         let errors = ListenSpec::new(http).expect_err("it is bad");
-        assert_eq!(errors, [ListenError::NotForHttp { key: "send_proxy" }]);
+        assert_eq!(errors, [ListenError::Http]);
+        assert!(errors[0].to_string().contains("not in this version"));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::file::walk::{Entry, Section, Walk};
 
 use super::address::{bind, parse_bind};
 use super::gateway::{default_gateway, gateway};
-use super::listen::listens;
+use super::listen::{Taken, listens};
 use super::{Api, Gateway, NodeFile, Role, defaults, later};
 
 /// More files than a node has services are surely a mistake.
@@ -54,7 +54,8 @@ fn keys(s: &mut Section<'_, '_>, dir: &Path) -> Option<NodeFile> {
     let services = services.map_or(Some(Vec::new()), |e| service_files(e, dir));
     let api = s.or("api", default_api(), api);
     let gateway = s.or("gateway", default_gateway(), gateway);
-    let listens = s.or("listen", Vec::new(), listens);
+    let taken = taken(roles.as_ref(), api.as_ref(), gateway.as_ref());
+    let listens = s.or("listen", Vec::new(), |e| listens(e, &taken));
     if let (Some(roles), Some(entry)) = (&roles, services_entry)
         && !roles.contains(&Role::Control)
     {
@@ -77,6 +78,22 @@ fn keys(s: &mut Section<'_, '_>, dir: &Path) -> Option<NodeFile> {
             ..gateway
         },
     })
+}
+
+/// The addresses that the node's own processes listen on, as far as they could be read.
+fn taken(
+    roles: Option<&BTreeSet<Role>>,
+    api: Option<&Api>,
+    gateway: Option<&Gateway>,
+) -> Vec<Taken> {
+    // Without a control centre there is no API.
+    let api = api.filter(|_| roles.is_none_or(|roles| roles.contains(&Role::Control)));
+    let of_api = api.map(|api| (api.address, "`address` in `[api]`"));
+    let http = gateway.map(|gateway| (gateway.http, "`http` in `[gateway]`"));
+    let stats = gateway.and_then(|gateway| gateway.stats);
+    let stats = stats.map(|address| (address, "`stats` in `[gateway]`"));
+    let all = [of_api, http, stats].into_iter().flatten();
+    all.map(|(address, by)| Taken { address, by }).collect()
 }
 
 fn roles(entry: &Entry<'_, '_>) -> Option<BTreeSet<Role>> {

@@ -25,12 +25,19 @@ use super::later;
 /// More listeners than this are surely a mistake.
 const LISTENS_MAX: usize = 256;
 
+/// An address on which the node itself listens.
+pub(super) struct Taken {
+    pub(super) address: SocketAddr,
+    /// Whose it is, for messages.
+    pub(super) by: &'static str,
+}
+
 const SERVERS_HELP: &str = "write for instance `servers = [\"10.0.0.1:5672\", { address = \"10.0.0.2:5672\", backup = true }]`";
 
 const MS: Duration = Duration::from_millis(1);
 
 /// Reads the table of all listeners, by name. `None`: something in it was refused.
-pub(super) fn listens(entry: &Entry<'_, '_>) -> Option<Vec<ListenSpec>> {
+pub(super) fn listens(entry: &Entry<'_, '_>, taken: &[Taken]) -> Option<Vec<ListenSpec>> {
     let entries = entry.entries("a table of listeners", "`[listen.rabbitmq]`")?;
     if entries.len() > LISTENS_MAX {
         let message = format!("a node has up to {LISTENS_MAX} listeners");
@@ -44,7 +51,9 @@ pub(super) fn listens(entry: &Entry<'_, '_>) -> Option<Vec<ListenSpec>> {
         .map(|(name, entry)| listen(name, entry))
         .collect();
     let read = read.into_iter().collect::<Option<Vec<ListenSpec>>>()?;
-    bound_once(&read, &entries).then_some(read)
+    let once = bound_once(&read, &entries);
+    let free = bound_by_nobody_else(&read, &entries, taken);
+    (once && free).then_some(read)
 }
 
 /// An address belongs to one listener.
@@ -65,6 +74,26 @@ fn bound_once(read: &[ListenSpec], entries: &[(&str, Entry<'_, '_>)]) -> bool {
         }
     }
     once
+}
+
+/// An address of a listener is not one of the node's own.
+fn bound_by_nobody_else(
+    read: &[ListenSpec],
+    entries: &[(&str, Entry<'_, '_>)],
+    taken: &[Taken],
+) -> bool {
+    let mut free = true;
+    for (spec, (_, entry)) in read.iter().zip(entries) {
+        for Taken { address, by } in taken {
+            if spec.bind.contains(address) {
+                free = false;
+                let message = format!("{by} is {address} already");
+                let refused = Refused::new(Code::Conflict, message);
+                entry.refuse(refused.help("choose another address for one of the two"));
+            }
+        }
+    }
+    free
 }
 
 fn listen(name: &str, entry: &Entry<'_, '_>) -> Option<ListenSpec> {
@@ -102,9 +131,7 @@ fn keys(s: &mut Section<'_, '_>, name: Option<ListenName>) -> Option<ListenDraft
     let servers = s
         .required("servers", SERVERS_HELP)
         .and_then(|e| servers(&e));
-    let mode = s.or("mode", Mode::Tcp, |e| {
-        word(e, &[("tcp", Mode::Tcp), ("http", Mode::Http)])
-    });
+    let mode = s.or("mode", Mode::Tcp, mode);
     let balance = s.or("balance", Balance::default(), |e| word(e, &Balance::ALL));
     let check = s.or("check", Some(CheckSpec::of(CheckKind::Tcp)), check);
     let accept_proxy = s.or("proxy", None, proxy);
@@ -133,6 +160,21 @@ fn keys(s: &mut Section<'_, '_>, name: Option<ListenName>) -> Option<ListenDraft
         on_down: on_down?,
         slow_start: slow_start?,
     })
+}
+
+/// What is carried: bytes, in this version.
+fn mode(entry: &Entry<'_, '_>) -> Option<Mode> {
+    if let DeValue::String(text) = entry.value()
+        && text.as_ref() == "http"
+    {
+        let message = "`mode = \"http\"` is not in this version";
+        let refused = Refused::new(Code::NotInThisVersion, message);
+        entry.refuse(
+            refused.help("`mode = \"tcp\"` carries HTTP, too, a server for each connection"),
+        );
+        return None;
+    }
+    word(entry, &[("tcp", Mode::Tcp)])
 }
 
 /// One of a few words.

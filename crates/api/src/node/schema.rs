@@ -80,7 +80,7 @@ struct Listen {
     /// the statistics show; `weight` is 0 to 256, by default 1; one that is `backup` serves only
     /// while no other can; `connections` is how many sessions it may have, while more wait.
     servers: Vec<Server>,
-    /// `tcp` carries bytes, `http` requests.
+    /// `tcp` carries bytes, whatever they mean; `http` is not in this version.
     #[schemars(extend("default" = "tcp"))]
     mode: Option<Mode>,
     /// How a server is chosen for a session: the one with the fewest for its weight, one after the
@@ -123,7 +123,6 @@ enum BindOrBinds {
 #[schemars(inline, rename_all = "snake_case")]
 enum Mode {
     Tcp,
-    Http,
 }
 
 #[derive(JsonSchema)]

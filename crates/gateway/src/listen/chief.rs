@@ -1,8 +1,8 @@
 //! The chief: one task that owns the machines of all servers, tries them, binds addresses, and
 //! publishes who may be chosen.
 
-use std::collections::{BTreeMap, HashMap};
-use std::net::{SocketAddr, TcpListener};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +21,8 @@ use crate::listen::handle::{Ask, Change, HandleError, ServerAt};
 use crate::listen::limits::BIND_EVERY;
 use crate::listen::roster::{ListenTally, Roster, RosterListen, RosterServer, ServerTally};
 use crate::listen::snapshot::{BindSnapshot, ListenSnapshot, ServerSnapshot};
+use crate::listen::sockets::Sockets;
 use crate::listen::{Wanted, seat};
-use crate::sockets;
 
 /// Everything that comes in and goes out.
 pub(crate) struct Ports {
@@ -79,7 +79,7 @@ impl Chief {
     pub(crate) fn new(
         clock: Clock,
         all: CancellationToken,
-        given: HashMap<SocketAddr, Vec<TcpListener>>,
+        sockets: Sockets,
         ports: Ports,
     ) -> Self {
         Self {
@@ -87,10 +87,7 @@ impl Chief {
             all,
             ports,
             listens: BTreeMap::new(),
-            sockets: Sockets {
-                given,
-                bound: BTreeMap::new(),
-            },
+            sockets,
             checks: JoinSet::new(),
             leaving: Vec::new(),
         }
@@ -106,7 +103,7 @@ impl Chief {
         loop {
             let due = self.next_due();
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => return self.sockets.give_up(),
                 changed = self.ports.wanted.changed(), if settings == Settings::Followed => {
                     match changed {
                         Ok(()) => self.apply().await,
@@ -463,68 +460,5 @@ impl Served {
             unchanged_for,
             changed,
         }
-    }
-}
-
-/// The listening sockets of all listeners, by address: one that only changes its listener stays as
-/// it is, so that nobody who waits in its queue is lost.
-struct Sockets {
-    given: HashMap<SocketAddr, Vec<TcpListener>>,
-    /// Those that are wanted, with why they are not bound if so.
-    bound: BTreeMap<SocketAddr, Option<String>>,
-}
-
-impl Sockets {
-    async fn follow(
-        &mut self,
-        wanted: impl Iterator<Item = SocketAddr>,
-        orders: &[mpsc::Sender<seat::Order>],
-    ) {
-        let not_yet = || Some("it has not been bound yet".to_owned());
-        let mut before = std::mem::take(&mut self.bound);
-        for address in wanted {
-            let state = before.remove(&address).unwrap_or_else(not_yet);
-            self.bound.insert(address, state);
-        }
-        for address in before.into_keys() {
-            for order in orders {
-                // A worker that is gone listens no more.
-                order.send(seat::Order::Unlisten(address)).await.ok();
-            }
-        }
-        self.bind_missing(orders).await;
-    }
-
-    async fn bind_missing(&mut self, orders: &[mpsc::Sender<seat::Order>]) {
-        for (address, failing) in &mut self.bound {
-            let Some(told) = failing else { continue };
-            let listeners = match self.given.remove(address) {
-                Some(given) if given.len() == orders.len() => Ok(given),
-                Some(_) | None => sockets::listen(*address, orders.len()),
-            };
-            match listeners {
-                Ok(listeners) => {
-                    for (order, listener) in orders.iter().zip(listeners) {
-                        order
-                            .send(seat::Order::Listen(*address, listener))
-                            .await
-                            .ok();
-                    }
-                    tracing::info!(%address, "listening for servers that were not started here");
-                    *failing = None;
-                }
-                Err(error) => {
-                    let text = error.to_string();
-                    if *told != text {
-                        tracing::warn!(%address, %error, "cannot listen; trying again each second");
-                    }
-                    *told = text;
-                }
-            }
-        }
-    }
-
-    fn failing(&self, address: SocketAddr) -> Option<String> {
-        self.bound.get(&address).cloned().flatten()
     }
 }

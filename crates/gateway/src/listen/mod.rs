@@ -37,6 +37,7 @@ mod roster;
 mod seat;
 mod session;
 pub mod snapshot;
+mod sockets;
 
 use std::collections::HashMap;
 use std::io;
@@ -46,6 +47,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use mainstay_kernel::hand::Offer;
 use mainstay_model::ListenSpec;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -54,10 +56,12 @@ use crate::clock::Clock;
 use crate::listen::chief::{Chief, Ports};
 use crate::listen::limits::{ASKS, FAILURES, ORDERS};
 use crate::listen::roster::Roster;
+use crate::listen::sockets::Sockets;
 
 pub use check::CheckReport;
 pub use handle::{Handle, HandleError};
 pub(crate) use seat::Seat;
+pub(crate) use sockets::inherit;
 
 /// All listeners that are wanted; another list replaces it whole.
 pub type Wanted = Arc<[ListenSpec]>;
@@ -68,8 +72,11 @@ pub struct Options {
     /// How long sessions may go on once the gateway is told to stop.
     pub drain: Duration,
     /// Sockets that are bound already, one for each worker: for ports that this process may not bind,
-    /// or that a process before it held. The others are bound here.
+    /// or that a process before it held. The others are bound here, and these are closed if no
+    /// listener wants them at the start.
     pub bound: HashMap<SocketAddr, Vec<TcpListener>>,
+    /// Where copies of all sockets are offered to a successor.
+    pub offer: Offer,
     /// For tests.
     pub splice: Splice,
 }
@@ -79,6 +86,7 @@ impl Default for Options {
         Self {
             drain: mainstay_model::listen::DRAIN,
             bound: HashMap::new(),
+            offer: Offer::default(),
             splice: Splice::On,
         }
     }
@@ -193,7 +201,8 @@ impl Listens {
             orders,
             stop: stop.clone(),
         };
-        (Chief::new(clock, all, self.options.bound, ports), seats)
+        let sockets = Sockets::new(self.options.bound, self.options.offer);
+        (Chief::new(clock, all, sockets, ports), seats)
     }
 }
 

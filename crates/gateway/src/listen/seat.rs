@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use mainstay_control::listen::{Candidate, Choice, Chosen};
 use mainstay_ids::ListenName;
 use mainstay_model::listen::Balance;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet, spawn_local};
 use tokio::time::{sleep, timeout};
@@ -208,7 +209,8 @@ impl Seat {
                 }
             }
         }
-        drop(acceptors);
+        // Accepting ends, but for those who were accepted and wait for a place: nobody else has them.
+        acceptors.over.cancel();
         if timeout(self.drain, floor.emptied()).await.is_err() {
             let sessions = floor.sessions.get();
             tracing::warn!(sessions, "sessions were cut at the end of the drain time");
@@ -222,6 +224,8 @@ impl Seat {
 /// The tasks that accept, one for each socket.
 struct Acceptors {
     floor: Rc<Floor>,
+    /// Nothing more is accepted.
+    over: CancellationToken,
     tasks: JoinSet<()>,
     handles: HashMap<SocketAddr, AbortHandle>,
 }
@@ -230,6 +234,7 @@ impl Acceptors {
     fn new(floor: Rc<Floor>) -> Self {
         Self {
             floor,
+            over: CancellationToken::new(),
             tasks: JoinSet::new(),
             handles: HashMap::new(),
         }
@@ -242,7 +247,8 @@ impl Acceptors {
                     sockets::prepare(&listener).and_then(|()| TcpListener::from_std(listener));
                 match made {
                     Ok(listener) => {
-                        let task = accept(Rc::clone(&self.floor), listener, address);
+                        let (floor, over) = (Rc::clone(&self.floor), self.over.clone());
+                        let task = accept(floor, listener, address, over);
                         let handle = self.tasks.spawn_local(task);
                         self.handles.insert(address, handle);
                     }
@@ -260,22 +266,29 @@ impl Acceptors {
 
 /// Accepts, as long as there is room: whoever comes else waits in the kernel's queue, but for the
 /// first, who waits here. A place is taken only for somebody who is there, so that an idle socket
-/// holds none that a busy one needs.
-async fn accept(floor: Rc<Floor>, listener: TcpListener, address: SocketAddr) {
+/// holds none that a busy one needs. When it is `over`, the socket is closed, and who waits here is
+/// still served: nobody else has him.
+async fn accept(
+    floor: Rc<Floor>,
+    listener: TcpListener,
+    address: SocketAddr,
+    over: CancellationToken,
+) {
     let mut told = Told::Nothing;
-    loop {
-        match listener.accept().await {
+    while let Some(accepted) = over.run_until_cancelled(listener.accept()).await {
+        match accepted {
             Ok((client, peer)) => {
                 told = Told::Nothing;
-                let (listen, inside) = enter(&floor, address).await;
+                // From now on the drain waits for him.
                 let begun = floor.begin();
-                let floor = Rc::clone(&floor);
-                // Nobody joins it: its end is that of `begun`, by which the drain waits. A panic ends
-                // this session alone.
-                spawn_local(async move {
-                    session::serve(&floor, &listen, client, peer).await;
-                    drop((inside, begun));
-                });
+                let mut entering = pin!(enter(&floor, address));
+                if let Some(entered) = over.run_until_cancelled(entering.as_mut()).await {
+                    begin(&floor, entered, begun, (client, peer));
+                } else {
+                    drop(listener);
+                    let entered = entering.await;
+                    return begin(&floor, entered, begun, (client, peer));
+                }
             }
             Err(error) if is_the_peers(&error) => {}
             Err(error) => {
@@ -287,6 +300,21 @@ async fn accept(floor: Rc<Floor>, listener: TcpListener, address: SocketAddr) {
             }
         }
     }
+}
+
+/// Carries a session in a task of its own. Nobody joins it: its end is that of `begun`, by which the
+/// drain waits. A panic ends this session alone.
+fn begin(
+    floor: &Rc<Floor>,
+    (listen, inside): (Arc<RosterListen>, Inside),
+    begun: Begun,
+    (client, peer): (TcpStream, SocketAddr),
+) {
+    let floor = Rc::clone(floor);
+    spawn_local(async move {
+        session::serve(&floor, &listen, client, peer).await;
+        drop((inside, begun));
+    });
 }
 
 /// Waits for a place in the listener whose address it is then.

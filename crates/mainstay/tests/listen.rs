@@ -1,0 +1,229 @@
+//! `[listen.NAME]` in a whole node: a gateway alone before servers that Mainstay did not start.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends here")]
+
+mod running;
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mainstay_testkit::wait_until;
+use socket2::{Domain, Socket, Type};
+
+use running::{PATIENCE, Running, processes, text};
+
+/// Answers each line with its name. Ends with the test's process.
+fn server(name: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let answer = move |client: TcpStream| -> io::Result<()> {
+        let mut lines = BufReader::new(client.try_clone()?);
+        let (mut line, mut client) = (String::new(), client);
+        while lines.read_line(&mut line)? > 0 {
+            client.write_all(format!("{name}: {line}").as_bytes())?;
+            line.clear();
+        }
+        Ok(())
+    };
+    thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            // Checks go away without a word, and clients as they like.
+            thread::spawn(move || answer(client).ok());
+        }
+    });
+    address
+}
+
+/// An address on which nobody listens.
+fn free() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
+}
+
+/// A client's session.
+struct Session(BufReader<TcpStream>);
+
+impl Session {
+    fn begin(front: SocketAddr, from: u8) -> io::Result<Self> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 2, from), 0)).into())?;
+        socket.set_read_timeout(Some(Duration::from_secs(20)))?;
+        socket.connect(&front.into())?;
+        Ok(Self(BufReader::new(socket.into())))
+    }
+
+    /// Which server answers.
+    fn who(&mut self) -> io::Result<String> {
+        self.0.get_mut().write_all(b"who\n")?;
+        let mut answer = String::new();
+        self.0.read_line(&mut answer)?;
+        let name = answer.strip_suffix(": who\n");
+        name.map(str::to_owned)
+            .ok_or_else(|| io::Error::other(format!("no answer: {answer:?}")))
+    }
+}
+
+fn who(front: SocketAddr) -> Result<String, String> {
+    let session = Session::begin(front, 1).and_then(|mut session| session.who());
+    session.map_err(|error| error.to_string())
+}
+
+/// A session at this server.
+#[track_caller]
+fn session_at(front: SocketAddr, server: &str) -> Session {
+    wait_until(PATIENCE, "a session at the server", || {
+        let mut session = Session::begin(front, 1).map_err(|error| error.to_string())?;
+        match session.who() {
+            Ok(found) if found == server => Ok(session),
+            other => Err(format!("{other:?}")),
+        }
+    })
+}
+
+fn write_node(running: &Running, front: SocketAddr, keys: &str) -> PathBuf {
+    let listen = format!("[listen.db]\nbind = '{front}'\nbalance = 'round-robin'\n{keys}");
+    running.write_node("['gateway']", &listen)
+}
+
+#[test]
+fn system_a_listener_follows_the_file_and_no_session_is_cut() {
+    let mut running = Running::prepare("node-listen");
+    let (a, b, c, front) = (server("a"), server("b"), server("c"), free());
+    let file = write_node(&running, front, &format!("servers = ['{a}', '{b}']"));
+    running.node(&file, &[]);
+    let (mut at_a, mut at_b) = (session_at(front, "a"), session_at(front, "b"));
+    let gateway = running.own_process("gateway");
+
+    // One gets nothing new, one is not there any more, one is new.
+    let changed = format!("servers = [{{ address = '{a}', weight = 0 }}, '{c}']");
+    write_node(&running, front, &changed);
+    let mut at_c = session_at(front, "c");
+    for _ in 0..8 {
+        assert_eq!(who(front).as_deref(), Ok("c"));
+    }
+    assert_eq!(at_a.who().unwrap(), "a");
+    assert_eq!(at_b.who().unwrap(), "b");
+
+    // Broken: told with its place, and nothing changes.
+    write_node(&running, front, "servers = ['nowhere:1']\nwieght = 1");
+    running.wait_for_output("node.toml:12:12: error[value]: listen.db.servers[0]");
+    running.wait_for_output("node.toml:13:1: error[unknown_key]: listen.db.wieght");
+    running.wait_for_output("what it said before stays in force");
+    assert_eq!(who(front).as_deref(), Ok("c"));
+
+    // A weight alone.
+    write_node(
+        &running,
+        front,
+        &changed.replace("weight = 0", "weight = 1"),
+    );
+    session_at(front, "a");
+    assert_eq!(at_a.who().unwrap(), "a");
+    assert_eq!(at_c.who().unwrap(), "c");
+    assert_eq!(at_b.who().unwrap(), "b");
+
+    // Without the listener nobody listens there.
+    running.write_node("['gateway']", "");
+    wait_until(
+        PATIENCE,
+        "nobody listens there",
+        || match TcpStream::connect(front) {
+            Err(_) => Ok(()),
+            Ok(_) => Err("somebody does".to_owned()),
+        },
+    );
+    assert_eq!(at_c.who().unwrap(), "c");
+    assert_eq!(running.own_process("gateway"), gateway, "nobody restarted");
+}
+
+/// Clients that connect anew for each line, until they are told to stop.
+struct Load {
+    stop: Arc<AtomicBool>,
+    clients: Vec<thread::JoinHandle<Vec<String>>>,
+    asked: Arc<AtomicU64>,
+}
+
+/// How many, each from an address of its own.
+const CLIENTS: u8 = 4;
+
+/// The time between two sessions of one client.
+const PAUSE: Duration = Duration::from_millis(4);
+
+impl Load {
+    fn start(front: SocketAddr) -> Self {
+        let (stop, asked) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+        let client = |from: u8| {
+            let (stop, asked) = (Arc::clone(&stop), Arc::clone(&asked));
+            thread::spawn(move || {
+                let (mut failed, mut due) = (Vec::new(), Instant::now());
+                while !stop.load(Ordering::Relaxed) {
+                    due += PAUSE;
+                    while let Some(left) = due.checked_duration_since(Instant::now()) {
+                        thread::park_timeout(left);
+                    }
+                    let session = Session::begin(front, from);
+                    if let Err(error) = session.and_then(|mut session| session.who()) {
+                        failed.push(error.to_string());
+                    }
+                    asked.fetch_add(1, Ordering::Relaxed);
+                }
+                failed
+            })
+        };
+        Self {
+            clients: (2..2 + CLIENTS).map(client).collect(),
+            stop,
+            asked,
+        }
+    }
+
+    /// How many were asked, and what failed.
+    fn stop(self) -> (u64, Vec<String>) {
+        self.stop.store(true, Ordering::Relaxed);
+        let failed = self.clients.into_iter().flat_map(|one| one.join().unwrap());
+        let failed = failed.collect();
+        (self.asked.load(Ordering::Relaxed), failed)
+    }
+}
+
+#[test]
+fn system_an_upgrade_costs_no_session_of_a_listener() {
+    let mut running = Running::prepare("upgrade-listen");
+    let (a, b, front) = (server("a"), server("b"), free());
+    let file = write_node(&running, front, &format!("servers = ['{a}', '{b}']"));
+    running.node(&file, &[]);
+    let mut before = session_at(front, "a");
+    let load = Load::start(front);
+    for _ in 0..3 {
+        let old = processes(running.state(), "gateway");
+        let upgraded = running.run(&["upgrade"]);
+        assert!(upgraded.status.success(), "{}", text(&upgraded));
+        // At the old one, which goes on for it.
+        assert_eq!(before.who().unwrap(), "a");
+        assert_eq!(processes(running.state(), "gateway").len(), 2);
+        before = session_at(front, "a");
+        wait_until(PATIENCE, "the old gateway has ended", || {
+            match processes(running.state(), "gateway").as_slice() {
+                [one] if !old.contains(one) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        });
+        assert_eq!(before.who().unwrap(), "a");
+    }
+    let (asked, failed) = load.stop();
+    println!("asked={asked} failed={}", failed.len());
+    assert!(
+        failed.is_empty(),
+        "{} of {asked}: {failed:#?}",
+        failed.len()
+    );
+    assert!(asked > 300, "{asked}");
+    let log = fs::read_to_string(running.state().join("logs/gateway-2.log")).unwrap_or_default();
+    assert!(!log.contains("cannot listen"), "{log}");
+}
