@@ -79,10 +79,6 @@ mod roster;
 mod seams;
 pub mod settings;
 mod sockets;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "`[listen]` fills rows of its own")
-)]
 mod stats;
 mod table;
 mod tunnel;
@@ -400,16 +396,17 @@ fn serve(
     let (ended_to, ended) = mpsc::channel(count);
     let stop_workers = stop.child_token();
     let clock = Clock::start();
+    let (seats, listens) = start_listens(runtime, &options, (clock, count), &stop_workers);
     let shown = Shown {
         counters: Arc::clone(&counters),
         entry: sockets.entry[0].local_addr().ok(),
         connections_max: options.settings.borrow().limits.connections.into(),
         rosters: roster,
         clock,
+        listens,
     };
     let display = sockets.stats.map(|stats| Display::open(stats, shown, stop));
     let display = display.transpose()?;
-    let seats = start_listens(runtime, &options, (clock, count), &stop_workers);
     let crew = Crew {
         clock,
         tables: table,
@@ -482,13 +479,13 @@ fn wind_up(threads: Vec<JoinHandle<()>>, log: Option<AccessLog>, display: Option
     }
 }
 
-/// Starts what decides for the listeners; one seat for each of so many workers.
+/// Starts what decides for the listeners; one seat for each of so many workers, and the way to it.
 fn start_listens(
     runtime: &tokio::runtime::Runtime,
     options: &Options,
     (clock, workers): (Clock, usize),
     stop: &CancellationToken,
-) -> Vec<listen::Seat> {
+) -> (Vec<listen::Seat>, listen::Handle) {
     let (listens_to, wanted) = watch::channel(listens_of(&options.settings));
     let listens = Listens::new(
         listen::Options {
@@ -497,11 +494,12 @@ fn start_listens(
         },
         wanted,
     );
+    let handle = listens.handle();
     let (chief, seats) = listens.seats(clock, workers, stop);
     // Both end with the runtime; the seats, which carry the sessions, with their workers.
     runtime.spawn(chief.run());
     runtime.spawn(follow_listens(options.settings.clone(), listens_to));
-    seats
+    (seats, handle)
 }
 
 fn listens_of(settings: &watch::Receiver<Arc<GatewaySettings>>) -> listen::Wanted {
