@@ -118,6 +118,7 @@ use crate::ledger::Ledger;
 use crate::limits::{ACKS, APPLIED_PER_WORKER, ORDERS, ROUTINGS};
 use crate::listen::Listens;
 use crate::metrics::GatewayCounters;
+use crate::roster::Roster;
 pub use crate::seams::SeamError;
 use crate::stats::{Display, Shown};
 use crate::table::Table;
@@ -397,14 +398,7 @@ fn serve(
     let stop_workers = stop.child_token();
     let clock = Clock::start();
     let (seats, listens) = start_listens(runtime, &options, (clock, count), &stop_workers);
-    let shown = Shown {
-        counters: Arc::clone(&counters),
-        entry: sockets.entry[0].local_addr().ok(),
-        connections_max: options.settings.borrow().limits.connections.into(),
-        rosters: roster,
-        clock,
-        listens,
-    };
+    let shown = shown(&options, &sockets, &counters, (roster, listens), clock);
     let display = sockets.stats.map(|stats| Display::open(stats, shown, stop));
     let display = display.transpose()?;
     let crew = Crew {
@@ -427,10 +421,7 @@ fn serve(
         file,
         counters: Arc::clone(&counters),
         workers: count,
-        first_routes: match succession.beginning {
-            Beginning::WithStored => Some(options.deadlines.first_routes),
-            Beginning::WithLive => None,
-        },
+        first_routes: first_routes(&succession, &options.deadlines),
         serves: succession.serves,
         stop: stop.clone(),
     };
@@ -448,6 +439,32 @@ fn serve(
     wind_up(threads, log, display);
     counters.tell();
     result.map_err(|error| Error::Worker(chain(&error)))
+}
+
+/// What there is to be seen.
+fn shown(
+    options: &Options,
+    sockets: &Sockets,
+    counters: &Arc<GatewayCounters>,
+    (rosters, listens): (watch::Receiver<Arc<Roster>>, listen::Handle),
+    clock: Clock,
+) -> Shown {
+    Shown {
+        counters: Arc::clone(counters),
+        entry: sockets.entry[0].local_addr().ok(),
+        connections_max: options.settings.borrow().limits.connections.into(),
+        rosters,
+        clock,
+        listens,
+    }
+}
+
+/// How long live routes are waited for; `None`: for ever.
+fn first_routes(succession: &Succession, deadlines: &Deadlines) -> Option<Duration> {
+    match succession.beginning {
+        Beginning::WithStored => Some(deadlines.first_routes),
+        Beginning::WithLive => None,
+    }
 }
 
 fn routes_file(options: &Options) -> Result<RoutesFile, Error> {
