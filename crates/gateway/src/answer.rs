@@ -43,6 +43,8 @@ pub(crate) struct Visit {
     /// What is changed in the answer of that endpoint.
     pub(crate) alterations: Alterations,
     pub(crate) tries: u32,
+    /// How it ended if a second instance was asked because the first was slow: `won` or `lost`.
+    pub(crate) hedge: Option<&'static str>,
     pub(crate) bytes: u64,
 }
 
@@ -112,7 +114,7 @@ impl Drop for Visit {
                 .map(|endpoint| &*endpoint.shared.label),
             reason: self.reason.map(Reason::word),
             tries: self.tries,
-            hedge: None,
+            hedge: self.hedge,
             bytes_in: recorded.bytes_in,
             bytes: self.bytes,
             started: self.started,

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use mainstay_http1::{HeadLimits, HeadWriter, Persistence, Request, Version};
+use mainstay_http1::{HeadLimits, HeadWriter, Persistence, Refused, Request, Version};
 use mainstay_ids::Instant;
 use mainstay_model::traffic::Timeouts;
 use tokio::net::TcpStream;
@@ -419,22 +419,39 @@ impl Client {
     /// Whether the next request is wanted, after one that went so.
     pub(crate) fn persistence(&self, request: &Request) -> Persistence {
         match self.order.get() {
-            Order::Serve if self.is_worn() => Persistence::Close,
-            Order::Serve => request.persistence,
+            Order::Serve => match (request.persistence, self.wear()) {
+                (Persistence::KeepAlive, Some(limit)) => {
+                    self.frontend.denied.count(limit);
+                    Persistence::Close
+                }
+                (asked, _) => asked,
+            },
             Order::FinishUp | Order::Cut => Persistence::Close,
         }
     }
 
-    /// Whether it has lived long enough, or served enough.
-    fn is_worn(&self) -> bool {
+    /// By which limit it has lived long enough, or served enough.
+    pub(crate) fn wear(&self) -> Option<Denied> {
         let worker = &self.worker;
-        self.requests.get() >= worker.limits().requests_per_connection
-            || worker.clock.now() >= self.aged_at
+        if self.requests.get() >= worker.limits().requests_per_connection {
+            Some(Denied::RequestsPerConnection)
+        } else {
+            (worker.clock.now() >= self.aged_at).then_some(Denied::ConnectionAge)
+        }
     }
 
     /// Whether a connection of HTTP/2 is to take no more requests.
     pub(crate) fn is_leaving(&self) -> bool {
-        self.order.get() == Order::FinishUp || self.is_worn()
+        self.order.get() == Order::FinishUp || self.wear().is_some()
+    }
+
+    /// Counts a head that a limit kept out.
+    pub(crate) fn count_refused(&self, refused: Refused) {
+        if matches!(refused, Refused::TooLong | Refused::TargetTooLong) {
+            self.frontend.denied.count(Denied::HeadLen);
+        } else if refused == Refused::TooManyFields {
+            self.frontend.denied.count(Denied::HeadFields);
+        }
     }
 
     /// Runs `task` unless the sweep cuts the client off.
@@ -517,6 +534,7 @@ async fn talk(client: Rc<Client>, stream: TcpStream) {
         let after = match next(&client, &inbound).await {
             Next::Request(request) => Box::pin(handle(&client, &inbound, request)).await,
             Next::Refused(refused) => {
+                client.count_refused(refused);
                 let what = refused.to_string();
                 let rejected = Rejected::new(&client, Reason::BadRequest, refused.status(), what);
                 Box::pin(reject(&client, &inbound, rejected)).await

@@ -164,7 +164,7 @@ impl Coordinator {
             self.counters.frontend(FrontendKey::Address(address));
         }
         self.counters.keep_frontends(|key| match key {
-            FrontendKey::Entry | FrontendKey::Listen(_) => true,
+            FrontendKey::Entry => true,
             FrontendKey::Address(address) => table.find_address(*address).is_some(),
         });
     }

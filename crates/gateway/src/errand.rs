@@ -223,6 +223,7 @@ impl Errand {
             if attempt.why == Why::Hedge {
                 attempt.endpoint.shared.counters.hedges_won.add(1);
                 self.service.counts.hedges_won.add(1);
+                visit.hedge = Some("won");
             }
         }
         if self.ticket.is_some() && next != self.still_in_line() {
@@ -272,6 +273,7 @@ impl Errand {
         if why == Why::Hedge {
             endpoint.shared.counters.hedges_lost.add(1);
             self.service.counts.hedges_lost.add(1);
+            visit.hedge = Some("lost");
         }
         match stage {
             Stage::Exchanging(exchange) | Stage::Answered(exchange, _) => {

@@ -60,6 +60,9 @@ pub(crate) async fn serve(client: Rc<Client>, inbound: Rc<Inbound>) {
     let mut told = Told::Nothing;
     let ended = poll_fn(|cx| {
         if told == Told::Nothing && client.is_leaving() {
+            if let Some(limit) = client.wear() {
+                client.frontend.denied.count(limit);
+            }
             told = Told::Leaving;
             // GOAWAY: streams that have begun go on to their end.
             http.as_mut().graceful_shutdown();
@@ -119,6 +122,7 @@ async fn answer(
         Ok(request) => request,
         Err(why) => {
             let what = why.to_string();
+            client.count_refused(why);
             let rejected = Rejected::new(&client, Reason::BadRequest, why.status(), what);
             return Ok(reject(rejected, stream));
         }

@@ -79,10 +79,6 @@ mod roster;
 mod seams;
 pub mod settings;
 mod sockets;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "`[listen]` fills rows of its own")
-)]
 mod stats;
 mod table;
 mod tunnel;
@@ -122,6 +118,7 @@ use crate::ledger::Ledger;
 use crate::limits::{ACKS, APPLIED_PER_WORKER, ORDERS, ROUTINGS};
 use crate::listen::Listens;
 use crate::metrics::GatewayCounters;
+use crate::roster::Roster;
 pub use crate::seams::SeamError;
 use crate::stats::{Display, Shown};
 use crate::table::Table;
@@ -398,16 +395,10 @@ fn serve(
     let (ended_to, ended) = mpsc::channel(count);
     let stop_workers = stop.child_token();
     let clock = Clock::start();
-    let shown = Shown {
-        counters: Arc::clone(&counters),
-        entry: sockets.entry[0].local_addr().ok(),
-        connections_max: options.settings.borrow().limits.connections.into(),
-        rosters: roster,
-        clock,
-    };
+    let (seats, listens) = start_listens(runtime, &options, (clock, count), &stop_workers);
+    let shown = shown(&options, &sockets, &counters, (roster, listens), clock);
     let display = sockets.stats.map(|stats| Display::open(stats, shown, stop));
     let display = display.transpose()?;
-    let seats = start_listens(runtime, &options, (clock, count), &stop_workers);
     let crew = Crew {
         clock,
         tables: table,
@@ -428,7 +419,7 @@ fn serve(
         file,
         counters: Arc::clone(&counters),
         workers: count,
-        first_routes: first_routes(succession.beginning, &options.deadlines),
+        first_routes: first_routes(&succession, &options.deadlines),
         serves: succession.serves,
         stop: stop.clone(),
     };
@@ -456,9 +447,27 @@ fn worker_count(sockets: &Sockets) -> Result<usize, Error> {
     }
 }
 
-/// For how long live routes are waited for before the stored ones are used, if they are.
-fn first_routes(beginning: Beginning, deadlines: &Deadlines) -> Option<Duration> {
-    match beginning {
+/// What there is to be seen.
+fn shown(
+    options: &Options,
+    sockets: &Sockets,
+    counters: &Arc<GatewayCounters>,
+    (rosters, listens): (watch::Receiver<Arc<Roster>>, listen::Handle),
+    clock: Clock,
+) -> Shown {
+    Shown {
+        counters: Arc::clone(counters),
+        entry: sockets.entry[0].local_addr().ok(),
+        connections_max: options.settings.borrow().limits.connections.into(),
+        rosters,
+        clock,
+        listens,
+    }
+}
+
+/// How long live routes are waited for; `None`: for ever.
+fn first_routes(succession: &Succession, deadlines: &Deadlines) -> Option<Duration> {
+    match succession.beginning {
         Beginning::WithStored => Some(deadlines.first_routes),
         Beginning::WithLive => None,
     }
@@ -493,13 +502,13 @@ fn wind_up(threads: Vec<JoinHandle<()>>, log: Option<AccessLog>, display: Option
     }
 }
 
-/// Starts what decides for the listeners; one seat for each of so many workers.
+/// Starts what decides for the listeners; one seat for each of so many workers, and the way to it.
 fn start_listens(
     runtime: &tokio::runtime::Runtime,
     options: &Options,
     (clock, workers): (Clock, usize),
     stop: &CancellationToken,
-) -> Vec<listen::Seat> {
+) -> (Vec<listen::Seat>, listen::Handle) {
     let now = listens_of(&options.settings);
     let elder = options.succession.elder.as_deref();
     let bound = elder.map(|elder| listen::inherit(elder, &now));
@@ -513,11 +522,12 @@ fn start_listens(
         },
         wanted,
     );
+    let handle = listens.handle();
     let (chief, seats) = listens.seats(clock, workers, stop);
     // Both end with the runtime; the seats, which carry the sessions, with their workers.
     runtime.spawn(chief.run());
     runtime.spawn(follow_listens(options.settings.clone(), listens_to));
-    seats
+    (seats, handle)
 }
 
 fn listens_of(settings: &watch::Receiver<Arc<GatewaySettings>>) -> listen::Wanted {

@@ -105,9 +105,6 @@ pub(crate) enum FrontendKey {
     Entry,
     /// A service's own address.
     Address(SocketAddr),
-    /// A `[listen.NAME]` of the node's file.
-    #[allow(dead_code, reason = "made by `[listen]`, when it comes")]
-    Listen(Box<str>),
 }
 
 /// Of one place where clients come in; each worker sees its own [`FrontendTally`] through it.
@@ -210,9 +207,9 @@ mod tests {
     #[test]
     fn a_connection_is_open_until_its_guard_is_dropped_and_the_highest_count_is_kept() {
         let counters = GatewayCounters::new(2);
-        let listen = counters.frontend(FrontendKey::Listen("rabbitmq".into()));
+        let other = counters.frontend(FrontendKey::Address(([127, 0, 0, 1], 1).into()));
         let entry = counters.frontend(FrontendKey::Entry);
-        assert!(!Arc::ptr_eq(&listen, &entry));
+        assert!(!Arc::ptr_eq(&other, &entry));
         let (one, two) = (entry.open(), entry.open());
         drop(one);
         assert_eq!((entry.open.get(), entry.open.max()), (1, 2));

@@ -42,6 +42,7 @@ fn begin(client: Rc<Client>, request: Box<Request>) -> Visit {
         endpoint: None,
         alterations: Alterations::default(),
         tries: 0,
+        hedge: None,
         bytes: 0,
         client,
     }

@@ -3,7 +3,8 @@
 //!
 //! They are made in a thread and a runtime of their own, so that a slow reader or a large page
 //! costs no request anything. Once a second the thread looks at all counters and keeps one
-//! [`rows::Snapshot`] of everything; whoever asks gets the newest. Nobody can change anything here.
+//! [`rows::Snapshot`] of everything; whoever asks gets the newest. All that can be changed here are servers of listeners, for as long as
+//! the gateway runs.
 //!
 //! ```text
 //!  coordinator ── watch Roster ──> ┌──────────────── thread "stats" ────────────────┐
@@ -13,13 +14,16 @@
 //!                                  └────────────────────────────────────────────────┘
 //! ```
 //!
-//! Reading order: [`rows`], `gather` with `past`, `page` and `table`, `exposition`, `http`.
+//! Reading order: [`rows`], `gather` with `past` and `listens`, `page` and `table`,
+//! `exposition`, `change`, `http`.
 
 mod access;
+mod change;
 mod events;
 mod exposition;
 mod gather;
 mod http;
+mod listens;
 mod page;
 mod past;
 mod rows;
@@ -27,6 +31,7 @@ mod table;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
@@ -34,6 +39,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::listen::Handle;
 use crate::metrics::{FrontendKey, GatewayCounters};
 use crate::roster::Roster;
 
@@ -48,6 +54,9 @@ pub struct Stats {
     pub listener: TcpListener,
     /// Needed if other machines can reach the socket.
     pub auth: Option<StatsAuth>,
+    /// The file with the API's token, which whoever changes something without a name and a password
+    /// must know. It need not be there: then nobody can.
+    pub token: PathBuf,
 }
 
 /// Why statistics cannot be shown.
@@ -73,6 +82,8 @@ pub(crate) struct Shown {
     pub(crate) connections_max: u64,
     pub(crate) rosters: watch::Receiver<Arc<Roster>>,
     pub(crate) clock: Clock,
+    /// The way to the listeners.
+    pub(crate) listens: Handle,
 }
 
 /// The thread that shows statistics.
@@ -97,6 +108,7 @@ impl Display {
         let setup = http::Setup {
             listener: stats.listener,
             access,
+            token: stats.token,
             shown,
             stop: stop.clone(),
         };

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::HashMap;
 use std::io;
+use std::mem;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -401,18 +402,24 @@ impl Acceptors {
 
 async fn accept(worker: Rc<Worker>, listener: TcpListener, scope: Scope) {
     let mut told = Told::Nothing;
+    // Those that wait in the kernel's queue are not seen: what is counted is that they have to.
+    let mut is_full = false;
     let frontend = worker.counters.frontend(scope.key());
     while worker.stage.get() == Stage::Opening {
         worker.table_changed.notified().await;
     }
     loop {
         if !worker.admission.has_room(&worker.limits()) {
+            if !mem::replace(&mut is_full, true) {
+                frontend.denied.count(Denied::Connections);
+            }
             // Another worker's connection may be the one that ends.
             timeout(ACCEPT_PAUSE, worker.client_left.notified())
                 .await
                 .ok();
             continue;
         }
+        is_full = false;
         match listener.accept().await {
             Ok((stream, peer)) => {
                 told = Told::Nothing;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod listening;
 mod support;
 
 use std::collections::HashMap;
@@ -11,6 +12,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use mainstay_gateway::StatsAuth;
+use mainstay_model::ListenSpec;
+use mainstay_model::gateway::GatewayLimits;
 use mainstay_model::routing::EndpointHealth;
 use mainstay_testkit::{Spawned, TempDir, free_port, program, wait_until};
 use support::{
@@ -203,7 +206,8 @@ fn an_instance_that_left_the_routes_is_shown_until_its_last_request_has_ended() 
     let other = answering();
     let gateway = Gateway::with(one_service(1, vec![endpoint(1, slow.address)]));
     let mut client = connect(gateway.entry);
-    write_request(&mut client, "GET", "/", &[], b"");
+    // Not to be sent to the other instance as well because this one is slow.
+    write_request(&mut client, "POST", "/", &[], b"");
     is_ready.recv_timeout(SOON).unwrap();
     let mut routing = one_service(2, vec![endpoint(2, other.address)]);
     // Or a second copy would be answered by the other one.
@@ -514,4 +518,252 @@ fn those_who_say_nothing_keep_nobody_out_for_long() {
         began.elapsed()
     );
     drop(silent);
+}
+
+/// A gateway with a listener called `front` before one server, `a`, and where it listens.
+fn with_listener(auth: Option<StatsAuth>) -> (Gateway, SocketAddr, Echo) {
+    let server = Echo::start();
+    let draft = listening::draft(&[server.address]);
+    let front = draft.bind[0];
+    let gateway = Gateway::start(Setting {
+        listens: vec![ListenSpec::new(draft).unwrap()],
+        stats_auth: auth,
+        ..Setting::default()
+    });
+    std::fs::write(gateway.state.join("token"), "5ecret\n").unwrap();
+    (gateway, front, server)
+}
+
+/// Sends back what it gets, until this is dropped with the test.
+struct Echo {
+    address: SocketAddr,
+}
+
+impl Echo {
+    fn start() -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (mut from, mut to) = (stream.as_ref().unwrap(), stream.as_ref().unwrap());
+                // The checks come and go.
+                std::io::copy(&mut from, &mut to).ok();
+            }
+        });
+        Self { address }
+    }
+}
+
+/// Waits until the server's row in the table is as wanted.
+fn wait_for_server(
+    gateway: &Gateway,
+    headers: &[(&str, &str)],
+    column: &str,
+    value: &str,
+) -> HashMap<String, HashMap<String, String>> {
+    wait_until(SOON, "the server is as wanted", || {
+        let csv = send(gateway.stats, "GET", "/stats;csv", headers, b"").text();
+        let rows = rows(&csv);
+        match rows.get("front/a") {
+            Some(row) if row[column] == value => Ok(rows),
+            other => Err(format!("{other:?}")),
+        }
+    })
+}
+
+#[test]
+fn a_listener_has_rows_as_haproxys_listen() {
+    let (gateway, front, server) = with_listener(None);
+    let own = gateway.stats.to_string();
+    let host = [("host", &*own)];
+    wait_for_server(&gateway, &host, "check_status", "L4OK");
+    let mut client = connect(front);
+    client.write_all(b"ping").unwrap();
+    let mut back = [0; 4];
+    std::io::Read::read_exact(&mut client, &mut back).unwrap();
+    drop(client);
+    let seen = wait_for_server(&gateway, &host, "scur", "0");
+    assert_eq!(&back, b"ping");
+    let seen = if seen["front/a"]["stot"] == "1" {
+        seen
+    } else {
+        wait_for_server(&gateway, &host, "stot", "1")
+    };
+    let (frontend, backend, one) = (
+        &seen["front/FRONTEND"],
+        &seen["front/BACKEND"],
+        &seen["front/a"],
+    );
+    for (row, name, value) in [
+        (frontend, "status", "OPEN"),
+        (frontend, "addr", &*front.to_string()),
+        (frontend, "type", "0"),
+        (frontend, "stot", "1"),
+        (frontend, "mode", "tcp"),
+        (backend, "status", "UP"),
+        (backend, "act", "1"),
+        (backend, "type", "1"),
+        (backend, "stot", "1"),
+        (one, "status", "UP"),
+        (one, "addr", &*server.address.to_string()),
+        (one, "bin", "4"),
+        (one, "bout", "4"),
+        (one, "type", "2"),
+        (one, "weight", "1"),
+    ] {
+        assert_eq!(row[name], value, "{name}: {row:?}");
+    }
+    assert_eq!(frontend["iid"], one["iid"]);
+    let metrics = gateway.stats("/metrics").text();
+    for line in [
+        "mainstay_listen_sessions_total{listen=\"front\"} 1",
+        "mainstay_listen_server_up{listen=\"front\",server=\"a\"} 1",
+        "mainstay_listen_server_received_bytes_total{listen=\"front\",server=\"a\"} 4",
+    ] {
+        assert!(
+            metrics.lines().any(|other| other == line),
+            "{line}\n{metrics}"
+        );
+    }
+    let page = gateway.stats("/stats").text();
+    assert!(
+        page.contains("id=\"front/a\"") && page.contains("/stats/change"),
+        "{page}"
+    );
+}
+
+const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
+
+#[test]
+fn whoever_has_the_token_drains_a_server_of_a_listener_and_nobody_else() {
+    let (gateway, _, _server) = with_listener(None);
+    let own = gateway.stats.to_string();
+    let host = ("host", &*own);
+    wait_for_server(&gateway, &[host], "status", "UP");
+    let page = gateway.stats("/stats/change");
+    let policy = page
+        .header("content-security-policy")
+        .unwrap_or_default()
+        .to_owned();
+    assert!(policy.contains("form-action 'self'"), "{policy}");
+    assert_eq!(page.header("referrer-policy"), Some("same-origin"));
+    assert!(page.text().contains("value=\"front/a\"") && page.text().contains("name=\"token\""));
+
+    let post = |headers: &[(&str, &str)], form: &str| {
+        let headers = [&[host, FORM], headers].concat();
+        send(
+            gateway.stats,
+            "POST",
+            "/stats/change",
+            &headers,
+            form.as_bytes(),
+        )
+        .status
+    };
+    let drain = "server=front/a&action=drain";
+    let right = format!("{drain}&token=5ecret");
+    for (headers, form, status) in [
+        (&[][..], drain, 403),
+        (&[], "server=front/a&action=drain&token=5ecreT", 403),
+        (&[], "server=front/a&action=drain&token=", 403),
+        (&[("origin", "http://evil.example")], &right, 403),
+        (&[("origin", "null")], &right, 403),
+        (&[("sec-fetch-site", "cross-site")], &right, 403),
+        (&[], "server=front/a&action=explode&token=5ecret", 400),
+        (&[], "server=front/b&action=drain&token=5ecret", 404),
+    ] {
+        assert_eq!(post(headers, form), status, "{headers:?} {form}");
+    }
+    let long = format!("{right}&more={}", "x".repeat(5000));
+    assert_eq!(post(&[], &long), 413);
+    wait_for_server(&gateway, &[host], "status", "UP");
+
+    let origin = format!("http://{own}");
+    let of_page = [("origin", &*origin), ("sec-fetch-site", "same-origin")];
+    assert_eq!(post(&of_page, &right), 303);
+    wait_for_server(&gateway, &[host], "status", "DRAIN");
+    for (action, column, value) in [
+        ("maintenance", "status", "MAINT"),
+        ("ready", "status", "UP"),
+        ("weight&weight=7", "weight", "7"),
+        ("reset-weight", "weight", "1"),
+    ] {
+        let form = format!("server=front/a&action={action}&token=5ecret");
+        assert_eq!(post(&[], &form), 303, "{action}");
+        wait_for_server(&gateway, &[host], column, value);
+    }
+    std::fs::remove_file(gateway.state.join("token")).unwrap();
+    assert_eq!(post(&[], &right), 403);
+}
+
+#[test]
+fn with_a_password_the_page_itself_may_change_a_server_and_no_other_page() {
+    let (gateway, _, _server) = with_listener(Some(StatsAuth {
+        user: "Aladdin".into(),
+        password: "open sesame".into(),
+    }));
+    let host = ("host", "stats.example");
+    let known = ("authorization", "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
+    wait_for_server(&gateway, &[host, known], "status", "UP");
+    let post = |headers: &[(&str, &str)], form: &str| {
+        let headers = [&[host, FORM], headers].concat();
+        send(
+            gateway.stats,
+            "POST",
+            "/stats/change",
+            &headers,
+            form.as_bytes(),
+        )
+        .status
+    };
+    let own = ("origin", "http://stats.example");
+    let drain = "server=front/a&action=drain";
+    assert_eq!(post(&[own], drain), 401);
+    assert_eq!(
+        post(&[own], "server=front/a&action=drain&token=5ecret"),
+        401
+    );
+    assert_eq!(
+        post(&[known, ("origin", "http://evil.example")], drain),
+        403
+    );
+    assert_eq!(
+        post(&[known], drain),
+        403,
+        "a page of another site may have sent it"
+    );
+    wait_for_server(&gateway, &[host, known], "status", "UP");
+    assert_eq!(post(&[known, own], drain), 303);
+    wait_for_server(&gateway, &[host, known], "status", "DRAIN");
+}
+
+#[test]
+fn what_a_limit_kept_out_or_ended_is_counted_by_the_limit() {
+    let instance = answering();
+    let gateway = Gateway::start(Setting {
+        limits: GatewayLimits {
+            requests_per_connection: 1,
+            ..GatewayLimits::default()
+        },
+        ..Setting::default()
+    });
+    gateway.publish_and_wait(one_service(1, vec![endpoint(1, instance.address)]));
+    let mut worn = connect(gateway.entry);
+    write_request(&mut worn, "GET", "/", &[], b"");
+    assert_eq!(read_reply(&mut worn).status, 200);
+    let long = "x".repeat(70_000);
+    assert_eq!(
+        send(gateway.entry, "GET", "/", &[("x-long", &long)], b"").status,
+        431
+    );
+    let many: Vec<(&str, &str)> = std::iter::repeat_n(("x-one", "1"), 150).collect();
+    assert_eq!(send(gateway.entry, "GET", "/", &many, b"").status, 431);
+    let metrics = gateway.stats("/metrics").text();
+    for limit in ["requests_per_connection", "head_len", "head_fields"] {
+        let label = format!("limit=\"{limit}\"}} 1");
+        assert!(
+            metrics.lines().any(|line| line.ends_with(&label)),
+            "{limit}\n{metrics}"
+        );
+    }
 }

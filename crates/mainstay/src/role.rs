@@ -201,6 +201,7 @@ fn run_gateway(
             user: auth.user,
             password: auth.password,
         }),
+        token: place.state.join(mainstay_server::TOKEN_FILE),
     });
     let options = mainstay_gateway::Options {
         state: place.state.clone(),

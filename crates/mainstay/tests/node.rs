@@ -27,8 +27,8 @@ fn status(entry: SocketAddr) -> Result<u16, String> {
         Ok(answer)
     };
     let answer = ask().map_err(|error| error.to_string())?;
-    let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
-    status.ok_or(answer)
+    let code_of = answer.split(' ').nth(1).and_then(|word| word.parse().ok());
+    code_of.ok_or(answer)
 }
 
 #[test]
@@ -140,6 +140,55 @@ fn system_a_gateway_alone_serves_is_adopted_and_tells_systemd_where_it_is() {
     assert_eq!(told(), "STOPPING=1");
     assert_eq!(running.spawned().wait(PATIENCE), Ended::Code(0));
     assert!(processes(running.state(), "gateway").is_empty());
+}
+
+/// The status of an answer of the statistics, asked for with this name and password.
+fn stats_status(stats: SocketAddr, authorization: Option<&str>) -> u16 {
+    let mut stream = TcpStream::connect((std::net::Ipv4Addr::LOCALHOST, stats.port())).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let field = authorization.map_or(String::new(), |value| format!("authorization: {value}\r\n"));
+    let request = format!("GET /stats;csv HTTP/1.1\r\nhost: node.example\r\n{field}\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
+    status.unwrap_or_else(|| panic!("{answer}"))
+}
+
+#[test]
+fn system_statistics_for_other_machines_need_the_name_and_the_password_of_the_file() {
+    let mut running = Running::prepare("node-stats");
+    let open = |auth: &str| {
+        let file = running.write_node("['gateway']", auth);
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, text.replace("stats = 'off'", "stats = '0.0.0.0:0'")).unwrap();
+        file
+    };
+    let file = open("");
+    let refused = Command::new(MAINSTAY)
+        .arg("validate")
+        .arg(&file)
+        .output()
+        .unwrap();
+    assert!(!refused.status.success(), "{}", text(&refused));
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned() + &text(&refused);
+    assert!(told.contains("stats_auth"), "{told}");
+
+    let file = open("stats_auth = 'Aladdin:open sesame'");
+    running.node(&file, &[]);
+    let entry = running.entry();
+    wait_until(PATIENCE, "the gateway answers", || match status(entry) {
+        Ok(404) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    let record = fs::read(running.state().join("supervisor.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+    let stats: SocketAddr = record["stats"].as_str().unwrap().parse().unwrap();
+    assert_eq!(stats_status(stats, None), 401);
+    // Aladdin:wrong
+    assert_eq!(stats_status(stats, Some("Basic QWxhZGRpbjp3cm9uZw==")), 401);
+    let right = Some("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
+    assert_eq!(stats_status(stats, right), 200);
 }
 
 #[test]

@@ -6,11 +6,12 @@ mod browser;
 mod running;
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::PathBuf;
 
 use browser::{Browser, Driver, Scripts};
 use mainstay_api::wire::Status;
-use mainstay_testkit::wait_until;
+use mainstay_testkit::{free_port, wait_until};
 use running::{PATIENCE, Running, python_server, text};
 use serde_json::Value;
 
@@ -86,6 +87,34 @@ fn sorts_both_ways(browser: &Browser<'_>) {
     assert!(down[0] > down[1] && up[0] < up[1], "{down:?} {up:?}");
 }
 
+/// Scales to three instances, and filters the third.
+fn shows_and_finds_a_third_instance(browser: &Browser<'_>, running: &Running) {
+    assert!(running.run(&["scale", "web", "3"]).status.success());
+    wait_for(
+        browser,
+        "a new instance gets a row",
+        "return document.getElementById('web/web-3')?.className === 'server up'",
+    );
+    browser.write("#filter input", "web-3");
+    let script = "return [...document.querySelectorAll('tr.server')].filter((row) => !row.hidden).map((row) => row.id)";
+    assert_eq!(browser.evaluate(script), serde_json::json!(["web/web-3"]));
+    browser.write("#filter input", "\u{e003}".repeat("web-3".len()).as_str());
+}
+
+/// Leaves a picture of each.
+fn looks_right_in_light_and_dark(browser: &Browser<'_>, running: &Running, name: &str) {
+    let dir = pictures(running);
+    for scheme in ["light", "dark"] {
+        browser.prefer(scheme);
+        let path = dir.join(format!("{name}-{scheme}.png"));
+        browser.picture(&path);
+        let picture = fs::read(path).unwrap();
+        assert!(picture.starts_with(b"\x89PNG") && picture.len() > 10_000);
+    }
+    let back = "return getComputedStyle(document.body).backgroundColor";
+    assert_eq!(browser.evaluate(back), "rgb(20, 24, 28)");
+}
+
 #[test]
 fn system_the_page_is_live_sorts_filters_and_can_be_looked_at_in_light_and_dark() {
     let (running, status, url) = start();
@@ -112,27 +141,8 @@ fn system_the_page_is_live_sorts_filters_and_can_be_looked_at_in_light_and_dark(
     );
 
     sorts_both_ways(&browser);
-    assert!(running.run(&["scale", "web", "3"]).status.success());
-    wait_for(
-        &browser,
-        "a new instance gets a row",
-        "return document.getElementById('web/web-3')?.className === 'server up'",
-    );
-    browser.write("#filter input", "web-3");
-    let script = "return [...document.querySelectorAll('tr.server')].filter((row) => !row.hidden).map((row) => row.id)";
-    assert_eq!(browser.evaluate(script), serde_json::json!(["web/web-3"]));
-    browser.write("#filter input", "\u{e003}".repeat("web-3".len()).as_str());
-
-    let dir = pictures(&running);
-    for scheme in ["light", "dark"] {
-        browser.prefer(scheme);
-        let path = dir.join(format!("stats-{scheme}.png"));
-        browser.picture(&path);
-        let picture = fs::read(path).unwrap();
-        assert!(picture.starts_with(b"\x89PNG") && picture.len() > 10_000);
-    }
-    let back = "return getComputedStyle(document.body).backgroundColor";
-    assert_eq!(browser.evaluate(back), "rgb(20, 24, 28)");
+    shows_and_finds_a_third_instance(&browser, &running);
+    looks_right_in_light_and_dark(&browser, &running, "stats");
 
     // Two instances leave while they are looked at.
     assert!(running.run(&["scale", "web", "1"]).status.success());
@@ -180,4 +190,60 @@ fn system_the_page_can_be_read_and_renews_itself_without_scripts() {
     );
     ask(&status, 2);
     wait_for_total(5);
+}
+
+/// A node with a service and a listener before two servers, of which nobody listens on the second.
+fn start_with_listener() -> (Running, String, TcpListener) {
+    let mut running = Running::prepare("page-listen");
+    running.write_service(&python_server(""), "http = { path = \"/\" }");
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (front, nobody) = (free_port(), free_port());
+    let listen = format!(
+        "[listen.redis]\nbind = '127.0.0.1:{front}'\nservers = [{{ address = '{}', name = 'a' }}, \
+         {{ address = '127.0.0.1:{nobody}', name = 'b' }}]",
+        server.local_addr().unwrap()
+    );
+    let roles = "['control', 'agent', 'gateway']\nservices = 'services.toml'";
+    let file = running.write_node(roles, &listen);
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(
+        &file,
+        text.replace("stats = 'off'", "stats = '127.0.0.1:0'"),
+    )
+    .unwrap();
+    running.node(&file, &[]);
+    let status = running.wait_until_steady();
+    let url = format!("http://{}/stats", status.stats.expect("statistics are on"));
+    (running, url, server)
+}
+
+#[test]
+fn system_a_server_of_a_listener_is_drained_from_the_page_without_scripts_and_seen_live() {
+    let (running, url, _server) = start_with_listener();
+    let driver = Driver::start();
+    let live = driver.open(Scripts::On);
+    live.go(&url);
+    let is = |id: &str, class: &str| {
+        format!("return document.getElementById('redis/{id}')?.className === 'server {class}'")
+    };
+    wait_for(&live, "the first server is up", &is("a", "up"));
+    wait_for(&live, "the second is down", &is("b", "down"));
+
+    let plain = driver.open(Scripts::Off);
+    let token = fs::read_to_string(running.state().join("token")).unwrap();
+    let change = |action: &str| {
+        plain.go(&format!("{url}/change"));
+        plain.click(&format!("input[value='{action}']"));
+        plain.write("input[name='token']", token.trim());
+        plain.click("form button");
+    };
+    change("drain");
+    wait_for(&live, "it is seen to drain", &is("a", "drain"));
+    looks_right_in_light_and_dark(&live, &running, "listen");
+    change("ready");
+    wait_for(&live, "it is seen to be up again", &is("a", "up"));
+
+    live.go(&format!("{url}/change"));
+    looks_right_in_light_and_dark(&live, &running, "change");
+    assert_eq!(live.complaints(), Vec::<String>::new());
 }

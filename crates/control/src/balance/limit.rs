@@ -54,6 +54,10 @@ pub const LIMIT_MAX: f64 = 1_000.0;
 
 /// The limit of one instance as one worker sees it. What it is held against is shared by all.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[allow(
+    clippy::struct_field_names,
+    reason = "it is the limit itself, beside what it was made from"
+)]
 pub struct Limit {
     most: f64,
     long: f64,

@@ -2,9 +2,12 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 
 use http::uri::Authority;
 use http::{HeaderMap, header};
+
+use super::change::Asks;
 
 /// The port that a browser leaves out of `Host` (RFC 9110, 4.2.1).
 const HTTP_PORT: u16 = 80;
@@ -53,6 +56,12 @@ pub(crate) enum Denial {
     ForeignHost,
     /// Another site's page sent this.
     ForeignOrigin,
+    /// Something is to be changed, and the token is missing or wrong.
+    NoToken,
+    /// Something is to be changed, and it is not told which page sent this.
+    NoOrigin,
+    /// Something is to be changed, and there is no token that could be right.
+    NoTokenFile,
 }
 
 /// Anybody in the network could look.
@@ -102,6 +111,52 @@ impl Access {
     }
 }
 
+impl Access {
+    /// Whether whoever is let in may change something. The name and the password are shown by a
+    /// browser whoever wrote the page that sends it, so that `Origin`, which was found to be our own
+    /// if it is there, must be.
+    pub(crate) fn admit_change(
+        &self,
+        headers: &HeaderMap,
+        given: Option<&str>,
+        file: &Path,
+    ) -> Result<(), Denial> {
+        match (self, given) {
+            (Self::Password(_), _) if headers.contains_key(header::ORIGIN) => Ok(()),
+            (Self::Password(_), None) => Err(Denial::NoOrigin),
+            (Self::Loopback { .. }, None) => Err(Denial::NoToken),
+            (Self::Loopback { .. } | Self::Password(_), Some(given)) => {
+                let token = std::fs::read_to_string(file).map_err(|_| Denial::NoTokenFile)?;
+                // A torn file has none.
+                let token = Some(token.trim()).filter(|token| !token.is_empty());
+                let token = token.ok_or(Denial::NoTokenFile)?;
+                if is_same(token.as_bytes(), given.as_bytes()) {
+                    Ok(())
+                } else {
+                    Err(Denial::NoToken)
+                }
+            }
+        }
+    }
+
+    /// Whether the form for changes asks for the token.
+    pub(crate) fn asks(&self) -> Asks {
+        match self {
+            Self::Loopback { .. } => Asks::ForToken,
+            Self::Password(_) => Asks::ForNothing,
+        }
+    }
+}
+
+/// Takes as long for a near miss as for a far one.
+fn is_same(own: &[u8], given: &[u8]) -> bool {
+    if own.len() != given.len() {
+        return false;
+    }
+    let differing = own.iter().zip(given).fold(0, |all, (a, b)| all | (a ^ b));
+    std::hint::black_box(differing) == 0
+}
+
 fn text<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
@@ -125,19 +180,14 @@ impl Password {
         Self(base64(format!("{user}:{password}").as_bytes()))
     }
 
-    /// Takes as long for a near miss as for a far one.
     fn is_in(&self, headers: &HeaderMap) -> bool {
         let Some((scheme, given)) =
             text(headers, &header::AUTHORIZATION).and_then(|value| value.split_once(' '))
         else {
             return false;
         };
-        let (own, given) = (self.0.as_bytes(), given.trim().as_bytes());
-        if !scheme.eq_ignore_ascii_case("basic") || own.len() != given.len() {
-            return false;
-        }
-        let differing = own.iter().zip(given).fold(0, |all, (a, b)| all | (a ^ b));
-        std::hint::black_box(differing) == 0
+        let given = given.trim().as_bytes();
+        scheme.eq_ignore_ascii_case("basic") && is_same(self.0.as_bytes(), given)
     }
 }
 

@@ -15,6 +15,7 @@ use mainstay_model::routing::EndpointHealth;
 use super::Shown;
 use super::gather::{ENTRY, classes, merged};
 use crate::endpoint::EndpointState;
+use crate::listen::snapshot::{ListenSnapshot, ServerSnapshot};
 use crate::metrics::{
     Counter, Counts, Denied, EndpointTally, FrontendCounts, FrontendKey, FrontendTally,
     GatewayCounters, Histogram, PerWorker, RESPONSE_CLASSES, ServiceTally,
@@ -126,16 +127,41 @@ families! {
     I_IN = Counter "mainstay_instance_request_body_bytes_total" ["service" "instance"] "Bytes of bodies of requests";
     I_OUT = Counter "mainstay_instance_response_body_bytes_total" ["service" "instance"] "Bytes of bodies of answers";
     I_FIRST = Histogram "mainstay_instance_first_byte_seconds" ["service" "instance"] "From a request's first byte to the head of its answer";
+
+    L_BOUND = Gauge "mainstay_listen_bound" ["listen"] "1 if the listener accepts on all its addresses";
+    L_SESSIONS = Gauge "mainstay_listen_sessions" ["listen"] "Sessions now, those that still look for a server included";
+    L_MAX = Gauge "mainstay_listen_sessions_max" ["listen"] "The most sessions at a time";
+    L_LIMIT = Gauge "mainstay_listen_sessions_limit" ["listen"] "How many sessions there may be";
+    L_TOTAL = Counter "mainstay_listen_sessions_total" ["listen"] "Connections that were accepted";
+    L_REFUSED = Counter "mainstay_listen_refused_total" ["listen"] "Connections that did not say for whom they were: strangers, or a wrong or late header of the PROXY protocol";
+    L_UNSERVED = Counter "mainstay_listen_unserved_total" ["listen"] "Sessions that were closed because no server could be reached or all were full for too long";
+    L_IN = Counter "mainstay_listen_received_bytes_total" ["listen"] "Bytes from clients";
+    L_OUT = Counter "mainstay_listen_sent_bytes_total" ["listen"] "Bytes to clients";
+
+    V_UP = Gauge "mainstay_listen_server_up" ["listen" "server"] "1 if new sessions may go there";
+    V_WEIGHT = Gauge "mainstay_listen_server_weight" ["listen" "server"] "Its share beside the others";
+    V_SESSIONS = Gauge "mainstay_listen_server_sessions" ["listen" "server"] "Sessions now";
+    V_MAX = Gauge "mainstay_listen_server_sessions_max" ["listen" "server"] "The most sessions at a time";
+    V_TOTAL = Counter "mainstay_listen_server_sessions_total" ["listen" "server"] "Sessions for which it was reached";
+    V_FAILURES = Counter "mainstay_listen_server_connect_failures_total" ["listen" "server"] "Connections to it that did not come about";
+    V_RETRIES = Counter "mainstay_listen_server_retries_total" ["listen" "server"] "Of these, how many were tried again, here or elsewhere";
+    V_REDISPATCHES = Counter "mainstay_listen_server_redispatches_total" ["listen" "server"] "Sessions that it got because another server could not be reached";
+    V_CUT = Counter "mainstay_listen_server_cut_sessions_total" ["listen" "server"] "Sessions that were cut when it went down, was removed or an operator wanted it";
+    V_FALLS = Counter "mainstay_listen_server_falls_total" ["listen" "server"] "How often it went down";
+    V_DOWN = Counter "mainstay_listen_server_down_seconds_total" ["listen" "server"] "For how long it was down in all";
+    V_IN = Counter "mainstay_listen_server_received_bytes_total" ["listen" "server"] "Bytes from clients";
+    V_OUT = Counter "mainstay_listen_server_sent_bytes_total" ["listen" "server"] "Bytes to clients";
 }
 
-/// Everything as of now.
-pub(crate) fn write(shown: &Shown) -> String {
+/// Everything as of now; `listeners` as they were seen last.
+pub(crate) fn write(shown: &Shown, listeners: &[ListenSnapshot]) -> String {
     let Shown {
         counters,
         entry,
         rosters,
         clock,
         connections_max,
+        listens: _,
     } = shown;
     let roster = &*Arc::clone(&rosters.borrow());
     let now = clock.now();
@@ -153,6 +179,7 @@ pub(crate) fn write(shown: &Shown) -> String {
     write_services(&mut text, &services);
     write_service_times(&mut text, &services);
     write_instances(&mut text, &instances(roster));
+    write_listeners(&mut text, listeners);
     text.0
 }
 
@@ -312,7 +339,6 @@ fn frontends(
     let entry = entry.map_or(String::new(), |address| address.to_string());
     let named = |key: FrontendKey| match key {
         FrontendKey::Entry => Some((ENTRY.to_owned(), entry.clone())),
-        FrontendKey::Listen(name) => Some((name.to_string(), String::new())),
         FrontendKey::Address(address) => {
             let found = roster.table.find_address(address)?;
             let service = &roster.table.services[found.0];
@@ -563,6 +589,64 @@ fn write_instances(text: &mut Text, all: &[Instance<'_>]) {
             .flat_map(|state| state.counters.all().iter());
         let counts = Counts::of(cells.map(|tally| &tally.first_byte));
         text.histogram(&I_FIRST, &one.labels(), &counts);
+    }
+}
+
+fn write_listeners(text: &mut Text, all: &[ListenSnapshot]) {
+    /// A family, and its value of a listener.
+    type Shows = (&'static Family, fn(&ListenSnapshot) -> u64);
+    let shown: [Shows; 9] = [
+        (&L_BOUND, |one| {
+            one.binds.iter().all(|bind| bind.failing.is_none()).into()
+        }),
+        (&L_SESSIONS, |one| one.sessions.into()),
+        (&L_MAX, |one| one.sessions_high.into()),
+        (&L_LIMIT, |one| one.sessions_max.into()),
+        (&L_TOTAL, |one| one.sessions_total),
+        (&L_REFUSED, |one| one.refused),
+        (&L_UNSERVED, |one| one.unserved),
+        (&L_IN, |one| one.bytes_in),
+        (&L_OUT, |one| one.bytes_out),
+    ];
+    for (family, of) in shown {
+        text.each(family, all, |one| (vec![one.name.as_str()], of(one)));
+    }
+    write_servers(text, all);
+}
+
+fn write_servers(text: &mut Text, all: &[ListenSnapshot]) {
+    /// A family, and its value of a server.
+    type Shows = (&'static Family, fn(&ServerSnapshot) -> u64);
+    let shown: [Shows; 12] = [
+        (&V_UP, |one| one.standing.takes_new().into()),
+        (&V_WEIGHT, |one| one.weight.into()),
+        (&V_SESSIONS, |one| one.sessions.into()),
+        (&V_MAX, |one| one.sessions_high.into()),
+        (&V_TOTAL, |one| one.sessions_total),
+        (&V_FAILURES, |one| one.connect_errors),
+        (&V_RETRIES, |one| one.retries),
+        (&V_REDISPATCHES, |one| one.redispatches),
+        (&V_CUT, |one| one.cut),
+        (&V_FALLS, |one| one.falls),
+        (&V_IN, |one| one.bytes_in),
+        (&V_OUT, |one| one.bytes_out),
+    ];
+    let servers: Vec<(&str, &ServerSnapshot)> = all
+        .iter()
+        .flat_map(|listen| {
+            let servers = listen.servers.iter();
+            servers.map(|one| (listen.name.as_str(), one))
+        })
+        .collect();
+    for (family, of) in shown {
+        text.each(family, &servers, |&(listen, one)| {
+            (vec![listen, one.name.as_str()], of(one))
+        });
+    }
+    text.begin(&V_DOWN);
+    for (listen, one) in &servers {
+        let labels = [*listen, one.name.as_str()];
+        text.value(&V_DOWN, &labels, one.downtime.as_secs_f64());
     }
 }
 

@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use mainstay_ids::{Instant, ServiceName};
+use mainstay_ids::{Instant, ListenName, ServiceName};
+use mainstay_model::listen::ServerName;
 use mainstay_model::routing::EndpointHealth;
 
 use super::Shown;
+use super::listens::{self, Listeners};
 use super::past::{Past, Subject};
 use super::rows::{Errors, Flow, Kind, Level, Mode, Own, Roles, Row, Snapshot, Status, Times};
 use crate::endpoint::{EndpointKey, EndpointState};
@@ -30,6 +32,9 @@ pub(crate) enum Key {
     Frontend(FrontendKey),
     Service(ServiceName),
     Server(EndpointKey),
+    Listen(ListenName),
+    ListenServers(ListenName),
+    ListenServer(ListenName, ServerName),
 }
 
 /// Makes a [`Snapshot`] of everything, again and again.
@@ -55,10 +60,29 @@ impl Gatherer {
     }
 
     /// Everything as of `now`. To be called once a second: rates are counted between two calls.
-    pub(crate) fn gather(&mut self, now: Instant, roster: &Roster) -> Snapshot {
+    pub(crate) fn gather(
+        &mut self,
+        now: Instant,
+        roster: &Roster,
+        listeners: &Listeners,
+    ) -> Snapshot {
         let mut rows = self.frontends(now, roster);
+        let taken = |name: &str| {
+            let mut services = roster.table.services.iter();
+            name == ENTRY || services.any(|service| service.name.as_str() == name)
+        };
+        let named: Vec<_> = listeners
+            .iter()
+            .map(|listen| (listen, listens::shown_name(listen, taken)))
+            .collect();
+        for (listen, name) in &named {
+            rows.push(listens::frontend(listen, name, &mut self.past, now));
+        }
         for service in &roster.table.services {
             self.service(now, roster, service, &mut rows);
+        }
+        for (listen, name) in &named {
+            rows.extend(listens::backend(listen, name, &mut self.past, now));
         }
         self.past.forget_others(now);
         let counters = &self.counters;
@@ -70,6 +94,7 @@ impl Gatherer {
                 log_dropped: counters.log_dropped.get(),
             },
             rows,
+            listeners: Arc::clone(listeners),
         }
     }
 
@@ -85,7 +110,6 @@ impl Gatherer {
                     let service = &roster.table.services[found.0];
                     (service.name.to_string(), Some(*address))
                 }
-                FrontendKey::Listen(name) => (name.to_string(), None),
             };
             let status = match address {
                 Some(address) if roster.unbound.contains(&address) => Status::Unbound,

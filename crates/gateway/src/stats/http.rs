@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::net::TcpListener as StdListener;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,8 @@ use std::{io, pin::pin};
 use bytes::Bytes;
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt as _, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -25,7 +27,10 @@ use super::access::{Access, Denial};
 use super::gather::Gatherer;
 use super::page::{self, Refresh, Servers, View};
 use super::rows::Snapshot;
-use super::{Shown, events, exposition, table};
+use super::{Shown, change, events, exposition, table};
+use crate::clock::Clock;
+use crate::listen::{Handle, HandleError};
+use crate::roster::Roster;
 
 /// How often everything is looked at; a rate is per second.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -56,6 +61,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Setup {
     pub(crate) listener: StdListener,
     pub(crate) access: Access,
+    pub(crate) token: PathBuf,
     pub(crate) shown: Shown,
     pub(crate) stop: CancellationToken,
 }
@@ -66,6 +72,7 @@ type Answer = Response<Body>;
 /// What all connections share; everything is in one thread.
 struct Desk {
     access: Access,
+    token: PathBuf,
     shown: Shown,
     snapshots: watch::Receiver<Arc<Snapshot>>,
     streams: Arc<Semaphore>,
@@ -84,28 +91,33 @@ async fn serve(setup: Setup) -> io::Result<()> {
     setup.listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(setup.listener)?;
     let shown = setup.shown;
-    let mut gatherer = Gatherer::new(&shown);
     let (snapshots_to, snapshots) = watch::channel(Arc::default());
+    let mut looks = Looks {
+        gatherer: Gatherer::new(&shown),
+        rosters: shown.rosters.clone(),
+        clock: shown.clock,
+        listens: shown.listens.clone(),
+        snapshots: snapshots_to,
+    };
     let desk = Rc::new(Desk {
         access: setup.access,
+        token: setup.token,
         shown,
         snapshots,
         streams: Arc::new(Semaphore::new(STREAMS_MAX)),
     });
-    let mut look = interval(LOOK_EVERY);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tokio::select! {
+        () = setup.stop.cancelled() => return Ok(()),
+        // The first look is before the first answer.
+        () = looks.look() => {}
+    }
+    let mut looking = pin!(looks.go_on());
     // Their ends are handled by themselves; dropping the set at the end closes them.
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            // The first look is before the first answer.
-            biased;
             () = setup.stop.cancelled() => return Ok(()),
-            _ = look.tick() => {
-                let roster = Arc::clone(&desk.shown.rosters.borrow());
-                let snapshot = gatherer.gather(desk.shown.clock.now(), &roster);
-                snapshots_to.send_replace(Arc::new(snapshot));
-            }
+            () = &mut looking => {}
             Some(_) = connections.join_next() => {}
             accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
                 Ok((stream, _)) => {
@@ -120,14 +132,48 @@ async fn serve(setup: Setup) -> io::Result<()> {
     }
 }
 
+/// Looks at everything, again and again.
+struct Looks {
+    gatherer: Gatherer,
+    rosters: watch::Receiver<Arc<Roster>>,
+    clock: Clock,
+    listens: Handle,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+}
+
+impl Looks {
+    async fn go_on(&mut self) {
+        let mut tick = interval(LOOK_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            self.look().await;
+        }
+    }
+
+    async fn look(&mut self) {
+        let listeners = match self.listens.snapshot().await {
+            Ok(listeners) => listeners.into(),
+            // The gateway ends; they are shown as they were.
+            Err(_) => Arc::clone(&self.snapshots.borrow().listeners),
+        };
+        let roster = Arc::clone(&self.rosters.borrow());
+        let snapshot = self.gatherer.gather(self.clock.now(), &roster, &listeners);
+        self.snapshots.send_replace(Arc::new(snapshot));
+    }
+}
+
 /// One connection, which is one request.
 async fn converse(desk: Rc<Desk>, stream: TcpStream) {
     let streams = Rc::new(std::cell::Cell::new(false));
     let answering = Rc::clone(&streams);
     let service = service_fn(move |request| {
-        let answer = answer(&desk, &request);
-        answering.set(is_stream(&answer));
-        async { Ok::<_, Infallible>(answer) }
+        let (desk, answering) = (Rc::clone(&desk), Rc::clone(&answering));
+        async move {
+            let answer = answer(&desk, request).await;
+            answering.set(is_stream(&answer));
+            Ok::<_, Infallible>(answer)
+        }
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
@@ -155,14 +201,18 @@ fn is_stream(answer: &Answer) -> bool {
 const HTML: &str = "text/html; charset=utf-8";
 const PLAIN: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
+const FORM: &str = "application/x-www-form-urlencoded";
 const EVENTS: &str = "text/event-stream";
 
-fn answer<B>(desk: &Desk, request: &Request<B>) -> Answer {
+async fn answer(desk: &Desk, request: Request<Incoming>) -> Answer {
     if let Err(denial) = desk.access.admit(request.headers()) {
         return refuse(denial);
     }
+    if *request.method() == Method::POST && request.uri().path() == CHANGE {
+        return change(desk, request).await;
+    }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let text = "statistics are only read: use GET\n";
+        let text = "statistics are only read: use GET, and POST for /stats/change alone\n";
         return say(StatusCode::METHOD_NOT_ALLOWED, PLAIN, text.into());
     }
     let (path, options) = split(request.uri().path());
@@ -179,13 +229,18 @@ fn answer<B>(desk: &Desk, request: &Request<B>) -> Answer {
             Form::Csv => ok(PLAIN, table::csv(&snapshot())),
             Form::Json => ok(JSON, table::json(&snapshot())),
         },
+        CHANGE => {
+            let listeners = &snapshot().listeners;
+            let answer = ok(HTML, change::page(listeners, desk.access.asks()));
+            allow_form(answer)
+        }
         "/stats/events" => stream(desk, options.view),
         "/stats/style.css" => fixed("text/css", include_str!("assets/style.css")),
         "/stats/icon.svg" => fixed("image/svg+xml", include_str!("assets/icon.svg")),
         "/stats/live.js" => fixed("text/javascript", include_str!("assets/live.js")),
         "/stats/still.js" => fixed("text/javascript", include_str!("assets/still.js")),
         "/metrics" => {
-            let text = exposition::write(&desk.shown);
+            let text = exposition::write(&desk.shown, &snapshot().listeners);
             ok(exposition::CONTENT_TYPE, text)
         }
         _ => {
@@ -193,6 +248,63 @@ fn answer<B>(desk: &Desk, request: &Request<B>) -> Answer {
             say(StatusCode::NOT_FOUND, PLAIN, text.into())
         }
     }
+}
+
+/// Where the form for changes is, and what is sent by it.
+const CHANGE: &str = "/stats/change";
+
+/// Lets the form be sent, here alone, and lets the browser say from where: without a policy for
+/// referrers it would send `Origin: null`.
+fn allow_form(mut answer: Answer) -> Answer {
+    let headers = answer.headers_mut();
+    let policy = HeaderValue::from_static(
+        "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'self'; \
+         frame-ancestors 'none'",
+    );
+    headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    let same = HeaderValue::from_static("same-origin");
+    headers.insert(header::REFERRER_POLICY, same);
+    answer
+}
+
+/// Changes a server, and leads back to the page as soon as that shows it.
+async fn change(desk: &Desk, request: Request<Incoming>) -> Answer {
+    let (head, body) = request.into_parts();
+    let kind = head.headers.get(header::CONTENT_TYPE);
+    let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    if kind.split(';').next().unwrap_or_default().trim() != FORM {
+        let text = format!("`Content-Type` is to be {FORM}\n");
+        return say(StatusCode::UNSUPPORTED_MEDIA_TYPE, PLAIN, text);
+    }
+    let Ok(body) = Limited::new(body, change::FORM_LEN_MAX).collect().await else {
+        let most = change::FORM_LEN_MAX;
+        let text = format!("the form broke off, or is longer than {most} bytes\n");
+        return say(StatusCode::PAYLOAD_TOO_LARGE, PLAIN, text);
+    };
+    let form = match change::Form::parse(&body.to_bytes()) {
+        Ok(form) => form,
+        Err(wrong) => return say(StatusCode::BAD_REQUEST, PLAIN, format!("{wrong}\n")),
+    };
+    let token = form.token.as_deref();
+    if let Err(denial) = desk.access.admit_change(&head.headers, token, &desk.token) {
+        return refuse(denial);
+    }
+    if let Err(error) = form.order.follow(&desk.shown.listens).await {
+        let status = match error {
+            HandleError::NoListen(_) | HandleError::NoServer { .. } => StatusCode::NOT_FOUND,
+            HandleError::Weight(_) => StatusCode::BAD_REQUEST,
+            HandleError::Gone => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        return say(status, PLAIN, format!("{error}\n"));
+    }
+    let mut snapshots = desk.snapshots.clone();
+    snapshots.mark_unchanged();
+    // If there is no more look, the gateway ends.
+    timeout(LOOK_EVERY * 2, snapshots.changed()).await.ok();
+    let mut answer = say(StatusCode::SEE_OTHER, PLAIN, "done; see /stats\n".into());
+    let location = HeaderValue::from_static("/stats");
+    answer.headers_mut().insert(header::LOCATION, location);
+    answer
 }
 
 /// In which form the statistics are wanted.
@@ -256,6 +368,18 @@ fn refuse(denial: Denial) -> Answer {
         }
         Denial::ForeignOrigin => {
             let text = "a page of another site asked for this\n";
+            say(StatusCode::FORBIDDEN, PLAIN, text.into())
+        }
+        Denial::NoToken => {
+            let text = "the token is missing or wrong: give `token=` as it stands in the file `token` of the state directory\n";
+            say(StatusCode::FORBIDDEN, PLAIN, text.into())
+        }
+        Denial::NoOrigin => {
+            let text = "`Origin` is missing: send it with the address of this page, or give the API's token as `token=`\n";
+            say(StatusCode::FORBIDDEN, PLAIN, text.into())
+        }
+        Denial::NoTokenFile => {
+            let text = "this node has no token of an API, so nothing can be changed here without `stats_auth` in the node's file\n";
             say(StatusCode::FORBIDDEN, PLAIN, text.into())
         }
     }

@@ -39,7 +39,9 @@ impl View {
     pub(crate) fn shows(self, row: &Row) -> bool {
         match self.servers {
             Servers::All => true,
-            Servers::Up => row.kind != Kind::Server || row.status == Status::Up,
+            Servers::Up => {
+                row.kind != Kind::Server || matches!(row.status, Status::Up | Status::Unchecked)
+            }
         }
     }
 
@@ -138,7 +140,7 @@ const SERVER_GROUPS: &[Group] = &[
     Group {
         title: "",
         columns: &[
-            column("Service / instance", ""),
+            column("Service / instance", "and listeners with their servers"),
             column("Status", "whether it is asked, and since when"),
         ],
     },
@@ -154,7 +156,7 @@ const SERVER_GROUPS: &[Group] = &[
         columns: &[
             column("Rate", "in the last second"),
             column("Max/s", "at most in a second"),
-            column("In flight", "now"),
+            column("In flight", "now; of a listener sessions"),
             column("Max", "in flight at most at a time"),
             column("Total", "so far; of an instance each try"),
             column("Last", "since the last one"),
@@ -189,7 +191,7 @@ const SERVER_GROUPS: &[Group] = &[
     Group {
         title: "Server",
         columns: &[
-            column("Last check", "what the probes say"),
+            column("Last check", "what the probes and checks say"),
             column("Wght", "its weight"),
             column("Act", "instances that are asked"),
             column("Bck", "instances in reserve"),
@@ -353,7 +355,7 @@ pub(crate) fn class(row: &Row) -> &'static str {
     match (row.kind, row.status) {
         (Kind::Frontend, Status::Open) => "frontend up",
         (Kind::Backend, Status::Up) => "backend up",
-        (Kind::Server, Status::Up | Status::Open) => "server up",
+        (Kind::Server, Status::Up | Status::Unchecked | Status::Open) => "server up",
         (Kind::Server, Status::Drain) => "server drain",
         (Kind::Server, Status::Maintenance) => "server maint",
         (Kind::Frontend, _) => "frontend down",
@@ -377,12 +379,22 @@ pub(crate) fn own(own: &Own) -> [(&'static str, String); 4] {
     ]
 }
 
+/// The begin of a page, up to what only this one has in its head.
+pub(crate) fn push_head(html: &mut String, title: &str) {
+    html.push_str("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n");
+    html.push_str("<meta name=\"viewport\" content=\"width=device-width\"><meta name=\"color-scheme\" content=\"light dark\">\n");
+    push(
+        html,
+        format_args!(
+            "<title>{title}</title>\n<link rel=\"icon\" href=\"/stats/icon.svg\"><link rel=\"stylesheet\" href=\"/stats/style.css\">\n"
+        ),
+    );
+}
+
 /// The whole page.
 pub(crate) fn page(snapshot: &Snapshot, view: View) -> String {
     let mut html = String::with_capacity(16 * 1024);
-    html.push_str("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n");
-    html.push_str("<meta name=\"viewport\" content=\"width=device-width\"><meta name=\"color-scheme\" content=\"light dark\">\n");
-    html.push_str("<title>Mainstay: statistics</title>\n<link rel=\"icon\" href=\"/stats/icon.svg\"><link rel=\"stylesheet\" href=\"/stats/style.css\">\n");
+    push_head(&mut html, "Mainstay: statistics");
     if view.refresh == Refresh::Yes {
         html.push_str("<script type=\"module\" src=\"/stats/live.js\"></script>\n");
         let path = view.path(view.servers);
@@ -404,6 +416,9 @@ pub(crate) fn page(snapshot: &Snapshot, view: View) -> String {
     }
     html.push_str("</dl></header>\n");
     push_tools(&mut html, view);
+    if !snapshot.listeners.is_empty() {
+        html.push_str("<nav><a href=\"/stats/change\">Drain, maintenance and weight of servers of listeners</a></nav>\n");
+    }
     push_table(&mut html, "frontends", FRONTEND_GROUPS, snapshot, view);
     push_table(&mut html, "services", SERVER_GROUPS, snapshot, view);
     html.push_str("<footer>");
@@ -540,7 +555,7 @@ fn push(html: &mut String, text: std::fmt::Arguments<'_>) {
 }
 
 /// Text that cannot be taken for markup, also within a quoted attribute.
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for character in text.chars() {
         match character {

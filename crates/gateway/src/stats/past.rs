@@ -125,6 +125,7 @@ impl Subject {
             downs: self.downs,
             downtime: self.downtime + present,
             last,
+            verdict: None,
         }
     }
 }

@@ -6,6 +6,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::listens::Listeners;
+
 /// What a row tells of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
@@ -26,6 +28,8 @@ pub(crate) enum Status {
     Unbound,
     /// It is asked.
     Up,
+    /// It is asked, and nobody checks it.
+    Unchecked,
     /// Its checks fail, or there is nobody to ask.
     Down,
     /// It finishes what it has, and gets nothing new.
@@ -41,6 +45,7 @@ impl Status {
             Self::Open => "OPEN",
             Self::Unbound => "STOP",
             Self::Up => "UP",
+            Self::Unchecked => "no check",
             Self::Down => "DOWN",
             Self::Drain => "DRAIN",
             Self::Maintenance => "MAINT",
@@ -139,6 +144,18 @@ pub(crate) struct Checks {
     pub(crate) downtime: Duration,
     /// What the last one found, for people.
     pub(crate) last: String,
+    /// The same for programs; `None` if there was none, or it is not told.
+    pub(crate) verdict: Option<Verdict>,
+}
+
+/// How a check ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    /// HAProxy's word: `L4OK`, `L7STS`.
+    pub(crate) word: &'static str,
+    /// The status of the answer, if there was one.
+    pub(crate) code: Option<u16>,
+    pub(crate) took: Duration,
 }
 
 /// How many servers of a backend can be asked, or which of both a server is.
@@ -166,7 +183,7 @@ pub(crate) struct Row {
     pub(crate) roles: Roles,
     /// `None` for frontends.
     pub(crate) queue: Option<Level>,
-    /// Connections of a frontend; requests in flight otherwise.
+    /// Connections of a frontend; requests in flight otherwise, or sessions of a listener.
     pub(crate) sessions: Level,
     /// Connections of a frontend; requests otherwise, each try of a server.
     pub(crate) session_flow: Flow,
@@ -211,4 +228,6 @@ pub(crate) struct Snapshot {
     pub(crate) own: Own,
     /// Frontends first, then each backend followed by its servers.
     pub(crate) rows: Vec<Row>,
+    /// The listeners that the rows were made of.
+    pub(crate) listeners: Listeners,
 }

@@ -223,6 +223,15 @@ impl Numbered<'_> {
             ("chkdown", _) => checks.downs.to_string(),
             ("downtime", _) => checks.downtime.as_secs().to_string(),
             ("last_chk", Kind::Server) => checks.last.clone(),
+            ("check_status", Kind::Server) => checks
+                .verdict
+                .map_or(String::new(), |verdict| verdict.word.to_owned()),
+            ("check_code", Kind::Server) => {
+                optional(checks.verdict.and_then(|one| one.code).map(u64::from))
+            }
+            ("check_duration", Kind::Server) => {
+                optional(checks.verdict.map(|one| milliseconds(Some(one.took))))
+            }
             ("req_tot", Kind::Backend) => self.row.session_flow.total.to_string(),
             ("dreq", Kind::Backend) => self.row.errors.denied.to_string(),
             _ => String::new(),
@@ -243,7 +252,7 @@ fn milliseconds(time: Option<Duration>) -> u64 {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::stats::rows::{Checks, Errors, Flow, Level, Mode, Own, Roles, Status};
+    use crate::stats::rows::{Checks, Errors, Flow, Level, Mode, Roles, Status, Verdict};
 
     /// A server that Mainstay did not start, as a `[listen]` fills it in.
     pub(crate) fn foreign_server() -> Row {
@@ -283,6 +292,11 @@ pub(crate) mod tests {
                 downs: 1,
                 downtime: Duration::from_secs(9),
                 last: "refused, \"twice\"".into(),
+                verdict: Some(Verdict {
+                    word: "L7STS",
+                    code: Some(500),
+                    took: Duration::from_millis(12),
+                }),
             }),
             times: None,
             idle: None,
@@ -293,8 +307,8 @@ pub(crate) mod tests {
     #[test]
     fn a_server_of_a_listen_is_a_line_whose_values_stand_under_their_names() {
         let snapshot = Snapshot {
-            own: Own::default(),
             rows: vec![foreign_server()],
+            ..Snapshot::default()
         };
         let text = csv(&snapshot);
         let (head, line) = text.split_once('\n').unwrap();
@@ -315,6 +329,9 @@ pub(crate) mod tests {
             ("lastchg", "61"),
             ("downtime", "9"),
             ("last_chk", "refused"),
+            ("check_status", "L7STS"),
+            ("check_code", "500"),
+            ("check_duration", "12"),
             ("type", "2"),
             ("weight", "10"),
             ("lastsess", "-1"),

@@ -25,7 +25,7 @@ use mainstay_ids::{
 use mainstay_model::gateway::{GatewayLimits, GatewaySettings};
 use mainstay_model::routing::{EndpointHealth, Unavailable};
 use mainstay_model::{
-    Ack, Endpoint, HostPattern, HttpMatch, PathPrefix, Routing, ServiceRoutes, Traffic,
+    Ack, Endpoint, HostPattern, HttpMatch, ListenSpec, PathPrefix, Routing, ServiceRoutes, Traffic,
 };
 use mainstay_testkit::{TempDir, wait_until};
 use socket2::{Domain, Socket, Type};
@@ -133,6 +133,7 @@ pub struct Setting {
     pub limits: GatewayLimits,
     pub access_log: bool,
     pub stats_auth: Option<StatsAuth>,
+    pub listens: Vec<ListenSpec>,
     pub state: Option<TempDir>,
     pub api: std::path::PathBuf,
 }
@@ -149,6 +150,7 @@ impl Default for Setting {
             limits: GatewayLimits::default(),
             access_log: false,
             stats_auth: None,
+            listens: Vec::new(),
             state: None,
             api: "/nowhere/api.sock".into(),
         }
@@ -213,6 +215,7 @@ impl Gateway {
             },
             settings: tokio::sync::watch::channel(Arc::new(GatewaySettings {
                 limits: setting.limits,
+                listens: setting.listens,
                 ..GatewaySettings::default()
             }))
             .1,
@@ -228,6 +231,7 @@ impl Gateway {
             stats: Some(Stats {
                 listener,
                 auth: setting.stats_auth,
+                token: state.join("token"),
             }),
         };
         let thread = thread::spawn(move || run(options, sockets, stop_of));
