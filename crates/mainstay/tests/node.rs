@@ -151,8 +151,8 @@ fn stats_status(stats: SocketAddr, authorization: Option<&str>) -> u16 {
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
-    let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
-    status.unwrap_or_else(|| panic!("{answer}"))
+    let code = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
+    code.unwrap_or_else(|| panic!("{answer}"))
 }
 
 #[test]
