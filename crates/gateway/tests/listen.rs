@@ -587,8 +587,8 @@ fn queued(address: SocketAddr) -> Option<String> {
     fields.find_map(|mut fields| {
         let at = fields.nth(1)?;
         let (state, queues) = (fields.nth(1)?, fields.next()?);
-        let queued = queues.split(':').nth(1)?;
-        (at.ends_with(&port) && state == "0A").then(|| queued.to_owned())
+        let length = queues.split(':').nth(1)?;
+        (at.ends_with(&port) && state == "0A").then(|| length.to_owned())
     })
 }
 

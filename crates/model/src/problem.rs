@@ -101,7 +101,7 @@ codes! {
         TooManyInstances: "too-many-instances", 422, "choose a smaller number";
         /// Another service has the address.
         AddressTaken: "address-taken", 422, "choose another address, or `auto`";
-        /// Another service has the host and path.
+        /// Another service has the same match.
         RouteTaken: "route-taken", 422, "take the other service down, or change it first and let its rollout finish";
         /// All addresses for `auto` are taken.
         NoAddressFree: "no-address-free", 409, "take a service with an address down, or fix an address";
