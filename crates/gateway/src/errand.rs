@@ -622,7 +622,10 @@ impl Attempt {
                     Poll::Pending if is_dead => {
                         Poll::Ready(Happened::Told(Event::Lost(lane, Loss::Dead, body)))
                     }
-                    Poll::Pending => Poll::Pending,
+                    Poll::Pending => {
+                        self.flight.follow(exchange);
+                        Poll::Pending
+                    }
                 }
             }
             Stage::Answered(..) | Stage::Between => Poll::Pending,

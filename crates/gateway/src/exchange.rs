@@ -217,6 +217,11 @@ impl Exchange {
         self.body
     }
 
+    /// Whether nothing can be done before the client sends more of the request's body.
+    pub(crate) fn awaits_client(&self) -> bool {
+        self.sending == Sending::Running && self.out.is_empty()
+    }
+
     /// Whether the client is still sending the request's body.
     pub(crate) fn is_sending(&self) -> bool {
         matches!(self.sending, Sending::Running | Sending::Last)

@@ -24,6 +24,7 @@ use tokio::sync::Notify;
 use crate::clock::Clock;
 use crate::connection::Scope;
 use crate::endpoint::{EndpointKey, EndpointState};
+use crate::exchange::Exchange;
 use crate::limits::{UPSTREAM_IDLE_COUNT_MAX, UPSTREAM_IDLE_MAX};
 use crate::metrics::{Level, ServiceCounts};
 use crate::policy::Policy;
@@ -463,6 +464,8 @@ pub(crate) struct Flight {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Waiting,
+    /// The client is still sending its body, and the instance waits for it.
+    Uploading,
     Answered,
 }
 
@@ -481,12 +484,28 @@ impl Flight {
         &self.endpoint
     }
 
+    /// Whether it waits for the instance, or for its own client, which is no load: clients that
+    /// dribble must not use up what an instance may have at once.
+    pub(crate) fn follow(&mut self, exchange: &Exchange) {
+        match (self.stage, exchange.awaits_client()) {
+            (Stage::Waiting, true) => {
+                self.stage = Stage::Uploading;
+                self.endpoint.shared.end_wait();
+            }
+            (Stage::Uploading, false) => {
+                self.stage = Stage::Waiting;
+                self.endpoint.shared.begin_wait();
+            }
+            (Stage::Waiting | Stage::Uploading | Stage::Answered, _) => {}
+        }
+    }
+
     /// The head of its answer is there.
     pub(crate) fn end_wait(&mut self) {
         if self.stage == Stage::Waiting {
-            self.stage = Stage::Answered;
             self.endpoint.shared.end_wait();
         }
+        self.stage = Stage::Answered;
     }
 }
 
