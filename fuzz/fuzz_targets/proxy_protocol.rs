@@ -23,17 +23,31 @@ fuzz_target!(|bytes: &[u8]| {
         return;
     };
     assert!(len <= bytes.len() && len <= LEN_MAX);
-    let Header::Tcp { source, destination } = header else {
+    let Header::Tcp {
+        source,
+        destination,
+    } = header
+    else {
         return;
     };
     for version in [ProxyVersion::V1, ProxyVersion::V2] {
         let written = encode(version, &header);
-        let Ok(Some((Header::Tcp { source: from, destination: to }, len))) = decode(&written) else {
+        let Ok(Some((
+            Header::Tcp {
+                source: from,
+                destination: to,
+            },
+            len,
+        ))) = decode(&written)
+        else {
             panic!("what was written is not read: {written:?}");
         };
         assert_eq!(len, written.len());
         assert_eq!(from.ip().to_canonical(), source.ip().to_canonical());
         assert_eq!(to.ip().to_canonical(), destination.ip().to_canonical());
-        assert_eq!((from.port(), to.port()), (source.port(), destination.port()));
+        assert_eq!(
+            (from.port(), to.port()),
+            (source.port(), destination.port())
+        );
     }
 });
