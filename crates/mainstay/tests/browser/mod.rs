@@ -103,11 +103,12 @@ impl Driver {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let input = curl.stdin.take();
-        input
-            .unwrap()
-            .write_all(body.to_string().as_bytes())
-            .unwrap();
+        let mut input = curl.stdin.take().unwrap();
+        // Without `@-` it does not read, and may have ended already.
+        if method == "POST" {
+            input.write_all(body.to_string().as_bytes()).unwrap();
+        }
+        drop(input);
         let output = curl.wait_with_output().unwrap();
         let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
         answer["value"].clone()
