@@ -1,5 +1,5 @@
 //! A request that has to be brought to some instance: carries out what its
-//! [`Course`](mainstay_control::balance::Course) decides.
+//! [`Course`] decides.
 //!
 //! Each try asks the worker's newest view, and chooses and counts in one step; see
 //! [`crate::endpoint::EndpointState::enter`]. Up to [`LANES`] tries are under way at once, all in the

@@ -5,7 +5,7 @@
 //! Whoever reads sums over the workers. Nothing is decided by a count, so all of it is relaxed: a
 //! sum may be one request older in one of its terms than in another.
 //!
-//! The request path calls [`Recorded::count`] once at a request's end, [`FrontendCounts::open`] once
+//! The request path calls [`recorded::Recorded::count`] once at a request's end, [`FrontendCounts::open`] once
 //! per connection, and adds to single counters where something rare happens (a refused connect, a
 //! hedge). What is counted of an endpoint lives and ends with it, so no label grows for ever.
 

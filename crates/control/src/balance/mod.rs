@@ -7,7 +7,7 @@
 //!
 //! Reading order: [`Course`], the life of one request; [`Balancer`], what a worker knows of one service;
 //! [`Set`], [`latency`], [`ejection`], [`outlier`], [`slow_start`], [`limit`]; [`sticky`], for requests
-//! that want a version or an instance; [`retry`], [`budget`], [`hedge`], [`recent`], [`line`].
+//! that want a version or an instance; [`retry`], [`budget`], [`hedge`], [`recent`], [`mod@line`].
 //! `LIFECYCLE.md` has the pictures.
 
 mod balancer;

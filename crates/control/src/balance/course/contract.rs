@@ -76,7 +76,7 @@ pub enum Event {
     Lost(Lane, Loss, Body),
     /// The head of an answer is there, with this status.
     Head(Lane, u16, Body),
-    /// [`Course::wake`] has come.
+    /// [`super::Course::wake`] has come.
     Tick,
     /// A new table is in force.
     Changed,
@@ -115,7 +115,7 @@ pub enum For {
 pub enum Next {
     /// Begin a try in this lane, and count it in the same step. The others go on.
     Begin(Lane, Picked, Why),
-    /// Wait for whatever comes first: what is waited for, [`Course::wake`], a new table.
+    /// Wait for whatever comes first: what is waited for, [`super::Course::wake`], a new table.
     Wait(For),
     /// Give the client the answer whose head this lane has.
     Deliver(Lane),
