@@ -80,8 +80,7 @@ enum Origin {
 /// What came of waiting.
 enum Happened {
     Told(Event),
-    /// There is a connection.
-    /// After so long.
+    /// There is a connection, made in so long.
     Connected(Lane, Upstream, Duration),
     /// The idle connection was closed before anything was sent.
     Unsent(Lane),

@@ -341,12 +341,19 @@ impl Exchange {
         let is_idle = self.is_answered()
             && self.sending == Sending::Complete
             && self.persistence == Persistence::KeepAlive
-            && self.upstream.read.is_empty();
+            && self.upstream.read.is_empty()
+            && !self.has_unusual_body();
         if is_idle {
             Ok(self.upstream)
         } else {
             Err(Box::new(self))
         }
+    }
+
+    /// Whether it sent a body where some programs read none, and would take it for the next request
+    /// ("CL.0", Kettle: Browser-Powered Desync Attacks).
+    fn has_unusual_body(&self) -> bool {
+        matches!(self.method, Method::Get | Method::Head) && !self.body.is_empty()
     }
 
     /// Closes the connection, and keeps its buffer.

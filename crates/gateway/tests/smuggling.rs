@@ -110,6 +110,23 @@ fn what_could_be_understood_in_two_ways_never_reaches_an_instance() {
 }
 
 #[test]
+fn a_connection_that_carried_a_body_where_some_read_none_is_not_used_again() {
+    // Reads no body, as programs do that do not expect one with a GET.
+    let instance = Instance::start(|_, stream| {
+        answer(stream, "200 OK", &[], b"")?;
+        Ok(Then::Next)
+    });
+    let gateway = Gateway::with(one_service(1, vec![endpoint(1, instance.address)]));
+    let smuggled = b"GET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n";
+    for (path, body) in [("/a", &b""[..]), ("/b", smuggled), ("/c", b"")] {
+        assert_eq!(send(gateway.entry, "GET", path, &[], body).status, 200);
+    }
+    let next = instance.seen().into_iter().find(|seen| seen.path() == "/c");
+    let carried = instance.seen().into_iter().find(|seen| seen.path() == "/b");
+    assert_ne!(next.unwrap().connection, carried.unwrap().connection);
+}
+
+#[test]
 fn an_instance_whose_answers_could_be_understood_in_two_ways_is_not_believed() {
     for case in corpus::read().response {
         let ResponseCase {
