@@ -117,13 +117,14 @@ fn a_connection_that_carried_a_body_where_some_read_none_is_not_used_again() {
         Ok(Then::Next)
     });
     let gateway = Gateway::with(one_service(1, vec![endpoint(1, instance.address)]));
-    let smuggled = b"GET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n";
+    // The begin of a request, which would swallow the first line of the next one.
+    let smuggled = b"GET /smuggled HTTP/1.1\r\nhost: a\r\nx: ";
     for (path, body) in [("/a", &b""[..]), ("/b", smuggled), ("/c", b"")] {
         assert_eq!(send(gateway.entry, "GET", path, &[], body).status, 200);
     }
-    let next = instance.seen().into_iter().find(|seen| seen.path() == "/c");
-    let carried = instance.seen().into_iter().find(|seen| seen.path() == "/b");
-    assert_ne!(next.unwrap().connection, carried.unwrap().connection);
+    let seen = instance.seen();
+    let paths: Vec<&str> = seen.iter().map(support::Seen::path).collect();
+    assert_eq!(paths, ["/a", "/b", "/c"]);
 }
 
 #[test]
