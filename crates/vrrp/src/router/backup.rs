@@ -15,6 +15,10 @@ use crate::words::{Interval, Priority};
 pub(super) struct Backup {
     /// Who is followed, if anybody was heard.
     pub(super) master: Option<IpAddr>,
+    /// What that one said last.
+    said: Priority,
+    /// And when.
+    heard: Instant,
     /// How often that one sends (RFC 9568, 6.1: `Active_Adver_Interval`).
     interval: Interval,
     /// Since when we wait.
@@ -43,7 +47,12 @@ enum Right {
     /// As the options say.
     AsConfigured,
     /// It is used: a worse one was heard and is not followed, so that our wait ends although it speaks.
-    Used,
+    Used {
+        /// When it was heard last.
+        heard: Instant,
+        /// How often it speaks.
+        every: Interval,
+    },
     /// Not: we gave it away on purpose. Until somebody else's silence makes us master, or people change something.
     Given,
     /// From then on: a worse one was heard first so long ago.
@@ -69,6 +78,8 @@ impl Backup {
     pub(super) fn started(now: Instant, interval: Interval) -> Self {
         Self {
             master: None,
+            said: Priority::LEAVING,
+            heard: now,
             interval,
             since: now,
             wait: Wait::Advert,
@@ -80,6 +91,8 @@ impl Backup {
     pub(super) fn following(now: Instant, advert: &Advert<'_>) -> Self {
         Self {
             master: Some(advert.from),
+            said: advert.priority,
+            heard: now,
             interval: advert.interval,
             since: now,
             wait: Wait::Advert,
@@ -95,9 +108,26 @@ impl Backup {
         }
     }
 
+    /// Goes on following, but this one was heard, and may speak less often. If it holds the address after all, it is
+    /// followed when the other one has been silent for two intervals.
+    fn besides(self, now: Instant, advert: &Advert<'_>) -> Self {
+        Self {
+            since: now,
+            interval: self.interval.max(advert.interval),
+            ..self
+        }
+    }
+
+    /// Whether this one has lost against the one that is followed, or is about to: its advert is a last word.
+    fn has_lost(&self, now: Instant, advert: &Advert<'_>) -> bool {
+        let rank = (advert.priority, advert.from);
+        let lost = |master| master != advert.from && rank < (self.said, master);
+        self.is_fresh(now) && self.master.is_some_and(lost)
+    }
+
     /// Whether the one that is followed was heard just now, a lost advert aside.
     fn is_fresh(&self, now: Instant) -> bool {
-        self.wait == Wait::Advert && now.since(self.since) <= self.interval.duration() * 2
+        self.wait == Wait::Advert && now.since(self.heard) <= self.interval.duration() * 2
     }
 }
 
@@ -106,7 +136,7 @@ impl Router {
     pub(super) fn backup_deadline(&self, backup: &Backup) -> Instant {
         let silence = self.end_of_silence(backup);
         match backup.right {
-            Right::AsConfigured | Right::Used | Right::Given => silence,
+            Right::AsConfigured | Right::Used { .. } | Right::Given => silence,
             Right::From(at) => silence.min(at),
         }
     }
@@ -132,16 +162,23 @@ impl Router {
             return;
         }
         let worse = advert.priority < self.priority();
+        if backup.has_lost(now, advert) {
+            if !(worse && self.preempts_by_silence(backup.right)) {
+                self.state = State::Backup(backup.besides(now, advert));
+            }
+            return;
+        }
         let right = match (backup.right, self.options.preempt) {
             (Right::Given, _) => Right::Given,
             // A worse one for so long without a break: the first better one is the break.
             (Right::From(at), _) if worse => Right::From(at),
             (_, Preempt::After(delay)) if worse => Right::From(now.after(delay)),
-            (Right::AsConfigured | Right::Used | Right::From(_), _) => Right::AsConfigured,
+            (Right::AsConfigured | Right::Used { .. } | Right::From(_), _) => Right::AsConfigured,
         };
         // RFC 9568, 6.4.2: what may be preempted is discarded, so that the wait goes on.
         if worse && self.preempts_by_silence(right) {
-            let right = Right::Used;
+            let every = advert.interval;
+            let right = Right::Used { heard: now, every };
             self.state = State::Backup(Backup { right, ..backup });
             return;
         }
@@ -158,8 +195,8 @@ impl Router {
             _ if self.planted.has(Bug::AlwaysPreempts) => true,
             (Right::Given, _) => false,
             _ if self.is_owner() => true,
-            (Right::AsConfigured | Right::Used, Preempt::Always) => true,
-            (Right::AsConfigured | Right::Used, Preempt::Never | Preempt::After(_))
+            (Right::AsConfigured | Right::Used { .. }, Preempt::Always) => true,
+            (Right::AsConfigured | Right::Used { .. }, Preempt::Never | Preempt::After(_))
             | (Right::From(_), _) => false,
         }
     }
@@ -173,19 +210,24 @@ impl Router {
         advert: &Advert<'_>,
         out: &mut Actions,
     ) {
-        let another = backup.master.is_some_and(|master| master != advert.from);
-        // One of two holders leaves, and we follow the other.
-        if (another && backup.is_fresh(now)) || self.planted.has(Bug::DeafToLeaving) {
+        if self.planted.has(Bug::DeafToLeaving) {
             return;
         }
-        let takes = self.health == Health::Fit || self.planted.has(Bug::UnfitTakes);
-        if !takes {
+        let another = backup.master.is_some_and(|master| master != advert.from);
+        let other_holds = another && backup.is_fresh(now);
+        if self.health == Health::Unfit && !self.planted.has(Bug::UnfitTakes) {
             // A holder that is unfit repeats this. We are no better, so it is heard like any other advert.
+            let heard = if other_holds {
+                backup.besides(now, advert)
+            } else {
+                Backup::following(now, advert)
+            };
             let right = backup.right;
-            self.state = State::Backup(Backup {
-                right,
-                ..Backup::following(now, advert)
-            });
+            self.state = State::Backup(Backup { right, ..heard });
+            return;
+        }
+        // One of two holders leaves, and we follow the other.
+        if other_holds {
             return;
         }
         let rank = (self.priority(), self.source);
@@ -194,16 +236,15 @@ impl Router {
         match self.options.handover {
             Handover::AtOnce if best => self.become_master(now, Why::MasterLeft, out),
             Handover::AtOnce | Handover::AfterSkew => {
-                // Repeated, it does not begin the wait anew.
-                if backup.wait != Wait::Better {
-                    let (since, wait) = (now, Wait::Better);
-                    let master = Some(advert.from);
-                    self.state = State::Backup(Backup {
-                        master,
-                        since,
-                        wait,
-                        ..backup
-                    });
+                let waiting = Backup {
+                    master: Some(advert.from),
+                    since: now,
+                    wait: Wait::Better,
+                    ..backup
+                };
+                // Repeated, or just before the silence ends, it does not make the wait longer.
+                if self.end_of_silence(&waiting) < self.end_of_silence(&backup) {
+                    self.state = State::Backup(waiting);
                 }
             }
         }
@@ -235,17 +276,28 @@ impl Router {
             return;
         }
         let why = match (backup.right, backup.wait) {
-            (Right::Used, _) => Why::Preempts,
+            (Right::Used { .. }, _) => Why::Preempts,
             (_, Wait::Advert | Wait::Anybody { .. }) => Why::MasterSilent,
             (_, Wait::Better) => Why::MasterLeft,
         };
         self.become_master(now, why, out);
     }
 
-    /// People changed something: what was given away on purpose may be taken back, and a wait begins anew.
-    pub(super) fn forget_deference(&mut self) {
-        if let State::Backup(backup) = &mut self.state {
-            backup.right = Right::AsConfigured;
+    /// Our priority changed. What was given away on purpose may be taken back; but who is worse than before may have no
+    /// right any more, so that the one that was not followed counts as heard.
+    pub(super) fn reconsider(&mut self, before: Priority) {
+        let fell = self.priority() < before;
+        let State::Backup(backup) = &mut self.state else {
+            return;
+        };
+        match backup.right {
+            Right::Used { heard, every } if fell => {
+                (backup.since, backup.interval) = (heard, every);
+                (backup.wait, backup.right) = (Wait::Advert, Right::AsConfigured);
+            }
+            Right::From(_) if fell => backup.right = Right::AsConfigured,
+            Right::Given => backup.right = Right::AsConfigured,
+            Right::AsConfigured | Right::Used { .. } | Right::From(_) => {}
         }
     }
 }

@@ -37,7 +37,8 @@ pub(super) enum Tenure {
         /// When the next is due.
         next: Instant,
     },
-    /// We slept so long that another one may hold it: it is left as it is, and nothing is said until then.
+    /// Another one may hold it, because we slept for long or offered it: it is left as it is, and nothing is said until
+    /// then.
     Listening {
         /// Then it is ours.
         until: Instant,
@@ -154,17 +155,22 @@ impl Router {
         now.since(spoke) >= allowed && !self.planted.has(Bug::SpeaksFirst)
     }
 
+    /// Listens after a sleep that began then.
     fn listen(&mut self, now: Instant, master: Master, spoke: Instant, out: &mut Actions) {
         self.counts.stalls += 1;
         let again = match master.tenure {
             Tenure::Listening { again, .. } => again.saturating_sub(1),
             Tenure::Speaking { .. } | Tenure::Offering { .. } => LISTENS_AGAIN,
         };
+        self.listen_for_others(now, master, again);
+        out.push(Action::Tell(Note::Stalled(now.since(spoke))));
+    }
+
+    fn listen_for_others(&mut self, now: Instant, master: Master, again: u8) {
         let interval = self.options.interval;
         let until = now.after(interval.duration() + self.skew(interval));
         let tenure = Tenure::Listening { until, again };
         self.state = State::Master(Master { tenure, ..master });
-        out.push(Action::Tell(Note::Stalled(now.since(spoke))));
     }
 
     pub(super) fn hear_as_master(
@@ -428,23 +434,16 @@ impl Router {
         }
     }
 
-    /// It works again.
-    pub(super) fn withdraw_offer(&mut self, now: Instant, out: &mut Actions) {
+    /// It works again. Somebody may just have taken it, or while we slept.
+    pub(super) fn withdraw_offer(&mut self, now: Instant) {
         let State::Master(master) = self.state else {
             return;
         };
         match master.tenure {
             Tenure::Offering {
                 offer: Offer::Unfit,
-                spoke,
                 ..
-            } => {
-                if self.is_taken_for_dead(now, spoke) {
-                    self.listen(now, master, spoke, out);
-                } else {
-                    self.speak(now, master, out);
-                }
-            }
+            } => self.listen_for_others(now, master, LISTENS_AGAIN),
             Tenure::Offering { .. } | Tenure::Speaking { .. } | Tenure::Listening { .. } => {}
         }
     }

@@ -235,7 +235,7 @@ impl Router {
         match self.state {
             State::Init => {}
             // The waits of a backup are computed from the priority when they are asked for.
-            State::Backup(_) => self.forget_deference(),
+            State::Backup(_) => self.reconsider(before),
             State::Master(_) if self.priority() != before => self.say_priority_now(now, out),
             State::Master(_) => {}
         }
@@ -245,15 +245,16 @@ impl Router {
         if self.health == health {
             return;
         }
+        let before = self.priority();
         self.health = health;
         match (self.state, health) {
             (State::Init, _) => {}
             (State::Backup(_), Health::Fit) if self.is_owner() => {
                 self.become_master(now, Why::Owner, out);
             }
-            (State::Backup(_), _) => self.forget_deference(),
+            (State::Backup(_), _) => self.reconsider(before),
             (State::Master(_), Health::Unfit) => self.offer_as_unfit(now, out),
-            (State::Master(_), Health::Fit) => self.withdraw_offer(now, out),
+            (State::Master(_), Health::Fit) => self.withdraw_offer(now),
         }
     }
 

@@ -137,8 +137,8 @@ struct Seen {
     heard: Option<Heard>,
     /// A master left after that.
     left: bool,
-    /// Once heard with such a priority.
-    known: Vec<Option<Priority>>,
+    /// Heard with such a priority, and when.
+    known: Vec<Option<(Priority, Instant)>>,
     /// When it woke last, and how long it had slept.
     woke: Instant,
     slept: Duration,
@@ -294,6 +294,8 @@ impl Judge {
         seen.paused = false;
         seen.woke = now;
         seen.slept = slept;
+        // An offer that was slept through is no offer any more.
+        seen.gave &= !seen.slept_as_holder;
         self.disturb(now, at);
     }
 
@@ -375,6 +377,8 @@ impl Judge {
             self.fail(now, Promise::ListensFirst, what);
         }
         self.seen[at].spoke = now;
+        // Nobody took it: what it gave is its own again.
+        self.seen[at].gave &= priority == Priority::LEAVING;
     }
 
     pub(super) fn heard(&mut self, now: Instant, at: usize, from: usize, advert: &Advert<'_>) {
@@ -390,7 +394,7 @@ impl Judge {
             return;
         }
         if advert.priority != Priority::LEAVING {
-            seen.known[from] = Some(advert.priority);
+            seen.known[from] = Some((advert.priority, now));
         }
         seen.left = false;
         seen.heard = Some(Heard {
@@ -482,7 +486,11 @@ impl Judge {
             let same = seen
                 .heard
                 .is_some_and(|it| it.from == heard.from && it.at.since(heard.at) <= WAY);
-            let able = other != at && seen.running && !seen.paused && seen.health == Health::Fit;
+            let able = other != at
+                && seen.running
+                && !seen.paused
+                && !seen.gave
+                && seen.health == Health::Fit;
             let sooner = skew(other) + Duration::from_millis(1) < skew(at);
             let waits = match why {
                 Why::MasterSilent => true,
@@ -498,8 +506,11 @@ impl Judge {
                 | Why::Stopped
                 | Why::LinkLost => false,
             };
-            let known =
-                why != Why::MasterLeft || own.known[other].is_none_or(|one| one == seen.priority);
+            // Not for ever: a backup is silent, and may be gone.
+            let lately = |(priority, at): (Priority, Instant)| {
+                priority == seen.priority && now.since(at) < Duration::from_secs(590)
+            };
+            let known = why != Why::MasterLeft || own.known[other].is_none_or(lately);
             if able
                 && same
                 && sooner
@@ -614,6 +625,11 @@ impl Judge {
                 self.fail(now, Promise::SpeaksInTime, what);
             }
         }
+    }
+
+    /// Nothing goes wrong any more: now everything is judged exactly.
+    pub(super) fn calm(&mut self) {
+        self.plot.weather = Weather::Clean;
     }
 
     /// A mishap comes: from here on changes are counted.

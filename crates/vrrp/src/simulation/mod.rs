@@ -109,7 +109,7 @@ fn each_planted_mistake_is_caught_by_its_promise() {
         (Bug::UnfitKeeps, &[Promise::UnfitYields]),
         (
             Bug::UnfitTakes,
-            &[Promise::StaysAtRest, Promise::NoTurns, Promise::OneHolder],
+            &[Promise::NoTurns, Promise::OneHolder, Promise::Need],
         ),
         (
             Bug::BelievesClock,

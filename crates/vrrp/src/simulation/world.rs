@@ -159,11 +159,13 @@ impl World {
                 self.happen(Event::Restart { at });
             }
         }
+        self.plot.weather = Weather::Clean;
+        self.judge.calm();
         self.pass(self.plot.settling() * 2 + refresh);
         self.judge.begin();
         self.settle(self.plot.settling());
         if let (Some(holder), None) = (self.judge.holder(), &self.judge.broken) {
-            self.input(holder, &Input::Move, "move");
+            self.tell(holder, Input::Move, "moved", Duration::ZERO);
             self.pass(self.plot.settling() * 2);
             self.settle(self.plot.settling());
         }
@@ -390,7 +392,11 @@ impl World {
             if copy > 0 {
                 self.judge.happened.count("doubled");
             }
-            let mut way = WAY / 3 + self.random.up_to(WAY / 3);
+            // Without trouble, a link keeps the order.
+            let mut way = match self.plot.weather {
+                Weather::Clean => WAY / 2,
+                Weather::Rough => WAY / 3 + self.random.up_to(WAY / 3),
+            };
             if self.random.permille(self.plot.late) || copy > 0 {
                 self.judge.happened.count("late");
                 way = self.random.up_to(self.plot.latency_max);
