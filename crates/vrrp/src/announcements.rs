@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn it_is_told_again_soon_then_thrice_then_now_and_then() {
         let mut announcements = Announcements::begun(ms(0));
-        let minute = Some(Duration::from_secs(60));
+        let minute = Some(Duration::from_mins(1));
         assert_eq!(
             due_until(122_000, &mut announcements, minute),
             [50, 550, 1050, 1550, 61_550, 121_550]

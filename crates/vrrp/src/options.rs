@@ -31,7 +31,7 @@ pub enum Handover {
 }
 
 /// How often the holder tells everybody again whose the address is, while nothing happens.
-pub const REFRESH: Duration = Duration::from_secs(60);
+pub const REFRESH: Duration = Duration::from_mins(1);
 
 /// One virtual router, as it is configured.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -22,7 +22,7 @@ pub struct Peer {
 /// and then the worst is the skew time of RFC 9568.
 const PEERS_MAX: usize = 8;
 /// A backup is silent, so nobody knows whether it is still there. After so long it is not waited for any more.
-const REMEMBERED: Duration = Duration::from_secs(600);
+const REMEMBERED: Duration = Duration::from_mins(10);
 
 /// The peers that were heard last. Backups are silent, so it knows only those that held the address once.
 #[derive(Debug, Clone, Copy, Default)]

@@ -135,11 +135,11 @@ mod tests {
         // 3 s + 156/256 s, at priority 100.
         assert_eq!(
             down(100, Version::V2, 100),
-            Duration::from_nanos(3_609_375_000)
+            Duration::from_micros(3_609_375)
         );
         assert_eq!(
             down(100, Version::V3, 100),
-            Duration::from_nanos(3_609_375_000)
+            Duration::from_micros(3_609_375)
         );
         assert_eq!(
             down(10, Version::V3, 100),
@@ -149,11 +149,11 @@ mod tests {
         // RFC 3768: the skew does not grow with the interval.
         assert_eq!(
             down(300, Version::V2, 100),
-            Duration::from_nanos(9_609_375_000)
+            Duration::from_micros(9_609_375)
         );
         assert_eq!(
             down(300, Version::V3, 100),
-            Duration::from_nanos(10_828_125_000)
+            Duration::from_micros(10_828_125)
         );
     }
 

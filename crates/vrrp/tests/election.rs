@@ -93,8 +93,7 @@ fn interval(ms: u16) -> Interval {
 
 fn instant(ms: &str) -> Instant {
     let ms: f64 = ms.parse().unwrap();
-    // All times of the cases are whole numbers of nanoseconds.
-    Instant::from_start(Duration::from_nanos((ms * 1e6).round() as u64))
+    Instant::from_start(Duration::from_secs_f64(ms / 1000.0))
 }
 
 fn milliseconds(time: Duration) -> String {

@@ -11,6 +11,9 @@ use crate::packet::Advert;
 use crate::planted::Bug;
 use crate::words::{Interval, Priority};
 
+/// After so many intervals, one lost advert does not explain the silence any more.
+const LOST_AND_ONE: u32 = 2;
+
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Backup {
     /// Who is followed, if anybody was heard.
@@ -19,6 +22,8 @@ pub(super) struct Backup {
     said: Priority,
     /// And when.
     heard: Instant,
+    /// Until then another one may hold it besides.
+    another_until: Instant,
     /// How often that one sends (RFC 9568, 6.1: `Active_Adver_Interval`).
     interval: Interval,
     /// Since when we wait.
@@ -80,6 +85,7 @@ impl Backup {
             master: None,
             said: Priority::LEAVING,
             heard: now,
+            another_until: now,
             interval,
             since: now,
             wait: Wait::Advert,
@@ -93,6 +99,7 @@ impl Backup {
             master: Some(advert.from),
             said: advert.priority,
             heard: now,
+            another_until: now,
             interval: advert.interval,
             since: now,
             wait: Wait::Advert,
@@ -111,9 +118,11 @@ impl Backup {
     /// Goes on following, but this one was heard, and may speak less often. If it holds the address after all, it is
     /// followed when the other one has been silent for two intervals.
     fn besides(self, now: Instant, advert: &Advert<'_>) -> Self {
+        let interval = self.interval.max(advert.interval);
         Self {
             since: now,
-            interval: self.interval.max(advert.interval),
+            another_until: now.after(interval.duration() * LOST_AND_ONE),
+            interval,
             ..self
         }
     }
@@ -127,7 +136,8 @@ impl Backup {
 
     /// Whether the one that is followed was heard just now, a lost advert aside.
     fn is_fresh(&self, now: Instant) -> bool {
-        self.wait == Wait::Advert && now.since(self.heard) <= self.interval.duration() * 2
+        self.wait == Wait::Advert
+            && now.since(self.heard) <= self.interval.duration() * LOST_AND_ONE
     }
 }
 
@@ -214,7 +224,16 @@ impl Router {
             return;
         }
         let another = backup.master.is_some_and(|master| master != advert.from);
-        let other_holds = another && backup.is_fresh(now);
+        let other_holds = if another {
+            backup.is_fresh(now)
+        } else {
+            now < backup.another_until
+        };
+        let mut backup = backup;
+        if !another {
+            // Whoever speaks next is followed.
+            backup.said = Priority::LEAVING;
+        }
         if self.health == Health::Unfit && !self.planted.has(Bug::UnfitTakes) {
             // A holder that is unfit repeats this. We are no better, so it is heard like any other advert.
             let heard = if other_holds {
@@ -226,8 +245,9 @@ impl Router {
             self.state = State::Backup(Backup { right, ..heard });
             return;
         }
-        // One of two holders leaves, and we follow the other.
+        // One of two holders leaves, and the other stays.
         if other_holds {
+            self.state = State::Backup(backup);
             return;
         }
         let rank = (self.priority(), self.source);

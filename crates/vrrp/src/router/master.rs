@@ -135,16 +135,12 @@ impl Router {
             return;
         };
         match master.tenure {
-            Tenure::Speaking { spoke, .. } if self.is_taken_for_dead(now, spoke) => {
-                self.listen(now, master, spoke, out);
-            }
-            Tenure::Offering {
+            Tenure::Speaking { spoke, .. }
+            | Tenure::Offering {
                 offer: Offer::Moving { .. },
                 spoke,
                 ..
-            } if self.is_taken_for_dead(now, spoke) => {
-                self.listen(now, master, spoke, out);
-            }
+            } if self.is_taken_for_dead(now, spoke) => self.listen(now, master, spoke, out),
             Tenure::Speaking { .. } | Tenure::Listening { .. } | Tenure::Offering { .. } => {}
         }
     }

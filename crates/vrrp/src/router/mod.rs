@@ -233,11 +233,10 @@ impl Router {
         let before = self.priority();
         self.priority = priority.max(Priority::LEAST);
         match self.state {
-            State::Init => {}
             // The waits of a backup are computed from the priority when they are asked for.
             State::Backup(_) => self.reconsider(before),
             State::Master(_) if self.priority() != before => self.say_priority_now(now, out),
-            State::Master(_) => {}
+            State::Init | State::Master(_) => {}
         }
     }
 

@@ -8,7 +8,7 @@ use mainstay_ids::Instant;
 use crate::contract::{Action, Actions, Note, Oddity};
 
 /// A hundred packets a second of one kind fill no journal.
-const TOLD_EVERY: Duration = Duration::from_secs(60);
+const TOLD_EVERY: Duration = Duration::from_mins(1);
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Kind {

@@ -125,6 +125,10 @@ struct Heard {
 
 /// What is known of one router.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts of a world, each for itself"
+)]
 struct Seen {
     options: Options,
     priority: Priority,

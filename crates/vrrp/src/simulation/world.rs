@@ -146,7 +146,7 @@ impl World {
 
     /// Nothing goes wrong any more: all must come to rest, and must still be able to move.
     fn calm(&mut self) {
-        self.step("calm".into());
+        self.step("calm");
         self.plot.lost = 0;
         self.plot.late = 0;
         self.plot.doubled = 0;
@@ -199,7 +199,7 @@ impl World {
         self.now = end;
     }
 
-    fn step(&mut self, what: String) {
+    fn step(&mut self, what: &str) {
         self.steps
             .push(format!("{:>14?} {what}", self.now.since_start()));
     }
@@ -225,7 +225,7 @@ impl World {
     }
 
     fn heal(&mut self) {
-        self.step("all links work".into());
+        self.step("all links work");
         self.network.heal();
         for at in 0..self.machines.len() {
             self.judge.disturb(self.now, at);
@@ -264,7 +264,7 @@ impl World {
         let Some(pause) = self.machines[at].paused.take() else {
             return;
         };
-        self.step(format!("{at} goes on"));
+        self.step(&format!("{at} goes on"));
         self.judge
             .resumed(self.now, at, self.now.since(pause.since));
         let waiting = core::mem::take(&mut self.machines[at].waiting);
@@ -319,7 +319,7 @@ impl World {
             .iter()
             .any(|action| !matches!(action, Action::Send { .. }));
         if !matches!(input, Input::Tick | Input::Advert(_)) || said {
-            self.step(format!(
+            self.step(&format!(
                 "{at} {before:?}, {what}: {:?}",
                 actions.iter().collect::<Vec<_>>()
             ));
@@ -442,7 +442,11 @@ impl World {
             6 => self.set_clock(at, "clock ahead", self.machines[at].clock + lasts),
             7 => {
                 self.machines[at].clock_was_set_back = true;
-                self.set_clock(at, "clock back", self.machines[at].clock - lasts);
+                self.set_clock(
+                    at,
+                    "clock back",
+                    self.machines[at].clock.saturating_sub(lasts),
+                );
             }
             8 => {
                 let priority = Priority(self.random.one_of(&[1, 20, 100, 100, 180, 254]));
@@ -482,7 +486,7 @@ impl World {
     fn cut_one_way(&mut self, at: usize, lasts: Duration) {
         let to = (at + 1) % self.machines.len();
         self.judge.happened.count("cut one way");
-        self.step(format!("{to} hears nothing from {at}"));
+        self.step(&format!("{to} hears nothing from {at}"));
         self.network.cut(at, to);
         self.disturb_all();
         self.later(lasts, Event::Heal);
@@ -495,7 +499,7 @@ impl World {
             .iter()
             .map(|_| self.random.permille(500))
             .collect();
-        self.step(format!("split: {sides:?}"));
+        self.step(&format!("split: {sides:?}"));
         for one in 0..sides.len() {
             for other in 0..sides.len() {
                 if sides[one] != sides[other] {
@@ -516,7 +520,7 @@ impl World {
     /// The machine is gone, with its addresses.
     fn kill(&mut self, at: usize, lasts: Duration) {
         self.judge.happened.count("killed");
-        self.step(format!("{at} is killed"));
+        self.step(&format!("{at} is killed"));
         self.machines[at].router = None;
         self.judge.went_down(self.now, at);
         self.later(lasts, Event::Restart { at });
@@ -524,7 +528,7 @@ impl World {
 
     fn pause(&mut self, at: usize, lasts: Duration, what: &'static str) {
         self.judge.happened.count(what);
-        self.step(format!("{at} is {what}"));
+        self.step(&format!("{at} is {what}"));
         let suspended = what == "suspended";
         self.machines[at].paused = Some(Pause {
             since: self.now,
@@ -536,7 +540,7 @@ impl World {
 
     fn set_clock(&mut self, at: usize, what: &'static str, clock: Duration) {
         self.judge.happened.count(what);
-        self.step(format!("{at}: {what}"));
+        self.step(&format!("{at}: {what}"));
         self.machines[at].clock = clock;
         self.judge.stepped(self.now, at);
     }
