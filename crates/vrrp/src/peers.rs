@@ -62,6 +62,12 @@ impl Peers {
         !self.iter().filter(there).any(better)
     }
 
+    /// Whether that one was heard with a priority of its own.
+    pub(crate) fn has_claimed(&self, address: IpAddr) -> bool {
+        let claimed = |peer: &Peer| peer.address == address && peer.priority != Priority::LEAVING;
+        self.iter().any(claimed)
+    }
+
     /// Each of them.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Peer> {
         self.0.iter().flatten()
@@ -123,6 +129,8 @@ mod tests {
         assert!(best(&peers, 602, 9, 4, 1));
         // One that was never heard before it left claims nothing.
         peers.note(peer(7, 0, 3));
-        assert_eq!(peers.iter().map(|peer| peer.priority.0).max(), Some(100));
+        assert!(
+            !peers.has_claimed([10, 0, 0, 7].into()) && peers.has_claimed([10, 0, 0, 5].into())
+        );
     }
 }

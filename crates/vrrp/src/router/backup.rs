@@ -251,8 +251,10 @@ impl Router {
             return;
         }
         let rank = (self.priority(), self.source);
+        // A last word of somebody who was never heard before says nothing of who holds the address.
+        let held = self.peers.has_claimed(advert.from);
         let alone = self.peers.none_better(now, advert.from, rank);
-        let best = alone || self.planted.has(Bug::Greedy);
+        let best = held && alone || self.planted.has(Bug::Greedy);
         match self.options.handover {
             Handover::AtOnce if best => self.become_master(now, Why::MasterLeft, out),
             Handover::AtOnce | Handover::AfterSkew => {

@@ -6,8 +6,8 @@
 //! exactly; a *rough* one has everything at once and is judged by what nothing excuses. Both end in a calm, in which
 //! one router must hold the address, and everybody must know which.
 //!
-//! A failure prints seed and last steps. `SEED=17 cargo nextest run -p mainstay-vrrp a_network_that_goes_wrong` plays
-//! one again, `SEEDS=100000` with `--release` many.
+//! A failure prints seed and last steps. `SEED=17 cargo test -p mainstay-vrrp a_network_that_goes_wrong` plays one
+//! again, `SEEDS=100000` with `--release` many.
 
 mod judge;
 mod network;
