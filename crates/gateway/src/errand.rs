@@ -18,7 +18,7 @@ use bytes::Bytes;
 use mainstay_control::balance::ejection::Verdict;
 use mainstay_control::balance::{
     Body, Content, Course, Defeat, Demand, Event, For, IdempotencyKey, LANES, Lane, Learnt, Loss,
-    MethodSafety, Next, Outcome, Picked, Priority, Ticket, Why, Wish,
+    MethodSafety, Next, Outcome, Picked, Ticket, Why, Wish,
 };
 use mainstay_http1::Response;
 use mainstay_ids::{Instant, Version};
@@ -665,7 +665,7 @@ fn demand(visit: &Visit, service: &LocalService, body: &RequestBody) -> Demand {
         } else {
             Content::More
         },
-        priority: Priority::Normal,
+        priority: service.policy.priority(request),
     }
 }
 

@@ -556,6 +556,68 @@ fn beyond_what_an_instance_bears_and_the_line_holds_requests_are_refused_at_once
 }
 
 #[test]
+fn in_an_overload_a_few_health_checks_at_a_time_get_through_and_nothing_like_them_does() {
+    /// How many at a time; see `BEYOND_MAX` of the balancer.
+    const FEW: usize = 10;
+    let frost = Frost::default();
+    let instance = instance(&frost, Duration::ZERO);
+    let _thawing = Thawing(frost.clone());
+    frost.freeze();
+    let gateway = Gateway::start(Setting::default());
+    let mut routing = one_service(1, vec![endpoint(1, instance.address)]);
+    let routes = &mut routing.services[0];
+    routes.health_path = Some(mainstay_model::PathPrefix::parse("/health").unwrap());
+    routes.traffic.requests = std::num::NonZeroU32::new(1);
+    routes.traffic.queue.len = Some(1);
+    routes.traffic.queue.time = Some(SOON);
+    gateway.publish_and_wait(routing);
+    let entry = gateway.entry;
+    let ask = |method: &'static str, path: &'static str| {
+        thread::spawn(move || send(entry, method, path, &[], b""))
+    };
+    let reach = |count: usize| {
+        wait_until(SOON, "they are at the instance", || {
+            let found = instance.count();
+            (found == count)
+                .then_some(())
+                .ok_or_else(|| found.to_string())
+        });
+    };
+    let mut served = vec![ask("POST", "/")];
+    reach(1);
+    // One of them stands in the line, and the other finds it full.
+    let mut two = vec![ask("POST", "/"), ask("POST", "/")];
+    wait_until(SOON, "one is refused", || {
+        let refused = two.iter().position(thread::JoinHandle::is_finished);
+        refused.map(|at| two.remove(at)).ok_or_else(String::new)
+    });
+    served.append(&mut two);
+    for at in 0..FEW {
+        let asks = ["/health", "/health?verbose"];
+        served.push(ask(["GET", "HEAD"][at % 2], asks[at % asks.len()]));
+    }
+    reach(1 + FEW);
+    for (method, path) in [
+        ("GET", "/health"),
+        ("HEAD", "/health"),
+        ("POST", "/health"),
+        ("GET", "/health/x"),
+        ("GET", "/healthy"),
+        ("GET", "/"),
+    ] {
+        let refused = send(entry, method, path, &[], b"");
+        assert_eq!(refused.status, 503, "{method} {path}");
+        assert_eq!(refused.header("mainstay-reason"), Some("overloaded"));
+    }
+    assert_eq!(instance.count(), 1 + FEW);
+    frost.thaw();
+    for one in served {
+        assert_eq!(one.join().unwrap().status, 200);
+    }
+    assert_eq!(send(entry, "GET", "/health", &[], b"").status, 200);
+}
+
+#[test]
 fn a_slow_instance_gets_less() {
     let warm = Frost::default();
     let slow = instance(&warm, Duration::from_millis(40));

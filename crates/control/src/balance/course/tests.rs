@@ -396,6 +396,38 @@ fn a_few_checks_at_a_time_go_beyond_the_limit() {
 }
 
 #[test]
+fn checks_pass_those_who_wait_only_as_a_few_and_one_that_failed_goes_on_as_the_same() {
+    let spared = Demand {
+        priority: Priority::Spared,
+        ..get()
+    };
+    let mut stage = Stage::new(2, get());
+    for load in &mut stage.loads {
+        load.waiting = 1_000;
+    }
+    let next = stage.tell(0, Event::Come);
+    assert!(matches!(next, Next::Wait(For::Turn(_))), "{next:?}");
+    // There is room again, which belongs to whoever waits.
+    stage.loads = vec![Load::default(); 2];
+    for _ in 1..BEYOND_MAX {
+        stage.next_request(spared);
+        stage.send(1);
+    }
+    stage.next_request(spared);
+    let (lane, first) = {
+        let next = stage.tell(1, Event::Come);
+        stage.begun(next)
+    };
+    let last = stage.course.clone();
+    stage.next_request(spared);
+    let next = stage.tell(1, Event::Come);
+    assert!(matches!(next, Next::Wait(For::Turn(_))), "{next:?}");
+    stage.course = last;
+    let next = stage.tell(2, Event::ConnectFailed(lane));
+    assert_ne!(stage.begun(next).1, first, "it is still one of the few");
+}
+
+#[test]
 fn without_an_endpoint_it_waits_for_a_table_unless_nothing_will_change() {
     let mut stage = Stage::new(0, get());
     assert_eq!(stage.tell(0, Event::Come), Next::Wait(For::Change));
