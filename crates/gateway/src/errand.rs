@@ -151,7 +151,10 @@ impl Errand {
                     self.set(alarm.as_mut());
                     let happened = poll_fn(|cx| self.poll(cx, visit, alarm.as_mut())).await;
                     match happened {
-                        Happened::Told(event) => self.tell(visit, event),
+                        Happened::Told(event) => {
+                            self.excuse();
+                            self.tell(visit, event)
+                        }
                         Happened::Connected(lane, upstream, took) => {
                             self.service.counts.connect.record(took);
                             self.send(visit, lane, upstream)
@@ -197,6 +200,16 @@ impl Errand {
         let wake = self.course.wake();
         if wake != Instant::NEVER {
             alarm.reset(self.worker.clock.deadline(wake));
+        }
+    }
+
+    /// Tells the course for how long the client was waited for.
+    fn excuse(&mut self) {
+        for attempt in self.lanes.iter_mut().flatten() {
+            let waited = attempt.flight.take_waited();
+            if !waited.is_zero() {
+                self.course.excuse(waited);
+            }
         }
     }
 

@@ -15,6 +15,7 @@ use mainstay_http1::{
 };
 
 use crate::connection::Client;
+use crate::http2;
 use crate::inbound::{BodyFailure, Inbound, Piece};
 use crate::upstream::{NoHead, Upstream};
 use crate::wire::{Buffers, Outgoing};
@@ -35,16 +36,20 @@ impl Source {
             Self::Http1(inbound) => inbound.poll_body(cx),
             Self::Http2(body, client) => loop {
                 match ready!(std::pin::Pin::new(&mut *body).poll_frame(cx)) {
-                    // Trailers of HTTP/2 are not carried on: instances of HTTP/1 seldom know them.
                     None => return Poll::Ready(Ok(Piece::End(None))),
-                    Some(Ok(frame)) => {
-                        if let Ok(data) = frame.into_data()
-                            && !data.is_empty()
-                        {
+                    Some(Ok(frame)) => match frame.into_data() {
+                        Ok(data) if data.is_empty() => {}
+                        Ok(data) => {
                             client.note_received(data.len());
                             return Poll::Ready(Ok(Piece::Data(data)));
                         }
-                    }
+                        Err(frame) => {
+                            if let Ok(trailers) = frame.into_trailers() {
+                                let end = http2::trailers(&trailers).map(Piece::End);
+                                return Poll::Ready(end.map_err(BodyFailure::Malformed));
+                            }
+                        }
+                    },
                     Some(Err(_)) => return Poll::Ready(Err(BodyFailure::Gone)),
                 }
             },

@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -615,6 +616,39 @@ fn in_an_overload_a_few_health_checks_at_a_time_get_through_and_nothing_like_the
         assert_eq!(one.join().unwrap().status, 200);
     }
     assert_eq!(send(entry, "GET", "/health", &[], b"").status, 200);
+}
+
+#[test]
+fn clients_that_are_slow_to_send_do_not_make_their_instances_look_slow() {
+    const UPLOADS: usize = 40;
+    let slow = Duration::from_millis(800);
+    let three = Three::new(Duration::ZERO);
+    let gateway = three.gateway(Setting::default());
+    let mut clients: Vec<_> = (0..UPLOADS).map(|_| connect(gateway.entry)).collect();
+    for client in &mut clients {
+        write!(client, "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n1").unwrap();
+    }
+    let begun = Instant::now();
+    wait_until(SOON, "the clients have let their instances wait", || {
+        let all: usize = three.all.iter().map(Instance::count).sum();
+        let waited = begun.elapsed();
+        (all == UPLOADS && waited >= slow)
+            .then_some(())
+            .ok_or_else(|| format!("{all} for {waited:?}"))
+    });
+    for client in &mut clients {
+        client.write_all(b"2").unwrap();
+        assert_eq!(read_reply(client).status, 200);
+    }
+    // A second copy goes out after what nearly all answers took: soon, as none took long.
+    three.frost.freeze();
+    let mut slowest = Duration::ZERO;
+    while !three.all[0].seen().iter().any(|seen| seen.method() == "GET") {
+        let asked = Instant::now();
+        assert_eq!(gateway.request("GET", "/").status, 200);
+        slowest = slowest.max(asked.elapsed());
+    }
+    assert!(slowest < BAR, "{slowest:?}");
 }
 
 #[test]

@@ -101,6 +101,9 @@ pub struct Course {
     /// time.
     sent: u32,
     tries: u32,
+    /// For how long the client's own body was waited for, of the try that is out: what has a body is
+    /// out once.
+    excused: Duration,
     /// When the first try failed, or the first wait for an endpoint began.
     trouble_since: Option<Instant>,
     /// When a second copy that was refused is thought of again.
@@ -119,6 +122,7 @@ impl Course {
             failed: Vec::new(),
             sent: 0,
             tries: 0,
+            excused: Duration::ZERO,
             trouble_since: None,
             reconsider: None,
             wake: Instant::NEVER,
@@ -147,6 +151,12 @@ impl Course {
             MethodSafety::Safe | MethodSafety::Idempotent => true,
             MethodSafety::Unsafe => false,
         }
+    }
+
+    /// For so long, since the last call, the client's own body was waited for: it says nothing of the
+    /// endpoint, and is left out of what is learnt. Told before the event that ends a try.
+    pub fn excuse(&mut self, time: Duration) {
+        self.excused = self.excused.saturating_add(time);
     }
 
     /// Takes in what happened.
@@ -257,6 +267,7 @@ impl Course {
         self.leave_line(scene.balancer);
         self.place = Place::Underway;
         self.tries += 1;
+        self.excused = Duration::ZERO;
         self.reconsider = None;
         self.runs[free.0] = Run::Reaching {
             picked,
@@ -586,7 +597,7 @@ impl Course {
         since: Instant,
         outcome: Outcome,
     ) {
-        let took = scene.now.since(since);
+        let took = scene.now.since(since).saturating_sub(self.excused);
         match outcome {
             Outcome::Answered | Outcome::ServerError | Outcome::Overtaken => {
                 scene.balancer.recent.observe(scene.now, took);

@@ -488,3 +488,36 @@ fn who_leaves_holds_no_place() {
     stage.course.abandon(&mut stage.balancer);
     assert!(stage.balancer.line().is_empty());
 }
+
+/// The limit of an instance after many uploads of which each waited so long for its client.
+fn limit_after_uploads(waited: Duration) -> u32 {
+    const UPLOAD: u64 = 600;
+    let mut stage = Stage::new(1, get());
+    let mut limit = 200;
+    for (at, took, demand) in (0..200)
+        .map(|nth| (nth * 20, 10, get()))
+        .chain((0..200).map(|nth| (4_000 + nth * UPLOAD, UPLOAD, demand("PUT", Content::More))))
+    {
+        stage.next_request(demand);
+        stage.loads[0].waiting = limit * 3 / 4;
+        let Next::Begin(lane, picked, _) = stage.tell(at, Event::Come) else {
+            panic!("there is room");
+        };
+        stage.tell(at, Event::Sent(lane));
+        if took == UPLOAD {
+            stage.course.excuse(waited / 2);
+            stage.course.excuse(waited / 2);
+        }
+        stage.tell(at + took, Event::Head(lane, 200, Body::Consumed));
+        limit = stage.balancer.set().limit(picked).expect("it is listed");
+    }
+    limit
+}
+
+#[test]
+fn the_time_in_which_a_client_was_waited_for_is_not_the_instances() {
+    let start = limit_after_uploads(MS * 600);
+    assert!(start >= 200, "{start}");
+    let blamed = limit_after_uploads(Duration::ZERO);
+    assert!(blamed < 100, "else this shows nothing: {blamed}");
+}
