@@ -626,7 +626,11 @@ fn clients_that_are_slow_to_send_do_not_make_their_instances_look_slow() {
     let gateway = three.gateway(Setting::default());
     let mut clients: Vec<_> = (0..UPLOADS).map(|_| connect(gateway.entry)).collect();
     for client in &mut clients {
-        write!(client, "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n1").unwrap();
+        write!(
+            client,
+            "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n1"
+        )
+        .unwrap();
     }
     let begun = Instant::now();
     wait_until(SOON, "the clients have let their instances wait", || {
@@ -643,7 +647,11 @@ fn clients_that_are_slow_to_send_do_not_make_their_instances_look_slow() {
     // A second copy goes out after what nearly all answers took: soon, as none took long.
     three.frost.freeze();
     let mut slowest = Duration::ZERO;
-    while !three.all[0].seen().iter().any(|seen| seen.method() == "GET") {
+    while !three.all[0]
+        .seen()
+        .iter()
+        .any(|seen| seen.method() == "GET")
+    {
         let asked = Instant::now();
         assert_eq!(gateway.request("GET", "/").status, 200);
         slowest = slowest.max(asked.elapsed());
