@@ -33,17 +33,18 @@ pub(crate) enum Delivered {
 
 /// Writes an answer.
 pub(crate) async fn deliver(client: &Client, inbound: &Inbound, answer: Answer) -> Delivered {
-    inbound.forget_go_ahead();
+    let early = inbound.end_early();
     if let AnswerHead::Ours(_) = answer.head {
         // A body that has come already does not cost the client its connection.
         inbound.skip_arrived();
     }
     let persistence = persistence(client, inbound, &answer);
     let framing = client_framing(answer.framing(), answer.visit.request.version);
-    let head = client
-        .worker
-        .buffers
-        .head(|out| write_head(out, client, &answer, framing, persistence));
+    let head = client.worker.buffers.head(|out| {
+        out.extend_from_slice(&early);
+        write_head(out, client, &answer, framing, persistence);
+    });
+    drop(early);
     if let Content::Tunnel(_) = answer.content {
         return upgrade(client, inbound, head, answer).await;
     }

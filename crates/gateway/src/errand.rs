@@ -26,10 +26,11 @@ use mainstay_model::traffic::Trace;
 use tokio::time::Sleep;
 
 use crate::answer::Visit;
+use crate::early::Early;
 use crate::exchange::{Exchange, NoAnswer, RequestBody, Source};
 use crate::forwarded;
 use crate::headers::{self, Alterations, Passage};
-use crate::inbound::BodyFailure;
+use crate::inbound::{BodyFailure, Inbound};
 use crate::limits::CONNECT_TIMEOUT;
 use crate::metrics::Denied;
 use crate::refusal::{Reason, Refusal};
@@ -96,7 +97,8 @@ struct Head {
 }
 
 /// A request that has to be brought to some instance.
-pub(crate) struct Errand {
+pub(crate) struct Errand<'a> {
+    early: Early<'a>,
     /// What the instance of the last try was sent. `None`: nothing yet.
     head: Option<Head>,
     /// The body between two tries. `None`: a try has it.
@@ -114,20 +116,32 @@ pub(crate) struct Errand {
 
 /// Brings a checked request to some instance, until that has begun to answer or trying again makes
 /// no sense.
-pub(crate) async fn run(visit: &mut Visit, source: Source) -> Result<Box<Delivered>, Refusal> {
+pub(crate) async fn run(
+    visit: &mut Visit,
+    source: Source,
+    inbound: Option<&Inbound>,
+) -> Result<Box<Delivered>, Refusal> {
     let worker = Rc::clone(&visit.client.worker);
     let Some(service) = find(&worker.view(), visit) else {
         return Err(no_route(visit));
     };
-    Errand::new(visit, worker, service, source).run(visit).await
+    let early = Early::new(&visit.request, inbound);
+    let errand = Errand::new(visit, worker, service, (source, early));
+    errand.run(visit).await
 }
 
-impl Errand {
-    fn new(visit: &Visit, worker: Rc<Worker>, service: Rc<LocalService>, source: Source) -> Self {
+impl<'a> Errand<'a> {
+    fn new(
+        visit: &Visit,
+        worker: Rc<Worker>,
+        service: Rc<LocalService>,
+        (source, early): (Source, Early<'a>),
+    ) -> Self {
         let request = &visit.request;
         let replay_len = worker.limits().replay_len as usize;
         let body = RequestBody::new(source, request.framing, replay_len);
         Self {
+            early,
             course: Course::new(demand(visit, &service, &body)),
             wish: wish(visit, &worker, &service),
             head: None,
@@ -442,15 +456,22 @@ impl Errand {
         visit: &Visit,
         alarm: Pin<&mut Sleep>,
     ) -> Poll<Happened> {
+        let policy = &self.service.policy;
         for lane in Lane::ALL {
             let Some(attempt) = &mut self.lanes[lane.index()] else {
                 continue;
             };
-            let happened = attempt.poll(cx, &self.worker, lane, visit.request.upgrade().is_some());
+            let rewrite = policy.rewrite(attempt.endpoint.version);
+            let early = |response: &Response| {
+                self.early.pass(response, rewrite.map(Arc::as_ref));
+            };
+            let upgrades = visit.request.upgrade().is_some();
+            let happened = attempt.poll(cx, &self.worker, lane, (upgrades, early));
             if happened.is_ready() {
                 return happened;
             }
         }
+        self.early.poll(cx);
         if visit.client.has_expired() {
             return Poll::Ready(Happened::Told(Event::Expired));
         }
@@ -566,7 +587,7 @@ impl Errand {
     }
 }
 
-impl Drop for Errand {
+impl Drop for Errand<'_> {
     fn drop(&mut self) {
         self.service.abandon(&mut self.course);
         self.leave_line();
@@ -592,7 +613,7 @@ impl Attempt {
         cx: &mut Context<'_>,
         worker: &Worker,
         lane: Lane,
-        upgrades: bool,
+        (upgrades, early): (bool, impl Fn(&Response)),
     ) -> Poll<Happened> {
         let is_dead = self.endpoint.is_dead() && worker.seams.verdicts == Verdicts::Heeded;
         match &mut self.stage {
@@ -615,7 +636,7 @@ impl Attempt {
                 })
             }
             Stage::Exchanging(exchange) => {
-                let answered = exchange.poll_head(cx, &worker.buffers);
+                let answered = exchange.poll_head(cx, &worker.buffers, early);
                 let body = body_of(exchange, upgrades);
                 match answered {
                     Poll::Ready(Ok(response)) => Poll::Ready(self.answered(lane, response, body)),

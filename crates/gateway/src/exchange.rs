@@ -278,12 +278,12 @@ impl Exchange {
         }
     }
 
-    /// Sends, and waits for the head of the answer. Interim answers are taken off: the client was
-    /// told to go on by us.
+    /// Sends, and waits for the head of the answer. Those of interim answers are given to `early`.
     pub(crate) fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
         buffers: &Buffers,
+        early: impl Fn(&Response),
     ) -> Poll<Result<Box<Response>, NoAnswer>> {
         loop {
             // Whether it is done or not, the instance may answer already.
@@ -295,7 +295,7 @@ impl Exchange {
                 .upstream
                 .poll_head(cx, &mut self.scan, self.method, buffers);
             match head {
-                Poll::Ready(Ok(response)) if response.is_interim() => {}
+                Poll::Ready(Ok(response)) if response.is_interim() => early(&response),
                 Poll::Ready(Ok(response)) => {
                     self.decoder = Some(Decoder::new(response.framing));
                     self.persistence = response.persistence;

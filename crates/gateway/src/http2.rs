@@ -132,7 +132,7 @@ async fn answer(
     } else {
         Source::Http2(body, Rc::clone(&client))
     };
-    let answer = proxy::answer(Rc::clone(&client), Box::new(request), source);
+    let answer = proxy::answer(Rc::clone(&client), Box::new(request), source, None);
     let answer = client.interruptible(answer).await.ok_or(Cut)?;
     Ok(respond(answer, stream))
 }

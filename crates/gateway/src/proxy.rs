@@ -10,19 +10,25 @@ use crate::connection::Client;
 use crate::errand::{self, Delivered};
 use crate::exchange::Source;
 use crate::headers::Alterations;
+use crate::inbound::Inbound;
 use crate::metrics::recorded::Ended;
 use crate::refusal::{Reason, Refusal};
 use crate::rewrite;
 
 const SWITCHING_PROTOCOLS: u16 = 101;
 
-/// Answers one request of `client`, whose body is in `source`.
-pub(crate) async fn answer(client: Rc<Client>, request: Box<Request>, source: Source) -> Answer {
+/// Answers one request of `client`, whose body is in `source`. Interim answers go to `inbound`.
+pub(crate) async fn answer(
+    client: Rc<Client>,
+    request: Box<Request>,
+    source: Source,
+    inbound: Option<&Inbound>,
+) -> Answer {
     let mut visit = begin(client, request);
     if let Some(redirection) = redirect(&mut visit) {
         return redirection.answer(visit);
     }
-    match errand::run(&mut visit, source).await {
+    match errand::run(&mut visit, source, inbound).await {
         Ok(delivered) => relay(visit, *delivered),
         Err(refusal) => refuse(visit, &refusal),
     }

@@ -258,6 +258,23 @@ fn a_trailer_that_may_not_be_one_breaks_the_request_off() {
 }
 
 #[test]
+fn interim_answers_do_not_disturb_clients_of_http2() {
+    let instance = Instance::start(|_, stream| {
+        let hints = b"HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n";
+        stream.get_mut().write_all(hints)?;
+        answer(stream, "200 OK", &[], b"one")?;
+        Ok(Then::Next)
+    });
+    let gateway = Gateway::with(one_service(1, vec![endpoint(1, instance.address)]));
+    run(async {
+        let mut sender = open(gateway.entry).await;
+        let response = sender.send_request(request("GET", "/", "")).await.unwrap();
+        assert!(!response.headers().contains_key("link"));
+        assert_eq!(text(response).await, "one");
+    });
+}
+
+#[test]
 fn requests_of_one_connection_run_beside_each_other() {
     const REQUESTS: usize = 50;
     let instance = Instance::start(|_, stream| {
