@@ -35,7 +35,18 @@ impl Source {
             Self::Empty => Poll::Ready(Ok(Piece::End(None))),
             Self::Http1(inbound) => inbound.poll_body(cx),
             Self::Http2(body, client) => loop {
-                match ready!(std::pin::Pin::new(&mut *body).poll_frame(cx)) {
+                let frame = match std::pin::Pin::new(&mut *body).poll_frame(cx) {
+                    Poll::Ready(frame) => frame,
+                    Poll::Pending if client.upload_has_expired() => {
+                        return Poll::Ready(Err(BodyFailure::TooSlow));
+                    }
+                    Poll::Pending => {
+                        client.await_upload();
+                        return Poll::Pending;
+                    }
+                };
+                client.note_upload();
+                match frame {
                     None => return Poll::Ready(Ok(Piece::End(None))),
                     Some(Ok(frame)) => match frame.into_data() {
                         Ok(data) if data.is_empty() => {}

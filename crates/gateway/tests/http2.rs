@@ -395,6 +395,47 @@ fn floods_of_frames_cut_the_connection_and_harm_no_other() {
 }
 
 #[test]
+fn an_upload_by_http2_may_take_longer_than_an_answer_but_not_stand_still() {
+    let instance = Instance::start(|seen, stream| {
+        let body = read_body(seen, stream)?;
+        answer(stream, "200 OK", &[], body.len().to_string().as_bytes())?;
+        Ok(Then::Next)
+    });
+    let gateway = Gateway::start(Setting {
+        limits: GatewayLimits {
+            answer_time: Duration::from_millis(900),
+            body_idle: Duration::from_millis(900),
+            ..GatewayLimits::default()
+        },
+        ..Setting::default()
+    });
+    gateway.publish_and_wait(one_service(1, vec![endpoint(1, instance.address)]));
+    run(async {
+        let mut sender = open(gateway.entry).await;
+        for (pause, pieces, status, reason) in [
+            (Duration::from_millis(300), 12, 200, None),
+            (SOON, 2, 408, Some("body-timeout")),
+        ] {
+            let pieces = futures_util::stream::unfold(0, move |nth| async move {
+                if nth > 0 {
+                    tokio::time::sleep(pause).await;
+                }
+                (nth < pieces).then(|| (Ok(Frame::data(Bytes::from_static(b"x"))), nth + 1))
+            });
+            let request = Request::builder()
+                .method("POST")
+                .uri("http://shop.example/")
+                .body(StreamBody::new(pieces).boxed_unsync())
+                .unwrap();
+            let response = sender.send_request(request).await.unwrap();
+            let told = response.headers().get("mainstay-reason");
+            let told = told.map(|value| value.to_str().unwrap());
+            assert_eq!((response.status().as_u16(), told), (status, reason));
+        }
+    });
+}
+
+#[test]
 fn a_client_of_http2_that_reads_nothing_is_cut_off() {
     let instance = Instance::start(|_, stream| {
         answer(stream, "200 OK", &[], &vec![b'y'; 4_000_000])?;
