@@ -16,6 +16,23 @@ use mainstay_model::{PathPrefix, ServiceRoutes, Share};
 use crate::matching::{Conditions, cookies, header_lines};
 use crate::rewrite::RewritePlan;
 
+/// How services fail that do not say otherwise.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Usual {
+    /// As one worker has it.
+    pub(crate) policy: balance::Policy,
+    /// Among how many workers a service's own line is divided.
+    pub(crate) workers: usize,
+}
+
+/// One worker's part of a line of so many; if there is to be one at all, at least one place.
+pub(crate) fn part_of_line(len: u32, workers: usize) -> usize {
+    match len as usize / workers.max(1) {
+        0 => usize::from(len > 0),
+        part => part,
+    }
+}
+
 /// What a service wants of the gateway.
 #[derive(Debug)]
 pub(crate) struct Policy {
@@ -87,7 +104,11 @@ impl Policy {
     }
 
     /// How its requests fail: as `usual`, unless the service says otherwise.
-    pub(crate) fn of_failures(&self, usual: balance::Policy) -> balance::Policy {
+    pub(crate) fn of_failures(&self, usual: Usual) -> balance::Policy {
+        let Usual {
+            policy: usual,
+            workers,
+        } = usual;
         let (len, time) = (self.queue.len, self.queue.time);
         balance::Policy {
             hedging: match (self.retry.hedge, usual.hedging) {
@@ -101,7 +122,7 @@ impl Policy {
             },
             most: self.requests,
             line: LineBounds {
-                len: len.map_or(usual.line.len, |len| len as usize),
+                len: len.map_or(usual.line.len, |len| part_of_line(len, workers)),
                 time: time.unwrap_or(usual.line.time),
             },
             ..usual

@@ -28,7 +28,7 @@ use crate::endpoint::{EndpointKey, EndpointState};
 use crate::exchange::Exchange;
 use crate::limits::{UPSTREAM_IDLE_COUNT_MAX, UPSTREAM_IDLE_MAX};
 use crate::metrics::{Level, ServiceCounts};
-use crate::policy::Policy;
+use crate::policy::{Policy, Usual};
 use crate::table::{Found, Serial, Table, TableEndpoint, TableService};
 use crate::upstream::{Assurance, Upstream};
 use crate::wire::Buffers;
@@ -65,7 +65,7 @@ impl View {
 
     /// The view of `table` that follows this one. Idle connections to endpoints that are gone are
     /// closed, and those that are under way will be closed instead of pooled.
-    pub(crate) fn next(&self, table: Arc<Table>, clock: Clock, usual: balance::Policy) -> Self {
+    pub(crate) fn next(&self, table: Arc<Table>, clock: Clock, usual: Usual) -> Self {
         let now = clock.now();
         let names = self.services.iter().map(|service| &service.name);
         let known: HashMap<_, _> = names.zip(&self.services).collect();
@@ -99,7 +99,7 @@ impl View {
                 .iter()
                 .any(|service| service.name == old.name)
             {
-                old.balance.update(now, usual, Vec::new());
+                old.balance.update(now, usual.policy, Vec::new());
             }
         }
         let mut leaving = Vec::new();
@@ -253,7 +253,7 @@ impl LocalService {
         service: &TableService,
         known: Option<&Self>,
         listed: Vec<Listed<Candidate>>,
-        (now, usual): (Instant, balance::Policy),
+        (now, usual): (Instant, Usual),
     ) -> Self {
         let policy = service.policy.of_failures(usual);
         let balance = known.map_or_else(

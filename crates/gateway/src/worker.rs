@@ -25,6 +25,7 @@ use crate::connection::{self, Client, Scope};
 use crate::limits::{ACCEPT_PAUSE, SWEEP_EVERY};
 use crate::listen::Seat;
 use crate::metrics::{Denied, GatewayCounters, Open};
+use crate::policy::{Usual, part_of_line};
 use crate::request_id::RequestIds;
 use crate::table::{Serial, Table};
 use crate::view::{Deaths, View};
@@ -175,10 +176,9 @@ impl Worker {
     }
 
     /// How services fail, as long as they do not say otherwise.
-    fn policy(&self) -> Policy {
-        let limits = self.limits();
-        let share = limits.queue_len as usize / self.workers.max(1);
-        Policy {
+    fn usual(&self) -> Usual {
+        let (limits, workers) = (self.limits(), self.workers);
+        let policy = Policy {
             retrying: match self.seams.retries {
                 Retries::On => Retrying::On,
                 Retries::Off => Retrying::Off,
@@ -189,18 +189,15 @@ impl Worker {
             key: IdempotencyKey::Ignored,
             most: None,
             line: LineBounds {
-                len: if limits.queue_len == 0 {
-                    0
-                } else {
-                    share.max(1)
-                },
+                len: part_of_line(limits.queue_len, workers),
                 time: limits.queue_time,
             },
-        }
+        };
+        Usual { policy, workers }
     }
 
     fn apply(&self, table: Arc<Table>) -> Serial {
-        let next = self.view().next(table, self.clock, self.policy());
+        let next = self.view().next(table, self.clock, self.usual());
         let serial = next.serial();
         let deaths = next.deaths();
         self.view.replace(Rc::new(next));

@@ -470,6 +470,45 @@ fn an_instance_gets_no_more_at_once_than_its_service_says() {
     );
 }
 
+#[test]
+fn a_services_own_line_is_one_over_all_workers() {
+    const CLIENTS: usize = 60;
+    const IN_LINE: usize = 2;
+    let frost = Frost::default();
+    let instance = instance(&frost, Duration::ZERO);
+    let _thawing = Thawing(frost.clone());
+    frost.freeze();
+    let gateway = Gateway::start(Setting {
+        workers: IN_LINE,
+        ..Setting::default()
+    });
+    let mut routing = one_service(1, vec![endpoint(1, instance.address)]);
+    let traffic = &mut routing.services[0].traffic;
+    traffic.requests = std::num::NonZeroU32::new(1);
+    traffic.queue.len = Some(u32::try_from(IN_LINE).unwrap());
+    traffic.queue.time = Some(SOON);
+    gateway.publish_and_wait(routing);
+    let entry = gateway.entry;
+    let ask = || thread::spawn(move || send(entry, "POST", "/", &[], b"").status);
+    let first = ask();
+    wait_until(SOON, "one is there", || {
+        (instance.count() > 0).then_some(()).ok_or_else(String::new)
+    });
+    let all: Vec<_> = (0..CLIENTS).map(|_| ask()).collect();
+    wait_until(SOON, "all but those in the line are refused", || {
+        let refused = all.iter().filter(|one| one.is_finished()).count();
+        (refused == CLIENTS - IN_LINE)
+            .then_some(())
+            .ok_or_else(|| refused.to_string())
+    });
+    frost.thaw();
+    let mut statuses: Vec<_> = all.into_iter().map(|one| one.join().unwrap()).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses[..IN_LINE], [200; IN_LINE]);
+    assert_eq!(statuses[IN_LINE..], [503; CLIENTS - IN_LINE]);
+    assert_eq!(first.join().unwrap(), 200);
+}
+
 /// Asks for more than an instance is allowed at once; gives what came beyond that.
 fn overload(limiting: Limiting) -> (Vec<Reply>, usize) {
     // What an instance of which nothing is known may have, and a few in the line.
