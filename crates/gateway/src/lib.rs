@@ -55,6 +55,8 @@ mod clock;
 mod connection;
 mod coordinator;
 mod delivery;
+#[cfg(any(test, feature = "driven"))]
+pub mod driven;
 mod early;
 mod endpoint;
 mod errand;

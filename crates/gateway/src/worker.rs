@@ -218,7 +218,7 @@ impl Worker {
         serial
     }
 
-    fn sweep(&self) {
+    pub(crate) fn sweep(&self) {
         let now = self.clock.now();
         for client in &*self.clients.borrow() {
             client.sweep(now);
@@ -289,6 +289,43 @@ impl Worker {
             random: RefCell::new(fastrand::Rng::new()),
             budget: RefCell::new(RetryBudget::new(setup.clock.now())),
         }
+    }
+}
+
+#[cfg(any(test, feature = "driven"))]
+impl Worker {
+    /// One that nobody but the caller knows, with these routes in force.
+    pub(crate) fn alone(
+        routing: &mainstay_model::Routing,
+        limits: GatewayLimits,
+        seams: Seams,
+    ) -> Rc<Self> {
+        use crate::endpoint::Registry;
+        let clock = Clock::start();
+        let mut registry = Registry::new(Arc::default(), 1);
+        let table = Table::build(routing, Serial::default().next(), &mut registry);
+        let table = Arc::new(table);
+        let worker = Self {
+            clock,
+            ids: RequestIds::new(seams.request_ids),
+            buffers: Buffers::default(),
+            date: RefCell::default(),
+            counters: Arc::new(GatewayCounters::new(1)),
+            seams,
+            workers: 1,
+            admission: Arc::default(),
+            limits: Cell::new(limits),
+            view: RefCell::new(Rc::new(View::empty(Arc::clone(&table)))),
+            table_changed: Notify::new(),
+            log: RefCell::default(),
+            clients: RefCell::default(),
+            client_left: Notify::new(),
+            stage: Cell::new(Stage::Opening),
+            random: RefCell::new(fastrand::Rng::with_seed(0)),
+            budget: RefCell::new(RetryBudget::new(clock.now())),
+        };
+        worker.apply(table);
+        Rc::new(worker)
     }
 }
 
