@@ -82,8 +82,8 @@ impl Instances {
         let (gateway, ours) = pair()?;
         let talk = Rc::new(Talk::default());
         self.connections.borrow_mut().push(Rc::clone(&talk));
-        let task = spawn_local(Rc::clone(&self).play(talk, ours));
-        self.tasks.borrow_mut().push(task);
+        let playing = spawn_local(Rc::clone(&self).play(talk, ours));
+        self.tasks.borrow_mut().push(playing);
         Ok(gateway)
     }
 

@@ -140,6 +140,7 @@ fn with(head: Head, body: Read<Body>) -> Read<Message> {
     }
 }
 
+#[derive(Debug, Clone, Copy)]
 enum Framing {
     Length(usize),
     Chunked,

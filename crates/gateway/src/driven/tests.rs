@@ -1,5 +1,7 @@
 //! What the fuzz target found, and that the judge sees anything at all.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use super::*;
 
 /// Whole pieces, nobody is refused, the client stays and reads.
@@ -49,20 +51,44 @@ fn http2_is_driven_as_well() {
     drive(&script(PLAIN, &[&[0]], client));
 }
 
-#[test]
-#[should_panic(expected = "an answer to another request")]
-fn the_judge_sees_an_answer_to_another_request() {
-    let client: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\nx-request-id: one\r\n\r\n";
-    let input = script(PLAIN, &[], client);
-    let script = Rc::new(Script::of(&input).unwrap());
+/// What the judge says when a client was told this in answer to `client`.
+fn judged(client: &[u8], told: impl FnOnce(&str) -> String) -> Option<String> {
+    let script = Rc::new(Script::of(&script(PLAIN, &[], client)).unwrap());
     let moves = Rc::new(Moves::default());
     let client = Client::new(Rc::clone(&script), Rc::clone(&moves));
-    let text = format!(
-        "HTTP/1.1 200 OK\r\nx-request-id: one\r\nx-echo-{}: two\r\ncontent-length: 0\r\n\r\n",
-        script.secret
-    );
-    client.received.replace(text.into_bytes());
+    client.received.replace(told(&script.secret).into_bytes());
     client.said.replace(script.client.clone());
     client.written.set(script.client.len());
-    judge::judge(&script, &client, &Instances::new(Rc::clone(&script), moves));
+    let instances = Instances::new(Rc::clone(&script), moves);
+    let judge = AssertUnwindSafe(|| judge::judge(&script, &client, &instances));
+    let panic = catch_unwind(judge).err()?;
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+}
+
+#[test]
+fn the_judge_sees_what_must_not_be() {
+    let client: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\nx-request-id: one\r\n\r\n";
+    let head = "HTTP/1.1 200 OK\r\nx-request-id: one\r\ncontent-length: 0\r\n";
+    assert_eq!(
+        judged(client, |secret| format!(
+            "{head}x-echo-{secret}: one\r\n\r\n"
+        )),
+        None
+    );
+    for (told, said) in [
+        ("x-echo-?: two\r\n\r\n", "an answer to another request"),
+        ("x-poison-?: 1\r\n\r\n", "an answer of nobody"),
+        (
+            "content-length: 0\r\n\r\n",
+            "what the client was told is no answer",
+        ),
+        ("\r\ngarbage", "what the client was told is no answer"),
+    ] {
+        let found = judged(client, |secret| {
+            format!("{head}{}", told.replace('?', secret))
+        });
+        let found = found.unwrap_or_default();
+        assert!(found.contains(said), "{told:?}: {found:?}");
+    }
 }
