@@ -7,7 +7,8 @@ use mainstay_http1::{Known, Method, Request};
 
 use crate::answer::{Answer, AnswerHead, Content, Relay, Visit};
 use crate::connection::Client;
-use crate::errand::{self, Delivered};
+use crate::early::Early;
+use crate::errand::{Delivered, Errand};
 use crate::exchange::Source;
 use crate::headers::Alterations;
 use crate::inbound::Inbound;
@@ -28,7 +29,12 @@ pub(crate) async fn answer(
     if let Some(redirection) = redirect(&mut visit) {
         return redirection.answer(visit);
     }
-    match errand::run(&mut visit, source, inbound).await {
+    let early = Early::new(&visit.request, inbound);
+    let mut errand = match Errand::new(&mut visit, source, early) {
+        Ok(errand) => errand,
+        Err(refusal) => return refuse(visit, &refusal),
+    };
+    match errand.run(&mut visit).await {
         Ok(delivered) => relay(visit, *delivered),
         Err(refusal) => refuse(visit, &refusal),
     }

@@ -26,10 +26,10 @@ use mainstay_model::gateway::GatewayLimits;
 use mainstay_model::routing::EndpointHealth;
 use mainstay_model::{Endpoint, HttpMatch, PathPrefix, Routing, ServiceRoutes, Traffic};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{JoinHandle, spawn_local, yield_now};
 
 use crate::Seams;
-use crate::connection::{self, Scope};
 use crate::worker::Worker;
 
 use client::Client;
@@ -121,14 +121,15 @@ fn seen(input: &[u8]) -> Option<Seen> {
 }
 
 async fn play(script: Rc<Script>) -> Seen {
+    // The main function of a fuzz target is not Rust's, which lets no broken pipe end a program.
+    let _heeded = signal(SignalKind::pipe()).expect("a signal can be heeded");
     let moves = Rc::new(Moves::default());
     let instances = Rc::new(Instances::new(Rc::clone(&script), Rc::clone(&moves)));
     INSTANCES.set(Some(Rc::clone(&instances)));
     let worker = Worker::alone(&routing(), limits(), Seams::default());
     let (ours, theirs) = pair().expect("a pair of sockets can be made");
-    let open = worker.counters.frontend(Scope::Entry.key()).open();
     let peer = SocketAddr::from(([192, 0, 2, 1], 4711));
-    let serving = connection::serve(Rc::clone(&worker), ours, peer, Scope::Entry, open);
+    let serving = Rc::clone(&worker).serve_one(ours, peer);
     let gateway = spawn_local(noted(Rc::clone(&moves), serving));
     let client = Rc::new(Client::new(Rc::clone(&script), Rc::clone(&moves)));
     let playing = spawn_local(Rc::clone(&client).play(theirs));
