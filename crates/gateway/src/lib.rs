@@ -462,6 +462,7 @@ fn shown(
         rosters,
         clock,
         listens,
+        centre: Client::unix(&options.api),
     }
 }
 
