@@ -288,6 +288,9 @@ pub(crate) struct Run {
     /// The node file. The state directory is what it says, whatever --state says.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: PathBuf,
+    /// Test seam: what the gateway does without, for instance `listen-sockets=own`.
+    #[arg(long, hide = true, default_value = "", value_parser = parse_seams)]
+    pub(crate) unsafe_gateway_seams: String,
 }
 
 /// Where statistics are shown.

@@ -8,6 +8,7 @@ use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 use mainstay_testkit::wait_until;
 use socket2::{Domain, Socket, Type};
 
-use running::{PATIENCE, Running, processes, text};
+use running::{MAINSTAY, PATIENCE, Running, processes, text};
 
 /// Answers each line with its name. Ends with the test's process.
 fn server(name: &'static str) -> SocketAddr {
@@ -201,19 +202,12 @@ fn system_an_upgrade_costs_no_session_of_a_listener() {
     let mut before = session_at(front, "a");
     let load = Load::start(front);
     for _ in 0..3 {
-        let old = processes(running.state(), "gateway");
-        let upgraded = running.run(&["upgrade"]);
-        assert!(upgraded.status.success(), "{}", text(&upgraded));
+        let old = upgrade(&running);
         // At the old one, which goes on for it.
         assert_eq!(before.who().unwrap(), "a");
         assert_eq!(processes(running.state(), "gateway").len(), 2);
         before = session_at(front, "a");
-        wait_until(PATIENCE, "the old gateway has ended", || {
-            match processes(running.state(), "gateway").as_slice() {
-                [one] if !old.contains(one) => Ok(()),
-                other => Err(format!("{other:?}")),
-            }
-        });
+        wait_until_alone(&running, &old);
         assert_eq!(before.who().unwrap(), "a");
     }
     let (asked, failed) = load.stop();
@@ -226,4 +220,42 @@ fn system_an_upgrade_costs_no_session_of_a_listener() {
     assert!(asked > 300, "{asked}");
     let log = fs::read_to_string(running.state().join("logs/gateway-2.log")).unwrap_or_default();
     assert!(!log.contains("cannot listen"), "{log}");
+}
+
+/// Replaces the gateway, and gives those that ran before.
+#[track_caller]
+fn upgrade(running: &Running) -> Vec<u32> {
+    let old = processes(running.state(), "gateway");
+    let upgraded = running.run(&["upgrade"]);
+    assert!(upgraded.status.success(), "{}", text(&upgraded));
+    old
+}
+
+#[track_caller]
+fn wait_until_alone(running: &Running, old: &[u32]) {
+    wait_until(PATIENCE, "the old gateway has ended", || {
+        match processes(running.state(), "gateway").as_slice() {
+            [one] if !old.contains(one) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+}
+
+#[test]
+fn system_without_the_hand_over_of_its_sockets_the_same_upgrade_costs_sessions() {
+    let mut running = Running::prepare("upgrade-listen-off");
+    let (a, b, front) = (server("a"), server("b"), free());
+    let file = write_node(&running, front, &format!("servers = ['{a}', '{b}']"));
+    let mut command = Command::new(MAINSTAY);
+    command.args(["run", "--unsafe-gateway-seams", "listen-sockets=own"]);
+    command.arg("--config").arg(&file);
+    running.start(command);
+    drop(session_at(front, "a"));
+    let load = Load::start(front);
+    let old = upgrade(&running);
+    wait_until_alone(&running, &old);
+    // It binds in the end: only the hand-over is off.
+    session_at(front, "b");
+    let (asked, failed) = load.stop();
+    assert!(!failed.is_empty(), "of {asked} none failed");
 }
