@@ -532,6 +532,7 @@ fn start_listens(
             drain: options.deadlines.drain,
             bound: bound.unwrap_or_default(),
             offer: options.succession.offer.clone(),
+            keepsake: Some(options.state.join("gateway").join("listeners.json")),
             ..listen::Options::default()
         },
         wanted,

@@ -1,8 +1,7 @@
 //! What an operator changes of instances and of the servers of listeners: a form that needs no script,
 //! and what comes of it. Whether somebody may is decided by [`super::access`].
 //!
-//! Servers of listeners are the gateway's own: that holds until it starts anew, as in HAProxy, an
-//! upgrade apart. Instances are the control centre's: it is asked, and keeps the wish for every gateway.
+//! Servers of listeners are the gateway's own, which writes it down for its next start. Instances are the control centre's: it is asked, and keeps the wish for every gateway.
 
 use std::fmt::Write as _;
 
@@ -66,6 +65,7 @@ impl NotFollowed {
                 StatusCode::NOT_FOUND
             }
             Self::Listens(HandleError::Weight(_)) => StatusCode::BAD_REQUEST,
+            Self::Listens(HandleError::NotKept(_)) => StatusCode::INSUFFICIENT_STORAGE,
             Self::Listens(HandleError::Gone) | Self::Away(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Refused(_, status) => *status,
         }
@@ -271,8 +271,8 @@ pub(crate) fn page(snapshot: &Snapshot, asks: Asks) -> String {
     html.push_str(
         "<p>What is changed of an instance is kept by the control centre until the instance leaves, over its restarts and those of \
          Mainstay; <code>mainstay drain</code>, <code>undrain</code> and <code>weight</code> do the same.</p>\n\
-         <p>What is changed of a listener's server holds until the gateway starts anew, upgrades apart; what is to stay is written \
-         in the node's file.</p>\n</body></html>\n",
+         <p>What is changed of a listener's server is kept by this gateway, over its restarts and upgrades, as long as the server is \
+         in the node's file with this name and address.</p>\n</body></html>\n",
     );
     html
 }
