@@ -112,22 +112,17 @@ pub(crate) struct Errand {
     first_endpoints: Vec<Rc<LocalEndpoint>>,
 }
 
-/// Brings a checked request to some instance, until that has begun to answer or trying again makes
-/// no sense.
-pub(crate) async fn run(visit: &mut Visit, source: Source) -> Result<Box<Delivered>, Refusal> {
-    let worker = Rc::clone(&visit.client.worker);
-    let Some(service) = find(&worker.view(), visit) else {
-        return Err(no_route(visit));
-    };
-    Errand::new(visit, worker, service, source).run(visit).await
-}
-
 impl Errand {
-    fn new(visit: &Visit, worker: Rc<Worker>, service: Rc<LocalService>, source: Source) -> Self {
-        let request = &visit.request;
+    /// A checked request for the service to which it belongs. In a box, so that it and the rest of
+    /// what a request needs are small enough for the allocator's fast lists.
+    pub(crate) fn new(visit: &mut Visit, source: Source) -> Result<Box<Self>, Refusal> {
+        let worker = Rc::clone(&visit.client.worker);
+        let Some(service) = find(&worker.view(), visit) else {
+            return Err(no_route(visit));
+        };
         let replay_len = worker.limits().replay_len as usize;
-        let body = RequestBody::new(source, request.framing, replay_len);
-        Self {
+        let body = RequestBody::new(source, visit.request.framing, replay_len);
+        Ok(Box::new(Self {
             course: Course::new(demand(visit, &service, &body)),
             wish: wish(visit, &worker, &service),
             head: None,
@@ -137,10 +132,11 @@ impl Errand {
             lanes: [const { None }; LANES],
             ticket: None,
             first_endpoints: Vec::new(),
-        }
+        }))
     }
 
-    async fn run(mut self, visit: &mut Visit) -> Result<Box<Delivered>, Refusal> {
+    /// Brings it to some instance, until that has begun to answer or trying again makes no sense.
+    pub(crate) async fn run(&mut self, visit: &mut Visit) -> Result<Box<Delivered>, Refusal> {
         let mut alarm = pin!(self.worker.clock.alarm());
         let mut next = self.tell(visit, Event::Come);
         let mut denied = Denied::QueueLen;
@@ -230,7 +226,7 @@ impl Errand {
             made_room = true;
         }
         if made_room {
-            self.service.call_first(self.worker.clock.now());
+            self.service.call_first(self.worker.now());
         }
         next
     }
@@ -243,14 +239,14 @@ impl Errand {
 
     fn stand_in_line(&mut self, ticket: Ticket) {
         if self.ticket.is_none() {
-            self.ticket = Some((ticket, self.worker.clock.now()));
+            self.ticket = Some((ticket, self.worker.now()));
             self.service.counts.standing().rise();
         }
     }
 
     fn leave_line(&mut self) {
         if let Some((ticket, since)) = self.ticket.take() {
-            let waited = self.worker.clock.now().since(since);
+            let waited = self.worker.now().since(since);
             let counts = &self.service.counts;
             counts.standing().fall();
             counts.tallies().mine().queue.record(waited);
@@ -343,7 +339,7 @@ impl Errand {
         let patience = self.service.policy.timeouts.connect;
         let connecting = Upstream::connect(address, patience.unwrap_or(CONNECT_TIMEOUT));
         attempt.origin = Origin::New;
-        attempt.stage = Stage::Connecting(Box::pin(connecting), self.worker.clock.now());
+        attempt.stage = Stage::Connecting(Box::pin(connecting), self.worker.now());
         Next::Wait(For::Answer)
     }
 
@@ -473,7 +469,7 @@ impl Errand {
             return Err(self.refusal(visit, Defeat::LostInFlight));
         };
         let policy = &self.service.policy;
-        visit.first_byte = Some(self.worker.clock.now());
+        visit.first_byte = Some(self.worker.now());
         visit.alterations = Alterations {
             rewrite: policy.rewrite(endpoint.version).cloned(),
             cookie: policy.cookie(self.wish.bond, endpoint.handle.get()),
@@ -568,7 +564,7 @@ impl Drop for Errand {
             }
         }
         if made_room {
-            self.service.call_first(self.worker.clock.now());
+            self.service.call_first(self.worker.now());
         }
     }
 }
@@ -589,7 +585,7 @@ impl Attempt {
             Stage::Connecting(connecting, since) => {
                 connecting.as_mut().poll(cx).map(|made| match made {
                     Ok(upstream) => {
-                        let took = worker.clock.now().since(*since);
+                        let took = worker.now().since(*since);
                         self.endpoint.shared.counters.connect.record(took);
                         Happened::Connected(lane, upstream, took)
                     }

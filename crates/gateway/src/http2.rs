@@ -33,7 +33,7 @@ use crate::limits::{
 use crate::metrics::Denied;
 use crate::proxy;
 use crate::refusal::Reason;
-use crate::worker::Admitted;
+use crate::worker::{Admitted, Worker};
 
 /// Serves a connection to its end.
 pub(crate) async fn serve(client: Rc<Client>, inbound: Rc<Inbound>) {
@@ -44,7 +44,7 @@ pub(crate) async fn serve(client: Rc<Client>, inbound: Rc<Inbound>) {
         client: Rc::clone(&client),
     });
     let limits = client.worker.limits();
-    let mut builder = http2::Builder::new(Local);
+    let mut builder = http2::Builder::new(Local(Rc::clone(&client.worker)));
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.h2_streams)
@@ -83,12 +83,12 @@ enum Told {
 }
 
 /// Runs what hyper needs for each stream. It ends with its connection at the latest.
-#[derive(Debug, Clone, Copy)]
-struct Local;
+#[derive(Clone)]
+struct Local(Rc<Worker>);
 
 impl<F: Future<Output = ()> + 'static> Executor<F> for Local {
     fn execute(&self, stream: F) {
-        spawn_local(stream);
+        spawn_local(Rc::clone(&self.0).in_steps(stream));
     }
 }
 

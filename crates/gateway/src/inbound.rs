@@ -8,7 +8,7 @@ use std::io::{self, IoSlice};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use mainstay_http1::{
     BodyError, Decoder, Expect, HeadLimits, Refused, Request, Scan, Step, Trailers,
 };
@@ -107,7 +107,12 @@ impl Inbound {
             return Ok(None);
         }
         let end = scan.find_end(&read, limits)?;
-        Ok(end.map(|len| read.split_to(len).freeze()))
+        Ok(end.map(|len| {
+            // A copy: the head lives as long as its request, and would keep a whole read buffer.
+            let head = Bytes::copy_from_slice(&read[..len]);
+            read.advance(len);
+            head
+        }))
     }
 
     fn begin(&self, head: Bytes, limits: HeadLimits) -> Next {

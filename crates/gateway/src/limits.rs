@@ -58,6 +58,10 @@ pub(crate) const HEADS_BLOCK_LEN: usize = 64 * 1024;
 /// A block with less room than this for a head is replaced; longer heads make it grow.
 pub(crate) const HEAD_ROOM: usize = 4 * 1024;
 
+/// Parts of a message that are together no longer than this are put side by side before they are
+/// written: an answer's head with a small body.
+pub(crate) const GATHERED_LEN_MAX: usize = 1024;
+
 /// How much of a body that nobody wants is read so that its connection can be used again.
 pub(crate) const SKIP_LEN_MAX: usize = 64 * 1024;
 

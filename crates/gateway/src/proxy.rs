@@ -7,7 +7,7 @@ use mainstay_http1::{Known, Method, Request};
 
 use crate::answer::{Answer, AnswerHead, Content, Relay, Visit};
 use crate::connection::Client;
-use crate::errand::{self, Delivered};
+use crate::errand::{Delivered, Errand};
 use crate::exchange::Source;
 use crate::headers::Alterations;
 use crate::metrics::recorded::Ended;
@@ -22,7 +22,11 @@ pub(crate) async fn answer(client: Rc<Client>, request: Box<Request>, source: So
     if let Some(redirection) = redirect(&mut visit) {
         return redirection.answer(visit);
     }
-    match errand::run(&mut visit, source).await {
+    let mut errand = match Errand::new(&mut visit, source) {
+        Ok(errand) => errand,
+        Err(refusal) => return refuse(visit, &refusal),
+    };
+    match errand.run(&mut visit).await {
         Ok(delivered) => relay(visit, *delivered),
         Err(refusal) => refuse(visit, &refusal),
     }

@@ -310,7 +310,7 @@ impl LocalService {
         };
         let mut balancer = self.balance.balancer.borrow_mut();
         let mut scene = Scene {
-            now: worker.clock.now(),
+            now: worker.now(),
             random: worker.random(),
             balancer: &mut balancer,
             budget: &mut worker.budget(),

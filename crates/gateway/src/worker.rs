@@ -2,29 +2,32 @@
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::HashMap;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::mem;
 use std::net::{SocketAddr, TcpListener as StdListener};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use mainstay_control::balance::{IdempotencyKey, LineBounds, Policy, RetryBudget, Retrying};
+use mainstay_ids::Instant;
 use mainstay_model::gateway::{GatewayLimits, GatewaySettings};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet, spawn_local};
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::access_log::{Line, LogBuffer};
-use crate::admission::{Admission, Place};
+use crate::admission::Admission;
 use crate::clock::Clock;
 use crate::connection::{self, Client, Scope};
 use crate::limits::{ACCEPT_PAUSE, SWEEP_EVERY};
 use crate::listen::Seat;
-use crate::metrics::{Denied, GatewayCounters, Open};
+use crate::metrics::{Denied, GatewayCounters};
 use crate::request_id::RequestIds;
 use crate::table::{Serial, Table};
 use crate::view::{Deaths, View};
@@ -76,6 +79,7 @@ pub(crate) struct Setup {
 /// What all requests of one worker share. Lives in one thread; every borrow ends before an await.
 pub(crate) struct Worker {
     pub(crate) clock: Clock,
+    now: Cell<Instant>,
     pub(crate) ids: RequestIds,
     pub(crate) buffers: Buffers,
     pub(crate) counters: Arc<GatewayCounters>,
@@ -161,12 +165,33 @@ impl Worker {
     /// What time it is, as RFC 9110, 5.6.7 writes it.
     pub(crate) fn date(&self) -> Bytes {
         let mut date = self.date.borrow_mut();
-        let second = self.clock.now().since_start().as_secs() + 1;
+        let second = self.now().since_start().as_secs() + 1;
         if date.0 != second {
             let now = std::time::SystemTime::now();
             *date = (second, Bytes::from(httpdate::fmt_http_date(now)));
         }
         date.1.clone()
+    }
+
+    /// When the present step of the present task began, by which all of it is decided and measured:
+    /// to ask the clock at each place would be a good part of a step. Only for what runs
+    /// [`Self::in_steps`].
+    pub(crate) fn now(&self) -> Instant {
+        self.now.get()
+    }
+
+    fn begin_step(&self) {
+        self.now.set(self.clock.now());
+    }
+
+    /// Runs a task of a client, each of whose steps has its time.
+    pub(crate) async fn in_steps<T>(self: Rc<Self>, task: impl Future<Output = T>) -> T {
+        let mut task = pin!(task);
+        poll_fn(|cx| {
+            self.begin_step();
+            task.as_mut().poll(cx)
+        })
+        .await
     }
 
     /// What may be sent again, or a second time.
@@ -222,7 +247,8 @@ impl Worker {
     }
 
     fn sweep(&self) {
-        let now = self.clock.now();
+        self.begin_step();
+        let now = self.now();
         for client in &*self.clients.borrow() {
             client.sweep(now);
         }
@@ -275,6 +301,7 @@ impl Worker {
         let table = Arc::clone(&setup.tables.borrow());
         Self {
             clock: setup.clock,
+            now: Cell::new(setup.clock.now()),
             ids: RequestIds::new(setup.seams.request_ids),
             buffers: Buffers::default(),
             date: RefCell::default(),
@@ -431,14 +458,8 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, scope: Scope) {
                 let open = frontend.open();
                 // Nobody joins it: its end is its guard leaving the worker's list, by which the
                 // drain waits. A panic ends this connection alone.
-                spawn_local(serve_client(
-                    place,
-                    Rc::clone(&worker),
-                    stream,
-                    peer,
-                    scope,
-                    open,
-                ));
+                let talk = connection::serve(place, Rc::clone(&worker), stream, peer, scope, open);
+                spawn_local(Rc::clone(&worker).in_steps(talk));
             }
             Err(error) if is_the_peers(&error) => {}
             Err(error) => {
@@ -450,18 +471,6 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, scope: Scope) {
             }
         }
     }
-}
-
-/// Serves a connection, which keeps its place until its end.
-async fn serve_client(
-    _place: Place,
-    worker: Rc<Worker>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    scope: Scope,
-    open: Open,
-) {
-    connection::serve(worker, stream, peer, scope, open).await;
 }
 
 /// Whether the present trouble has been told.
