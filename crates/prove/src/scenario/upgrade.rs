@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
@@ -69,7 +69,7 @@ impl Stage {
         Ok(())
     }
 
-    async fn replace_gateway(&mut self, dir: &Path, path: &PathBuf) -> Result<(), Trouble> {
+    async fn replace_gateway(&mut self, dir: &Path, path: &Path) -> Result<(), Trouble> {
         let refuse =
             |why: String| Trouble::CannotBreak(format!("cannot read {}: {why}", path.display()));
         let before = Record::load(path).map_err(refuse)?;
