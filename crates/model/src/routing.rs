@@ -6,8 +6,9 @@ use core::net::SocketAddr;
 
 use mainstay_ids::{Attempt, ConsumerId, Generation, InstanceId, ServiceName, Version};
 
+use crate::intake::Intake;
 use crate::rewrite::Rewrite;
-use crate::route::HttpMatches;
+use crate::route::{HttpMatches, PathPrefix};
 use crate::traffic::{CanaryTraffic, Traffic};
 
 /// One published routing state, whole. A consumer replaces what it had and acknowledges the
@@ -31,6 +32,10 @@ pub struct ServiceRoutes {
     pub http: Option<HttpMatches>,
     /// On which address the gateway listens for it.
     pub address: Option<SocketAddr>,
+    /// The path at which the wanted version is asked whether it lives; `None`: it is asked otherwise.
+    /// Monitors outside ask there, too, and an overload spares them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_path: Option<PathPrefix>,
     /// The instances that may be chosen. An instance that drains or stops is not among them.
     pub endpoints: Vec<Endpoint>,
     /// Why there is no endpoint, if there is none: told to the client with its 503.
@@ -102,6 +107,9 @@ pub struct Endpoint {
     /// What names it to clients that stay with it; `None`: nobody does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handle: Option<Handle>,
+    /// Whether it gets requests, and how many, as an operator wants it.
+    #[serde(default, skip_serializing_if = "Intake::is_ordinary")]
+    pub intake: Intake,
 }
 
 /// What names an instance to a client. It tells nothing of the instance, and nobody outside can
@@ -181,6 +189,8 @@ pub enum Unavailable {
     ScaledToZero,
     /// The service is being taken down.
     Stopping,
+    /// An operator has drained every instance. A gateway finds that by itself; the routes do not say so.
+    Drained,
 }
 
 impl core::fmt::Display for Unavailable {
@@ -190,6 +200,7 @@ impl core::fmt::Display for Unavailable {
             Self::CrashLooping => "every instance ends soon after its start",
             Self::ScaledToZero => "no instance is wanted",
             Self::Stopping => "the service is being taken down",
+            Self::Drained => "every instance is drained, as somebody asked",
         })
     }
 }

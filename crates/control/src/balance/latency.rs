@@ -61,8 +61,8 @@ impl Latency {
     }
 
     /// The expected cost of one more request, in nanoseconds: latency x (pending + 1).
-    pub fn load(&self, now: Instant, pending: u32) -> f64 {
-        self.estimate(now) * (f64::from(pending) + 1.0)
+    pub fn load(&self, now: Instant, pending: f64) -> f64 {
+        self.estimate(now) * (pending + 1.0)
     }
 
     /// The present estimate in nanoseconds.
@@ -123,6 +123,6 @@ mod tests {
     #[test]
     fn load_grows_with_what_is_pending_even_without_any_latency() {
         let latency = Latency::new(at(0), Duration::ZERO);
-        assert!(latency.load(at(9), 3) > latency.load(at(9), 2));
+        assert!(latency.load(at(9), 3.0) > latency.load(at(9), 2.0));
     }
 }

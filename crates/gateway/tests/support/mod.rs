@@ -72,6 +72,7 @@ pub fn service(
             .into(),
         ),
         address: None,
+        health_path: None,
         endpoints,
         unavailable: None,
         dead: Vec::new(),
@@ -102,6 +103,7 @@ pub fn endpoint(number: u64, address: SocketAddr) -> Endpoint {
         address,
         health: EndpointHealth::Passing,
         handle: None,
+        intake: mainstay_model::Intake::default(),
     }
 }
 
