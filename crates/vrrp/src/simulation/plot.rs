@@ -63,11 +63,11 @@ impl Plot {
                 let factor = if mixed { random.one_of(&[1, 3]) } else { 1 };
                 Options {
                     version,
-                    vrid: Vrid::new(7).unwrap(),
+                    vrid: Vrid::new(7).expect("a legal one"),
                     priority: Priority(random.one_of(&[1, 50, 100, 100, 150, 200, 254, 255])),
-                    interval: Interval::from_centiseconds(interval * factor).unwrap(),
+                    interval: Interval::from_centiseconds(interval * factor).expect("a legal one"),
                     addresses: vec![if v6 {
-                        "2001:db8::100".parse().unwrap()
+                        "2001:db8::100".parse().expect("a legal one")
                     } else {
                         [10, 0, 0, 100].into()
                     }],
@@ -85,7 +85,7 @@ impl Plot {
             .iter()
             .map(|router| router.interval.duration())
             .max()
-            .unwrap();
+            .expect("two at least");
         Self {
             seed,
             weather,
