@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
@@ -17,7 +17,7 @@ use super::stage::{PAUSE, Stage, whole};
 struct Record {
     #[serde(default)]
     upgrade: Upgraded,
-    processes: Vec<Process>,
+    processes: Vec<Recorded>,
 }
 
 #[derive(Default, serde::Deserialize)]
@@ -27,7 +27,7 @@ struct Upgraded {
 }
 
 #[derive(serde::Deserialize)]
-struct Process {
+struct Recorded {
     name: String,
     pid: Option<u32>,
     #[serde(default)]
@@ -40,7 +40,7 @@ impl Record {
         serde_json::from_slice(&bytes).map_err(|error| error.to_string())
     }
 
-    fn gateways(&self) -> impl Iterator<Item = &Process> {
+    fn gateways(&self) -> impl Iterator<Item = &Recorded> {
         let all = self.processes.iter();
         all.filter(|process| process.name.starts_with("gateway") && process.pid.is_some())
     }
@@ -69,7 +69,7 @@ impl Stage {
         Ok(())
     }
 
-    async fn replace_gateway(&mut self, dir: &Path, path: &PathBuf) -> Result<(), Trouble> {
+    async fn replace_gateway(&mut self, dir: &Path, path: &Path) -> Result<(), Trouble> {
         let refuse =
             |why: String| Trouble::CannotBreak(format!("cannot read {}: {why}", path.display()));
         let before = Record::load(path).map_err(refuse)?;
