@@ -581,7 +581,12 @@ async fn handle(client: &Rc<Client>, inbound: &Rc<Inbound>, request: Box<Request
         Source::Http1(Rc::clone(inbound))
     };
     let answer = {
-        let mut answer = pin!(proxy::answer(Rc::clone(client), request, source));
+        let mut answer = pin!(proxy::answer(
+            Rc::clone(client),
+            request,
+            source,
+            Some(inbound)
+        ));
         poll_fn(|cx| match answer.as_mut().poll(cx) {
             Poll::Ready(answer) => Poll::Ready(Some(answer)),
             // Dropping the request closes the connection to the instance, which learns of it so.

@@ -148,7 +148,7 @@ pub(crate) struct Delivery<'a> {
 impl<'a> Delivery<'a> {
     /// Makes the head. Nothing is written yet.
     pub(crate) fn new(client: &'a Client, inbound: &'a Inbound, answer: Answer) -> Self {
-        inbound.forget_go_ahead();
+        let early = inbound.end_early();
         if let AnswerHead::Ours(_) = answer.head {
             // A body that has come already does not cost the client its connection.
             inbound.skip_arrived();
@@ -156,7 +156,10 @@ impl<'a> Delivery<'a> {
         let persistence = persistence(client, inbound, &answer);
         let framing = client_framing(answer.framing(), answer.visit.request.version);
         let buffers = &client.worker.buffers;
-        let head = buffers.head(|out| write_head(out, client, &answer, framing, persistence));
+        let head = buffers.head(|out| {
+            out.extend_from_slice(&early);
+            write_head(out, client, &answer, framing, persistence);
+        });
         Self {
             client,
             inbound,

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use mainstay_control::balance::ejection::Verdict;
 use mainstay_control::balance::{
     Body, Content, Course, Defeat, Demand, Event, For, IdempotencyKey, LANES, Lane, Learnt, Loss,
-    MethodSafety, Next, Outcome, Picked, Priority, Ticket, Why, Wish,
+    MethodSafety, Next, Outcome, Picked, Ticket, Why, Wish,
 };
 use mainstay_http1::Response;
 use mainstay_ids::{Instant, Version};
@@ -26,6 +26,7 @@ use mainstay_model::traffic::Trace;
 use tokio::time::Sleep;
 
 use crate::answer::Visit;
+use crate::early::Early;
 use crate::exchange::{Exchange, NoAnswer, RequestBody, Source};
 use crate::forwarded;
 use crate::headers::{self, Alterations, Passage};
@@ -96,7 +97,8 @@ struct Head {
 }
 
 /// A request that has to be brought to some instance.
-pub(crate) struct Errand {
+pub(crate) struct Errand<'a> {
+    early: Early<'a>,
     /// What the instance of the last try was sent. `None`: nothing yet.
     head: Option<Head>,
     /// The body between two tries. `None`: a try has it.
@@ -112,10 +114,14 @@ pub(crate) struct Errand {
     first_endpoints: Vec<Rc<LocalEndpoint>>,
 }
 
-impl Errand {
+impl<'a> Errand<'a> {
     /// A checked request for the service to which it belongs. In a box, so that it and the rest of
     /// what a request needs are small enough for the allocator's fast lists.
-    pub(crate) fn new(visit: &mut Visit, source: Source) -> Result<Box<Self>, Refusal> {
+    pub(crate) fn new(
+        visit: &mut Visit,
+        source: Source,
+        early: Early<'a>,
+    ) -> Result<Box<Self>, Refusal> {
         let worker = Rc::clone(&visit.client.worker);
         let Some(service) = find(&worker.view(), visit) else {
             return Err(no_route(visit));
@@ -123,6 +129,7 @@ impl Errand {
         let replay_len = worker.limits().replay_len as usize;
         let body = RequestBody::new(source, visit.request.framing, replay_len);
         Ok(Box::new(Self {
+            early,
             course: Course::new(demand(visit, &service, &body)),
             wish: wish(visit, &worker, &service),
             head: None,
@@ -147,7 +154,10 @@ impl Errand {
                     self.set(alarm.as_mut());
                     let happened = poll_fn(|cx| self.poll(cx, visit, alarm.as_mut())).await;
                     match happened {
-                        Happened::Told(event) => self.tell(visit, event),
+                        Happened::Told(event) => {
+                            self.excuse();
+                            self.tell(visit, event)
+                        }
                         Happened::Connected(lane, upstream, took) => {
                             self.service.counts.connect.record(took);
                             self.send(visit, lane, upstream)
@@ -193,6 +203,16 @@ impl Errand {
         let wake = self.course.wake();
         if wake != Instant::NEVER {
             alarm.reset(self.worker.clock.deadline(wake));
+        }
+    }
+
+    /// Tells the course for how long the client was waited for.
+    fn excuse(&mut self) {
+        for attempt in self.lanes.iter_mut().flatten() {
+            let waited = attempt.flight.take_waited();
+            if !waited.is_zero() {
+                self.course.excuse(waited);
+            }
         }
     }
 
@@ -425,15 +445,22 @@ impl Errand {
         visit: &Visit,
         alarm: Pin<&mut Sleep>,
     ) -> Poll<Happened> {
+        let policy = &self.service.policy;
         for lane in Lane::ALL {
             let Some(attempt) = &mut self.lanes[lane.index()] else {
                 continue;
             };
-            let happened = attempt.poll(cx, &self.worker, lane, visit.request.upgrade().is_some());
+            let rewrite = policy.rewrite(attempt.endpoint.version);
+            let early = |response: &Response| {
+                self.early.pass(response, rewrite.map(Arc::as_ref));
+            };
+            let upgrades = visit.request.upgrade().is_some();
+            let happened = attempt.poll(cx, &self.worker, lane, (upgrades, early));
             if happened.is_ready() {
                 return happened;
             }
         }
+        self.early.poll(cx);
         if visit.client.has_expired() {
             return Poll::Ready(Happened::Told(Event::Expired));
         }
@@ -549,7 +576,7 @@ impl Errand {
     }
 }
 
-impl Drop for Errand {
+impl Drop for Errand<'_> {
     fn drop(&mut self) {
         self.service.abandon(&mut self.course);
         self.leave_line();
@@ -575,7 +602,7 @@ impl Attempt {
         cx: &mut Context<'_>,
         worker: &Worker,
         lane: Lane,
-        upgrades: bool,
+        (upgrades, early): (bool, impl Fn(&Response)),
     ) -> Poll<Happened> {
         let is_dead = self.endpoint.is_dead() && worker.seams.verdicts == Verdicts::Heeded;
         match &mut self.stage {
@@ -598,7 +625,7 @@ impl Attempt {
                 })
             }
             Stage::Exchanging(exchange) => {
-                let answered = exchange.poll_head(cx, &worker.buffers);
+                let answered = exchange.poll_head(cx, &worker.buffers, early);
                 let body = body_of(exchange, upgrades);
                 match answered {
                     Poll::Ready(Ok(response)) => Poll::Ready(self.answered(lane, response, body)),
@@ -661,7 +688,7 @@ fn demand(visit: &Visit, service: &LocalService, body: &RequestBody) -> Demand {
         } else {
             Content::More
         },
-        priority: Priority::Normal,
+        priority: service.policy.priority(request),
     }
 }
 

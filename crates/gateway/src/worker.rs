@@ -28,6 +28,7 @@ use crate::connection::{self, Client, Scope};
 use crate::limits::{ACCEPT_PAUSE, SWEEP_EVERY};
 use crate::listen::Seat;
 use crate::metrics::{Denied, GatewayCounters};
+use crate::policy::{Usual, part_of_line};
 use crate::request_id::RequestIds;
 use crate::table::{Serial, Table};
 use crate::view::{Deaths, View};
@@ -200,10 +201,9 @@ impl Worker {
     }
 
     /// How services fail, as long as they do not say otherwise.
-    fn policy(&self) -> Policy {
-        let limits = self.limits();
-        let share = limits.queue_len as usize / self.workers.max(1);
-        Policy {
+    fn usual(&self) -> Usual {
+        let (limits, workers) = (self.limits(), self.workers);
+        let policy = Policy {
             retrying: match self.seams.retries {
                 Retries::On => Retrying::On,
                 Retries::Off => Retrying::Off,
@@ -214,18 +214,15 @@ impl Worker {
             key: IdempotencyKey::Ignored,
             most: None,
             line: LineBounds {
-                len: if limits.queue_len == 0 {
-                    0
-                } else {
-                    share.max(1)
-                },
+                len: part_of_line(limits.queue_len, workers),
                 time: limits.queue_time,
             },
-        }
+        };
+        Usual { policy, workers }
     }
 
     fn apply(&self, table: Arc<Table>) -> Serial {
-        let next = self.view().next(table, self.clock, self.policy());
+        let next = self.view().next(table, self.clock, self.usual());
         let serial = next.serial();
         let deaths = next.deaths();
         self.view.replace(Rc::new(next));
@@ -246,7 +243,7 @@ impl Worker {
         serial
     }
 
-    fn sweep(&self) {
+    pub(crate) fn sweep(&self) {
         self.begin_step();
         let now = self.now();
         for client in &*self.clients.borrow() {
@@ -319,6 +316,55 @@ impl Worker {
             random: RefCell::new(fastrand::Rng::new()),
             budget: RefCell::new(RetryBudget::new(setup.clock.now())),
         }
+    }
+}
+
+#[cfg(any(test, feature = "driven"))]
+impl Worker {
+    /// One that nobody but the caller knows, with these routes in force.
+    pub(crate) fn alone(
+        routing: &mainstay_model::Routing,
+        limits: GatewayLimits,
+        seams: Seams,
+    ) -> Rc<Self> {
+        use crate::endpoint::Registry;
+        let clock = Clock::start();
+        let mut registry = Registry::new(Arc::default(), 1);
+        let table = Table::build(routing, Serial::default().next(), &mut registry);
+        let table = Arc::new(table);
+        let worker = Self {
+            clock,
+            now: Cell::new(clock.now()),
+            ids: RequestIds::new(seams.request_ids),
+            buffers: Buffers::default(),
+            date: RefCell::default(),
+            counters: Arc::new(GatewayCounters::new(1)),
+            seams,
+            workers: 1,
+            admission: Arc::default(),
+            limits: Cell::new(limits),
+            view: RefCell::new(Rc::new(View::empty(Arc::clone(&table)))),
+            table_changed: Notify::new(),
+            log: RefCell::default(),
+            clients: RefCell::default(),
+            client_left: Notify::new(),
+            stage: Cell::new(Stage::Opening),
+            random: RefCell::new(fastrand::Rng::with_seed(0)),
+            budget: RefCell::new(RetryBudget::new(clock.now())),
+        };
+        worker.apply(table);
+        Rc::new(worker)
+    }
+
+    /// Serves a connection as if it had come in at the entry.
+    pub(crate) async fn serve_one(self: Rc<Self>, stream: tokio::net::TcpStream, peer: SocketAddr) {
+        let scope = Scope::Entry;
+        let Ok(place) = self.admission.enter(peer.ip(), &self.limits()) else {
+            return;
+        };
+        let open = self.counters.frontend(scope.key()).open();
+        let talk = connection::serve(place, Rc::clone(&self), stream, peer, scope, open);
+        self.in_steps(talk).await;
     }
 }
 
