@@ -17,7 +17,7 @@ use super::stage::{PAUSE, Stage, whole};
 struct Record {
     #[serde(default)]
     upgrade: Upgraded,
-    processes: Vec<Process>,
+    processes: Vec<Recorded>,
 }
 
 #[derive(Default, serde::Deserialize)]
@@ -27,7 +27,7 @@ struct Upgraded {
 }
 
 #[derive(serde::Deserialize)]
-struct Process {
+struct Recorded {
     name: String,
     pid: Option<u32>,
     #[serde(default)]
@@ -40,7 +40,7 @@ impl Record {
         serde_json::from_slice(&bytes).map_err(|error| error.to_string())
     }
 
-    fn gateways(&self) -> impl Iterator<Item = &Process> {
+    fn gateways(&self) -> impl Iterator<Item = &Recorded> {
         let all = self.processes.iter();
         all.filter(|process| process.name.starts_with("gateway") && process.pid.is_some())
     }
