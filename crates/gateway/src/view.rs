@@ -10,6 +10,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::time::Duration;
 
 use mainstay_control::balance::{
     self, Balancer, Course, Event, LANES, Learnt, Listed, Load, Next, Picked, Scene, Ticket,
@@ -27,7 +28,7 @@ use crate::endpoint::{EndpointKey, EndpointState};
 use crate::exchange::Exchange;
 use crate::limits::{UPSTREAM_IDLE_COUNT_MAX, UPSTREAM_IDLE_MAX};
 use crate::metrics::{Level, ServiceCounts};
-use crate::policy::Policy;
+use crate::policy::{Policy, Usual};
 use crate::table::{Found, Serial, Table, TableEndpoint, TableService};
 use crate::upstream::{Assurance, Upstream};
 use crate::wire::Buffers;
@@ -64,7 +65,7 @@ impl View {
 
     /// The view of `table` that follows this one. Idle connections to endpoints that are gone are
     /// closed, and those that are under way will be closed instead of pooled.
-    pub(crate) fn next(&self, table: Arc<Table>, clock: Clock, usual: balance::Policy) -> Self {
+    pub(crate) fn next(&self, table: Arc<Table>, clock: Clock, usual: Usual) -> Self {
         let now = clock.now();
         let names = self.services.iter().map(|service| &service.name);
         let known: HashMap<_, _> = names.zip(&self.services).collect();
@@ -98,7 +99,7 @@ impl View {
                 .iter()
                 .any(|service| service.name == old.name)
             {
-                old.balance.update(now, usual, Vec::new());
+                old.balance.update(now, usual.policy, Vec::new());
             }
         }
         let mut leaving = Vec::new();
@@ -252,7 +253,7 @@ impl LocalService {
         service: &TableService,
         known: Option<&Self>,
         listed: Vec<Listed<Candidate>>,
-        (now, usual): (Instant, balance::Policy),
+        (now, usual): (Instant, Usual),
     ) -> Self {
         let policy = service.policy.of_failures(usual);
         let balance = known.map_or_else(
@@ -309,7 +310,7 @@ impl LocalService {
         };
         let mut balancer = self.balance.balancer.borrow_mut();
         let mut scene = Scene {
-            now: worker.clock.now(),
+            now: worker.now(),
             random: worker.random(),
             balancer: &mut balancer,
             budget: &mut worker.budget(),
@@ -458,14 +459,16 @@ impl LocalEndpoint {
 pub(crate) struct Flight {
     endpoint: Rc<LocalEndpoint>,
     stage: Stage,
+    /// For how long it has waited for its client, as far as nobody was told of it.
+    waited: Duration,
 }
 
 /// How far a request is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Waiting,
-    /// The client is still sending its body, and the instance waits for it.
-    Uploading,
+    /// The client is still sending its body, and the instance waits for it, since when.
+    Uploading(Instant),
     Answered,
 }
 
@@ -477,6 +480,7 @@ impl Flight {
         Self {
             endpoint: Rc::clone(endpoint),
             stage: Stage::Waiting,
+            waited: Duration::ZERO,
         }
     }
 
@@ -489,15 +493,26 @@ impl Flight {
     pub(crate) fn follow(&mut self, exchange: &Exchange) {
         match (self.stage, exchange.awaits_client()) {
             (Stage::Waiting, true) => {
-                self.stage = Stage::Uploading;
+                self.stage = Stage::Uploading(self.endpoint.clock.now());
                 self.endpoint.shared.end_wait();
             }
-            (Stage::Uploading, false) => {
+            (Stage::Uploading(since), false) => {
+                self.waited += self.endpoint.clock.now().since(since);
                 self.stage = Stage::Waiting;
                 self.endpoint.shared.begin_wait();
             }
-            (Stage::Waiting | Stage::Uploading | Stage::Answered, _) => {}
+            (Stage::Waiting | Stage::Uploading(_) | Stage::Answered, _) => {}
         }
+    }
+
+    /// For how long it has waited for its client since this was last asked.
+    pub(crate) fn take_waited(&mut self) -> Duration {
+        if let Stage::Uploading(since) = self.stage {
+            let now = self.endpoint.clock.now();
+            self.waited += now.since(since);
+            self.stage = Stage::Uploading(now);
+        }
+        std::mem::take(&mut self.waited)
     }
 
     /// The head of its answer is there.

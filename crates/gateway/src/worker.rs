@@ -2,29 +2,33 @@
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::HashMap;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::mem;
 use std::net::{SocketAddr, TcpListener as StdListener};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use mainstay_control::balance::{IdempotencyKey, LineBounds, Policy, RetryBudget, Retrying};
+use mainstay_ids::Instant;
 use mainstay_model::gateway::{GatewayLimits, GatewaySettings};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet, spawn_local};
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::access_log::{Line, LogBuffer};
-use crate::admission::{Admission, Place};
+use crate::admission::Admission;
 use crate::clock::Clock;
 use crate::connection::{self, Client, Scope};
 use crate::limits::{ACCEPT_PAUSE, SWEEP_EVERY};
 use crate::listen::Seat;
-use crate::metrics::{Denied, GatewayCounters, Open};
+use crate::metrics::{Denied, GatewayCounters};
+use crate::policy::{Usual, part_of_line};
 use crate::request_id::RequestIds;
 use crate::table::{Serial, Table};
 use crate::view::{Deaths, View};
@@ -76,6 +80,7 @@ pub(crate) struct Setup {
 /// What all requests of one worker share. Lives in one thread; every borrow ends before an await.
 pub(crate) struct Worker {
     pub(crate) clock: Clock,
+    now: Cell<Instant>,
     pub(crate) ids: RequestIds,
     pub(crate) buffers: Buffers,
     pub(crate) counters: Arc<GatewayCounters>,
@@ -161,12 +166,33 @@ impl Worker {
     /// What time it is, as RFC 9110, 5.6.7 writes it.
     pub(crate) fn date(&self) -> Bytes {
         let mut date = self.date.borrow_mut();
-        let second = self.clock.now().since_start().as_secs() + 1;
+        let second = self.now().since_start().as_secs() + 1;
         if date.0 != second {
             let now = std::time::SystemTime::now();
             *date = (second, Bytes::from(httpdate::fmt_http_date(now)));
         }
         date.1.clone()
+    }
+
+    /// When the present step of the present task began, by which all of it is decided and measured:
+    /// to ask the clock at each place would be a good part of a step. Only for what runs
+    /// [`Self::in_steps`].
+    pub(crate) fn now(&self) -> Instant {
+        self.now.get()
+    }
+
+    fn begin_step(&self) {
+        self.now.set(self.clock.now());
+    }
+
+    /// Runs a task of a client, each of whose steps has its time.
+    pub(crate) async fn in_steps<T>(self: Rc<Self>, task: impl Future<Output = T>) -> T {
+        let mut task = pin!(task);
+        poll_fn(|cx| {
+            self.begin_step();
+            task.as_mut().poll(cx)
+        })
+        .await
     }
 
     /// What may be sent again, or a second time.
@@ -175,10 +201,9 @@ impl Worker {
     }
 
     /// How services fail, as long as they do not say otherwise.
-    fn policy(&self) -> Policy {
-        let limits = self.limits();
-        let share = limits.queue_len as usize / self.workers.max(1);
-        Policy {
+    fn usual(&self) -> Usual {
+        let (limits, workers) = (self.limits(), self.workers);
+        let policy = Policy {
             retrying: match self.seams.retries {
                 Retries::On => Retrying::On,
                 Retries::Off => Retrying::Off,
@@ -189,18 +214,15 @@ impl Worker {
             key: IdempotencyKey::Ignored,
             most: None,
             line: LineBounds {
-                len: if limits.queue_len == 0 {
-                    0
-                } else {
-                    share.max(1)
-                },
+                len: part_of_line(limits.queue_len, workers),
                 time: limits.queue_time,
             },
-        }
+        };
+        Usual { policy, workers }
     }
 
     fn apply(&self, table: Arc<Table>) -> Serial {
-        let next = self.view().next(table, self.clock, self.policy());
+        let next = self.view().next(table, self.clock, self.usual());
         let serial = next.serial();
         let deaths = next.deaths();
         self.view.replace(Rc::new(next));
@@ -221,8 +243,9 @@ impl Worker {
         serial
     }
 
-    fn sweep(&self) {
-        let now = self.clock.now();
+    pub(crate) fn sweep(&self) {
+        self.begin_step();
+        let now = self.now();
         for client in &*self.clients.borrow() {
             client.sweep(now);
         }
@@ -275,6 +298,7 @@ impl Worker {
         let table = Arc::clone(&setup.tables.borrow());
         Self {
             clock: setup.clock,
+            now: Cell::new(setup.clock.now()),
             ids: RequestIds::new(setup.seams.request_ids),
             buffers: Buffers::default(),
             date: RefCell::default(),
@@ -292,6 +316,55 @@ impl Worker {
             random: RefCell::new(fastrand::Rng::new()),
             budget: RefCell::new(RetryBudget::new(setup.clock.now())),
         }
+    }
+}
+
+#[cfg(any(test, feature = "driven"))]
+impl Worker {
+    /// One that nobody but the caller knows, with these routes in force.
+    pub(crate) fn alone(
+        routing: &mainstay_model::Routing,
+        limits: GatewayLimits,
+        seams: Seams,
+    ) -> Rc<Self> {
+        use crate::endpoint::Registry;
+        let clock = Clock::start();
+        let mut registry = Registry::new(Arc::default(), 1);
+        let table = Table::build(routing, Serial::default().next(), &mut registry);
+        let table = Arc::new(table);
+        let worker = Self {
+            clock,
+            now: Cell::new(clock.now()),
+            ids: RequestIds::new(seams.request_ids),
+            buffers: Buffers::default(),
+            date: RefCell::default(),
+            counters: Arc::new(GatewayCounters::new(1)),
+            seams,
+            workers: 1,
+            admission: Arc::default(),
+            limits: Cell::new(limits),
+            view: RefCell::new(Rc::new(View::empty(Arc::clone(&table)))),
+            table_changed: Notify::new(),
+            log: RefCell::default(),
+            clients: RefCell::default(),
+            client_left: Notify::new(),
+            stage: Cell::new(Stage::Opening),
+            random: RefCell::new(fastrand::Rng::with_seed(0)),
+            budget: RefCell::new(RetryBudget::new(clock.now())),
+        };
+        worker.apply(table);
+        Rc::new(worker)
+    }
+
+    /// Serves a connection as if it had come in at the entry.
+    pub(crate) async fn serve_one(self: Rc<Self>, stream: tokio::net::TcpStream, peer: SocketAddr) {
+        let scope = Scope::Entry;
+        let Ok(place) = self.admission.enter(peer.ip(), &self.limits()) else {
+            return;
+        };
+        let open = self.counters.frontend(scope.key()).open();
+        let talk = connection::serve(place, Rc::clone(&self), stream, peer, scope, open);
+        self.in_steps(talk).await;
     }
 }
 
@@ -431,14 +504,8 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, scope: Scope) {
                 let open = frontend.open();
                 // Nobody joins it: its end is its guard leaving the worker's list, by which the
                 // drain waits. A panic ends this connection alone.
-                spawn_local(serve_client(
-                    place,
-                    Rc::clone(&worker),
-                    stream,
-                    peer,
-                    scope,
-                    open,
-                ));
+                let talk = connection::serve(place, Rc::clone(&worker), stream, peer, scope, open);
+                spawn_local(Rc::clone(&worker).in_steps(talk));
             }
             Err(error) if is_the_peers(&error) => {}
             Err(error) => {
@@ -450,18 +517,6 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, scope: Scope) {
             }
         }
     }
-}
-
-/// Serves a connection, which keeps its place until its end.
-async fn serve_client(
-    _place: Place,
-    worker: Rc<Worker>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    scope: Scope,
-    open: Open,
-) {
-    connection::serve(worker, stream, peer, scope, open).await;
 }
 
 /// Whether the present trouble has been told.

@@ -72,6 +72,7 @@ pub fn service(
             .into(),
         ),
         address: None,
+        health_path: None,
         endpoints,
         unavailable: None,
         dead: Vec::new(),
