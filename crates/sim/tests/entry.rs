@@ -23,7 +23,9 @@ fn play_all(seeds: u64) -> Vec<(u64, Played)> {
     };
     thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(play_some)).collect();
-        let all = threads.into_iter().map(|one| one.join().expect("a run keeps its panics"));
+        let all = threads
+            .into_iter()
+            .map(|one| one.join().expect("a run keeps its panics"));
         all.flatten().collect()
     })
 }
