@@ -9,7 +9,7 @@ use mainstay_http1::Request;
 use mainstay_ids::{Attempt, Generation, InstanceId, ServiceName, Version};
 use mainstay_model::rewrite::Redirect;
 use mainstay_model::routing::{EndpointHealth, Handle, Unavailable};
-use mainstay_model::{HostPattern, HttpMatch, Routing, ServiceRoutes};
+use mainstay_model::{HostPattern, HttpMatch, Intake, Routing, ServiceRoutes};
 
 use crate::endpoint::{EndpointKey, EndpointState, Registry};
 use crate::matching::Match;
@@ -71,6 +71,15 @@ pub(crate) struct TableEndpoint {
     pub(crate) version: Version,
     /// What names it to clients that stay with it.
     pub(crate) handle: Option<Handle>,
+    /// Whether it gets requests, and how many, as an operator wants it.
+    pub(crate) intake: Intake,
+}
+
+/// Whether there are endpoints, and operators have drained every one. The routes do not say it, since a
+/// gateway of an earlier version would not understand the word.
+fn drained(routes: &ServiceRoutes) -> Option<Unavailable> {
+    let takes = routes.endpoints.iter().any(|one| one.intake.takes_any());
+    (!takes && !routes.endpoints.is_empty()).then_some(Unavailable::Drained)
 }
 
 /// Where a match leads.
@@ -168,12 +177,13 @@ impl Table {
                 health: endpoint.health,
                 version: endpoint.version,
                 handle: endpoint.handle,
+                intake: endpoint.intake,
             });
         }
         self.services.push(TableService {
             name: routes.service.clone(),
             counts: registry.admit_service(&routes.service),
-            unavailable: routes.unavailable,
+            unavailable: routes.unavailable.or_else(|| drained(routes)),
             endpoints,
             policy: Arc::new(Policy::of(routes)),
             redirects: routes.traffic.redirects.clone(),

@@ -84,6 +84,7 @@ impl View {
                 listed.push(Listed {
                     endpoint: Candidate(local),
                     health: endpoint.health,
+                    intake: endpoint.intake,
                 });
             }
             let known = known.get(&service.name);
@@ -319,7 +320,6 @@ impl LocalService {
             traits: &|candidate: &Candidate| Traits {
                 version: candidate.0.version,
                 handle: candidate.0.handle.get(),
-                weight: 1,
             },
             load: |candidate: &Candidate| Load {
                 in_flight: candidate.0.shared.in_flight(),

@@ -216,7 +216,10 @@ impl Simulation {
 
     fn people_act(&mut self) {
         let apt = self.apt();
-        let wishes = if self.random.one_in(3) && apt.is_some() {
+        let intake = self.random.one_in(6).then(|| self.intake()).flatten();
+        let wishes = if intake.is_some() {
+            intake.into_iter().collect()
+        } else if self.random.one_in(3) && apt.is_some() {
             apt.into_iter().collect()
         } else if self.random.one_in(4) {
             people::burst(&mut self.random)
@@ -256,6 +259,15 @@ impl Simulation {
             ServiceState::Paused | ServiceState::Failed => Some(Input::Resume { service }),
             ServiceState::Steady | ServiceState::Degraded | ServiceState::Removing => None,
         }
+    }
+
+    /// Somebody keeps requests from an instance, or gives them back.
+    fn intake(&mut self) -> Option<Input> {
+        let mut all = self.world.control.instances().map(|view| view.instance);
+        let count = self.world.control.instances().count();
+        let instance = all.nth(self.random.place(count.max(1)))?;
+        drop(all);
+        Some(people::intake(instance, &mut self.random))
     }
 
     /// People often declare again what they declared before.

@@ -76,8 +76,8 @@ impl Latency {
     }
 
     /// The expected cost of one more request, in nanoseconds: latency x (pending + 1).
-    pub fn load(&self, now: Instant, pending: u32) -> f64 {
-        self.estimate(now) * (f64::from(pending) + 1.0)
+    pub fn load(&self, now: Instant, pending: f64) -> f64 {
+        self.estimate(now) * (pending + 1.0)
     }
 
     /// The present estimate in nanoseconds.
@@ -171,6 +171,6 @@ mod tests {
     #[test]
     fn load_grows_with_what_is_pending_even_without_any_latency() {
         let latency = Latency::new(at(0), Duration::ZERO);
-        assert!(latency.load(at(9), 3) > latency.load(at(9), 2));
+        assert!(latency.load(at(9), 3.0) > latency.load(at(9), 2.0));
     }
 }

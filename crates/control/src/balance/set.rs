@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use mainstay_ids::Instant;
+use mainstay_model::Intake;
 use mainstay_model::routing::EndpointHealth;
 
 use super::ejection::{Cause, Ejection, Outcome, Probing, Room, Try, Verdict};
@@ -28,6 +29,8 @@ pub struct Listed<E> {
     pub endpoint: E,
     /// What the active probes say.
     pub health: EndpointHealth,
+    /// Whether it gets requests, and how many, as an operator wants it.
+    pub intake: Intake,
 }
 
 /// What is under way to an endpoint, over all workers.
@@ -103,6 +106,7 @@ struct Member<E> {
     tag: Tag,
     endpoint: E,
     health: EndpointHealth,
+    intake: Intake,
     latency: Latency,
     measured: Measured,
     ejection: Ejection,
@@ -117,6 +121,13 @@ struct Member<E> {
 enum Measured {
     Yes,
     No,
+}
+
+/// Whether the members of the pool weigh the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Weights {
+    Even,
+    Uneven,
 }
 
 /// How good a member is at present.
@@ -146,11 +157,19 @@ impl<E> Member<E> {
 /// half of the listed ones are eligible, all that answer (the few that are left would only be
 /// overrun); when none does, all. Who is on probation is outside of the pool like who is ejected, but
 /// gets a request now and then to show how it is.
+///
+/// Whoever an operator has drained is in no pool and counts as not listed, but for the requests of
+/// clients who stay with it.
 #[derive(Debug, Clone)]
 pub struct Set<E> {
     members: Vec<Member<E>>,
     /// Indexes of those to choose from, kept so that a choice needs no search.
     pool: Vec<usize>,
+    /// Indexes of those that are left to clients who stay with them.
+    kept_for_held: Vec<usize>,
+    /// How many get requests of any client.
+    taking: usize,
+    weights: Weights,
     /// When the first ejection ends and the pool must be looked at again.
     pool_until: Option<Instant>,
     /// How many are ejected for bad answers.
@@ -176,7 +195,12 @@ impl<E: PartialEq> Set<E> {
         let mut old = core::mem::take(&mut self.members);
         let others_were_there = !old.is_empty();
         let assumed = mean_latency(&old, now);
-        for Listed { endpoint, health } in listed {
+        for listed in listed {
+            let Listed {
+                endpoint,
+                health,
+                intake,
+            } = listed;
             let known = old.iter().position(|member| member.endpoint == endpoint);
             let member = if let Some(at) = known {
                 let mut member = old.swap_remove(at);
@@ -186,7 +210,11 @@ impl<E: PartialEq> Set<E> {
                     member.warming_since = Some(now);
                     member.ejection.forgive(now);
                 }
+                if intake.takes_any() && !member.intake.takes_any() {
+                    member.warming_since = Some(now);
+                }
                 member.health = health;
+                member.intake = intake;
                 member
             } else {
                 self.next_tag += 1;
@@ -194,6 +222,7 @@ impl<E: PartialEq> Set<E> {
                     tag: Tag(self.next_tag),
                     endpoint,
                     health,
+                    intake,
                     latency: Latency::new(now, assumed),
                     measured: Measured::No,
                     ejection: Ejection::default(),
@@ -214,6 +243,9 @@ impl<E> Set<E> {
         Self {
             members: Vec::new(),
             pool: Vec::new(),
+            kept_for_held: Vec::new(),
+            taking: 0,
+            weights: Weights::Even,
             pool_until: None,
             sick: 0,
             on_probation: 0,
@@ -261,6 +293,9 @@ impl<E> Set<E> {
         if let Some(index) = self.draw_by(now, random, need, fits, &load) {
             return Choice::Picked(self.picked(index));
         }
+        if self.taking == 0 {
+            return Choice::Empty;
+        }
         if self
             .pool
             .iter()
@@ -269,7 +304,8 @@ impl<E> Set<E> {
             return Choice::Full;
         }
         // All of the pool have failed this request. Another outside of it may do better.
-        let outside = (0..self.members.len()).find(|index| fits(*index));
+        let takes = |index: &usize| self.members[*index].intake.takes_any();
+        let outside = (0..self.members.len()).find(|index| takes(index) && fits(*index));
         outside.map_or(Choice::NoOther, |index| Choice::Picked(self.picked(index)))
     }
 
@@ -307,7 +343,7 @@ impl<E> Set<E> {
     pub fn crowd(&self, load: impl Fn(&E) -> Load) -> Crowd {
         let (mut waiting, mut limit) = (0_u32, 0_u32);
         for member in &self.members {
-            if member.tier() == Tier::Eligible {
+            if member.tier() == Tier::Eligible && member.intake.takes_any() {
                 waiting = waiting.saturating_add(load(&member.endpoint).waiting);
                 limit = limit.saturating_add(self.limit_of(member));
             }
@@ -339,7 +375,7 @@ impl<E> Set<E> {
         let Some(index) = self.index_of(picked) else {
             return Verdict::Unchanged;
         };
-        let room = Room::of(self.members.len(), self.sick);
+        let room = Room::of(self.taking, self.sick);
         let member = &mut self.members[index];
         // What it was asked before it came back took as long as it was away.
         let is_of_before = member.warming_since.is_some_and(|since| tried.sent < since);
@@ -392,6 +428,9 @@ impl<E> Set<E> {
         if size == 0 {
             return None;
         }
+        if self.weights == Weights::Uneven {
+            return self.draw_weighed(now, random, fits, load);
+        }
         let first = from(scale(random, size), None)?;
         let second = from(
             (first + 1 + scale(mix(random, 1), size)) % size,
@@ -401,9 +440,56 @@ impl<E> Set<E> {
             return Some(self.pool[first]);
         };
         let (one, other) = (self.pool[first], self.pool[second]);
+        Some(self.lighter(now, random, (one, other), load))
+    }
+
+    /// The same where weights differ: each of the two is drawn by its weight, and may be the same one.
+    /// So the share of each is its weight's, as far as they are alike, and the one that does better still
+    /// takes what both were drawn for.
+    fn draw_weighed(
+        &self,
+        now: Instant,
+        random: u64,
+        fits: impl Fn(usize) -> bool,
+        load: impl Fn(&E) -> Load,
+    ) -> Option<usize> {
+        let weight = |index: usize| u64::from(self.members[index].intake.weight.percent());
+        let pool = || self.pool.iter().copied().filter(|index| fits(*index));
+        let sum: u64 = pool().map(weight).sum();
+        let drawn = |random: u64| {
+            let mut left = u64::try_from((u128::from(random) * u128::from(sum)) >> 64).unwrap_or(0);
+            pool().find(|index| {
+                let weight = weight(*index);
+                let is_it = left < weight;
+                left = left.saturating_sub(weight);
+                is_it
+            })
+        };
+        let (one, other) = (drawn(random)?, drawn(mix(random, 1))?);
+        if one == other {
+            return Some(one);
+        }
+        Some(self.lighter(now, random, (one, other), load))
+    }
+
+    /// Which of two takes a request: the less loaded, for what it weighs.
+    fn lighter(
+        &self,
+        now: Instant,
+        random: u64,
+        (one, other): (usize, usize),
+        load: impl Fn(&E) -> Load,
+    ) -> usize {
         let cost = |index: usize| {
             let member = &self.members[index];
-            member.latency.load(now, load(&member.endpoint).in_flight)
+            let pending = load(&member.endpoint).in_flight;
+            let pending = match self.weights {
+                Weights::Even => f64::from(pending),
+                Weights::Uneven => {
+                    f64::from(pending) * 100.0 / f64::from(member.intake.weight.percent().max(1))
+                }
+            };
+            member.latency.load(now, pending)
         };
         let (better, worse) = if cost(one) <= cost(other) {
             (one, other)
@@ -416,7 +502,7 @@ impl<E> Set<E> {
         };
         // A warming endpoint passes the request on only to one that is warm itself.
         let takes = warm_enough(better, mix(random, 2)) || !warm_enough(worse, mix(random, 3));
-        Some(if takes { better } else { worse })
+        if takes { better } else { worse }
     }
 
     /// An endpoint on probation to which this request may go. It has no load to compare, and the
@@ -428,6 +514,7 @@ impl<E> Set<E> {
         (0..self.members.len()).find(|index| {
             let member = &self.members[*index];
             let may = !need.not.contains(&member.tag)
+                && member.intake.takes_any()
                 && member.health == EndpointHealth::Passing
                 && member.ejection.is_on_probation()
                 && self.is_wished(*index, need);
@@ -486,7 +573,7 @@ impl<E> Set<E> {
 
     fn eject_outliers(&mut self, now: Instant, random: u64) {
         let threshold = outlier::threshold(self.members.iter().map(|member| member.share));
-        let listed = self.members.len();
+        let listed = self.taking;
         for (member, salt) in self.members.iter_mut().zip(0..) {
             let share = core::mem::take(&mut member.share);
             let below = threshold.is_some_and(|threshold| outlier::is_below(share, threshold));
@@ -502,10 +589,15 @@ impl<E> Set<E> {
     }
 
     fn rebuild_pool(&mut self) {
-        let tiers = || self.members.iter().map(Member::tier);
+        let taking = || {
+            let members = self.members.iter();
+            members.filter(|member| member.intake.takes_any())
+        };
+        let tiers = || taking().map(Member::tier);
+        self.taking = taking().count();
         let eligible = tiers().filter(|tier| *tier == Tier::Eligible).count();
         let any_answers = tiers().any(|tier| tier != Tier::Mute);
-        self.panic = if eligible * 2 < self.members.len() {
+        self.panic = if eligible * 2 < self.taking {
             Panic::Yes
         } else {
             Panic::No
@@ -515,17 +607,32 @@ impl<E> Set<E> {
             Tier::Sick => self.panic == Panic::Yes,
             Tier::Mute => !any_answers,
         };
-        let members = self.members.iter().enumerate();
         self.pool.clear();
-        self.pool.extend(
-            members
-                .filter(|(_, member)| belongs(member.tier()))
-                .map(|(index, _)| index),
-        );
+        self.kept_for_held.clear();
+        for (index, member) in self.members.iter().enumerate() {
+            if member.intake.takes_any() && belongs(member.tier()) {
+                self.pool.push(index);
+            } else if !member.intake.takes_any()
+                && member.intake.takes_held()
+                && member.tier() == Tier::Eligible
+            {
+                self.kept_for_held.push(index);
+            }
+        }
+        let mut weights = self
+            .pool
+            .iter()
+            .map(|index| self.members[*index].intake.weight);
+        let first = weights.next();
+        self.weights = if weights.all(|weight| Some(weight) == first) {
+            Weights::Even
+        } else {
+            Weights::Uneven
+        };
         let ejections = || self.members.iter().map(|member| &member.ejection);
         self.pool_until = ejections().filter_map(Ejection::until).min();
-        let is_sick = |ejection: &&Ejection| ejection.cause() == Some(Cause::Sick);
-        self.sick = ejections().filter(is_sick).count();
+        let is_sick = |member: &&Member<E>| member.ejection.cause() == Some(Cause::Sick);
+        self.sick = taking().filter(is_sick).count();
         self.on_probation = ejections().filter(|one| one.is_on_probation()).count();
     }
 }

@@ -8,6 +8,7 @@ use mainstay_control::balance::{
     MethodSafety, Patience, Policy, Priority, RetryBudget, Retrying, Ticket,
 };
 use mainstay_ids::Instant;
+use mainstay_model::Intake;
 use mainstay_model::routing::EndpointHealth;
 
 use super::plot::{INSTANCES, Plot};
@@ -55,7 +56,12 @@ impl Worker {
 pub(super) fn listed(dead: [bool; INSTANCES]) -> Vec<Listed<usize>> {
     let alive = (0..INSTANCES).filter(|endpoint| !dead[*endpoint]);
     let health = EndpointHealth::Passing;
-    alive.map(|endpoint| Listed { endpoint, health }).collect()
+    let listed = |endpoint| Listed {
+        endpoint,
+        health,
+        intake: Intake::default(),
+    };
+    alive.map(listed).collect()
 }
 
 /// One try under way.

@@ -120,6 +120,7 @@ impl Judge {
             | Input::Pause { .. }
             | Input::Resume { .. }
             | Input::Promote { .. }
+            | Input::SetIntake(_)
             | Input::DryRun(_)
             | Input::Report(_)
             | Input::ConsumerJoined(_)

@@ -55,6 +55,7 @@ impl Stage {
         let listed = (0..endpoints).map(|endpoint| Listed {
             endpoint,
             health: EndpointHealth::Passing,
+            intake: mainstay_model::Intake::default(),
         });
         balancer.update(at(0), listed.collect());
         Self {
@@ -435,6 +436,7 @@ fn without_an_endpoint_it_waits_for_a_table_unless_nothing_will_change() {
     let listed = Listed {
         endpoint: 0,
         health: EndpointHealth::Passing,
+        intake: mainstay_model::Intake::default(),
     };
     stage.balancer.update(at(500), vec![listed]);
     stage.loads = vec![Load::default()];
