@@ -377,7 +377,10 @@ impl<E> Set<E> {
         };
         let room = Room::of(self.taking, self.sick);
         let member = &mut self.members[index];
+        // What it was asked before it came back took as long as it was away.
+        let is_of_before = member.warming_since.is_some_and(|since| tried.sent < since);
         match tried.outcome {
+            Outcome::Answered if is_of_before => member.share.count(Mark::Good),
             Outcome::Answered => {
                 member.share.count(Mark::Good);
                 member.latency.observe(now, took);
@@ -388,7 +391,7 @@ impl<E> Set<E> {
             Outcome::Overtaken => member.latency.observe_at_least(now, took),
             Outcome::ServerError | Outcome::GatewayError | Outcome::ConnectFailed => {
                 member.share.count(Mark::Bad);
-                member.latency.observe_failure(now, took, None);
+                member.latency.observe_failure(now, took);
             }
         }
         let verdict = member.ejection.handle(now, tried, room);
@@ -640,7 +643,7 @@ fn mean_latency<E>(members: &[Member<E>], now: Instant) -> Duration {
         |member: &&Member<E>| member.measured == Measured::Yes && member.tier() == Tier::Eligible;
     let (mut sum, mut count) = (0.0, 0.0);
     for member in members.iter().filter(known) {
-        sum += member.latency.estimate(now);
+        sum += member.latency.usual(now);
         count += 1.0;
     }
     if count == 0.0 {
