@@ -264,7 +264,14 @@ fn system_without_the_hand_over_of_its_sockets_the_same_upgrade_costs_sessions()
 fn standing(stats: SocketAddr) -> Result<String, String> {
     let url = format!("http://{stats}/stats;csv");
     let mut curl = Command::new(program("curl"));
-    curl.args(["--silent", "--max-time", "10", "--user", "op:secret-word", &url]);
+    curl.args([
+        "--silent",
+        "--max-time",
+        "10",
+        "--user",
+        "op:secret-word",
+        &url,
+    ]);
     let csv = text(&curl.output().unwrap());
     let line = csv
         .lines()
