@@ -307,7 +307,7 @@ fn system_a_drained_server_stays_drained_over_an_upgrade_a_crash_and_a_new_start
     assert!(said.ends_with("303"), "{said}");
     let is_drained = |after: &str| {
         wait_until(PATIENCE, after, || match standing(stats) {
-            Ok(status) if status == "DRAIN" => Ok(()),
+            Ok(seen) if seen == "DRAIN" => Ok(()),
             other => Err(format!("{other:?}")),
         });
         for _ in 0..6 {
