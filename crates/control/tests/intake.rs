@@ -32,11 +32,9 @@ fn routed(world: &World, number: u64) -> Option<Intake> {
         .map(|one| one.intake)
 }
 
-fn is(state: IntakeState) -> Option<Intake> {
-    Some(Intake {
-        state,
-        weight: Weight::ORDINARY,
-    })
+fn is(state: IntakeState) -> Intake {
+    let weight = Weight::ORDINARY;
+    Intake { state, weight }
 }
 
 #[test]
@@ -44,7 +42,7 @@ fn a_drained_instance_stays_in_the_routes_as_such_over_restarts_of_everything() 
     let mut world = steady();
     let before = world.routing.generation;
     drain(&mut world, 2);
-    assert_eq!(routed(&world, 2), is(IntakeState::Drain));
+    assert_eq!(routed(&world, 2), Some(is(IntakeState::Drain)));
     assert!(world.routing.generation > before);
     let told = world.events.iter().find_map(|event| match &event.kind {
         EventKind::IntakeSet { by, .. } => Some((by.clone(), event.kind.to_string())),
@@ -69,7 +67,7 @@ fn a_drained_instance_stays_in_the_routes_as_such_over_restarts_of_everything() 
     world.run(SECOND);
     assert_eq!(
         routed(&world, 2),
-        is(IntakeState::Drain),
+        Some(is(IntakeState::Drain)),
         "after a kill of the control centre"
     );
     assert_eq!(world.service("orders").state, ServiceState::Steady);
@@ -88,12 +86,12 @@ fn a_drained_instance_stays_in_the_routes_as_such_over_restarts_of_everything() 
     );
     assert_eq!(
         routed(&world, 2),
-        is(IntakeState::Drain),
+        Some(is(IntakeState::Drain)),
         "it is of the instance, not of the attempt"
     );
     let undrain = wish(2, IntakeState::Ready, LastOne::Refuse);
     world.input(undrain).expect("legal");
-    assert_eq!(routed(&world, 2), is(IntakeState::Ready));
+    assert_eq!(routed(&world, 2), Some(is(IntakeState::Ready)));
     nothing_broken(&world);
 }
 
