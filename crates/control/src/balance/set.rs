@@ -1,9 +1,11 @@
 //! The endpoints of one service as one worker sees them, and the choice among them.
 
 use alloc::vec::Vec;
+use core::num::NonZeroU32;
 use core::time::Duration;
 
 use mainstay_ids::Instant;
+use mainstay_model::listen::Rank;
 use mainstay_model::routing::EndpointHealth;
 
 use super::ejection::{Cause, Ejection, Outcome, Probing, Room, Try, Verdict};
@@ -28,6 +30,29 @@ pub struct Listed<E> {
     pub endpoint: E,
     /// What the active probes say.
     pub health: EndpointHealth,
+    /// What it is beside the others.
+    pub role: Role,
+}
+
+/// What an endpoint is beside the others of its service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Role {
+    /// Its share: one of weight 3 is taken for as busy with three requests as one of weight 1 with one.
+    pub weight: NonZeroU32,
+    /// A reserve is asked while none of the others is good.
+    pub rank: Rank,
+    /// How many requests it has at once at most, each until its answer is complete; `None`: nobody has
+    /// said so.
+    pub most: Option<NonZeroU32>,
+}
+
+impl Role {
+    /// The same as all others.
+    pub const EVEN: Self = Self {
+        weight: NonZeroU32::MIN,
+        rank: Rank::Main,
+        most: None,
+    };
 }
 
 /// What is under way to an endpoint, over all workers.
@@ -103,6 +128,7 @@ struct Member<E> {
     tag: Tag,
     endpoint: E,
     health: EndpointHealth,
+    role: Role,
     latency: Latency,
     measured: Measured,
     ejection: Ejection,
@@ -117,6 +143,33 @@ struct Member<E> {
 enum Measured {
     Yes,
     No,
+}
+
+/// Of which rank the pool is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// The reserves only wait.
+    Main,
+    /// None of the others is good.
+    Backup,
+    /// Nobody is good.
+    All,
+}
+
+impl Asked {
+    fn takes(self, rank: Rank) -> bool {
+        match (self, rank) {
+            (Self::Main, Rank::Main) | (Self::Backup, Rank::Backup) | (Self::All, _) => true,
+            (Self::Main, Rank::Backup) | (Self::Backup, Rank::Main) => false,
+        }
+    }
+}
+
+/// Whether all of the pool weigh the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Weights {
+    Even,
+    Uneven,
 }
 
 /// How good a member is at present.
@@ -151,6 +204,9 @@ pub struct Set<E> {
     members: Vec<Member<E>>,
     /// Indexes of those to choose from, kept so that a choice needs no search.
     pool: Vec<usize>,
+    /// Who is asked.
+    asked: Asked,
+    weights: Weights,
     /// When the first ejection ends and the pool must be looked at again.
     pool_until: Option<Instant>,
     /// How many are ejected for bad answers.
@@ -176,7 +232,12 @@ impl<E: PartialEq> Set<E> {
         let mut old = core::mem::take(&mut self.members);
         let others_were_there = !old.is_empty();
         let assumed = mean_latency(&old, now);
-        for Listed { endpoint, health } in listed {
+        for Listed {
+            endpoint,
+            health,
+            role,
+        } in listed
+        {
             let known = old.iter().position(|member| member.endpoint == endpoint);
             let member = if let Some(at) = known {
                 let mut member = old.swap_remove(at);
@@ -187,6 +248,7 @@ impl<E: PartialEq> Set<E> {
                     member.ejection.forgive(now);
                 }
                 member.health = health;
+                member.role = role;
                 member
             } else {
                 self.next_tag += 1;
@@ -194,6 +256,7 @@ impl<E: PartialEq> Set<E> {
                     tag: Tag(self.next_tag),
                     endpoint,
                     health,
+                    role,
                     latency: Latency::new(now, assumed),
                     measured: Measured::No,
                     ejection: Ejection::default(),
@@ -214,6 +277,8 @@ impl<E> Set<E> {
         Self {
             members: Vec::new(),
             pool: Vec::new(),
+            asked: Asked::All,
+            weights: Weights::Even,
             pool_until: None,
             sick: 0,
             on_probation: 0,
@@ -268,8 +333,12 @@ impl<E> Set<E> {
         {
             return Choice::Full;
         }
-        // All of the pool have failed this request. Another outside of it may do better.
-        let outside = (0..self.members.len()).find(|index| fits(*index));
+        // All of the pool have failed this request. Another outside of it may do better, a good reserve
+        // before one that is not asked for its failures.
+        let all = || 0..self.members.len();
+        let good = |index: &usize| self.members[*index].tier() == Tier::Eligible;
+        let outside = all().find(|index| good(index) && fits(*index));
+        let outside = outside.or_else(|| all().find(|index| fits(*index)));
         outside.map_or(Choice::NoOther, |index| Choice::Picked(self.picked(index)))
     }
 
@@ -389,18 +458,16 @@ impl<E> Set<E> {
         if size == 0 {
             return None;
         }
-        let first = from(scale(random, size), None)?;
-        let second = from(
-            (first + 1 + scale(mix(random, 1), size)) % size,
-            Some(first),
-        );
+        let first = from(self.place(random, None), None)?;
+        let second = from(self.place(mix(random, 1), Some(first)), Some(first));
         let Some(second) = second else {
             return Some(self.pool[first]);
         };
         let (one, other) = (self.pool[first], self.pool[second]);
         let cost = |index: usize| {
             let member = &self.members[index];
-            member.latency.load(now, load(&member.endpoint).in_flight)
+            let load = member.latency.load(now, load(&member.endpoint).in_flight);
+            load / f64::from(member.role.weight.get())
         };
         let (better, worse) = if cost(one) <= cost(other) {
             (one, other)
@@ -416,6 +483,30 @@ impl<E> Set<E> {
         Some(if takes { better } else { worse })
     }
 
+    /// Where in the pool a draw begins, by weight; `except` was drawn already.
+    fn place(&self, random: u64, except: Option<usize>) -> usize {
+        let size = self.pool.len();
+        match (self.weights, except) {
+            (Weights::Even, None) => return scale(random, size),
+            (Weights::Even, Some(first)) => return (first + 1 + scale(random, size)) % size,
+            (Weights::Uneven, _) => {}
+        }
+        let weight = |place: usize| match except {
+            Some(first) if first == place => 0,
+            Some(_) | None => u64::from(self.members[self.pool[place]].role.weight.get()),
+        };
+        let sum: u128 = (0..size).map(|place| u128::from(weight(place))).sum();
+        let mut point = (u128::from(random) * sum) >> 64;
+        for place in 0..size {
+            let weight = u128::from(weight(place));
+            if point < weight {
+                return place;
+            }
+            point -= weight;
+        }
+        0
+    }
+
     /// An endpoint on probation to which this request may go. It has no load to compare, and the
     /// sooner it is known to be well, the better.
     fn probe(&mut self, now: Instant, need: &Need<'_, E>) -> Option<usize> {
@@ -427,6 +518,7 @@ impl<E> Set<E> {
             let may = !need.not.contains(&member.tag)
                 && member.health == EndpointHealth::Passing
                 && member.ejection.is_on_probation()
+                && (member.role.rank == Rank::Main || self.asked.takes(member.role.rank))
                 && self.is_wished(*index, need);
             may && self.members[*index].ejection.take_probe(now, need.probing)
         })
@@ -438,8 +530,10 @@ impl<E> Set<E> {
 
     fn has_room(&self, index: usize, need: &Need<'_, E>, load: impl Fn(&E) -> Load) -> bool {
         let member = &self.members[index];
+        let load = load(&member.endpoint);
+        let most = member.role.most.map_or(u32::MAX, NonZeroU32::get);
         match need.priority {
-            Priority::Normal => load(&member.endpoint).waiting < self.limit_of(member),
+            Priority::Normal => load.waiting < self.limit_of(member) && load.in_flight < most,
             Priority::Spared => true,
         }
     }
@@ -498,11 +592,32 @@ impl<E> Set<E> {
         self.rebuild_pool();
     }
 
+    fn who_is_asked(&self) -> Asked {
+        let is_good = |rank: Rank| {
+            let mut members = self.members.iter();
+            members.any(|member| member.role.rank == rank && member.tier() == Tier::Eligible)
+        };
+        if is_good(Rank::Main) {
+            Asked::Main
+        } else if is_good(Rank::Backup) {
+            Asked::Backup
+        } else {
+            Asked::All
+        }
+    }
+
     fn rebuild_pool(&mut self) {
-        let tiers = || self.members.iter().map(Member::tier);
-        let eligible = tiers().filter(|tier| *tier == Tier::Eligible).count();
-        let any_answers = tiers().any(|tier| tier != Tier::Mute);
-        self.panic = if eligible * 2 < self.members.len() {
+        self.asked = self.who_is_asked();
+        let asked = self.asked;
+        let mut pool = core::mem::take(&mut self.pool);
+        pool.clear();
+        let those = || {
+            let members = self.members.iter().enumerate();
+            members.filter(move |(_, member)| asked.takes(member.role.rank))
+        };
+        let eligible = those().filter(|(_, member)| member.tier() == Tier::Eligible);
+        let any_answers = those().any(|(_, member)| member.tier() != Tier::Mute);
+        self.panic = if eligible.count() * 2 < those().count() {
             Panic::Yes
         } else {
             Panic::No
@@ -512,13 +627,16 @@ impl<E> Set<E> {
             Tier::Sick => self.panic == Panic::Yes,
             Tier::Mute => !any_answers,
         };
-        let members = self.members.iter().enumerate();
-        self.pool.clear();
-        self.pool.extend(
-            members
-                .filter(|(_, member)| belongs(member.tier()))
-                .map(|(index, _)| index),
-        );
+        let chosen = those().filter(|(_, member)| belongs(member.tier()));
+        pool.extend(chosen.map(|(index, _)| index));
+        let mut weights = pool.iter().map(|index| self.members[*index].role.weight);
+        let first = weights.next();
+        self.weights = if weights.all(|weight| Some(weight) == first) {
+            Weights::Even
+        } else {
+            Weights::Uneven
+        };
+        self.pool = pool;
         let ejections = || self.members.iter().map(|member| &member.ejection);
         self.pool_until = ejections().filter_map(Ejection::until).min();
         let is_sick = |ejection: &&Ejection| ejection.cause() == Some(Cause::Sick);

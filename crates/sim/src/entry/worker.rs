@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mainstay_control::balance::{
     Balancer, Content, Course, Demand, Hedging, IdempotencyKey, Limiting, LineBounds, Listed, Load,
-    MethodSafety, Patience, Policy, Priority, RetryBudget, Retrying, Ticket,
+    MethodSafety, Patience, Policy, Priority, RetryBudget, Retrying, Role, Ticket,
 };
 use mainstay_ids::Instant;
 use mainstay_model::routing::EndpointHealth;
@@ -55,7 +55,13 @@ impl Worker {
 pub(super) fn listed(dead: Option<usize>) -> Vec<Listed<usize>> {
     let alive = (0..INSTANCES).filter(|endpoint| Some(*endpoint) != dead);
     let health = EndpointHealth::Passing;
-    alive.map(|endpoint| Listed { endpoint, health }).collect()
+    let role = Role::EVEN;
+    let listed = alive.map(|endpoint| Listed {
+        endpoint,
+        health,
+        role,
+    });
+    listed.collect()
 }
 
 /// One try under way.

@@ -90,7 +90,7 @@ mod tests {
     use super::super::super::ejection::{Outcome, Try};
     use super::super::super::sticky::Traits;
     use super::super::tests::{finished, pick_by};
-    use super::super::{Listed, Picked, Tag, mix};
+    use super::super::{Listed, Picked, Role, Tag, mix};
     use super::*;
     use alloc::vec::Vec;
     use core::time::Duration;
@@ -118,6 +118,7 @@ mod tests {
         let listed = versions.map(|endpoint| Listed {
             endpoint,
             health: EndpointHealth::Passing,
+            role: Role::EVEN,
         });
         listed.collect()
     }
