@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::listen::limits::RELUCTANCE;
-use crate::metrics::Counter;
+use crate::metrics::SharedCounter;
 
 /// All listeners as they are now.
 #[derive(Debug, Default)]
@@ -125,11 +125,11 @@ pub(crate) struct ListenTally {
     room: Notify,
     /// Wakes who waits for a server: one when a session ends, all when the roster changes.
     pub(crate) server_freed: Notify,
-    pub(crate) total: Counter,
-    pub(crate) bytes_in: Counter,
-    pub(crate) bytes_out: Counter,
-    pub(crate) refused: Counter,
-    pub(crate) unserved: Counter,
+    pub(crate) total: SharedCounter,
+    pub(crate) bytes_in: SharedCounter,
+    pub(crate) bytes_out: SharedCounter,
+    pub(crate) refused: SharedCounter,
+    pub(crate) unserved: SharedCounter,
 }
 
 impl ListenTally {
@@ -139,11 +139,11 @@ impl ListenTally {
             most: AtomicU32::new(most),
             room: Notify::new(),
             server_freed: Notify::new(),
-            total: Counter::default(),
-            bytes_in: Counter::default(),
-            bytes_out: Counter::default(),
-            refused: Counter::default(),
-            unserved: Counter::default(),
+            total: SharedCounter::default(),
+            bytes_in: SharedCounter::default(),
+            bytes_out: SharedCounter::default(),
+            refused: SharedCounter::default(),
+            unserved: SharedCounter::default(),
         }
     }
 
@@ -187,13 +187,13 @@ pub(crate) struct ServerTally {
     pub(crate) sessions: Gauge,
     /// When a connection to it failed, in nanoseconds of the clock and one more; 0: not lately.
     failed: AtomicU64,
-    pub(crate) total: Counter,
-    pub(crate) bytes_in: Counter,
-    pub(crate) bytes_out: Counter,
-    pub(crate) connect_errors: Counter,
-    pub(crate) retries: Counter,
-    pub(crate) redispatches: Counter,
-    pub(crate) cut: Counter,
+    pub(crate) total: SharedCounter,
+    pub(crate) bytes_in: SharedCounter,
+    pub(crate) bytes_out: SharedCounter,
+    pub(crate) connect_errors: SharedCounter,
+    pub(crate) retries: SharedCounter,
+    pub(crate) redispatches: SharedCounter,
+    pub(crate) cut: SharedCounter,
 }
 
 impl ServerTally {
@@ -204,13 +204,13 @@ impl ServerTally {
             address,
             sessions: Gauge::default(),
             failed: AtomicU64::new(0),
-            total: Counter::default(),
-            bytes_in: Counter::default(),
-            bytes_out: Counter::default(),
-            connect_errors: Counter::default(),
-            retries: Counter::default(),
-            redispatches: Counter::default(),
-            cut: Counter::default(),
+            total: SharedCounter::default(),
+            bytes_in: SharedCounter::default(),
+            bytes_out: SharedCounter::default(),
+            connect_errors: SharedCounter::default(),
+            retries: SharedCounter::default(),
+            redispatches: SharedCounter::default(),
+            cut: SharedCounter::default(),
         }
     }
 
