@@ -215,7 +215,7 @@ fn write_line(out: &mut Vec<u8>, second: &str, ms: u64, line: &Line<'_>) {
     write_number(out, "port", line.port.into());
     match line.scope {
         Scope::Entry => write_text(out, "frontend", b"entry"),
-        Scope::Address(address) => {
+        Scope::Address(address) | Scope::Listen(address) => {
             // An address holds nothing that JSON would take for its own.
             write!(out, ",\"frontend\":\"{address}\"").expect("writing to memory cannot fail");
         }

@@ -9,9 +9,10 @@ use mainstay_control::balance::{
 };
 use mainstay_http1::{Known, Request};
 use mainstay_ids::Version;
+use mainstay_model::listen::Balance;
 use mainstay_model::routing::{Handle, Split};
 use mainstay_model::traffic::{Queue, Retry, Sticky, Timeouts, Trace};
-use mainstay_model::{ServiceRoutes, Share};
+use mainstay_model::{ListenSpec, ServiceRoutes, Share};
 
 use crate::matching::{Conditions, cookies, header_lines};
 use crate::rewrite::RewritePlan;
@@ -58,6 +59,30 @@ impl Policy {
             rewrites: rewrites
                 .map(|one| (one.version, Arc::new(RewritePlan::of(&one.rewrite))))
                 .collect(),
+        }
+    }
+
+    /// What a listener in HTTP mode wants: what the gateway does anyway, with its own times.
+    pub(crate) fn of_listen(spec: &ListenSpec) -> Self {
+        let sticky = match spec.balance {
+            Balance::Source => Some(Sticky::Source),
+            Balance::LeastConnections | Balance::RoundRobin | Balance::Random => None,
+        };
+        Self {
+            retry: Retry::default(),
+            trace: Trace::default(),
+            timeouts: Timeouts {
+                connect: Some(spec.timeouts.connect),
+                ..Timeouts::default()
+            },
+            queue: Queue {
+                time: Some(spec.timeouts.connect),
+                ..Queue::default()
+            },
+            requests: None,
+            sticky,
+            trial: None,
+            rewrites: Box::default(),
         }
     }
 

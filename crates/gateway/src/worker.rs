@@ -3,8 +3,7 @@
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::HashMap;
 use std::io;
-use std::mem;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mainstay_control::balance::{IdempotencyKey, LineBounds, Policy, RetryBudget, Retrying};
 use mainstay_model::gateway::{GatewayLimits, GatewaySettings};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet, spawn_local};
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
@@ -21,10 +20,10 @@ use tokio_util::sync::CancellationToken;
 use crate::access_log::{Line, LogBuffer};
 use crate::admission::{Admission, Place};
 use crate::clock::Clock;
-use crate::connection::{self, Client, Scope};
+use crate::connection::{self, Arrival, Client, Scope};
 use crate::limits::{ACCEPT_PAUSE, SWEEP_EVERY};
-use crate::listen::Seat;
-use crate::metrics::{Denied, GatewayCounters, Open};
+use crate::listen::{self, Seat, ServerAt};
+use crate::metrics::{Denied, FrontendCounts, FrontendKey, GatewayCounters};
 use crate::request_id::RequestIds;
 use crate::table::{Serial, Table};
 use crate::view::{Deaths, View};
@@ -95,6 +94,8 @@ pub(crate) struct Worker {
     stage: Cell<Stage>,
     random: RefCell<fastrand::Rng>,
     budget: RefCell<RetryBudget>,
+    /// Where failed connections to servers of listeners are told.
+    failures: mpsc::Sender<ServerAt>,
 }
 
 /// Whether new connections are wanted.
@@ -200,14 +201,38 @@ impl Worker {
     }
 
     fn apply(&self, table: Arc<Table>) -> Serial {
-        let next = self.view().next(table, self.clock, self.policy());
-        let serial = next.serial();
-        let deaths = next.deaths();
-        self.view.replace(Rc::new(next));
+        let serial = table.serial;
+        let listens = Arc::clone(self.view().listens());
+        self.look(table, listens);
         match self.stage.get() {
             Stage::Opening => self.stage.set(Stage::Serving),
             Stage::Serving | Stage::Draining => {}
         }
+        // Whoever waited for the first table accepts from now on.
+        self.table_changed.notify_waiters();
+        serial
+    }
+
+    /// Takes over other servers of listeners. Whose listener is gone is served no more.
+    pub(crate) fn apply_listens(&self, listens: Arc<listen::Roster>) {
+        let view = self.view();
+        if !listens.has_http() && !view.listens().has_http() {
+            return;
+        }
+        self.look(Arc::clone(view.table()), listens);
+        let view = self.view();
+        for client in &*self.clients.borrow() {
+            if !view.serves(client.scope) {
+                client.finish_up();
+            }
+        }
+    }
+
+    /// Chooses by these from now on.
+    fn look(&self, table: Arc<Table>, listens: Arc<listen::Roster>) {
+        let next = self.view().next(table, listens, self.clock, self.policy());
+        let deaths = next.deaths();
+        self.view.replace(Rc::new(next));
         self.table_changed.notify_waiters();
         match (deaths, self.seams.verdicts) {
             (Deaths::Some, Verdicts::Heeded) => {
@@ -218,7 +243,35 @@ impl Worker {
             }
             (Deaths::Some, Verdicts::Ignored) | (Deaths::None, _) => {}
         }
-        serial
+    }
+
+    /// Waits until there is room for one more connection of a client at all.
+    pub(crate) async fn await_room(&self, frontend: &FrontendCounts) {
+        if self.admission.has_room(&self.limits()) {
+            return;
+        }
+        // Those that wait in the kernel's queue are not seen: what is counted is that they have to.
+        frontend.denied.count(Denied::Connections);
+        while !self.admission.has_room(&self.limits()) {
+            // Another worker's connection may be the one that ends.
+            timeout(ACCEPT_PAUSE, self.client_left.notified())
+                .await
+                .ok();
+        }
+    }
+
+    /// A place for a connection of this client, unless its address has all that it may have.
+    pub(crate) fn enter(&self, client: IpAddr, frontend: &FrontendCounts) -> Option<Place> {
+        let place = self.admission.enter(client, &self.limits());
+        if place.is_err() {
+            frontend.denied.count(Denied::ConnectionsPerAddress);
+        }
+        place.ok()
+    }
+
+    /// Tells the listeners that a connection to a server failed, unless they have enough to do.
+    pub(crate) fn tell_failure(&self, at: &ServerAt) {
+        self.failures.try_send(at.clone()).ok();
     }
 
     fn sweep(&self) {
@@ -291,6 +344,7 @@ impl Worker {
             stage: Cell::new(Stage::Opening),
             random: RefCell::new(fastrand::Rng::new()),
             budget: RefCell::new(RetryBudget::new(setup.clock.now())),
+            failures: setup.listens.failures.clone(),
         }
     }
 }
@@ -298,13 +352,13 @@ impl Worker {
 async fn serve(mut setup: Setup) -> Result<(), WorkerError> {
     let worker = Rc::new(Worker::new(&mut setup));
     let mut acceptors = Acceptors::new(Rc::clone(&worker));
-    acceptors.add(Scope::Entry, setup.entry)?;
+    acceptors.add(FrontendKey::Entry, setup.entry)?;
     let (mut tables, mut orders, mut settings) = (setup.tables, setup.orders, setup.settings);
     let mut sweep = interval(SWEEP_EVERY);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut deadline = None;
     // Ends by the same token as this; joined below.
-    let mut listens = spawn_local(setup.listens.run());
+    let mut listens = spawn_local(setup.listens.run(Some(Rc::clone(&worker))));
     while deadline.is_none() || worker.has_clients() || !listens.is_finished() {
         tokio::select! {
             () = setup.stop.cancelled(), if deadline.is_none() => {
@@ -333,10 +387,12 @@ async fn serve(mut setup: Setup) -> Result<(), WorkerError> {
             }
             Some(order) = orders.recv() => match order {
                 Order::Listen(address, listener) if deadline.is_none() => {
-                    acceptors.add(Scope::Address(address), listener)?;
+                    acceptors.add(FrontendKey::Address(address), listener)?;
                 }
                 Order::Listen(..) => {}
-                Order::Unlisten(address) => acceptors.remove(Scope::Address(address)),
+                Order::Unlisten(address) => {
+                    acceptors.remove(&FrontendKey::Address(address));
+                }
             },
             Some(ended) = acceptors.tasks.join_next() => {
                 // Accepting never ends by itself: it was removed, or it panicked.
@@ -367,7 +423,7 @@ async fn until(deadline: Option<tokio::time::Instant>) {
 struct Acceptors {
     worker: Rc<Worker>,
     tasks: JoinSet<()>,
-    handles: HashMap<Scope, Vec<AbortHandle>>,
+    handles: HashMap<FrontendKey, Vec<AbortHandle>>,
 }
 
 impl Acceptors {
@@ -379,17 +435,21 @@ impl Acceptors {
         }
     }
 
-    fn add(&mut self, scope: Scope, listener: StdListener) -> Result<(), WorkerError> {
+    fn add(&mut self, key: FrontendKey, listener: StdListener) -> Result<(), WorkerError> {
         sockets::prepare(&listener).map_err(WorkerError::Listener)?;
         let listener = TcpListener::from_std(listener).map_err(WorkerError::Listener)?;
         let worker = Rc::clone(&self.worker);
-        let task = self.tasks.spawn_local(accept(worker, listener, scope));
-        self.handles.entry(scope).or_default().push(task);
+        let frontend = worker.counters.frontend(key.clone());
+        let scope = Scope::of(&key);
+        let task = self
+            .tasks
+            .spawn_local(accept(worker, listener, scope, frontend));
+        self.handles.entry(key).or_default().push(task);
         Ok(())
     }
 
-    fn remove(&mut self, scope: Scope) {
-        for handle in self.handles.remove(&scope).into_iter().flatten() {
+    fn remove(&mut self, key: &FrontendKey) {
+        for handle in self.handles.remove(key).into_iter().flatten() {
             handle.abort();
         }
     }
@@ -400,45 +460,34 @@ impl Acceptors {
     }
 }
 
-async fn accept(worker: Rc<Worker>, listener: TcpListener, scope: Scope) {
+async fn accept(
+    worker: Rc<Worker>,
+    listener: TcpListener,
+    scope: Scope,
+    frontend: Arc<FrontendCounts>,
+) {
     let mut told = Told::Nothing;
-    // Those that wait in the kernel's queue are not seen: what is counted is that they have to.
-    let mut is_full = false;
-    let frontend = worker.counters.frontend(scope.key());
     while worker.stage.get() == Stage::Opening {
         worker.table_changed.notified().await;
     }
     loop {
-        if !worker.admission.has_room(&worker.limits()) {
-            if !mem::replace(&mut is_full, true) {
-                frontend.denied.count(Denied::Connections);
-            }
-            // Another worker's connection may be the one that ends.
-            timeout(ACCEPT_PAUSE, worker.client_left.notified())
-                .await
-                .ok();
-            continue;
-        }
-        is_full = false;
+        worker.await_room(&frontend).await;
         match listener.accept().await {
             Ok((stream, peer)) => {
                 told = Told::Nothing;
-                let place = worker.admission.enter(peer.ip(), &worker.limits());
-                let Ok(place) = place else {
-                    frontend.denied.count(Denied::ConnectionsPerAddress);
+                let Some(place) = worker.enter(peer.ip(), &frontend) else {
                     continue;
                 };
-                let open = frontend.open();
+                let arrival = Arrival {
+                    stream,
+                    client: peer,
+                    early: Vec::new(),
+                    scope,
+                    open: frontend.open(),
+                };
                 // Nobody joins it: its end is its guard leaving the worker's list, by which the
                 // drain waits. A panic ends this connection alone.
-                spawn_local(serve_client(
-                    place,
-                    Rc::clone(&worker),
-                    stream,
-                    peer,
-                    scope,
-                    open,
-                ));
+                spawn_local(serve_client(place, Rc::clone(&worker), arrival));
             }
             Err(error) if is_the_peers(&error) => {}
             Err(error) => {
@@ -453,15 +502,8 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, scope: Scope) {
 }
 
 /// Serves a connection, which keeps its place until its end.
-async fn serve_client(
-    _place: Place,
-    worker: Rc<Worker>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    scope: Scope,
-    open: Open,
-) {
-    connection::serve(worker, stream, peer, scope, open).await;
+async fn serve_client(_place: Place, worker: Rc<Worker>, arrival: Arrival) {
+    connection::serve(worker, arrival).await;
 }
 
 /// Whether the present trouble has been told.

@@ -131,7 +131,9 @@ fn keys(s: &mut Section<'_, '_>, name: Option<ListenName>) -> Option<ListenDraft
     let servers = s
         .required("servers", SERVERS_HELP)
         .and_then(|e| servers(&e));
-    let mode = s.or("mode", Mode::Tcp, mode);
+    let mode = s.or("mode", Mode::Tcp, |e| {
+        word(e, &[("tcp", Mode::Tcp), ("http", Mode::Http)])
+    });
     let balance = s.or("balance", Balance::default(), |e| word(e, &Balance::ALL));
     let check = s.or("check", Some(CheckSpec::of(CheckKind::Tcp)), check);
     let accept_proxy = s.or("proxy", None, proxy);
@@ -160,21 +162,6 @@ fn keys(s: &mut Section<'_, '_>, name: Option<ListenName>) -> Option<ListenDraft
         on_down: on_down?,
         slow_start: slow_start?,
     })
-}
-
-/// What is carried: bytes, in this version.
-fn mode(entry: &Entry<'_, '_>) -> Option<Mode> {
-    if let DeValue::String(text) = entry.value()
-        && text.as_ref() == "http"
-    {
-        let message = "`mode = \"http\"` is not in this version";
-        let refused = Refused::new(Code::NotInThisVersion, message);
-        entry.refuse(
-            refused.help("`mode = \"tcp\"` carries HTTP, too, a server for each connection"),
-        );
-        return None;
-    }
-    word(entry, &[("tcp", Mode::Tcp)])
 }
 
 /// One of a few words.

@@ -163,6 +163,7 @@ pub struct Gateway {
     pub stats: SocketAddr,
     routings: mpsc::Sender<Routing>,
     acks: Arc<Mutex<Vec<(Instant, Ack)>>>,
+    settings: tokio::sync::watch::Sender<Arc<GatewaySettings>>,
     stop: CancellationToken,
     thread: Option<JoinHandle<Result<(), Error>>>,
     pub state: TempDir,
@@ -204,6 +205,11 @@ impl Gateway {
         let state = setting.state.unwrap_or_else(|| TempDir::new("gateway"));
         let (entry, sockets) = entry_sockets(setting.workers);
         let stop = CancellationToken::new();
+        let (settings, watched) = tokio::sync::watch::channel(Arc::new(GatewaySettings {
+            limits: setting.limits,
+            listens: setting.listens,
+            ..GatewaySettings::default()
+        }));
         let options = Options {
             state: state.path().to_owned(),
             api: setting.api,
@@ -213,12 +219,7 @@ impl Gateway {
             } else {
                 AccessLogTo::Off
             },
-            settings: tokio::sync::watch::channel(Arc::new(GatewaySettings {
-                limits: setting.limits,
-                listens: setting.listens,
-                ..GatewaySettings::default()
-            }))
-            .1,
+            settings: watched,
             deadlines: setting.deadlines,
             succession: mainstay_gateway::Succession::default(),
             seams: setting.seams,
@@ -240,6 +241,7 @@ impl Gateway {
             stats: shown_at,
             routings,
             acks,
+            settings,
             stop,
             thread: Some(thread),
             state,
@@ -261,6 +263,16 @@ impl Gateway {
         let generation = routing.generation;
         self.publish(routing);
         self.wait_for_ack("it is in force", |ack| ack.generation == Some(generation));
+    }
+
+    /// Changes the listeners, as an edited file does.
+    pub fn set_listens(&self, listens: Vec<ListenSpec>) {
+        self.settings.send_modify(|settings| {
+            *settings = Arc::new(GatewaySettings {
+                listens,
+                ..(**settings).clone()
+            });
+        });
     }
 
     pub fn acks(&self) -> Vec<(Instant, Ack)> {
@@ -527,7 +539,14 @@ impl Instance {
     pub fn start(
         behave: impl Fn(&Seen, &mut BufReader<TcpStream>) -> io::Result<Then> + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), behave)
+    }
+
+    pub fn start_at(
+        address: SocketAddr,
+        behave: impl Fn(&Seen, &mut BufReader<TcpStream>) -> io::Result<Then> + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
         let streams: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
@@ -573,7 +592,12 @@ impl Instance {
 
     /// Answers every request with 200 and its own name.
     pub fn named(name: &'static str) -> Self {
-        Self::start(move |seen, stream| {
+        Self::named_at(SocketAddr::from(([127, 0, 0, 1], 0)), name)
+    }
+
+    /// The same on this address.
+    pub fn named_at(address: SocketAddr, name: &'static str) -> Self {
+        Self::start_at(address, move |seen, stream| {
             read_body(seen, stream)?;
             answer(stream, "200 OK", &[], name.as_bytes())?;
             Ok(Then::Next)
