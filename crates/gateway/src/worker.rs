@@ -11,7 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use mainstay_control::balance::{IdempotencyKey, LineBounds, Policy, RetryBudget, Retrying};
 use mainstay_model::gateway::{GatewayLimits, GatewaySettings};
-use tokio::net::TcpListener;
+use mainstay_model::listen::Trusted;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet, spawn_local};
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access_log::{Line, LogBuffer};
 use crate::admission::{Admission, Place};
+use crate::caller;
 use crate::clock::Clock;
 use crate::connection::{self, Arrival, Client, Scope};
 use crate::limits::{ACCEPT_PAUSE, SWEEP_EVERY};
@@ -96,6 +98,10 @@ pub(crate) struct Worker {
     budget: RefCell<RetryBudget>,
     /// Where failed connections to servers of listeners are told.
     failures: mpsc::Sender<ServerAt>,
+    /// Who must say for whom it connects to the entry.
+    trusted: RefCell<Option<Rc<Trusted>>>,
+    /// Connections that proxies make, also those of which nobody knows yet whose they are.
+    arriving: Cell<usize>,
 }
 
 /// Whether new connections are wanted.
@@ -260,13 +266,32 @@ impl Worker {
         }
     }
 
-    /// A place for a connection of this client, unless its address has all that it may have.
-    pub(crate) fn enter(&self, client: IpAddr, frontend: &FrontendCounts) -> Option<Place> {
-        let place = self.admission.enter(client, &self.limits());
+    /// A place for a connection, whoever it is from.
+    pub(crate) fn begin(&self) -> Place {
+        self.admission.begin()
+    }
+
+    /// The same place for this client, unless its address has all that it may have.
+    pub(crate) fn settle(
+        &self,
+        place: Place,
+        client: IpAddr,
+        frontend: &FrontendCounts,
+    ) -> Option<Place> {
+        let place = place.settle(client, &self.limits());
         if place.is_err() {
             frontend.denied.count(Denied::ConnectionsPerAddress);
         }
         place.ok()
+    }
+
+    /// Who must say for whom it connects, on such a socket.
+    fn trusted(&self, scope: Scope) -> Option<Rc<Trusted>> {
+        match scope {
+            Scope::Entry => self.trusted.borrow().clone(),
+            // Between the processes of this machine there is no proxy, and listeners have their own.
+            Scope::Address(_) | Scope::Listen(_) => None,
+        }
     }
 
     /// Tells the listeners that a connection to a server failed, unless they have enough to do.
@@ -293,7 +318,31 @@ impl Worker {
     }
 
     fn has_clients(&self) -> bool {
-        !self.clients.borrow().is_empty()
+        !self.clients.borrow().is_empty() || self.arriving.get() > 0
+    }
+
+    /// Keeps changed settings from now on.
+    fn keep(&self, settings: &GatewaySettings) {
+        self.limits.set(settings.limits);
+        self.trusted
+            .replace(settings.accept_proxy.clone().map(Rc::new));
+    }
+}
+
+/// A connection that a proxy makes, from before anybody knows whose it is to its end.
+struct Arriving(Rc<Worker>);
+
+impl Arriving {
+    fn begin(worker: &Rc<Worker>) -> Self {
+        worker.arriving.set(worker.arriving.get() + 1);
+        Self(Rc::clone(worker))
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        self.0.arriving.set(self.0.arriving.get() - 1);
+        self.0.client_left.notify_one();
     }
 }
 
@@ -335,7 +384,7 @@ impl Worker {
             seams: setup.seams,
             workers: setup.workers,
             admission: Arc::clone(&setup.admission),
-            limits: Cell::new(setup.settings.borrow_and_update().limits),
+            limits: Cell::default(),
             view: RefCell::new(Rc::new(View::empty(table))),
             table_changed: Notify::new(),
             log: RefCell::new(setup.log.take()),
@@ -345,12 +394,15 @@ impl Worker {
             random: RefCell::new(fastrand::Rng::new()),
             budget: RefCell::new(RetryBudget::new(setup.clock.now())),
             failures: setup.listens.failures.clone(),
+            trusted: RefCell::default(),
+            arriving: Cell::new(0),
         }
     }
 }
 
 async fn serve(mut setup: Setup) -> Result<(), WorkerError> {
     let worker = Rc::new(Worker::new(&mut setup));
+    worker.keep(&setup.settings.borrow_and_update());
     let mut acceptors = Acceptors::new(Rc::clone(&worker));
     acceptors.add(FrontendKey::Entry, setup.entry)?;
     let (mut tables, mut orders, mut settings) = (setup.tables, setup.orders, setup.settings);
@@ -383,7 +435,7 @@ async fn serve(mut setup: Setup) -> Result<(), WorkerError> {
                 }
             }
             Ok(()) = settings.changed() => {
-                worker.limits.set(settings.borrow_and_update().limits);
+                worker.keep(&settings.borrow_and_update());
             }
             Some(order) = orders.recv() => match order {
                 Order::Listen(address, listener) if deadline.is_none() => {
@@ -475,7 +527,21 @@ async fn accept(
         match listener.accept().await {
             Ok((stream, peer)) => {
                 told = Told::Nothing;
-                let Some(place) = worker.enter(peer.ip(), &frontend) else {
+                let place = worker.begin();
+                // Nobody joins either: their end is that of a guard, by which the drain waits. A
+                // panic ends this connection alone.
+                if let Some(trusted) = worker.trusted(scope) {
+                    let introduced = introduce(
+                        (place, Arriving::begin(&worker)),
+                        trusted,
+                        (stream, peer),
+                        scope,
+                        Arc::clone(&frontend),
+                    );
+                    spawn_local(introduced);
+                    continue;
+                }
+                let Some(place) = worker.settle(place, peer.ip(), &frontend) else {
                     continue;
                 };
                 let arrival = Arrival {
@@ -485,8 +551,6 @@ async fn accept(
                     scope,
                     open: frontend.open(),
                 };
-                // Nobody joins it: its end is its guard leaving the worker's list, by which the
-                // drain waits. A panic ends this connection alone.
                 spawn_local(serve_client(place, Rc::clone(&worker), arrival));
             }
             Err(error) if is_the_peers(&error) => {}
@@ -499,6 +563,39 @@ async fn accept(
             }
         }
     }
+}
+
+/// Learns from a proxy whose connection it is, and serves it.
+async fn introduce(
+    (place, arriving): (Place, Arriving),
+    trusted: Rc<Trusted>,
+    (mut stream, peer): (TcpStream, SocketAddr),
+    scope: Scope,
+    frontend: Arc<FrontendCounts>,
+) {
+    let worker = Rc::clone(&arriving.0);
+    let identified = caller::identify(Some(trusted.networks()), &mut stream, peer);
+    let (caller, early) = match Box::pin(identified).await {
+        Ok(identified) => identified,
+        Err(error) => {
+            frontend.denied.count(Denied::Proxy);
+            let error = &error as &dyn std::error::Error;
+            tracing::debug!(%peer, error, "a connection was refused");
+            return;
+        }
+    };
+    let Some(place) = worker.settle(place, caller.client.ip(), &frontend) else {
+        return;
+    };
+    let arrival = Arrival {
+        stream,
+        client: caller.client,
+        early,
+        scope,
+        open: frontend.open(),
+    };
+    serve_client(place, worker, arrival).await;
+    drop(arriving);
 }
 
 /// Serves a connection, which keeps its place until its end.

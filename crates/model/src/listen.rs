@@ -374,6 +374,47 @@ impl fmt::Display for Network {
     }
 }
 
+/// Networks whose connections must say by the PROXY protocol for whom they are: one to
+/// [`TRUSTED_MAX`].
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "Vec<Network>", into = "Vec<Network>")]
+pub struct Trusted(Vec<Network>);
+
+impl Trusted {
+    /// Checks how many there are.
+    pub fn new(networks: Vec<Network>) -> Result<Self, ListenError> {
+        check_trusted(&networks)?;
+        Ok(Self(networks))
+    }
+
+    /// The networks.
+    pub fn networks(&self) -> &[Network] {
+        &self.0
+    }
+}
+
+impl TryFrom<Vec<Network>> for Trusted {
+    type Error = ListenError;
+    fn try_from(networks: Vec<Network>) -> Result<Self, ListenError> {
+        Self::new(networks)
+    }
+}
+
+impl From<Trusted> for Vec<Network> {
+    fn from(trusted: Trusted) -> Self {
+        trusted.0
+    }
+}
+
+fn check_trusted(networks: &[Network]) -> Result<(), ListenError> {
+    let count = networks.len();
+    if (1..=TRUSTED_MAX).contains(&count) {
+        Ok(())
+    } else {
+        Err(ListenError::Trusted { count })
+    }
+}
+
 /// A server that Mainstay did not start.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -582,13 +623,8 @@ impl ListenSpec {
                 count: draft.connections_max,
             });
         }
-        if let Some(trusted) = &draft.accept_proxy
-            && !(1..=TRUSTED_MAX).contains(&trusted.len())
-        {
-            errors.push(ListenError::Trusted {
-                count: trusted.len(),
-            });
-        }
+        let trusted = draft.accept_proxy.as_deref();
+        errors.extend(trusted.and_then(|trusted| check_trusted(trusted).err()));
         match draft.mode {
             Mode::Tcp => {}
             Mode::Http => check_http(&draft, &mut errors),

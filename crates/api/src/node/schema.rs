@@ -284,6 +284,8 @@ struct Gateway {
     /// ends, or hands over to its successor. A change holds for gateways that start after it.
     #[schemars(extend("default" = display(model::DRAIN)))]
     drain: Option<Duration>,
+    /// Whether clients are proxies that say for whom they connect.
+    proxy: Option<Proxy>,
     /// What clients and instances may cost.
     limits: Option<Limits>,
 }

@@ -69,6 +69,7 @@ async fn talk(
     address: SocketAddr,
 ) {
     worker.await_room(&http.frontend).await;
+    let place = worker.begin();
     let trusted = listen.spec.accept_proxy.as_deref();
     let identified = Box::pin(caller::identify(trusted, &mut stream, peer)).await;
     let (caller, early) = match identified {
@@ -80,7 +81,7 @@ async fn talk(
             return;
         }
     };
-    let Some(_place) = worker.enter(caller.client.ip(), &http.frontend) else {
+    let Some(_place) = worker.settle(place, caller.client.ip(), &http.frontend) else {
         return;
     };
     let arrival = Arrival {

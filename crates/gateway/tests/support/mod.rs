@@ -23,6 +23,7 @@ use mainstay_ids::{
     Attempt, ConsumerId, Epoch, Generation, Incarnation, InstanceId, Revision, ServiceName, Version,
 };
 use mainstay_model::gateway::{GatewayLimits, GatewaySettings};
+use mainstay_model::listen::Trusted;
 use mainstay_model::routing::{EndpointHealth, Unavailable};
 use mainstay_model::{
     Ack, Endpoint, HostPattern, HttpMatch, ListenSpec, PathPrefix, Routing, ServiceRoutes, Traffic,
@@ -134,6 +135,7 @@ pub struct Setting {
     pub access_log: bool,
     pub stats_auth: Option<StatsAuth>,
     pub listens: Vec<ListenSpec>,
+    pub accept_proxy: Option<Trusted>,
     pub state: Option<TempDir>,
     pub api: std::path::PathBuf,
 }
@@ -151,6 +153,7 @@ impl Default for Setting {
             access_log: false,
             stats_auth: None,
             listens: Vec::new(),
+            accept_proxy: None,
             state: None,
             api: "/nowhere/api.sock".into(),
         }
@@ -208,6 +211,7 @@ impl Gateway {
         let (settings, watched) = tokio::sync::watch::channel(Arc::new(GatewaySettings {
             limits: setting.limits,
             listens: setting.listens,
+            accept_proxy: setting.accept_proxy,
             ..GatewaySettings::default()
         }));
         let options = Options {
