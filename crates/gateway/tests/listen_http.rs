@@ -28,6 +28,9 @@ use support::{
     read_reply, send, write_request,
 };
 
+/// A test lets a server go on once; more would wait.
+const SIGNALS: usize = 1;
+
 fn http(servers: &[SocketAddr]) -> ListenDraft {
     ListenDraft {
         mode: Mode::Http,
@@ -157,7 +160,7 @@ fn a_server_that_is_killed_before_a_check_notices_costs_no_get() {
 
 #[test]
 fn a_drained_server_gets_no_new_request_and_finishes_what_it_has() {
-    let (go_on, gate) = mpsc::channel::<()>();
+    let (go_on, gate) = mpsc::sync_channel::<()>(SIGNALS);
     let gate = std::sync::Mutex::new(gate);
     let a = Instance::start(move |seen, stream| {
         if seen.path() == "/slow" {
@@ -268,7 +271,7 @@ fn a_server_whose_check_fails_gets_nothing_and_all_down_is_said_within_the_time_
 
 #[test]
 fn a_server_has_as_many_requests_at_once_as_it_may_and_the_next_waits() {
-    let (go_on, gate) = mpsc::channel::<()>();
+    let (go_on, gate) = mpsc::sync_channel::<()>(SIGNALS);
     let gate = std::sync::Mutex::new(gate);
     let a = Instance::start(move |seen, stream| {
         // Its head goes out at once: what counts is the whole answer.
@@ -425,8 +428,7 @@ fn whom_a_trusted_proxy_names_is_the_client_for_servers_the_log_and_the_limits()
             .find(|line| line.contains("\"client\":\"192.0.2.7\""));
         match line {
             Some(line)
-                if line.contains("\"service\":\"front\"")
-                    && line.contains("\"instance\":\"a\"") =>
+                if line.contains("\"listen\":\"front\"") && line.contains("\"server\":\"a\"") =>
             {
                 Ok(())
             }
@@ -488,6 +490,12 @@ fn a_websocket_passes_and_ends_with_the_time_that_a_removed_server_has() {
     let mut client = websocket(front);
     assert!(echoes(&mut client));
     wait_for(&gateway, "a", "scur", "1");
+    // What was begun before stays known, whatever an operator did meanwhile.
+    for (action, status) in [("drain", "DRAIN"), ("ready", "UP")] {
+        change(&gateway, &format!("server=front/a&action={action}"));
+        wait_for(&gateway, "a", "status", status);
+        assert!(echoes(&mut client), "{action}");
+    }
     let mut other = ListenDraft {
         bind: vec![front],
         ..http(&[b.address])
@@ -514,7 +522,7 @@ fn what_hangs_at_a_server_that_goes_down_ends_if_that_is_wanted_and_no_post_is_s
         read_body(seen, stream)?;
         if !of_check.load(Ordering::SeqCst) {
             // It hangs: neither a check nor a request is answered, and nothing is closed.
-            stream.read(&mut [0; 1])?;
+            stream.read_exact(&mut [0; 1])?;
             return Ok(Then::Close);
         }
         answer(stream, "200 OK", &[], b"a")?;
@@ -563,7 +571,6 @@ fn a_file_that_changes_again_and_again_costs_no_request() {
     ];
     let addresses: Vec<SocketAddr> = servers.iter().map(|one| one.address).collect();
     let first = http(&addresses);
-    let (bind, name) = (first.bind.clone(), first.name.clone());
     let (gateway, front) = start(
         first.clone(),
         Setting {
@@ -615,18 +622,24 @@ fn a_file_that_changes_again_and_again_costs_no_request() {
     for client in clients {
         assert!(client.join().unwrap() > 0);
     }
-    // Without the listener, a connection that is kept is told so and ends.
+}
+
+#[test]
+fn a_kept_connection_to_a_listener_that_is_gone_is_told_so_and_ends() {
+    let a = Instance::named("a");
+    let (gateway, front) = start(http(&[a.address]), Setting::default());
     let mut kept = connect(front);
     assert_eq!(ask(&mut kept, "/").status, 200);
     let other = ListenDraft {
         bind: vec![listening::local(mainstay_testkit::free_port())],
         name: mainstay_ids::ListenName::parse("other").unwrap(),
-        ..http(&addresses)
+        ..http(&[a.address])
     };
     let still = other.bind[0];
-    assert_ne!((bind, name), (other.bind.clone(), other.name.clone()));
     gateway.set_listens(vec![spec(other)]);
+    // The only worker knows.
     wait_until(SOON, "the other listens", || reached(still));
+    assert_eq!(send(still, "GET", "/", &[], b"").text(), "a");
     write_request(&mut kept, "GET", "/", &[], b"");
     let reply = read_reply(&mut kept);
     assert_eq!(
