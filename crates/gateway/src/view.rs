@@ -134,7 +134,11 @@ impl View {
         let (mut leaving, mut deaths) = (Vec::new(), Deaths::None);
         for local in self.known() {
             let key = &local.shared.key;
-            if !endpoints.contains_key(key) {
+            // A server that comes back from an operator's hands begins anew beside what it still has.
+            let stays = endpoints
+                .get(key)
+                .is_some_and(|one| Rc::ptr_eq(one, &local));
+            if !stays {
                 local.retire();
                 leaving.push(Rc::downgrade(&local));
             }

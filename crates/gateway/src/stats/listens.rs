@@ -117,7 +117,6 @@ pub(crate) fn backend(
         })
         .collect();
     let past = past.of(Key::ListenServers(listen.name.clone()), now);
-    let sum = |of: fn(&Row) -> u64| servers.iter().map(of).sum::<u64>();
     let taking = listen.servers.iter().filter(|one| one.standing.takes_new());
     let mut roles = Roles::default();
     let mut weight = 0;
@@ -133,25 +132,34 @@ pub(crate) fn backend(
     } else {
         Status::Down
     };
-    if let Some(http) = &listen.http {
-        let row = Row {
-            status,
-            since: past.status(now, status),
-            weight: Some(weight),
-            roles,
-            checks: Some(past.checks(now, String::new())),
-            ..gather::backend_row(proxy, &http.counts, &servers, past, now)
-        };
-        return [row].into_iter().chain(servers).collect();
-    }
-    let in_use = sum(|row| row.sessions.now);
-    let waiting = u64::from(listen.sessions).saturating_sub(in_use);
+    let row = match &listen.http {
+        Some(http) => gather::backend_row(proxy, &http.counts, &servers, past, now),
+        None => carried_by_all(listen, proxy, &servers, past, now),
+    };
     let row = Row {
         name: "BACKEND".to_owned(),
         status,
         since: past.status(now, status),
         weight: Some(weight),
         roles,
+        checks: Some(past.checks(now, String::new())),
+        ..row
+    };
+    [row].into_iter().chain(servers).collect()
+}
+
+/// What sessions at all servers together show.
+fn carried_by_all(
+    listen: &ListenSnapshot,
+    proxy: &str,
+    servers: &[Row],
+    past: &mut Subject,
+    now: Instant,
+) -> Row {
+    let sum = |of: fn(&Row) -> u64| servers.iter().map(of).sum::<u64>();
+    let in_use = sum(|row| row.sessions.now);
+    let waiting = u64::from(listen.sessions).saturating_sub(in_use);
+    Row {
         queue: Some(Level {
             now: waiting,
             // Looked at once a second.
@@ -173,12 +181,10 @@ pub(crate) fn backend(
             redispatches: sum(|row| row.errors.redispatches),
             ..Errors::default()
         },
-        checks: Some(past.checks(now, String::new())),
         idle: past.idle(now),
         connects: sum(|row| row.connects),
         ..blank(listen, proxy, Kind::Backend)
-    };
-    [row].into_iter().chain(servers).collect()
+    }
 }
 
 fn server(
