@@ -113,7 +113,10 @@ impl EndpointState {
             ..self.key.clone()
         };
         let counters = EndpointCounters(Arc::clone(&self.counters.0));
-        Self::with(key, self.label.clone(), counters, Arc::default())
+        Self {
+            in_flight_max: AtomicU32::new(self.in_flight_max()),
+            ..Self::with(key, self.label.clone(), counters, Arc::default())
+        }
     }
 
     fn with(
