@@ -283,3 +283,19 @@ fn a_redirect_claims_its_requests_like_any_route() {
         "{refused:?}"
     );
 }
+
+#[test]
+fn the_routes_name_the_path_at_which_the_wanted_version_is_asked_whether_it_lives() {
+    use mainstay_model::service::Check;
+    let mut world = world();
+    let mut orders = spec("orders", 1, "good-100");
+    orders.health.check = Check::Tcp;
+    world.apply(orders.clone());
+    world.run(SECOND * 2);
+    assert_eq!(routes(&world).health_path, None);
+    let path = PathPrefix::parse("/healthz").expect("legal");
+    orders.health.check = Check::Http(path.clone());
+    world.apply(orders);
+    assert_eq!(routes(&world).health_path, Some(path));
+    nothing_broken(&world);
+}

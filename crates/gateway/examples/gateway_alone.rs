@@ -94,6 +94,7 @@ fn routing(instances: &[String]) -> Result<Routing, Box<dyn std::error::Error>> 
             service,
             http: Some(http.into()),
             address: None,
+            health_path: None,
             endpoints,
             unavailable: None,
             dead: Vec::new(),

@@ -80,7 +80,7 @@ impl Visit {
 impl Drop for Visit {
     fn drop(&mut self) {
         let worker = &self.client.worker;
-        let now = worker.clock.now();
+        let now = worker.now();
         self.client.end_request(now);
         let recorded = Recorded {
             frontend: &self.client.frontend,

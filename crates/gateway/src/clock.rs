@@ -1,10 +1,11 @@
 //! The one clock of the gateway: all workers count from the same start.
 
-use std::time::{self, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use mainstay_ids::{Instant, Timestamp};
+use tokio::time;
 
-/// Reads the time.
+/// Reads the time, as the runtime does: a test may stop and move it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
     start: time::Instant,
@@ -24,13 +25,13 @@ impl Clock {
     }
 
     /// When a decision's time comes, for the runtime.
-    pub(crate) fn deadline(self, at: Instant) -> tokio::time::Instant {
-        tokio::time::Instant::from_std(self.start + at.since_start())
+    pub(crate) fn deadline(self, at: Instant) -> time::Instant {
+        self.start + at.since_start()
     }
 
     /// A timer that is not set yet. It costs the runtime nothing before it is first waited for.
-    pub(crate) fn alarm(self) -> tokio::time::Sleep {
-        tokio::time::sleep_until(tokio::time::Instant::from_std(self.start))
+    pub(crate) fn alarm(self) -> time::Sleep {
+        time::sleep_until(self.start)
     }
 }
 

@@ -16,7 +16,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::access_log::Line;
-use crate::delivery::{self, Delivered};
+use crate::admission::Place;
+use crate::delivery::{self, Delivered, Delivery};
 use crate::exchange::Source;
 use crate::headers::Hop;
 use crate::http2::{self, Shown};
@@ -153,7 +154,7 @@ pub(crate) struct Client {
 
 impl Client {
     fn new(worker: Rc<Worker>, peer: SocketAddr, scope: Scope, open: Open) -> Self {
-        let since = worker.clock.now();
+        let since = worker.now();
         // An IPv4 client on an IPv6 socket is written as what it is.
         let peer_text = Bytes::from(peer.ip().to_canonical().to_string());
         // Spread, so that what connected together does not come back together.
@@ -169,7 +170,7 @@ impl Client {
     }
 
     fn with(worker: Rc<Worker>, from: From, aged_at: Instant, parent: Option<Rc<Self>>) -> Self {
-        let since = worker.clock.now();
+        let since = worker.now();
         let From {
             scope,
             peer_text,
@@ -226,7 +227,7 @@ impl Client {
         };
         parent.streams.set(parent.streams.get() - 1);
         if parent.streams.get() == 0 {
-            let since = self.worker.clock.now();
+            let since = self.worker.now();
             parent.phase.set(Phase::Idle { since });
         }
     }
@@ -248,14 +249,14 @@ impl Client {
     /// The first byte of a request has come.
     pub(crate) fn note_head(&self) {
         if let Phase::Idle { .. } = self.phase.get() {
-            let since = self.worker.clock.now();
+            let since = self.worker.now();
             self.phase.set(Phase::Head { since });
         }
     }
 
     /// A request's head is complete; gives the time at which its first byte came.
     pub(crate) fn begin_request(&self) -> Instant {
-        let now = self.worker.clock.now();
+        let now = self.worker.now();
         let started = match self.phase.get() {
             Phase::Head { since } => since,
             Phase::Idle { .. }
@@ -276,7 +277,7 @@ impl Client {
     pub(crate) fn note_upload(&self) {
         self.upload.set(Stall::None);
         if let Phase::Waiting { .. } = self.phase.get() {
-            let since = self.worker.clock.now();
+            let since = self.worker.now();
             self.phase.set(Phase::Waiting { since });
         }
     }
@@ -303,7 +304,7 @@ impl Client {
     /// Nothing of a request's body is there.
     pub(crate) fn await_upload(&self) {
         if self.upload.get() == Stall::None {
-            self.upload.set(Stall::Since(self.worker.clock.now()));
+            self.upload.set(Stall::Since(self.worker.now()));
         }
     }
 
@@ -315,7 +316,7 @@ impl Client {
     /// The client takes nothing more of an answer, of which so many bytes were written.
     pub(crate) fn await_download(&self, written: u64) {
         if self.download.get() == Stall::None || self.downloaded.get() != written {
-            self.download.set(Stall::Since(self.worker.clock.now()));
+            self.download.set(Stall::Since(self.worker.now()));
             self.downloaded.set(written);
         }
     }
@@ -449,7 +450,7 @@ impl Client {
         if self.requests.get() >= worker.limits().requests_per_connection {
             Some(Denied::RequestsPerConnection)
         } else {
-            (worker.clock.now() >= self.aged_at).then_some(Denied::ConnectionAge)
+            (worker.now() >= self.aged_at).then_some(Denied::ConnectionAge)
         }
     }
 
@@ -516,8 +517,8 @@ impl Client {
     }
 }
 
-/// Serves one connection to its end.
-pub(crate) async fn serve(worker: Rc<Worker>, arrival: Arrival) {
+/// Serves one connection to its end, until which it keeps its place.
+pub(crate) async fn serve(_place: Place, worker: Rc<Worker>, arrival: Arrival) {
     let Arrival {
         stream,
         client: peer,
@@ -580,7 +581,7 @@ async fn talk(client: Rc<Client>, inbound: Rc<Inbound>) {
 async fn next(client: &Client, inbound: &Inbound) -> Next {
     let mut next = pin!(inbound.next());
     poll_fn(|cx| match next.as_mut().poll(cx) {
-        Poll::Pending if client.may_leave(client.worker.clock.now()) => Poll::Ready(Next::Gone),
+        Poll::Pending if client.may_leave(client.worker.now()) => Poll::Ready(Next::Gone),
         next => next,
     })
     .await
@@ -594,7 +595,12 @@ async fn handle(client: &Rc<Client>, inbound: &Rc<Inbound>, request: Box<Request
         Source::Http1(Rc::clone(inbound))
     };
     let answer = {
-        let mut answer = pin!(proxy::answer(Rc::clone(client), request, source));
+        let mut answer = pin!(proxy::answer(
+            Rc::clone(client),
+            request,
+            source,
+            Some(inbound)
+        ));
         poll_fn(|cx| match answer.as_mut().poll(cx) {
             Poll::Ready(answer) => Poll::Ready(Some(answer)),
             // Dropping the request closes the connection to the instance, which learns of it so.
@@ -605,7 +611,9 @@ async fn handle(client: &Rc<Client>, inbound: &Rc<Inbound>, request: Box<Request
     let Some(answer) = answer else {
         return After::Close;
     };
-    match delivery::deliver(client, inbound, answer).await {
+    let mut delivery = Delivery::new(client, inbound, answer);
+    let written = poll_fn(|cx| delivery.poll(cx)).await;
+    match delivery.end(written) {
         Delivered::Whole(Persistence::KeepAlive) if inbound.is_body_complete() => After::Next,
         Delivered::Whole(_) if inbound.has_more() => After::Linger,
         Delivered::Whole(_) | Delivered::Broken => After::Close,
@@ -629,7 +637,7 @@ impl Rejected {
         let id = worker.ids.next();
         let refusal = Refusal::unrouted(reason, what);
         let text = refusal.text_with_status(status, &id);
-        let ended = worker.clock.now();
+        let ended = worker.now();
         Recorded {
             frontend: &client.frontend,
             service: None,

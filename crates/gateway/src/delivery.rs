@@ -31,44 +31,6 @@ pub(crate) enum Delivered {
     Upgraded(Box<Tunnel>),
 }
 
-/// Writes an answer.
-pub(crate) async fn deliver(client: &Client, inbound: &Inbound, answer: Answer) -> Delivered {
-    inbound.forget_go_ahead();
-    if let AnswerHead::Ours(_) = answer.head {
-        // A body that has come already does not cost the client its connection.
-        inbound.skip_arrived();
-    }
-    let persistence = persistence(client, inbound, &answer);
-    let framing = client_framing(answer.framing(), answer.visit.request.version);
-    let head = client
-        .worker
-        .buffers
-        .head(|out| write_head(out, client, &answer, framing, persistence));
-    if let Content::Tunnel(_) = answer.content {
-        return upgrade(client, inbound, head, answer).await;
-    }
-    let mut delivery = Delivery {
-        client,
-        inbound,
-        answer,
-        out: Outgoing::with_head(head),
-        framing,
-        stage: Stage::Body,
-        ahead: None,
-    };
-    match poll_fn(|cx| delivery.poll(cx)).await {
-        Ok(()) => Delivered::Whole(persistence),
-        Err(Broken::ByClient) => Delivered::Broken,
-        Err(Broken::ByInstance) => {
-            // The end of such a body is the end of the connection.
-            if framing == Framing::UntilClose {
-                inbound.socket.reset_at_close();
-            }
-            Delivered::Broken
-        }
-    }
-}
-
 /// Whether the connection goes on behind an answer.
 fn persistence(client: &Client, inbound: &Inbound, answer: &Answer) -> Persistence {
     let request = &answer.visit.request;
@@ -153,17 +115,6 @@ pub(crate) async fn write(
     .await
 }
 
-async fn upgrade(client: &Client, inbound: &Inbound, head: Bytes, answer: Answer) -> Delivered {
-    if write(client, inbound, head, Bytes::new()).await.is_err() {
-        return Delivered::Broken;
-    }
-    let Answer { content, visit, .. } = answer;
-    match content {
-        Content::Tunnel(relay) => Delivered::Upgraded(Box::new(Tunnel::new(*relay, visit))),
-        Content::Empty | Content::Text(_) | Content::Relayed(_) => Delivered::Broken,
-    }
-}
-
 /// How far the writing of an answer has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
@@ -175,25 +126,79 @@ enum Stage {
 }
 
 /// By whom an answer was broken off.
-enum Broken {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Broken {
     ByClient,
     ByInstance,
 }
 
 /// An answer on its way to the client.
-struct Delivery<'a> {
+pub(crate) struct Delivery<'a> {
     client: &'a Client,
     inbound: &'a Inbound,
     answer: Answer,
     out: Outgoing,
     framing: Framing,
+    persistence: Persistence,
     stage: Stage,
     /// A piece that came in the same moment as the one before.
     ahead: Option<Result<Piece, BrokenOff>>,
 }
 
-impl Delivery<'_> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+impl<'a> Delivery<'a> {
+    /// Makes the head. Nothing is written yet.
+    pub(crate) fn new(client: &'a Client, inbound: &'a Inbound, answer: Answer) -> Self {
+        let early = inbound.end_early();
+        if let AnswerHead::Ours(_) = answer.head {
+            // A body that has come already does not cost the client its connection.
+            inbound.skip_arrived();
+        }
+        let persistence = persistence(client, inbound, &answer);
+        let framing = client_framing(answer.framing(), answer.visit.request.version);
+        let buffers = &client.worker.buffers;
+        let head = buffers.head(|out| {
+            out.extend_from_slice(&early);
+            write_head(out, client, &answer, framing, persistence);
+        });
+        Self {
+            client,
+            inbound,
+            out: Outgoing::with_head(head),
+            framing,
+            persistence,
+            stage: match answer.content {
+                Content::Tunnel(_) => Stage::Last,
+                Content::Empty | Content::Text(_) | Content::Relayed(_) => Stage::Body,
+            },
+            answer,
+            ahead: None,
+        }
+    }
+
+    /// What came of it.
+    pub(crate) fn end(self, written: Result<(), Broken>) -> Delivered {
+        match written {
+            Ok(()) => match self.answer.content {
+                Content::Tunnel(relay) => {
+                    Delivered::Upgraded(Box::new(Tunnel::new(*relay, self.answer.visit)))
+                }
+                Content::Empty | Content::Text(_) | Content::Relayed(_) => {
+                    Delivered::Whole(self.persistence)
+                }
+            },
+            Err(Broken::ByClient) => Delivered::Broken,
+            Err(Broken::ByInstance) => {
+                // The end of such a body is the end of the connection.
+                if self.framing == Framing::UntilClose {
+                    self.inbound.socket.reset_at_close();
+                }
+                Delivered::Broken
+            }
+        }
+    }
+
+    /// Writes as much as can be written.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         loop {
             if self.stage == Stage::Body && self.out.has_room() && self.poll_load(cx).is_pending() {
                 // The head alone is worth writing, nothing is not.

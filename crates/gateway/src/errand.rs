@@ -18,7 +18,7 @@ use bytes::Bytes;
 use mainstay_control::balance::ejection::Verdict;
 use mainstay_control::balance::{
     Body, Content, Course, Defeat, Demand, Event, For, IdempotencyKey, LANES, Lane, Learnt,
-    MethodSafety, Next, Outcome, Picked, Priority, Ticket, Why, Wish,
+    MethodSafety, Next, Outcome, Picked, Ticket, Why, Wish,
 };
 use mainstay_http1::Response;
 use mainstay_ids::{Instant, Version};
@@ -27,6 +27,7 @@ use tokio::time::Sleep;
 
 use crate::answer::Visit;
 use crate::connection::Scope;
+use crate::early::Early;
 use crate::endpoint::Who;
 use crate::exchange::{Exchange, NoAnswer, RequestBody, Source};
 use crate::forwarded;
@@ -98,7 +99,8 @@ struct Head {
 }
 
 /// A request that has to be brought to some instance.
-pub(crate) struct Errand {
+pub(crate) struct Errand<'a> {
+    early: Early<'a>,
     /// What the instance of the last try was sent. `None`: nothing yet.
     head: Option<Head>,
     /// The body between two tries. `None`: a try has it.
@@ -114,22 +116,22 @@ pub(crate) struct Errand {
     first_endpoints: Vec<Rc<LocalEndpoint>>,
 }
 
-/// Brings a checked request to some instance, until that has begun to answer or trying again makes
-/// no sense.
-pub(crate) async fn run(visit: &mut Visit, source: Source) -> Result<Box<Delivered>, Refusal> {
-    let worker = Rc::clone(&visit.client.worker);
-    let Some(service) = find(&worker.view(), visit) else {
-        return Err(no_route(visit));
-    };
-    Errand::new(visit, worker, service, source).run(visit).await
-}
-
-impl Errand {
-    fn new(visit: &Visit, worker: Rc<Worker>, service: Rc<LocalService>, source: Source) -> Self {
-        let request = &visit.request;
+impl<'a> Errand<'a> {
+    /// A checked request for the service to which it belongs. In a box, so that it and the rest of
+    /// what a request needs are small enough for the allocator's fast lists.
+    pub(crate) fn new(
+        visit: &mut Visit,
+        source: Source,
+        early: Early<'a>,
+    ) -> Result<Box<Self>, Refusal> {
+        let worker = Rc::clone(&visit.client.worker);
+        let Some(service) = find(&worker.view(), visit) else {
+            return Err(no_route(visit));
+        };
         let replay_len = worker.limits().replay_len as usize;
-        let body = RequestBody::new(source, request.framing, replay_len);
-        Self {
+        let body = RequestBody::new(source, visit.request.framing, replay_len);
+        Ok(Box::new(Self {
+            early,
             course: Course::new(demand(visit, &service, &body)),
             wish: wish(visit, &worker, &service),
             head: None,
@@ -139,10 +141,11 @@ impl Errand {
             lanes: [const { None }; LANES],
             ticket: None,
             first_endpoints: Vec::new(),
-        }
+        }))
     }
 
-    async fn run(mut self, visit: &mut Visit) -> Result<Box<Delivered>, Refusal> {
+    /// Brings it to some instance, until that has begun to answer or trying again makes no sense.
+    pub(crate) async fn run(&mut self, visit: &mut Visit) -> Result<Box<Delivered>, Refusal> {
         let mut alarm = pin!(self.worker.clock.alarm());
         let mut next = self.tell(visit, Event::Come);
         let mut denied = Denied::QueueLen;
@@ -153,7 +156,10 @@ impl Errand {
                     self.set(alarm.as_mut());
                     let happened = poll_fn(|cx| self.poll(cx, visit, alarm.as_mut())).await;
                     match happened {
-                        Happened::Told(event) => self.tell(visit, event),
+                        Happened::Told(event) => {
+                            self.excuse();
+                            self.tell(visit, event)
+                        }
                         Happened::Connected(lane, upstream, took) => {
                             self.service.counts.connect.record(took);
                             self.send(visit, lane, upstream)
@@ -183,7 +189,7 @@ impl Errand {
                     };
                     let next = self.tell(visit, event);
                     if self.ticket.is_some() {
-                        self.service.pass_look_on(ticket, self.worker.clock.now());
+                        self.service.pass_look_on(ticket, self.worker.now());
                     }
                     next
                 }
@@ -203,6 +209,16 @@ impl Errand {
         let wake = self.course.wake();
         if wake != Instant::NEVER {
             alarm.reset(self.worker.clock.deadline(wake));
+        }
+    }
+
+    /// Tells the course for how long the client was waited for.
+    fn excuse(&mut self) {
+        for attempt in self.lanes.iter_mut().flatten() {
+            let waited = attempt.flight.take_waited();
+            if !waited.is_zero() {
+                self.course.excuse(waited);
+            }
         }
     }
 
@@ -236,7 +252,7 @@ impl Errand {
             made_room = true;
         }
         if made_room {
-            self.service.call_first(self.worker.clock.now());
+            self.service.call_first(self.worker.now());
         }
         next
     }
@@ -249,14 +265,14 @@ impl Errand {
 
     fn stand_in_line(&mut self, ticket: Ticket) {
         if self.ticket.is_none() {
-            self.ticket = Some((ticket, self.worker.clock.now()));
+            self.ticket = Some((ticket, self.worker.now()));
             self.service.counts.standing().rise();
         }
     }
 
     fn leave_line(&mut self) {
         if let Some((ticket, since)) = self.ticket.take() {
-            let waited = self.worker.clock.now().since(since);
+            let waited = self.worker.now().since(since);
             let counts = &self.service.counts;
             counts.standing().fall();
             counts.tallies().mine().queue.record(waited);
@@ -349,7 +365,7 @@ impl Errand {
         let patience = self.service.policy.timeouts.connect;
         let connecting = Upstream::connect(address, patience.unwrap_or(CONNECT_TIMEOUT));
         attempt.origin = Origin::New;
-        attempt.stage = Stage::Connecting(Box::pin(connecting), self.worker.clock.now());
+        attempt.stage = Stage::Connecting(Box::pin(connecting), self.worker.now());
         Next::Wait(For::Answer)
     }
 
@@ -435,15 +451,22 @@ impl Errand {
         visit: &Visit,
         alarm: Pin<&mut Sleep>,
     ) -> Poll<Happened> {
+        let policy = &self.service.policy;
         for lane in Lane::ALL {
             let Some(attempt) = &mut self.lanes[lane.index()] else {
                 continue;
             };
-            let happened = attempt.poll(cx, &self.worker, lane, visit.request.upgrade().is_some());
+            let rewrite = policy.rewrite(attempt.endpoint.version);
+            let early = |response: &Response| {
+                self.early.pass(response, rewrite.map(Arc::as_ref));
+            };
+            let upgrades = visit.request.upgrade().is_some();
+            let happened = attempt.poll(cx, &self.worker, lane, (upgrades, early));
             if happened.is_ready() {
                 return happened;
             }
         }
+        self.early.poll(cx);
         if visit.client.has_expired() {
             return Poll::Ready(Happened::Told(Event::Expired));
         }
@@ -479,7 +502,7 @@ impl Errand {
             return Err(self.refusal(visit, Defeat::LostInFlight));
         };
         let policy = &self.service.policy;
-        visit.first_byte = Some(self.worker.clock.now());
+        visit.first_byte = Some(self.worker.now());
         visit.alterations = Alterations {
             rewrite: policy.rewrite(endpoint.version).cloned(),
             cookie: policy.cookie(self.wish.bond, endpoint.handle.get()),
@@ -564,7 +587,7 @@ impl Errand {
     }
 }
 
-impl Drop for Errand {
+impl Drop for Errand<'_> {
     fn drop(&mut self) {
         self.service.abandon(&mut self.course);
         self.leave_line();
@@ -579,7 +602,7 @@ impl Drop for Errand {
             }
         }
         if made_room {
-            self.service.call_first(self.worker.clock.now());
+            self.service.call_first(self.worker.now());
         }
     }
 }
@@ -590,7 +613,7 @@ impl Attempt {
         cx: &mut Context<'_>,
         worker: &Worker,
         lane: Lane,
-        upgrades: bool,
+        (upgrades, early): (bool, impl Fn(&Response)),
     ) -> Poll<Happened> {
         let end = match worker.seams.verdicts {
             Verdicts::Heeded => self.endpoint.end(),
@@ -603,7 +626,7 @@ impl Attempt {
             Stage::Connecting(connecting, since) => {
                 connecting.as_mut().poll(cx).map(|made| match made {
                     Ok(upstream) => {
-                        let took = worker.clock.now().since(*since);
+                        let took = worker.now().since(*since);
                         self.endpoint.shared.counters.connect.record(took);
                         Happened::Connected(lane, upstream, took)
                     }
@@ -616,7 +639,7 @@ impl Attempt {
                 })
             }
             Stage::Exchanging(exchange) => {
-                let answered = exchange.poll_head(cx, &worker.buffers);
+                let answered = exchange.poll_head(cx, &worker.buffers, early);
                 let body = body_of(exchange, upgrades);
                 match answered {
                     Poll::Ready(Ok(response)) => Poll::Ready(self.answered(lane, response, body)),
@@ -679,7 +702,7 @@ fn demand(visit: &Visit, service: &LocalService, body: &RequestBody) -> Demand {
         } else {
             Content::More
         },
-        priority: Priority::Normal,
+        priority: service.policy.priority(request),
     }
 }
 

@@ -15,6 +15,7 @@ use mainstay_http1::{
 };
 
 use crate::connection::Client;
+use crate::http2;
 use crate::inbound::{BodyFailure, Inbound, Piece};
 use crate::upstream::{NoHead, Upstream};
 use crate::wire::{Buffers, Outgoing};
@@ -34,17 +35,32 @@ impl Source {
             Self::Empty => Poll::Ready(Ok(Piece::End(None))),
             Self::Http1(inbound) => inbound.poll_body(cx),
             Self::Http2(body, client) => loop {
-                match ready!(std::pin::Pin::new(&mut *body).poll_frame(cx)) {
-                    // Trailers of HTTP/2 are not carried on: instances of HTTP/1 seldom know them.
+                let frame = match std::pin::Pin::new(&mut *body).poll_frame(cx) {
+                    Poll::Ready(frame) => frame,
+                    Poll::Pending if client.upload_has_expired() => {
+                        return Poll::Ready(Err(BodyFailure::TooSlow));
+                    }
+                    Poll::Pending => {
+                        client.await_upload();
+                        return Poll::Pending;
+                    }
+                };
+                client.note_upload();
+                match frame {
                     None => return Poll::Ready(Ok(Piece::End(None))),
-                    Some(Ok(frame)) => {
-                        if let Ok(data) = frame.into_data()
-                            && !data.is_empty()
-                        {
+                    Some(Ok(frame)) => match frame.into_data() {
+                        Ok(data) if data.is_empty() => {}
+                        Ok(data) => {
                             client.note_received(data.len());
                             return Poll::Ready(Ok(Piece::Data(data)));
                         }
-                    }
+                        Err(frame) => {
+                            if let Ok(trailers) = frame.into_trailers() {
+                                let end = http2::trailers(&trailers).map(Piece::End);
+                                return Poll::Ready(end.map_err(BodyFailure::Malformed));
+                            }
+                        }
+                    },
                     Some(Err(_)) => return Poll::Ready(Err(BodyFailure::Gone)),
                 }
             },
@@ -273,12 +289,12 @@ impl Exchange {
         }
     }
 
-    /// Sends, and waits for the head of the answer. Interim answers are taken off: the client was
-    /// told to go on by us.
+    /// Sends, and waits for the head of the answer. Those of interim answers are given to `early`.
     pub(crate) fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
         buffers: &Buffers,
+        early: impl Fn(&Response),
     ) -> Poll<Result<Box<Response>, NoAnswer>> {
         loop {
             // Whether it is done or not, the instance may answer already.
@@ -290,7 +306,7 @@ impl Exchange {
                 .upstream
                 .poll_head(cx, &mut self.scan, self.method, buffers);
             match head {
-                Poll::Ready(Ok(response)) if response.is_interim() => {}
+                Poll::Ready(Ok(response)) if response.is_interim() => early(&response),
                 Poll::Ready(Ok(response)) => {
                     self.decoder = Some(Decoder::new(response.framing));
                     self.persistence = response.persistence;

@@ -4,12 +4,12 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use mainstay_http1::{Framing, HeadWriter, Known, Request, Response, Version};
+use mainstay_http1::{Field, Framing, HeadWriter, Known, Request, Response, Version};
 use mainstay_model::traffic::Trace;
 
 use crate::answer::Visit;
 use crate::forwarded::{self, Way};
-use crate::rewrite::{RewritePlan, Values};
+use crate::rewrite::{FieldPlan, RewritePlan, Values};
 
 /// Who is believed about the way that a request came before us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +108,42 @@ pub(crate) struct Alterations {
     pub(crate) cookie: Option<String>,
 }
 
+/// Writes the head of an interim answer as a client sees it. What is added to answers belongs to the
+/// final one.
+pub(crate) fn write_interim(
+    out: &mut BytesMut,
+    response: &Response,
+    rewrite: Option<&RewritePlan>,
+) {
+    let mut head = HeadWriter::response(out, response.status);
+    let rewrite = rewrite.map(|plan| &plan.response);
+    for field in response.fields.iter() {
+        // RFC 9110, 8.6: it has no length, not even of nothing.
+        if field.known != Known::ContentLength && passes(response, field, rewrite) {
+            head.field(field.name, field.value);
+        }
+    }
+    head.finish();
+}
+
+/// Whether a client sees this field of an instance's answer.
+fn passes(response: &Response, field: Field<'_>, rewrite: Option<&FieldPlan>) -> bool {
+    match field.known {
+        Known::TransferEncoding
+        | Known::Connection
+        | Known::KeepAlive
+        | Known::ProxyConnection
+        | Known::ProxyAuthenticate
+        | Known::ProxyAuthorization
+        | Known::Upgrade
+        | Known::XRequestId => false,
+        // The length of a body that does not follow: of an answer to HEAD, or of a 304.
+        Known::ContentLength if response.framing != Framing::None => false,
+        _ if rewrite.is_some_and(|plan| plan.drops(field.name)) => false,
+        _ => !response.connection_names(field.name),
+    }
+}
+
 /// Gives the fields of an instance's answer that a client sees to `put`.
 pub(crate) fn pass_response(response: &Response, visit: &Visit, mut put: impl FnMut(&[u8], &[u8])) {
     let rewrite = visit
@@ -116,20 +152,8 @@ pub(crate) fn pass_response(response: &Response, visit: &Visit, mut put: impl Fn
         .as_ref()
         .map(|plan| &plan.response);
     for field in response.fields.iter() {
-        match field.known {
-            Known::TransferEncoding
-            | Known::Connection
-            | Known::KeepAlive
-            | Known::ProxyConnection
-            | Known::ProxyAuthenticate
-            | Known::ProxyAuthorization
-            | Known::Upgrade
-            | Known::XRequestId => {}
-            // The length of a body that does not follow: of an answer to HEAD, or of a 304.
-            Known::ContentLength if response.framing != Framing::None => {}
-            _ if rewrite.is_some_and(|plan| plan.drops(field.name)) => {}
-            _ if response.connection_names(field.name) => {}
-            _ => put(field.name, field.value),
+        if passes(response, field, rewrite) {
+            put(field.name, field.value);
         }
     }
     if let Some(plan) = rewrite {

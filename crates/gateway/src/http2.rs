@@ -17,7 +17,7 @@ use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use mainstay_http1::{Content as Sent, Framing, Http2Head, Refused, Request};
+use mainstay_http1::{BodyError, Content as Sent, Framing, Http2Head, Refused, Request, Trailers};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::spawn_local;
 
@@ -33,7 +33,7 @@ use crate::limits::{
 use crate::metrics::Denied;
 use crate::proxy;
 use crate::refusal::Reason;
-use crate::worker::Admitted;
+use crate::worker::{Admitted, Worker};
 
 /// Serves a connection to its end.
 pub(crate) async fn serve(client: Rc<Client>, inbound: Rc<Inbound>) {
@@ -44,7 +44,7 @@ pub(crate) async fn serve(client: Rc<Client>, inbound: Rc<Inbound>) {
         client: Rc::clone(&client),
     });
     let limits = client.worker.limits();
-    let mut builder = http2::Builder::new(Local);
+    let mut builder = http2::Builder::new(Local(Rc::clone(&client.worker)));
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.h2_streams)
@@ -83,12 +83,12 @@ enum Told {
 }
 
 /// Runs what hyper needs for each stream. It ends with its connection at the latest.
-#[derive(Debug, Clone, Copy)]
-struct Local;
+#[derive(Clone)]
+struct Local(Rc<Worker>);
 
 impl<F: Future<Output = ()> + 'static> Executor<F> for Local {
     fn execute(&self, stream: F) {
-        spawn_local(stream);
+        spawn_local(Rc::clone(&self.0).in_steps(stream));
     }
 }
 
@@ -132,7 +132,7 @@ async fn answer(
     } else {
         Source::Http2(body, Rc::clone(&client))
     };
-    let answer = proxy::answer(Rc::clone(&client), Box::new(request), source);
+    let answer = proxy::answer(Rc::clone(&client), Box::new(request), source, None);
     let answer = client.interruptible(answer).await.ok_or(Cut)?;
     Ok(respond(answer, stream))
 }
@@ -156,6 +156,13 @@ fn check(
     let fields = parts.headers.iter();
     let fields = fields.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
     Request::from_http2(head, fields, client.head_limits())
+}
+
+/// The trailers of a request, as strictly as those of HTTP/1.
+pub(crate) fn trailers(headers: &HeaderMap) -> Result<Option<Box<Trailers>>, BodyError> {
+    let fields = headers.iter();
+    let fields = fields.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+    mainstay_http1::trailers_from_http2(fields)
 }
 
 fn reject(rejected: Rejected, stream: Stream) -> Response<AnswerBody> {

@@ -8,7 +8,7 @@ use std::io::{self, IoSlice};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use mainstay_http1::{
     BodyError, Decoder, Expect, HeadLimits, Refused, Request, Scan, Step, Trailers,
 };
@@ -19,6 +19,14 @@ use crate::limits::SKIP_LEN_MAX;
 use crate::wire::{Socket, make_room};
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// Whether the client is to be told "100 Continue" before it sends its body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum GoAhead {
+    Due,
+    /// It waits for nothing, was told, or gets its answer.
+    Settled,
+}
 
 /// What comes next on a client's connection.
 pub(crate) enum Next {
@@ -59,8 +67,9 @@ pub(crate) struct Inbound {
     body: RefCell<Option<Decoder>>,
     /// Reads since the head of the present request.
     body_reads: Cell<u32>,
-    /// What is left to be said of [`CONTINUE`] before the client sends its body.
-    go_ahead: Cell<&'static [u8]>,
+    go_ahead: Cell<GoAhead>,
+    /// What is left to be written of interim answers, our own among them.
+    early: RefCell<BytesMut>,
 }
 
 impl Inbound {
@@ -77,7 +86,8 @@ impl Inbound {
             read: RefCell::new(read),
             body: RefCell::default(),
             body_reads: Cell::new(0),
-            go_ahead: Cell::new(b""),
+            go_ahead: Cell::new(GoAhead::Settled),
+            early: RefCell::default(),
         }
     }
 
@@ -116,7 +126,12 @@ impl Inbound {
             return Ok(None);
         }
         let end = scan.find_end(&read, limits)?;
-        Ok(end.map(|len| read.split_to(len).freeze()))
+        Ok(end.map(|len| {
+            // A copy: the head lives as long as its request, and would keep a whole read buffer.
+            let head = Bytes::copy_from_slice(&read[..len]);
+            read.advance(len);
+            head
+        }))
     }
 
     fn begin(&self, head: Bytes, limits: HeadLimits) -> Next {
@@ -126,8 +141,8 @@ impl Inbound {
         };
         self.body_reads.set(0);
         self.go_ahead.set(match request.expect {
-            Expect::Continue => CONTINUE,
-            Expect::Nothing => b"",
+            Expect::Continue => GoAhead::Due,
+            Expect::Nothing => GoAhead::Settled,
         });
         self.body.replace(match request.framing {
             framing if framing.is_empty() => None,
@@ -184,7 +199,10 @@ impl Inbound {
             }
             drop(body);
             // The client waits for our word only as long as it has sent nothing.
-            if !self.go_ahead.get().is_empty() && ready!(self.poll_go_ahead(cx)).is_err() {
+            if self.go_ahead.replace(GoAhead::Settled) == GoAhead::Due {
+                self.early.borrow_mut().extend_from_slice(CONTINUE);
+            }
+            if matches!(self.poll_early(cx), Poll::Ready(Err(_))) {
                 return Poll::Ready(Err(BodyFailure::Gone));
             }
             match self.poll_fill(cx) {
@@ -201,12 +219,26 @@ impl Inbound {
         }
     }
 
-    /// Says "100 Continue": only now does anybody want the body.
-    fn poll_go_ahead(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.go_ahead.get().is_empty() {
-            let left = self.go_ahead.get();
-            let written = ready!(self.socket.poll_write(cx, &[IoSlice::new(left)]))?;
-            self.go_ahead.set(&left[written..]);
+    /// Puts an interim answer behind those that are still to be written, unless there would be more
+    /// than so many bytes of them.
+    pub(crate) fn say_early(&self, len_max: usize, write: impl FnOnce(&mut BytesMut)) {
+        let mut early = self.early.borrow_mut();
+        let before = early.len();
+        write(&mut early);
+        if early.len() > len_max {
+            early.truncate(before);
+        }
+    }
+
+    /// Writes what is left of interim answers.
+    pub(crate) fn poll_early(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut early = self.early.borrow_mut();
+        while !early.is_empty() {
+            let written = ready!(self.socket.poll_write(cx, &[IoSlice::new(&early)]))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            early.advance(written);
         }
         Poll::Ready(Ok(()))
     }
@@ -233,9 +265,11 @@ impl Inbound {
         }
     }
 
-    /// Forgets that the client waits for "100 Continue": a final answer is on its way.
-    pub(crate) fn forget_go_ahead(&self) {
-        self.go_ahead.set(b"");
+    /// A final answer is on its way: the client waits for no "100 Continue" any more. Gives what is
+    /// left of interim answers, which must stand before it: a part of one may be written.
+    pub(crate) fn end_early(&self) -> BytesMut {
+        self.go_ahead.set(GoAhead::Settled);
+        self.early.take()
     }
 
     /// Takes what has come of a body that nobody wants, without waiting for more.

@@ -44,7 +44,7 @@
 //!
 //! Reading order: [`run`], `table` and `endpoint` (what is shared), `ledger` and `coordinator`,
 //! `view` and `worker`, then the way of a request: `connection`, `inbound`, `proxy`, `errand`,
-//! `exchange`, `answer`, `delivery`, `tunnel`.
+//! `exchange`, `early`, `answer`, `delivery`, `tunnel`.
 
 mod access_log;
 mod addresses;
@@ -56,6 +56,9 @@ mod clock;
 mod connection;
 mod coordinator;
 mod delivery;
+#[cfg(any(test, feature = "driven"))]
+pub mod driven;
+mod early;
 mod endpoint;
 mod errand;
 mod exchange;

@@ -58,8 +58,20 @@ pub(crate) const HEADS_BLOCK_LEN: usize = 64 * 1024;
 /// A block with less room than this for a head is replaced; longer heads make it grow.
 pub(crate) const HEAD_ROOM: usize = 4 * 1024;
 
+/// Parts of a message that are together no longer than this are put side by side before they are
+/// written: an answer's head with a small body.
+pub(crate) const GATHERED_LEN_MAX: usize = 1024;
+
 /// How much of a body that nobody wants is read so that its connection can be used again.
 pub(crate) const SKIP_LEN_MAX: usize = 64 * 1024;
+
+/// Interim answers that are passed on to the client of one request: "Processing", which is said every
+/// 20 s (RFC 2518, 10.1), for ten minutes, and some hints. More are dropped.
+pub(crate) const INTERIM_MAX: u32 = 32;
+
+/// Of interim answers, how much waits for a client to read: a head as long as most servers allow.
+/// What does not fit is dropped; it only would have told sooner what the answer says.
+pub(crate) const EARLY_LEN_MAX: usize = 16 * 1024;
 
 /// When the gateway stops, a connection without a request is closed after it was idle for so long:
 /// a client that has just been served may have sent its next request already.

@@ -5,17 +5,34 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_control::balance::{
-    self, Affinity, Bond, Hedging, IdempotencyKey, LineBounds, Side, Wish,
+    self, Affinity, Bond, Hedging, IdempotencyKey, LineBounds, Priority, Side, Wish,
 };
-use mainstay_http1::{Known, Request};
+use mainstay_http1::{Known, Method, Request};
 use mainstay_ids::Version;
-use mainstay_model::listen::Balance;
+use mainstay_model::listen::{Balance, CheckKind};
 use mainstay_model::routing::{Handle, Split};
 use mainstay_model::traffic::{Queue, Retry, Sticky, Timeouts, Trace};
-use mainstay_model::{ListenSpec, ServiceRoutes, Share};
+use mainstay_model::{ListenSpec, PathPrefix, ServiceRoutes, Share};
 
 use crate::matching::{Conditions, cookies, header_lines};
 use crate::rewrite::RewritePlan;
+
+/// How services fail that do not say otherwise.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Usual {
+    /// As one worker has it.
+    pub(crate) policy: balance::Policy,
+    /// Among how many workers a service's own line is divided.
+    pub(crate) workers: usize,
+}
+
+/// One worker's part of a line of so many; if there is to be one at all, at least one place.
+pub(crate) fn part_of_line(len: u32, workers: usize) -> usize {
+    match len as usize / workers.max(1) {
+        0 => usize::from(len > 0),
+        part => part,
+    }
+}
 
 /// What a service wants of the gateway.
 #[derive(Debug)]
@@ -29,6 +46,8 @@ pub(crate) struct Policy {
     sticky: Option<Sticky>,
     trial: Option<Trial>,
     rewrites: Box<[(Version, Arc<RewritePlan>)]>,
+    /// The paths by which clients ask whether it lives; see [`Self::priority`].
+    checks: Box<[Box<str>]>,
 }
 
 /// A version on trial.
@@ -48,7 +67,12 @@ impl Policy {
             for_certain: Conditions::of(&split.traffic.headers, &split.traffic.cookies),
         };
         let rewrites = routes.rewrites.iter();
+        let rewrites: Box<[_]> = rewrites
+            .map(|one| (one.version, Arc::new(RewritePlan::of(&one.rewrite))))
+            .collect();
+        let health_path = routes.health_path.as_ref();
         Self {
+            checks: health_path.map_or_else(Box::default, |path| checks(path, &rewrites)),
             retry: traffic.retry,
             trace: traffic.trace,
             timeouts: traffic.timeouts,
@@ -56,9 +80,27 @@ impl Policy {
             requests: traffic.requests.map(std::num::NonZeroU32::get),
             sticky: traffic.sticky.clone(),
             trial: routes.split.as_ref().map(trial),
-            rewrites: rewrites
-                .map(|one| (one.version, Arc::new(RewritePlan::of(&one.rewrite))))
-                .collect(),
+            rewrites,
+        }
+    }
+
+    /// Whether an overload spares a request: one that asks at the service's health path whether it
+    /// lives, and nothing else. How many are spared at once is the balancer's decision: anybody can
+    /// ask for that path.
+    pub(crate) fn priority(&self, request: &Request) -> Priority {
+        let target = request.target();
+        let asks = |check: &str| {
+            let rest = target.strip_prefix(check);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('?'))
+        };
+        let is_check = self.checks.iter().any(|check| asks(check))
+            && matches!(request.method, Method::Get | Method::Head)
+            && request.framing.is_empty()
+            && request.upgrade().is_none();
+        if is_check {
+            Priority::Spared
+        } else {
+            Priority::Normal
         }
     }
 
@@ -68,7 +110,12 @@ impl Policy {
             Balance::Source => Some(Sticky::Source),
             Balance::LeastConnections | Balance::RoundRobin | Balance::Random => None,
         };
+        let kind = spec.check.as_ref().map(|check| &check.kind);
         Self {
+            checks: match kind {
+                Some(CheckKind::Http { path, .. }) => checks(path, &[]),
+                Some(CheckKind::Tcp | CheckKind::Amqp) | None => Box::default(),
+            },
             retry: Retry::default(),
             trace: Trace::default(),
             timeouts: Timeouts {
@@ -87,7 +134,11 @@ impl Policy {
     }
 
     /// How its requests fail: as `usual`, unless the service says otherwise.
-    pub(crate) fn of_failures(&self, usual: balance::Policy) -> balance::Policy {
+    pub(crate) fn of_failures(&self, usual: Usual) -> balance::Policy {
+        let Usual {
+            policy: usual,
+            workers,
+        } = usual;
         let (len, time) = (self.queue.len, self.queue.time);
         balance::Policy {
             hedging: match (self.retry.hedge, usual.hedging) {
@@ -101,7 +152,7 @@ impl Policy {
             },
             most: self.requests,
             line: LineBounds {
-                len: len.map_or(usual.line.len, |len| len as usize),
+                len: len.map_or(usual.line.len, |len| part_of_line(len, workers)),
                 time: time.unwrap_or(usual.line.time),
             },
             ..usual
@@ -179,6 +230,18 @@ impl Policy {
     }
 }
 
+/// The health path as clients write it: as it stands, and as what a rewriting makes it of.
+fn checks(path: &PathPrefix, rewrites: &[(Version, Arc<RewritePlan>)]) -> Box<[Box<str>]> {
+    let outside = rewrites.iter().filter_map(|(_, plan)| plan.outside(path));
+    let mut all: Vec<Box<str>> = vec![path.as_str().into()];
+    for one in outside {
+        if !all.contains(&one) {
+            all.push(one);
+        }
+    }
+    all.into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,10 +254,15 @@ mod tests {
     const TRIAL: Version = Version(2);
 
     fn policy(sticky: Option<Sticky>, split: Option<CanaryTraffic>) -> Policy {
-        Policy::of(&ServiceRoutes {
+        Policy::of(&routes(sticky, split))
+    }
+
+    fn routes(sticky: Option<Sticky>, split: Option<CanaryTraffic>) -> ServiceRoutes {
+        ServiceRoutes {
             service: ServiceName::parse("orders").unwrap(),
             http: None,
             address: None,
+            health_path: None,
             endpoints: Vec::new(),
             unavailable: None,
             dead: Vec::new(),
@@ -207,7 +275,7 @@ mod tests {
                 version: TRIAL,
                 traffic,
             }),
-        })
+        }
     }
 
     fn by_cookie(ttl: Option<Duration>) -> Sticky {
@@ -255,6 +323,53 @@ mod tests {
         assert_eq!(side("host: a\r\ncookie: beta=1\r\n"), Side::Asked(TRIAL));
         assert_eq!(side("host: a\r\ncookie: beta=2\r\n"), Side::Rest(TRIAL));
         assert_eq!(side("host: a\r\n"), Side::Rest(TRIAL), "a share of nothing");
+    }
+
+    #[test]
+    fn a_check_is_known_by_the_path_that_becomes_the_health_path() {
+        use mainstay_model::rewrite::{PathRewrite, Rewrite};
+        use mainstay_model::routing::VersionRewrite;
+        let path = |text: &str| PathPrefix::parse(text).unwrap();
+        let priority = |rewrite: Option<PathRewrite>, head: &str, lines: &str| {
+            let mut routes = routes(None, None);
+            routes.health_path = Some(path("/api/health"));
+            routes.rewrites.extend(rewrite.map(|path| VersionRewrite {
+                version: Version::FIRST,
+                rewrite: Rewrite {
+                    path: Some(path),
+                    ..Rewrite::default()
+                },
+            }));
+            Policy::of(&routes).priority(&request(head, &format!("host: a\r\n{lines}")))
+        };
+        let strip = || Some(PathRewrite::Strip(path("/shop")));
+        let replace = || Some(PathRewrite::Replace(path("/shop"), path("/api")));
+        for (rewrite, head) in [
+            (None, "GET /api/health"),
+            (None, "HEAD /api/health?all"),
+            (strip(), "GET /shop/api/health"),
+            (replace(), "GET /shop/health"),
+        ] {
+            assert_eq!(priority(rewrite, head, ""), Priority::Spared, "{head}");
+        }
+        for (rewrite, head, lines) in [
+            (None, "POST /api/health", ""),
+            (None, "GET /api/health/", ""),
+            (None, "GET /api", ""),
+            (None, "GET /shop/api/health", ""),
+            (strip(), "GET /shop/health", ""),
+            (None, "GET /api/health", "content-length: 1\r\n"),
+            (
+                None,
+                "GET /api/health",
+                "connection: upgrade\r\nupgrade: chat\r\n",
+            ),
+        ] {
+            assert_eq!(priority(rewrite, head, lines), Priority::Normal, "{head}");
+        }
+        let nowhere = Policy::of(&routes(None, None));
+        let asked = request("GET /api/health", "host: a\r\n");
+        assert_eq!(nowhere.priority(&asked), Priority::Normal);
     }
 
     #[test]

@@ -128,6 +128,14 @@ impl RewritePlan {
         self.host.as_deref()
     }
 
+    /// The path that becomes `path` for the instance, if there is another than `path` itself.
+    pub(crate) fn outside(&self, path: &mainstay_model::PathPrefix) -> Option<Box<str>> {
+        let (from, to) = self.path.as_ref()?;
+        let rest = path.as_str().strip_prefix(&**to)?;
+        let outside = [from.as_str().trim_end_matches('/'), rest].concat();
+        (self.target(&outside) == path.as_str()).then(|| outside.into())
+    }
+
     /// The target that the instance sees, for one in origin form or `*`.
     pub(crate) fn target<'t>(&self, target: &'t str) -> Cow<'t, str> {
         let Some((from, to)) = &self.path else {

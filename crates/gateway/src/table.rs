@@ -346,6 +346,7 @@ mod tests {
             service: ServiceName::parse(name).unwrap(),
             http: HttpMatches::new(http).ok(),
             address: None,
+            health_path: None,
             endpoints: Vec::new(),
             unavailable: None,
             dead: Vec::new(),

@@ -62,13 +62,22 @@ impl NoHead {
     }
 }
 
+async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    #[cfg(any(test, feature = "driven"))]
+    if let Some(made) = crate::driven::connect(address) {
+        return made;
+    }
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
 impl Upstream {
     /// Opens a connection within this time.
     pub(crate) async fn connect(address: SocketAddr, patience: Duration) -> io::Result<Self> {
-        let stream = timeout(patience, TcpStream::connect(address))
+        let stream = timeout(patience, connect(address))
             .await
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        stream.set_nodelay(true)?;
         Ok(Self {
             socket: Socket::new(stream),
             read: BytesMut::new(),

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::time::Duration;
 
 use mainstay_control::balance::{
     self, Balancer, Course, Event, LANES, Learnt, Listed, Load, Loss, Next, Picked, Scene, Ticket,
@@ -29,7 +30,7 @@ use crate::exchange::Exchange;
 use crate::limits::{UPSTREAM_IDLE_COUNT_MAX, UPSTREAM_IDLE_MAX};
 use crate::listen;
 use crate::metrics::{Level, ServiceCounts};
-use crate::policy::Policy;
+use crate::policy::{Policy, Usual};
 use crate::table::{Found, Group, Owner, Table, TableEndpoint, TableService};
 use crate::upstream::{Assurance, Upstream};
 use crate::wire::Buffers;
@@ -77,7 +78,7 @@ impl View {
         table: Arc<Table>,
         listens: Arc<listen::Roster>,
         clock: Clock,
-        usual: balance::Policy,
+        usual: Usual,
     ) -> Self {
         let now = clock.now();
         let owners = self.services.iter().map(|service| &service.owner);
@@ -110,7 +111,7 @@ impl View {
         for old in &self.services {
             // Requests that have come to a service that is gone must not find anybody there.
             if !services.iter().any(|service| service.is(old)) {
-                old.balance.update(now, usual, Vec::new());
+                old.balance.update(now, usual.policy, Vec::new());
             }
         }
         let (leaving, deaths) = self.part(&table, &endpoints);
@@ -298,7 +299,7 @@ impl LocalService {
         group: Group<'_>,
         known: Option<&Self>,
         listed: Vec<Listed<Candidate>>,
-        (now, usual): (Instant, balance::Policy),
+        (now, usual): (Instant, Usual),
     ) -> Self {
         let policy = group.policy.of_failures(usual);
         let balance = known.map_or_else(
@@ -355,7 +356,7 @@ impl LocalService {
         };
         let mut balancer = self.balance.balancer.borrow_mut();
         let mut scene = Scene {
-            now: worker.clock.now(),
+            now: worker.now(),
             random: worker.random(),
             balancer: &mut balancer,
             budget: &mut worker.budget(),
@@ -531,14 +532,16 @@ impl LocalEndpoint {
 pub(crate) struct Flight {
     endpoint: Rc<LocalEndpoint>,
     stage: Stage,
+    /// For how long it has waited for its client, as far as nobody was told of it.
+    waited: Duration,
 }
 
 /// How far a request is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Waiting,
-    /// The client is still sending its body, and the instance waits for it.
-    Uploading,
+    /// The client is still sending its body, and the instance waits for it, since when.
+    Uploading(Instant),
     Answered,
 }
 
@@ -550,6 +553,7 @@ impl Flight {
         Self {
             endpoint: Rc::clone(endpoint),
             stage: Stage::Waiting,
+            waited: Duration::ZERO,
         }
     }
 
@@ -562,15 +566,26 @@ impl Flight {
     pub(crate) fn follow(&mut self, exchange: &Exchange) {
         match (self.stage, exchange.awaits_client()) {
             (Stage::Waiting, true) => {
-                self.stage = Stage::Uploading;
+                self.stage = Stage::Uploading(self.endpoint.clock.now());
                 self.endpoint.shared.end_wait();
             }
-            (Stage::Uploading, false) => {
+            (Stage::Uploading(since), false) => {
+                self.waited += self.endpoint.clock.now().since(since);
                 self.stage = Stage::Waiting;
                 self.endpoint.shared.begin_wait();
             }
-            (Stage::Waiting | Stage::Uploading | Stage::Answered, _) => {}
+            (Stage::Waiting | Stage::Uploading(_) | Stage::Answered, _) => {}
         }
+    }
+
+    /// For how long it has waited for its client since this was last asked.
+    pub(crate) fn take_waited(&mut self) -> Duration {
+        if let Stage::Uploading(since) = self.stage {
+            let now = self.endpoint.clock.now();
+            self.waited += now.since(since);
+            self.stage = Stage::Uploading(now);
+        }
+        std::mem::take(&mut self.waited)
     }
 
     /// The head of its answer is there.

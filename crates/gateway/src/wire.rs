@@ -14,7 +14,8 @@ use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
 
 use crate::limits::{
-    BODY_READ_LEN, BUFFERS_KEPT_MAX, BUFFERS_TRIED, HEAD_ROOM, HEADS_BLOCK_LEN, READ_LEN,
+    BODY_READ_LEN, BUFFERS_KEPT_MAX, BUFFERS_TRIED, GATHERED_LEN_MAX, HEAD_ROOM, HEADS_BLOCK_LEN,
+    READ_LEN,
 };
 
 /// A socket that several parts of one task read and write. Borrowed only within one call.
@@ -56,9 +57,19 @@ impl Socket {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let mut stream = self.0.borrow_mut();
+        let len = slices.iter().map(|slice| slice.len()).sum();
         match slices {
-            // A plain write costs the kernel less than a vectored one.
             [only] => Pin::new(&mut *stream).poll_write(cx, only),
+            // A plain write costs the kernel less than a vectored one, by more than this copy.
+            _ if len <= GATHERED_LEN_MAX => {
+                let mut gathered = [0; GATHERED_LEN_MAX];
+                let mut end = 0;
+                for slice in slices {
+                    gathered[end..end + slice.len()].copy_from_slice(slice);
+                    end += slice.len();
+                }
+                Pin::new(&mut *stream).poll_write(cx, &gathered[..len])
+            }
             _ => Pin::new(&mut *stream).poll_write_vectored(cx, slices),
         }
     }

@@ -2,14 +2,17 @@
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::HashMap;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use mainstay_control::balance::{IdempotencyKey, LineBounds, Policy, RetryBudget, Retrying};
+use mainstay_ids::Instant;
 use mainstay_model::gateway::{GatewayLimits, GatewaySettings};
 use mainstay_model::listen::Trusted;
 use tokio::net::{TcpListener, TcpStream};
@@ -26,6 +29,7 @@ use crate::connection::{self, Arrival, Client, Scope};
 use crate::limits::{ACCEPT_PAUSE, SWEEP_EVERY};
 use crate::listen::{self, Seat, ServerAt};
 use crate::metrics::{Denied, FrontendCounts, FrontendKey, GatewayCounters};
+use crate::policy::{Usual, part_of_line};
 use crate::request_id::RequestIds;
 use crate::table::{Serial, Table};
 use crate::view::{Deaths, View};
@@ -77,6 +81,7 @@ pub(crate) struct Setup {
 /// What all requests of one worker share. Lives in one thread; every borrow ends before an await.
 pub(crate) struct Worker {
     pub(crate) clock: Clock,
+    now: Cell<Instant>,
     pub(crate) ids: RequestIds,
     pub(crate) buffers: Buffers,
     pub(crate) counters: Arc<GatewayCounters>,
@@ -168,12 +173,33 @@ impl Worker {
     /// What time it is, as RFC 9110, 5.6.7 writes it.
     pub(crate) fn date(&self) -> Bytes {
         let mut date = self.date.borrow_mut();
-        let second = self.clock.now().since_start().as_secs() + 1;
+        let second = self.now().since_start().as_secs() + 1;
         if date.0 != second {
             let now = std::time::SystemTime::now();
             *date = (second, Bytes::from(httpdate::fmt_http_date(now)));
         }
         date.1.clone()
+    }
+
+    /// When the present step of the present task began, by which all of it is decided and measured:
+    /// to ask the clock at each place would be a good part of a step. Only for what runs
+    /// [`Self::in_steps`].
+    pub(crate) fn now(&self) -> Instant {
+        self.now.get()
+    }
+
+    fn begin_step(&self) {
+        self.now.set(self.clock.now());
+    }
+
+    /// Runs a task of a client, each of whose steps has its time.
+    pub(crate) async fn in_steps<T>(self: Rc<Self>, task: impl Future<Output = T>) -> T {
+        let mut task = pin!(task);
+        poll_fn(|cx| {
+            self.begin_step();
+            task.as_mut().poll(cx)
+        })
+        .await
     }
 
     /// What may be sent again, or a second time.
@@ -182,10 +208,9 @@ impl Worker {
     }
 
     /// How services fail, as long as they do not say otherwise.
-    fn policy(&self) -> Policy {
-        let limits = self.limits();
-        let share = limits.queue_len as usize / self.workers.max(1);
-        Policy {
+    fn usual(&self) -> Usual {
+        let (limits, workers) = (self.limits(), self.workers);
+        let policy = Policy {
             retrying: match self.seams.retries {
                 Retries::On => Retrying::On,
                 Retries::Off => Retrying::Off,
@@ -196,14 +221,11 @@ impl Worker {
             key: IdempotencyKey::Ignored,
             most: None,
             line: LineBounds {
-                len: if limits.queue_len == 0 {
-                    0
-                } else {
-                    share.max(1)
-                },
+                len: part_of_line(limits.queue_len, workers),
                 time: limits.queue_time,
             },
-        }
+        };
+        Usual { policy, workers }
     }
 
     fn apply(&self, table: Arc<Table>) -> Serial {
@@ -236,7 +258,7 @@ impl Worker {
 
     /// Chooses by these from now on.
     fn look(&self, table: Arc<Table>, listens: Arc<listen::Roster>) {
-        let next = self.view().next(table, listens, self.clock, self.policy());
+        let next = self.view().next(table, listens, self.clock, self.usual());
         let deaths = next.deaths();
         self.view.replace(Rc::new(next));
         self.table_changed.notify_waiters();
@@ -299,8 +321,9 @@ impl Worker {
         self.failures.try_send(at.clone()).ok();
     }
 
-    fn sweep(&self) {
-        let now = self.clock.now();
+    pub(crate) fn sweep(&self) {
+        self.begin_step();
+        let now = self.now();
         for client in &*self.clients.borrow() {
             client.sweep(now);
         }
@@ -377,6 +400,7 @@ impl Worker {
         let table = Arc::clone(&setup.tables.borrow());
         Self {
             clock: setup.clock,
+            now: Cell::new(setup.clock.now()),
             ids: RequestIds::new(setup.seams.request_ids),
             buffers: Buffers::default(),
             date: RefCell::default(),
@@ -397,6 +421,64 @@ impl Worker {
             trusted: RefCell::default(),
             arriving: Cell::new(0),
         }
+    }
+}
+
+#[cfg(any(test, feature = "driven"))]
+impl Worker {
+    /// One that nobody but the caller knows, with these routes in force.
+    pub(crate) fn alone(
+        routing: &mainstay_model::Routing,
+        limits: GatewayLimits,
+        seams: Seams,
+    ) -> Rc<Self> {
+        use crate::endpoint::Registry;
+        let clock = Clock::start();
+        let mut registry = Registry::new(Arc::default(), 1);
+        let table = Table::build(routing, Serial::default().next(), &mut registry);
+        let table = Arc::new(table);
+        let worker = Self {
+            clock,
+            now: Cell::new(clock.now()),
+            ids: RequestIds::new(seams.request_ids),
+            buffers: Buffers::default(),
+            date: RefCell::default(),
+            counters: Arc::new(GatewayCounters::new(1)),
+            seams,
+            workers: 1,
+            admission: Arc::default(),
+            limits: Cell::new(limits),
+            view: RefCell::new(Rc::new(View::empty(Arc::clone(&table)))),
+            table_changed: Notify::new(),
+            log: RefCell::default(),
+            clients: RefCell::default(),
+            client_left: Notify::new(),
+            stage: Cell::new(Stage::Opening),
+            random: RefCell::new(fastrand::Rng::with_seed(0)),
+            budget: RefCell::new(RetryBudget::new(clock.now())),
+            failures: mpsc::channel(1).0,
+            trusted: RefCell::default(),
+            arriving: Cell::new(0),
+        };
+        worker.apply(table);
+        Rc::new(worker)
+    }
+
+    /// Serves a connection as if it had come in at the entry.
+    pub(crate) async fn serve_one(self: Rc<Self>, stream: tokio::net::TcpStream, peer: SocketAddr) {
+        let frontend = self.counters.frontend(FrontendKey::Entry);
+        let Some(place) = self.settle(self.begin(), peer.ip(), &frontend) else {
+            return;
+        };
+        let arrival = Arrival {
+            stream,
+            client: peer,
+            early: Vec::new(),
+            scope: Scope::Entry,
+            open: frontend.open(),
+        };
+        let talk = connection::serve(place, Rc::clone(&self), arrival);
+        self.in_steps(talk).await;
     }
 }
 
@@ -551,7 +633,8 @@ async fn accept(
                     scope,
                     open: frontend.open(),
                 };
-                spawn_local(serve_client(place, Rc::clone(&worker), arrival));
+                let talk = connection::serve(place, Rc::clone(&worker), arrival);
+                spawn_local(Rc::clone(&worker).in_steps(talk));
             }
             Err(error) if is_the_peers(&error) => {}
             Err(error) => {
@@ -594,13 +677,9 @@ async fn introduce(
         scope,
         open: frontend.open(),
     };
-    serve_client(place, worker, arrival).await;
+    let talk = connection::serve(place, Rc::clone(&worker), arrival);
+    worker.in_steps(talk).await;
     drop(arriving);
-}
-
-/// Serves a connection, which keeps its place until its end.
-async fn serve_client(_place: Place, worker: Rc<Worker>, arrival: Arrival) {
-    connection::serve(worker, arrival).await;
 }
 
 /// Whether the present trouble has been told.

@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -469,6 +470,45 @@ fn an_instance_gets_no_more_at_once_than_its_service_says() {
     );
 }
 
+#[test]
+fn a_services_own_line_is_one_over_all_workers() {
+    const CLIENTS: usize = 60;
+    const IN_LINE: usize = 2;
+    let frost = Frost::default();
+    let instance = instance(&frost, Duration::ZERO);
+    let _thawing = Thawing(frost.clone());
+    frost.freeze();
+    let gateway = Gateway::start(Setting {
+        workers: IN_LINE,
+        ..Setting::default()
+    });
+    let mut routing = one_service(1, vec![endpoint(1, instance.address)]);
+    let traffic = &mut routing.services[0].traffic;
+    traffic.requests = std::num::NonZeroU32::new(1);
+    traffic.queue.len = Some(u32::try_from(IN_LINE).unwrap());
+    traffic.queue.time = Some(SOON);
+    gateway.publish_and_wait(routing);
+    let entry = gateway.entry;
+    let ask = || thread::spawn(move || send(entry, "POST", "/", &[], b"").status);
+    let first = ask();
+    wait_until(SOON, "one is there", || {
+        (instance.count() > 0).then_some(()).ok_or_else(String::new)
+    });
+    let all: Vec<_> = (0..CLIENTS).map(|_| ask()).collect();
+    wait_until(SOON, "all but those in the line are refused", || {
+        let refused = all.iter().filter(|one| one.is_finished()).count();
+        (refused == CLIENTS - IN_LINE)
+            .then_some(())
+            .ok_or_else(|| refused.to_string())
+    });
+    frost.thaw();
+    let mut statuses: Vec<_> = all.into_iter().map(|one| one.join().unwrap()).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses[..IN_LINE], [200; IN_LINE]);
+    assert_eq!(statuses[IN_LINE..], [503; CLIENTS - IN_LINE]);
+    assert_eq!(first.join().unwrap(), 200);
+}
+
 /// Asks for more than an instance is allowed at once; gives what came beyond that.
 fn overload(limiting: Limiting) -> (Vec<Reply>, usize) {
     // What an instance of which nothing is known may have, and a few in the line.
@@ -553,6 +593,109 @@ fn beyond_what_an_instance_bears_and_the_line_holds_requests_are_refused_at_once
         more.iter().all(|reply| reply.status == 200),
         "nothing is refused"
     );
+}
+
+#[test]
+fn in_an_overload_a_few_health_checks_at_a_time_get_through_and_nothing_like_them_does() {
+    /// How many at a time; see `BEYOND_MAX` of the balancer.
+    const FEW: usize = 10;
+    let frost = Frost::default();
+    let instance = instance(&frost, Duration::ZERO);
+    let _thawing = Thawing(frost.clone());
+    frost.freeze();
+    let gateway = Gateway::start(Setting::default());
+    let mut routing = one_service(1, vec![endpoint(1, instance.address)]);
+    let routes = &mut routing.services[0];
+    routes.health_path = Some(mainstay_model::PathPrefix::parse("/health").unwrap());
+    routes.traffic.requests = std::num::NonZeroU32::new(1);
+    routes.traffic.queue.len = Some(1);
+    routes.traffic.queue.time = Some(SOON);
+    gateway.publish_and_wait(routing);
+    let entry = gateway.entry;
+    let ask = |method: &'static str, path: &'static str| {
+        thread::spawn(move || send(entry, method, path, &[], b""))
+    };
+    let reach = |count: usize| {
+        wait_until(SOON, "they are at the instance", || {
+            let found = instance.count();
+            (found == count)
+                .then_some(())
+                .ok_or_else(|| found.to_string())
+        });
+    };
+    let mut served = vec![ask("POST", "/")];
+    reach(1);
+    // One of them stands in the line, and the other finds it full.
+    let mut two = vec![ask("POST", "/"), ask("POST", "/")];
+    wait_until(SOON, "one is refused", || {
+        let refused = two.iter().position(thread::JoinHandle::is_finished);
+        refused.map(|at| two.remove(at)).ok_or_else(String::new)
+    });
+    served.append(&mut two);
+    for at in 0..FEW {
+        let asks = ["/health", "/health?verbose"];
+        served.push(ask(["GET", "HEAD"][at % 2], asks[at % asks.len()]));
+    }
+    reach(1 + FEW);
+    for (method, path) in [
+        ("GET", "/health"),
+        ("HEAD", "/health"),
+        ("POST", "/health"),
+        ("GET", "/health/x"),
+        ("GET", "/healthy"),
+        ("GET", "/"),
+    ] {
+        let refused = send(entry, method, path, &[], b"");
+        assert_eq!(refused.status, 503, "{method} {path}");
+        assert_eq!(refused.header("mainstay-reason"), Some("overloaded"));
+    }
+    assert_eq!(instance.count(), 1 + FEW);
+    frost.thaw();
+    for one in served {
+        assert_eq!(one.join().unwrap().status, 200);
+    }
+    assert_eq!(send(entry, "GET", "/health", &[], b"").status, 200);
+}
+
+#[test]
+fn clients_that_are_slow_to_send_do_not_make_their_instances_look_slow() {
+    const UPLOADS: usize = 40;
+    let slow = Duration::from_millis(800);
+    let three = Three::new(Duration::ZERO);
+    let gateway = three.gateway(Setting::default());
+    let mut clients: Vec<_> = (0..UPLOADS).map(|_| connect(gateway.entry)).collect();
+    for client in &mut clients {
+        write!(
+            client,
+            "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n1"
+        )
+        .unwrap();
+    }
+    let begun = Instant::now();
+    wait_until(SOON, "the clients have let their instances wait", || {
+        let all: usize = three.all.iter().map(Instance::count).sum();
+        let waited = begun.elapsed();
+        (all == UPLOADS && waited >= slow)
+            .then_some(())
+            .ok_or_else(|| format!("{all} for {waited:?}"))
+    });
+    for client in &mut clients {
+        client.write_all(b"2").unwrap();
+        assert_eq!(read_reply(client).status, 200);
+    }
+    // A second copy goes out after what nearly all answers took: soon, as none took long.
+    three.frost.freeze();
+    let mut slowest = Duration::ZERO;
+    while !three.all[0]
+        .seen()
+        .iter()
+        .any(|seen| seen.method() == "GET")
+    {
+        let asked = Instant::now();
+        assert_eq!(gateway.request("GET", "/").status, 200);
+        slowest = slowest.max(asked.elapsed());
+    }
+    assert!(slowest < BAR, "{slowest:?}");
 }
 
 #[test]

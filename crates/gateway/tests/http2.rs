@@ -6,13 +6,13 @@ mod support;
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::io::{Read, Write};
+use std::io::{BufRead, Read, Write};
 use std::net::SocketAddr;
 use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::{HeaderMap, Request, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
@@ -174,6 +174,107 @@ fn a_body_of_unknown_length_and_trailers_of_the_answer_pass() {
     });
 }
 
+/// A POST whose body is these pieces, with trailers behind them.
+fn post_with_trailers(pieces: &[&'static str], trailers: &[(&'static str, &str)]) -> Request<Sent> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in trailers {
+        headers.append(*name, value.parse().unwrap());
+    }
+    let pieces = pieces.iter();
+    let pieces = pieces.map(|piece| Frame::data(Bytes::from_static(piece.as_bytes())));
+    let frames: Vec<_> = pieces.chain([Frame::trailers(headers)]).map(Ok).collect();
+    Request::builder()
+        .method("POST")
+        .uri("http://shop.example/pkg.Service/Call")
+        .header("te", "trailers")
+        .header("content-type", "application/grpc")
+        .body(StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync())
+        .unwrap()
+}
+
+#[test]
+fn trailers_of_a_request_reach_the_instance_and_those_of_its_answer_come_back() {
+    let instance = Instance::start(|seen, stream| {
+        assert_eq!(seen.header("te"), Some("trailers"));
+        assert_eq!(seen.header("transfer-encoding"), Some("chunked"));
+        let mut body = String::new();
+        while !body.ends_with("\r\n\r\n") {
+            stream.read_line(&mut body)?;
+        }
+        let (_, trailers) = body.split_once("\r\n0\r\n").unwrap();
+        let text = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ntransfer-encoding: chunked\r\n\r\n\
+             {:x}\r\n{trailers}\r\n0\r\ngrpc-status: 0\r\ngrpc-message: fine\r\n\r\n",
+            trailers.len()
+        );
+        stream.get_mut().write_all(text.as_bytes())?;
+        Ok(Then::Next)
+    });
+    let gateway = Gateway::with(one_service(1, vec![endpoint(1, instance.address)]));
+    run(async {
+        let mut sender = open(gateway.entry).await;
+        for (pieces, trailers, reached) in [
+            (
+                &["hel", "lo"][..],
+                &[("x-sum", "7"), ("x-sum", "8"), ("age", "1"), ("via", "me")][..],
+                "x-sum: 7\r\nx-sum: 8\r\n\r\n",
+            ),
+            (&["hello"], &[], "\r\n"),
+        ] {
+            let request = post_with_trailers(pieces, trailers);
+            let response = sender.send_request(request).await.unwrap();
+            let whole = response.into_body().collect().await.unwrap();
+            let back = whole.trailers().unwrap();
+            assert_eq!(back["grpc-status"], "0");
+            assert_eq!(back["grpc-message"], "fine");
+            assert_eq!(whole.to_bytes(), reached);
+        }
+    });
+    assert_eq!(instance.seen()[1].connection, 0, "the connection goes on");
+}
+
+#[test]
+fn a_trailer_that_may_not_be_one_breaks_the_request_off() {
+    const BROKEN: [&str; 2] = ["content-length", "host"];
+    let (ended, end) = mpsc::sync_channel(BROKEN.len());
+    let ended = Mutex::new(ended);
+    let instance = Instance::start(move |seen, stream| {
+        let whole = read_body(seen, stream);
+        ended.lock().unwrap().send(whole.is_ok()).unwrap();
+        whole.map(|_| Then::Next)
+    });
+    let gateway = Gateway::with(one_service(1, vec![endpoint(1, instance.address)]));
+    run(async {
+        let mut sender = open(gateway.entry).await;
+        for name in BROKEN {
+            let request = post_with_trailers(&["hello"], &[(name, "1")]);
+            let response = sender.send_request(request).await.unwrap();
+            assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{name}");
+            assert_eq!(response.headers()["mainstay-reason"], "bad-request");
+        }
+    });
+    for whole in end.iter().take(BROKEN.len()) {
+        assert!(!whole, "the instance saw a complete request");
+    }
+}
+
+#[test]
+fn interim_answers_do_not_disturb_clients_of_http2() {
+    let instance = Instance::start(|_, stream| {
+        let hints = b"HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n";
+        stream.get_mut().write_all(hints)?;
+        answer(stream, "200 OK", &[], b"one")?;
+        Ok(Then::Next)
+    });
+    let gateway = Gateway::with(one_service(1, vec![endpoint(1, instance.address)]));
+    run(async {
+        let mut sender = open(gateway.entry).await;
+        let response = sender.send_request(request("GET", "/", "")).await.unwrap();
+        assert!(!response.headers().contains_key("link"));
+        assert_eq!(text(response).await, "one");
+    });
+}
+
 #[test]
 fn requests_of_one_connection_run_beside_each_other() {
     const REQUESTS: usize = 50;
@@ -292,6 +393,48 @@ fn floods_of_frames_cut_the_connection_and_harm_no_other() {
         assert!(cut, "a flood of {flood:?} goes on and on");
         assert_eq!(gateway.request("GET", "/").status, 200);
     }
+}
+
+#[test]
+fn an_upload_by_http2_may_take_longer_than_an_answer_but_not_stand_still() {
+    let instance = Instance::start(|seen, stream| {
+        let body = read_body(seen, stream)?;
+        answer(stream, "200 OK", &[], body.len().to_string().as_bytes())?;
+        Ok(Then::Next)
+    });
+    let gateway = Gateway::start(Setting {
+        limits: GatewayLimits {
+            answer_time: Duration::from_millis(900),
+            body_idle: Duration::from_millis(900),
+            ..GatewayLimits::default()
+        },
+        ..Setting::default()
+    });
+    gateway.publish_and_wait(one_service(1, vec![endpoint(1, instance.address)]));
+    run(async {
+        let mut sender = open(gateway.entry).await;
+        for (pause, pieces, status, reason) in [
+            (Duration::from_millis(300), 12, 200, None),
+            (SOON, 2, 408, Some("body-timeout")),
+        ] {
+            let pieces = futures_util::stream::unfold(0, move |nth| async move {
+                if nth > 0 {
+                    let nothing = std::future::pending::<()>();
+                    tokio::time::timeout(pause, nothing).await.ok();
+                }
+                (nth < pieces).then(|| (Ok(Frame::data(Bytes::from_static(b"x"))), nth + 1))
+            });
+            let request = Request::builder()
+                .method("POST")
+                .uri("http://shop.example/")
+                .body(StreamBody::new(pieces).boxed_unsync())
+                .unwrap();
+            let response = sender.send_request(request).await.unwrap();
+            let told = response.headers().get("mainstay-reason");
+            let told = told.map(|value| value.to_str().unwrap());
+            assert_eq!((response.status().as_u16(), told), (status, reason));
+        }
+    });
 }
 
 #[test]

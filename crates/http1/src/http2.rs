@@ -1,7 +1,10 @@
 //! Requests that came by HTTP/2, as heads of HTTP/1.1, so that one parser checks all.
 
-use crate::{HeadLimits, HeadWriter, Known, Refused, Request, host, token};
-use alloc::vec::Vec;
+use crate::{
+    BodyError, HeadLimits, HeadWriter, Known, Refused, Request, Trailers, host, token, trailer,
+    write::write_field,
+};
+use alloc::{boxed::Box, vec::Vec};
 use bytes::Bytes;
 
 /// What HTTP/2 has in place of a first line (RFC 9113, 8.3.1).
@@ -58,6 +61,20 @@ impl Request {
         write(&mut out, head, fields)?;
         Self::parse(Bytes::from(out), limits)
     }
+}
+
+/// Checks the trailers of a request that came by HTTP/2 as those of a chunked body are; `None` if
+/// nothing of them may be passed on. Whatever would be the end of a line there is refused first.
+pub fn trailers_from_http2<'a>(
+    fields: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+) -> Result<Option<Box<Trailers>>, BodyError> {
+    let mut section = Vec::new();
+    for (name, value) in fields {
+        check_field(name, value).map_err(BodyError::Trailers)?;
+        write_field(&mut section, name, value);
+    }
+    section.extend_from_slice(b"\r\n");
+    trailer::read(Bytes::from(section))
 }
 
 fn write<'a>(

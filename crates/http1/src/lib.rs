@@ -29,7 +29,7 @@ mod write;
 pub use body::{BodyError, Decoder, Step};
 pub use field::{Field, Fields, Known};
 pub use framing::Framing;
-pub use http2::{Content, Http2Head, write_request_head};
+pub use http2::{Content, Http2Head, trailers_from_http2, write_request_head};
 pub use refused::Refused;
 pub use request::{Expect, Method, Persistence, Request, Version};
 pub use response::{Response, ResponseError};

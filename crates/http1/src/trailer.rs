@@ -54,6 +54,14 @@ impl TrailerScan {
     }
 }
 
+/// Checks a section that was not cut out of a body: it may be no longer than one that was.
+pub(crate) fn read(section: Bytes) -> Result<Option<Box<Trailers>>, BodyError> {
+    match TrailerScan::default().find_end(&section)? {
+        Some(end) if end == section.len() => parse(section),
+        Some(_) | None => Err(BodyError::Trailers(Refused::NotOneHead)),
+    }
+}
+
 /// Checks a whole section; `None` if nothing in it may be passed on.
 ///
 /// Framing and Host are refused: no program sends them here but to be misread by one that merges

@@ -51,7 +51,7 @@ impl<'a, B: BufMut> HeadWriter<'a, B> {
     }
 }
 
-fn write_field(out: &mut impl BufMut, name: &[u8], value: &[u8]) {
+pub(crate) fn write_field(out: &mut impl BufMut, name: &[u8], value: &[u8]) {
     debug_assert!(token::is_token(name), "name {}", name.escape_ascii());
     let is_value = !value.iter().any(|byte| token::is_control(*byte));
     debug_assert!(is_value, "value {}", value.escape_ascii());

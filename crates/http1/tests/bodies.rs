@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use bytes::{Bytes, BytesMut};
-use mainstay_http1::{BodyError, Decoder, Framing, Refused, Step};
+use mainstay_http1::{
+    BodyError, Decoder, Framing, Refused, Step, trailers_from_http2, write_last_chunk,
+};
 
 /// The data, and the trailers as they would be written.
 type Whole = Result<(Vec<u8>, Vec<(String, String)>), BodyError>;
@@ -235,4 +237,40 @@ fn a_trailer_section_is_as_long_as_may_be_and_no_longer() {
     };
     assert_eq!(read(16 * 1024), Ok(()));
     assert_eq!(read(16 * 1024 + 1), Err(BodyError::TrailersTooLong));
+}
+
+#[test]
+fn trailers_of_http2_are_held_to_the_rules_of_chunked_ones() {
+    let check = |fields: &[(&str, &str)]| {
+        let fields = fields.iter();
+        let fields = fields.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        let read = trailers_from_http2(fields)?;
+        let mut out = Vec::new();
+        write_last_chunk(&mut out, read.as_deref());
+        Ok(String::from_utf8(out).unwrap())
+    };
+    let good = [
+        ("grpc-status", "0"),
+        ("age", "7"),
+        ("te", "x"),
+        ("x-sum", "a b"),
+    ];
+    let written = "0\r\ngrpc-status: 0\r\nx-sum: a b\r\n\r\n";
+    assert_eq!(check(&good), Ok(written.to_owned()));
+    assert_eq!(check(&[]), Ok("0\r\n\r\n".to_owned()));
+    let refused = |why| Err(BodyError::Trailers(why));
+    assert_eq!(
+        check(&[("x", "1\r\n\r\nGET / ")]),
+        refused(Refused::FieldValue)
+    );
+    assert_eq!(check(&[("x", "1\n")]), refused(Refused::FieldValue));
+    assert_eq!(check(&[("x\r\ny", "1")]), refused(Refused::FieldName));
+    assert_eq!(check(&[("X-Upper", "1")]), refused(Refused::FieldName));
+    for name in ["content-length", "transfer-encoding", "host"] {
+        assert_eq!(check(&[(name, "1")]), Err(BodyError::TrailerForbidden));
+    }
+    let many: Vec<_> = (0..33).map(|_| ("x", "1")).collect();
+    assert_eq!(check(&many), refused(Refused::TooManyFields));
+    let long = "y".repeat(16 * 1024);
+    assert_eq!(check(&[("x", &long)]), Err(BodyError::TrailersTooLong));
 }

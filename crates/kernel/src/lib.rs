@@ -1,10 +1,11 @@
-//! What Mainstay asks of Linux: starting processes, knowing them again, signals, cgroups, accounts
-//! and inherited file descriptors.
+//! What Mainstay asks of Linux: starting processes, knowing them again, signals, cgroups, accounts,
+//! inherited file descriptors, and rules of nf_tables.
 //!
 //! It decides nothing: it knows no service, no instance and no file format of ours. It is the only
 //! crate that may contain `unsafe`; everything that it offers is safe to call. Start reading at
 //! [`Spawn`] (how a process is started), then [`Identity`] (how it is known again by somebody who
-//! did not start it), [`cgroup`] and [`strays`] (how nothing of it is left behind).
+//! did not start it), [`cgroup`] and [`strays`] (how nothing of it is left behind),
+//! [`netlink::nft`] (how rules are changed).
 #![deny(clippy::undocumented_unsafe_blocks)]
 
 pub mod account;
@@ -12,6 +13,7 @@ pub mod capacity;
 pub mod cgroup;
 pub mod hand;
 pub mod inherit;
+pub mod netlink;
 pub mod peer;
 pub mod procfs;
 pub mod signals;

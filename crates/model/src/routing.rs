@@ -7,7 +7,7 @@ use core::net::SocketAddr;
 use mainstay_ids::{Attempt, ConsumerId, Generation, InstanceId, ServiceName, Version};
 
 use crate::rewrite::Rewrite;
-use crate::route::HttpMatches;
+use crate::route::{HttpMatches, PathPrefix};
 use crate::traffic::{CanaryTraffic, Traffic};
 
 /// One published routing state, whole. A consumer replaces what it had and acknowledges the
@@ -31,6 +31,10 @@ pub struct ServiceRoutes {
     pub http: Option<HttpMatches>,
     /// On which address the gateway listens for it.
     pub address: Option<SocketAddr>,
+    /// The path at which the wanted version is asked whether it lives; `None`: it is asked otherwise.
+    /// Monitors outside ask there, too, and an overload spares them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_path: Option<PathPrefix>,
     /// The instances that may be chosen. An instance that drains or stops is not among them.
     pub endpoints: Vec<Endpoint>,
     /// Why there is no endpoint, if there is none: told to the client with its 503.

@@ -46,6 +46,20 @@ impl Netns {
         command
     }
 
+    /// Does something in the namespace, in a thread of its own.
+    pub fn enter<T: Send>(&self, deed: impl FnOnce() -> T + Send) -> T {
+        let path = Path::new("/run/netns").join(&self.name);
+        let within = || {
+            let netns = fs::File::open(path).expect("the namespace is there");
+            let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+            rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&netns), kind)
+                .expect("root may enter a network namespace");
+            deed()
+        };
+        std::thread::scope(|scope| scope.spawn(within).join())
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
     /// Joins two namespaces by a pair of virtual interfaces with these addresses, such as `10.9.0.1/24`.
     pub fn join(left: (&Self, &str), right: (&Self, &str)) {
         static NEXT: AtomicU32 = AtomicU32::new(0);

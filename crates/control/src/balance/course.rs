@@ -101,6 +101,9 @@ pub struct Course {
     /// time.
     sent: u32,
     tries: u32,
+    /// For how long the client's own body was waited for, of the try that is out: what has a body is
+    /// out once.
+    excused: Duration,
     /// When the first try failed, or the first wait for an endpoint began.
     trouble_since: Option<Instant>,
     /// When a second copy that was refused is thought of again.
@@ -119,6 +122,7 @@ impl Course {
             failed: Vec::new(),
             sent: 0,
             tries: 0,
+            excused: Duration::ZERO,
             trouble_since: None,
             reconsider: None,
             wake: Instant::NEVER,
@@ -147,6 +151,12 @@ impl Course {
             MethodSafety::Safe | MethodSafety::Idempotent => true,
             MethodSafety::Unsafe => false,
         }
+    }
+
+    /// For so long, since the last call, the client's own body was waited for: it says nothing of the
+    /// endpoint, and is left out of what is learnt. Told before the event that ends a try.
+    pub fn excuse(&mut self, time: Duration) {
+        self.excused = self.excused.saturating_add(time);
     }
 
     /// Takes in what happened.
@@ -189,20 +199,17 @@ impl Course {
     }
 
     fn choose<E, L: Fn(&E) -> Load>(&mut self, scene: &mut Scene<'_, E, L>, why: Why) -> Next {
-        // Whoever waits has come before; whoever is called has waited.
+        // Whoever waits has come before; whoever is called has waited. A check passes them, but only as
+        // one of a few: else whoever asks for its path would take the room of those who wait.
         let is_called = matches!(self.place, Place::InLine { .. });
-        let is_normal = self.demand.priority == Priority::Normal;
-        if is_normal && !is_called && !scene.balancer.line.is_empty() {
-            return self.join(scene);
+        if !is_called && !scene.balancer.line.is_empty() {
+            return self.begin_beyond_or_join(scene, why);
         }
         let need = self.need(scene.wish, scene.traits, &self.failed);
         let set = &mut scene.balancer.set;
         match set.choose(scene.now, scene.random, &need, &scene.load) {
             Choice::Picked(picked) => self.begin(scene, picked, why),
-            Choice::Full => match self.go_beyond(scene) {
-                Some(picked) => self.begin(scene, picked, why),
-                None => self.join(scene),
-            },
+            Choice::Full => self.begin_beyond_or_join(scene, why),
             Choice::NoOther => self.rest(scene, Defeat::AllFailed, ROUND_PAUSE),
             Choice::Empty => match scene.unavailable {
                 // It will not change by itself within the time that a request can wait.
@@ -219,10 +226,25 @@ impl Course {
         }
     }
 
-    /// A check is sent although there is no room, if few are.
+    fn begin_beyond_or_join<E, L: Fn(&E) -> Load>(
+        &mut self,
+        scene: &mut Scene<'_, E, L>,
+        why: Why,
+    ) -> Next {
+        match self.go_beyond(scene) {
+            Some(picked) => self.begin(scene, picked, why),
+            None => self.join(scene),
+        }
+    }
+
+    /// A check is sent although there is no room, or others wait for it, if few are.
     fn go_beyond<E, L: Fn(&E) -> Load>(&mut self, scene: &mut Scene<'_, E, L>) -> Option<Picked> {
-        let few = scene.balancer.beyond < BEYOND_MAX;
-        if self.demand.priority == Priority::Normal || !few || self.counts == Counts::Beyond {
+        let is_counted = match self.counts {
+            Counts::Beyond => true,
+            Counts::Within => false,
+        };
+        let few = is_counted || scene.balancer.beyond < BEYOND_MAX;
+        if self.demand.priority == Priority::Normal || !few {
             return None;
         }
         let need = Need {
@@ -231,8 +253,10 @@ impl Course {
         };
         let set = &mut scene.balancer.set;
         let picked = set.choose_beside(scene.now, scene.random, &need, &scene.load)?;
-        self.counts = Counts::Beyond;
-        scene.balancer.beyond += 1;
+        if !is_counted {
+            self.counts = Counts::Beyond;
+            scene.balancer.beyond += 1;
+        }
         Some(picked)
     }
 
@@ -243,6 +267,7 @@ impl Course {
         self.leave_line(scene.balancer);
         self.place = Place::Underway;
         self.tries += 1;
+        self.excused = Duration::ZERO;
         self.reconsider = None;
         self.runs[free.0] = Run::Reaching {
             picked,
@@ -572,7 +597,7 @@ impl Course {
         since: Instant,
         outcome: Outcome,
     ) {
-        let took = scene.now.since(since);
+        let took = scene.now.since(since).saturating_sub(self.excused);
         match outcome {
             Outcome::Answered | Outcome::ServerError | Outcome::Overtaken => {
                 scene.balancer.recent.observe(scene.now, took);

@@ -165,6 +165,10 @@ fn routes(
         service: name.clone(),
         http: service.spec().http.clone(),
         address: service.address(),
+        health_path: match &service.spec().health.check {
+            Check::Http(path) => Some(path.clone()),
+            Check::Tcp | Check::Exec(_) => None,
+        },
         unavailable: endpoints.is_empty().then(|| service.unavailable(purpose)),
         dead: dead.collect(),
         endpoints,

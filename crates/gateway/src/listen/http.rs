@@ -81,7 +81,7 @@ async fn talk(
             return;
         }
     };
-    let Some(_place) = worker.settle(place, caller.client.ip(), &http.frontend) else {
+    let Some(place) = worker.settle(place, caller.client.ip(), &http.frontend) else {
         return;
     };
     let arrival = Arrival {
@@ -91,5 +91,6 @@ async fn talk(
         scope: Scope::Listen(address),
         open: http.frontend.open(),
     };
-    connection::serve(Rc::clone(worker), arrival).await;
+    let talk = connection::serve(place, Rc::clone(worker), arrival);
+    Rc::clone(worker).in_steps(talk).await;
 }

@@ -73,6 +73,7 @@ pub fn service(
             .into(),
         ),
         address: None,
+        health_path: None,
         endpoints,
         unavailable: None,
         dead: Vec::new(),

@@ -397,6 +397,38 @@ fn a_few_checks_at_a_time_go_beyond_the_limit() {
 }
 
 #[test]
+fn checks_pass_those_who_wait_only_as_a_few_and_one_that_failed_goes_on_as_the_same() {
+    let spared = Demand {
+        priority: Priority::Spared,
+        ..get()
+    };
+    let mut stage = Stage::new(2, get());
+    for load in &mut stage.loads {
+        load.waiting = 1_000;
+    }
+    let next = stage.tell(0, Event::Come);
+    assert!(matches!(next, Next::Wait(For::Turn(_))), "{next:?}");
+    // There is room again, which belongs to whoever waits.
+    stage.loads = vec![Load::default(); 2];
+    for _ in 1..BEYOND_MAX {
+        stage.next_request(spared);
+        stage.send(1);
+    }
+    stage.next_request(spared);
+    let (lane, first) = {
+        let next = stage.tell(1, Event::Come);
+        stage.begun(next)
+    };
+    let last = stage.course.clone();
+    stage.next_request(spared);
+    let next = stage.tell(1, Event::Come);
+    assert!(matches!(next, Next::Wait(For::Turn(_))), "{next:?}");
+    stage.course = last;
+    let next = stage.tell(2, Event::ConnectFailed(lane));
+    assert_ne!(stage.begun(next).1, first, "it is still one of the few");
+}
+
+#[test]
 fn without_an_endpoint_it_waits_for_a_table_unless_nothing_will_change() {
     let mut stage = Stage::new(0, get());
     assert_eq!(stage.tell(0, Event::Come), Next::Wait(For::Change));
@@ -457,4 +489,37 @@ fn who_leaves_holds_no_place() {
     assert_eq!(stage.balancer.line().len(), 1);
     stage.course.abandon(&mut stage.balancer);
     assert!(stage.balancer.line().is_empty());
+}
+
+/// The limit of an instance after many uploads of which each waited so long for its client.
+fn limit_after_uploads(waited: Duration) -> u32 {
+    const UPLOAD: u64 = 600;
+    let mut stage = Stage::new(1, get());
+    let mut limit = 200;
+    for (at, took, demand) in (0..200)
+        .map(|nth| (nth * 20, 10, get()))
+        .chain((0..200).map(|nth| (4_000 + nth * UPLOAD, UPLOAD, demand("PUT", Content::More))))
+    {
+        stage.next_request(demand);
+        stage.loads[0].waiting = limit * 3 / 4;
+        let Next::Begin(lane, picked, _) = stage.tell(at, Event::Come) else {
+            panic!("there is room");
+        };
+        stage.tell(at, Event::Sent(lane));
+        if took == UPLOAD {
+            stage.course.excuse(waited / 2);
+            stage.course.excuse(waited / 2);
+        }
+        stage.tell(at + took, Event::Head(lane, 200, Body::Consumed));
+        limit = stage.balancer.set().limit(picked).expect("it is listed");
+    }
+    limit
+}
+
+#[test]
+fn the_time_in_which_a_client_was_waited_for_is_not_the_instances() {
+    let start = limit_after_uploads(MS * 600);
+    assert!(start >= 200, "{start}");
+    let blamed = limit_after_uploads(Duration::ZERO);
+    assert!(blamed < 100, "else this shows nothing: {blamed}");
 }
