@@ -248,6 +248,7 @@ mod tests {
     use crate::matching::tests::request;
     use mainstay_ids::ServiceName;
     use mainstay_model::Traffic;
+    use mainstay_model::listen::{CheckSpec, ListenDraft, Mode, ServerSpec};
     use mainstay_model::route::{CookieName, FieldName, MatchValue};
     use mainstay_model::traffic::CanaryTraffic;
 
@@ -393,5 +394,23 @@ mod tests {
             on_trial += u32::from(first.side == Side::Trial(TRIAL));
         }
         assert!((60..140).contains(&on_trial), "{on_trial}");
+    }
+
+    #[test]
+    fn a_listener_spares_the_path_of_its_check_and_no_other() {
+        let address = |port| std::net::SocketAddr::from(([127, 0, 0, 1], port));
+        let path = PathPrefix::parse("/health").unwrap();
+        let kind = CheckKind::Http { path, expect: None };
+        let name = mainstay_ids::ListenName::parse("web").unwrap();
+        let draft = ListenDraft {
+            mode: Mode::Http,
+            check: Some(CheckSpec::of(kind)),
+            ..ListenDraft::tcp(name, vec![address(80)], vec![ServerSpec::at(address(81))])
+        };
+        let policy = Policy::of_listen(&ListenSpec::new(draft).unwrap());
+        let priority = |first: &str| policy.priority(&request(first, "host: a\r\n"));
+        assert_eq!(priority("GET /health?full"), Priority::Spared);
+        assert_eq!(priority("POST /health"), Priority::Normal);
+        assert_eq!(priority("GET /healthy"), Priority::Normal);
     }
 }
