@@ -163,9 +163,12 @@ impl Shop {
         Ok(entry.filter(|_| asked.status.success()).map(str::to_owned))
     }
 
+    /// What is usual, and the upgrade of the gateway, which takes a few seconds more.
     fn prove(&self) -> anyhow::Result<ExitStatus> {
         self.command("prove")
             .args([
+                "--scenario",
+                "kill,stop,rollout,rollout-bad,scale,upgrade",
                 "--request",
                 "9 GET /orders/{n}",
                 "--request",

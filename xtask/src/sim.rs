@@ -34,7 +34,7 @@ pub(crate) struct Arguments {
     /// Measure the control centre's restart with a thousand instances, in memory
     #[arg(long)]
     restore: bool,
-    /// Play requests through a gateway to three instances of which one fails, instead of a cluster
+    /// Play requests through a gateway to three instances of which one or two fail, instead of a cluster
     #[arg(long, conflicts_with = "restore")]
     entry: bool,
     /// Plant each bug of crates/sim/mutants in a copy, and see whether a promise breaks

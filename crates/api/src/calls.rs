@@ -11,7 +11,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use crate::wire::{
     Accepted, Applied, Apply, Backup, EventLine, EventsQuery, InstanceStatus, PlanQuery, Rollback,
     RoutesQuery, Scale, SecretRemoveQuery, SecretRemoved, SecretSet, SecretStatus, SecretValue,
-    ServiceStatus, Status, WhyQuery,
+    ServiceStatus, SetIntake, Status, WhyQuery,
 };
 
 /// A call's name; whoever answers calls matches over it.
@@ -29,6 +29,7 @@ pub enum Name {
     Resume,
     Promote,
     Instances,
+    SetIntake,
     Secrets,
     SetSecret,
     RemoveSecret,
@@ -418,6 +419,22 @@ pub const CALLS: &[Call] = &[
             Name::Instances,
             "/v1/instances",
             Answer::Whole(Form::of::<Vec<InstanceStatus>>()),
+        )
+    },
+    Call {
+        summary: "Drains an instance, ends that, or gives it another weight.",
+        takes: Some(Form::of::<SetIntake>()),
+        own_problems: &[
+            ProblemCode::InstanceUnknown,
+            ProblemCode::InstanceUnrouted,
+            ProblemCode::InstanceLeaving,
+            ProblemCode::InstanceLast,
+        ],
+        ..Call::change(
+            Name::SetIntake,
+            Method::Put,
+            "/v1/instances/{name}/intake",
+            ACCEPTED,
         )
     },
     Call {

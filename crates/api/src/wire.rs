@@ -17,7 +17,7 @@ use mainstay_ids::{
 };
 use mainstay_model::routing::Unavailable;
 use mainstay_model::secret::SecretText;
-use mainstay_model::{Cron, Event, Exit, ServiceSpec};
+use mainstay_model::{Cron, Event, Exit, Intake, IntakeState, ServiceSpec, Weight};
 pub use mainstay_model::{InstanceState, ProblemCode, ServiceState};
 use mainstay_model::{MemoryOutlook, ServiceOutlook};
 use schemars::JsonSchema;
@@ -90,6 +90,24 @@ pub enum Change {
 pub struct Scale {
     /// 0 to [`mainstay_model::service::INSTANCES_MAX`].
     pub instances: u32,
+}
+
+/// Takes requests from an instance, or gives it some. What is left out stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetIntake {
+    /// Whether it gets requests.
+    #[serde(default)]
+    pub state: Option<IntakeState>,
+    /// How many beside the others of its service: 0 to 256, in percent of an ordinary instance.
+    #[serde(default)]
+    pub weight: Option<Weight>,
+    /// Also if no other instance of the service would get any.
+    #[serde(default)]
+    pub force: bool,
+    /// On whose behalf the caller asks, for the record, as a page that somebody uses.
+    #[serde(default)]
+    pub asked_by: Option<String>,
 }
 
 /// Goes back to an earlier version.
@@ -226,6 +244,9 @@ pub struct ServiceStatus {
     pub wanted: u32,
     /// How many instances of the wanted version are ready.
     pub ready: u32,
+    /// How many of its instances get no requests because somebody said so.
+    #[serde(default)]
+    pub withheld: u32,
     /// What is going on.
     pub state: ServiceState,
     /// Its service address.
@@ -303,6 +324,9 @@ pub struct InstanceStatus {
     /// What has to be there before it starts, if that is not: services or memory.
     #[serde(default)]
     pub wait: Option<mainstay_model::event::Wait>,
+    /// Whether it gets requests, and how many, as somebody wants it.
+    #[serde(default)]
+    pub intake: Intake,
 }
 
 /// The query of `/v1/why/services/{name}`.

@@ -23,7 +23,8 @@ pub mod why;
 pub use cluster::Control;
 pub use cluster::consumers::{CONSUMER_LEASE, Presence};
 pub use cluster::contract::{
-    AcknowledgedDrain, Apply, Change, Clock, Input, Note, Refusal, Reply, ServiceChange, Settings,
+    AcknowledgedDrain, Apply, Change, Clock, Input, IntakeWish, LastOne, Note, Refusal, Reply,
+    ServiceChange, Settings,
 };
 pub use cluster::handle::{StickyKey, StickyKeyError};
 pub use cluster::snapshot::{RestoreError, SNAPSHOT_FORMAT, Seen, Snapshot};

@@ -85,6 +85,7 @@ fn routing(instances: &[String]) -> Result<Routing, Box<dyn std::error::Error>> 
             address: address.parse()?,
             health: EndpointHealth::Passing,
             handle: None,
+            intake: mainstay_model::Intake::default(),
         });
     }
     let http = HttpMatch::new(None, PathPrefix::parse("/")?);

@@ -218,6 +218,18 @@ pub struct Seams {
     pub verdicts: Verdicts,
     /// Whether requests get ids.
     pub request_ids: Ids,
+    /// Whence a successor has the sockets of listeners.
+    pub listen_sockets: ListenSockets,
+}
+
+/// Whence a gateway that takes over has the sockets of `[listen.NAME]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ListenSockets {
+    /// From the one that it replaces.
+    #[default]
+    TakenOver,
+    /// It binds its own when the old ones are closed, which costs sessions.
+    Own,
 }
 
 /// Whether requests get ids, in both directions and in the log.
@@ -466,6 +478,7 @@ fn shown(
         rosters,
         clock,
         listens,
+        centre: Client::unix(&options.api),
     }
 }
 
@@ -515,6 +528,7 @@ fn start_listens(
 ) -> (Vec<listen::Seat>, listen::Handle) {
     let now = listens_of(&options.settings);
     let elder = options.succession.elder.as_deref();
+    let elder = elder.filter(|_| options.seams.listen_sockets == ListenSockets::TakenOver);
     let bound = elder.map(|elder| listen::inherit(elder, &now));
     let (listens_to, wanted) = watch::channel(now);
     let listens = Listens::new(
@@ -522,6 +536,7 @@ fn start_listens(
             drain: options.deadlines.drain,
             bound: bound.unwrap_or_default(),
             offer: options.succession.offer.clone(),
+            keepsake: Some(options.state.join("gateway").join("listeners.json")),
             ..listen::Options::default()
         },
         wanted,

@@ -54,10 +54,11 @@ impl Reason {
         Self::HeadTimeout,
         Self::BodyTimeout,
         Self::Overloaded,
+        Self::Unavailable(Unavailable::Drained),
     ];
 
     /// How many there are.
-    pub(crate) const COUNT: usize = 14;
+    pub(crate) const COUNT: usize = 15;
 
     /// Its place in counters by reason; no `_`, so that a new reason is counted from the beginning.
     pub(crate) fn index(self) -> usize {
@@ -76,6 +77,7 @@ impl Reason {
             Self::HeadTimeout => 11,
             Self::BodyTimeout => 12,
             Self::Overloaded => 13,
+            Self::Unavailable(Unavailable::Drained) => 14,
         }
     }
 
@@ -90,6 +92,7 @@ impl Reason {
             Self::Unavailable(Unavailable::CrashLooping) => "crash-looping",
             Self::Unavailable(Unavailable::ScaledToZero) => "scaled-to-zero",
             Self::Unavailable(Unavailable::Stopping) => "stopping",
+            Self::Unavailable(Unavailable::Drained) => "drained",
             Self::NoEndpoint => "no-endpoint",
             Self::AllFailed => "all-failed",
             Self::Overloaded => "overloaded",

@@ -3,7 +3,9 @@
 
 use std::str::FromStr;
 
-use crate::{Hedging, Ids, Limiting, Patience, Retries, RetryRoutes, Seams, Verdicts};
+use crate::{
+    Hedging, Ids, Limiting, ListenSockets, Patience, Retries, RetryRoutes, Seams, Verdicts,
+};
 
 /// A word that names no seam.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -13,7 +15,7 @@ pub struct SeamError {
 }
 
 const EXPECTED: &str = "retries=off, retry-routes=keep, hedging=off, patience=endless, limiting=off, \
-                        verdicts=ignored or request-ids=off, several with commas";
+                        verdicts=ignored, request-ids=off or listen-sockets=own, several with commas";
 
 impl FromStr for Seams {
     type Err = SeamError;
@@ -29,6 +31,7 @@ impl FromStr for Seams {
                 "limiting=off" => seams.limiting = Limiting::Off,
                 "verdicts=ignored" => seams.verdicts = Verdicts::Ignored,
                 "request-ids=off" => seams.request_ids = Ids::Off,
+                "listen-sockets=own" => seams.listen_sockets = ListenSockets::Own,
                 other => {
                     let word = other.to_owned();
                     return Err(SeamError { word });

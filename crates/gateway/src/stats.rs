@@ -3,8 +3,8 @@
 //!
 //! They are made in a thread and a runtime of their own, so that a slow reader or a large page
 //! costs no request anything. Once a second the thread looks at all counters and keeps one
-//! [`rows::Snapshot`] of everything; whoever asks gets the newest. All that can be changed here are servers of listeners, for as long as
-//! the gateway runs.
+//! [`rows::Snapshot`] of everything; whoever asks gets the newest. What can be changed here are servers of listeners, for as
+//! long as the gateway runs, and the intake of instances, by asking the control centre.
 //!
 //! ```text
 //!  coordinator ── watch Roster ──> ┌──────────────── thread "stats" ────────────────┐
@@ -42,6 +42,7 @@ use crate::clock::Clock;
 use crate::listen::Handle;
 use crate::metrics::{FrontendKey, GatewayCounters};
 use crate::roster::Roster;
+use mainstay_api::client::Client;
 
 pub use access::{OpenToAll, StatsAuth};
 
@@ -84,6 +85,8 @@ pub(crate) struct Shown {
     pub(crate) clock: Clock,
     /// The way to the listeners.
     pub(crate) listens: Handle,
+    /// Who keeps what operators want of instances.
+    pub(crate) centre: Client,
 }
 
 /// The thread that shows statistics.

@@ -10,7 +10,7 @@ use mainstay_http1::Request;
 use mainstay_ids::{Attempt, Generation, InstanceId, ListenName, ServiceName, Version};
 use mainstay_model::rewrite::Redirect;
 use mainstay_model::routing::{EndpointHealth, Handle, Unavailable};
-use mainstay_model::{HostPattern, HttpMatch, Routing, ServiceRoutes};
+use mainstay_model::{HostPattern, HttpMatch, Intake, Routing, ServiceRoutes};
 
 use crate::endpoint::{EndpointKey, EndpointState, Registry};
 use crate::matching::Match;
@@ -114,6 +114,15 @@ pub(crate) struct TableEndpoint {
     pub(crate) handle: Option<Handle>,
     /// What it is beside the others.
     pub(crate) role: Role,
+    /// Whether it gets requests, and how many, as an operator wants it.
+    pub(crate) intake: Intake,
+}
+
+/// Whether there are endpoints, and operators have drained every one. The routes do not say it, since a
+/// gateway of an earlier version would not understand the word.
+fn drained(routes: &ServiceRoutes) -> Option<Unavailable> {
+    let takes = routes.endpoints.iter().any(|one| one.intake.takes_any());
+    (!takes && !routes.endpoints.is_empty()).then_some(Unavailable::Drained)
 }
 
 /// Where a match leads.
@@ -212,12 +221,13 @@ impl Table {
                 version: endpoint.version,
                 handle: endpoint.handle,
                 role: Role::EVEN,
+                intake: endpoint.intake,
             });
         }
         self.services.push(TableService {
             name: routes.service.clone(),
             counts: registry.admit_service(&routes.service),
-            unavailable: routes.unavailable,
+            unavailable: routes.unavailable.or_else(|| drained(routes)),
             endpoints,
             policy: Arc::new(Policy::of(routes)),
             redirects: routes.traffic.redirects.clone(),

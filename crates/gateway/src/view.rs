@@ -95,12 +95,12 @@ impl View {
                     .get(key)
                     .map_or_else(|| Rc::new(LocalEndpoint::new(endpoint, clock)), Rc::clone);
                 local.handle.set(endpoint.handle);
-                local.weight.set(endpoint.role.weight.get());
                 endpoints.insert(key.clone(), Rc::clone(&local));
                 listed.push(Listed {
                     endpoint: Candidate(local),
                     health: endpoint.health,
                     role: endpoint.role,
+                    intake: endpoint.intake,
                 });
             }
             let known = known.get(&group.owner);
@@ -365,7 +365,6 @@ impl LocalService {
             traits: &|candidate: &Candidate| Traits {
                 version: candidate.0.version,
                 handle: candidate.0.handle.get(),
-                weight: candidate.0.weight.get(),
             },
             load: |candidate: &Candidate| Load {
                 in_flight: candidate.0.shared.in_flight(),
@@ -456,8 +455,6 @@ pub(crate) struct LocalEndpoint {
     pub(crate) version: Version,
     /// What names it to clients; it comes and goes with the service's stickiness.
     pub(crate) handle: Cell<Option<Handle>>,
-    /// Its share beside the others.
-    weight: Cell<u32>,
     clock: Clock,
     routed: Cell<Routed>,
     life: Cell<Life>,
@@ -471,7 +468,6 @@ impl LocalEndpoint {
             shared: Arc::clone(&endpoint.state),
             version: endpoint.version,
             handle: Cell::new(endpoint.handle),
-            weight: Cell::new(endpoint.role.weight.get()),
             clock,
             routed: Cell::new(Routed::Yes),
             life: Cell::new(Life::Alive),

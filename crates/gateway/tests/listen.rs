@@ -19,7 +19,7 @@ use mainstay_control::listen::{Standing, Wanted};
 use mainstay_gateway::listen::{HandleError, Options};
 use mainstay_model::PathPrefix;
 use mainstay_model::listen::{Balance, CheckKind, ListenDraft, OnDown, Rank};
-use mainstay_testkit::{free_port, wait_until};
+use mainstay_testkit::{TempDir, free_port, wait_until};
 
 fn all_up(listen: &mainstay_gateway::listen::snapshot::ListenSnapshot) -> bool {
     listen
@@ -176,6 +176,54 @@ fn a_drained_server_keeps_its_sessions_and_gets_no_new_ones() {
     assert_eq!(seen.get("a"), Some(&2));
     let error = listening.want("x", Wanted::Drain).unwrap_err();
     assert!(matches!(error, HandleError::NoServer { .. }));
+}
+
+#[test]
+fn what_an_operator_set_of_a_server_is_in_force_in_the_next_life_of_the_gateway() {
+    let dir = TempDir::new("kept");
+    let options = || Options {
+        keepsake: Some(dir.join("listeners.json")),
+        ..Options::default()
+    };
+    let servers = ['a', 'b', 'c'].map(Server::echo);
+    let addresses = servers.each_ref().map(|server| server.address);
+    let listening = Listening::with(options(), 2, draft(&addresses));
+    listening.wait("all are up", all_up);
+    listening.want("a", Wanted::Drain).unwrap();
+    listening.set_weight("b", Some(7)).unwrap();
+    listening.want("c", Wanted::Maintenance).unwrap();
+    // What is as it is written is not kept.
+    listening.want("c", Wanted::Ready).unwrap();
+    drop(listening);
+
+    let listening = Listening::with(options(), 2, draft(&addresses));
+    assert_eq!(listening.server("a").wanted, Wanted::Drain);
+    assert_eq!(listening.server("b").weight, 7);
+    assert_eq!(listening.server("c").wanted, Wanted::Ready);
+    let (_held, seen) = spread(&listening, 8);
+    assert_eq!(seen.get("a"), None, "{seen:?}");
+    listening.want("b", Wanted::Drain).unwrap();
+    drop(listening);
+
+    // Another server of that name is another one.
+    let other = Server::echo('a');
+    let listening = Listening::with(options(), 2, draft(&[other.address, addresses[1]]));
+    assert_eq!(listening.server("a").wanted, Wanted::Ready);
+    assert_eq!(listening.server("b").wanted, Wanted::Drain);
+}
+
+#[test]
+fn an_operator_is_told_what_cannot_be_kept_and_it_is_in_force_all_the_same() {
+    let dir = TempDir::new("unkept");
+    let options = Options {
+        keepsake: Some(dir.join("gone").join("listeners.json")),
+        ..Options::default()
+    };
+    let server = Server::echo('a');
+    let listening = Listening::with(options, 1, draft(&[server.address]));
+    let error = listening.want("a", Wanted::Drain).unwrap_err();
+    assert!(matches!(error, HandleError::NotKept(_)), "{error}");
+    assert_eq!(listening.server("a").wanted, Wanted::Drain);
 }
 
 #[test]

@@ -12,9 +12,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use mainstay_gateway::StatsAuth;
-use mainstay_model::ListenSpec;
 use mainstay_model::gateway::GatewayLimits;
 use mainstay_model::routing::EndpointHealth;
+use mainstay_model::{Endpoint, Intake, IntakeState, ListenSpec, Routing, Weight};
 use mainstay_testkit::{Spawned, TempDir, free_port, program, wait_until};
 use support::{
     Gateway, Instance, SOON, Setting, Then, connect, endpoint, nobody, one_service, read_reply,
@@ -694,6 +694,100 @@ fn whoever_has_the_token_drains_a_server_of_a_listener_and_nobody_else() {
     }
     std::fs::remove_file(gateway.state.join("token")).unwrap();
     assert_eq!(post(&[], &right), 403);
+}
+
+fn routed(revision: u64, intakes: [Intake; 2], addresses: [SocketAddr; 2]) -> Routing {
+    let endpoints = (1..).zip(intakes).zip(addresses);
+    let endpoints = endpoints.map(|((number, intake), address)| Endpoint {
+        intake,
+        ..endpoint(number, address)
+    });
+    one_service(revision, endpoints.collect())
+}
+
+fn intake(state: IntakeState, percent: u16) -> Intake {
+    let weight = Weight::new(percent).unwrap();
+    Intake { state, weight }
+}
+
+#[test]
+fn drained_instances_get_nothing_and_are_shown_with_their_weights() {
+    let (one, other) = (answering(), answering());
+    let addresses = [one.address, other.address];
+    let gateway = Gateway::start(Setting::default());
+    let (ready, drain) = (Intake::default(), intake(IntakeState::Drain, 100));
+    gateway.publish_and_wait(routed(
+        1,
+        [drain, intake(IntakeState::Ready, 40)],
+        addresses,
+    ));
+    for _ in 0..20 {
+        assert_eq!(send(gateway.entry, "GET", "/", &[], b"").status, 200);
+    }
+    let shown = |id: &str, column: &str, value: &str| {
+        wait_until(SOON, "the table shows it", || {
+            let rows = rows(&gateway.stats("/stats;csv").text());
+            match rows.get(id) {
+                Some(row) if row[column] == value => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        });
+    };
+    shown("orders/orders-1", "status", "DRAIN");
+    shown("orders/orders-2", "stot", "20");
+    shown("orders/orders-1", "stot", "0");
+    shown("orders/orders-2", "weight", "40");
+    shown("orders/BACKEND", "act", "1");
+    shown("orders/BACKEND", "weight", "40");
+
+    let maintained = intake(IntakeState::Maintenance, 100);
+    gateway.publish_and_wait(routed(2, [maintained, ready], addresses));
+    shown("orders/orders-1", "status", "MAINT");
+    gateway.publish_and_wait(routed(3, [drain, maintained], addresses));
+    let began = Instant::now();
+    let reply = send(gateway.entry, "GET", "/", &[], b"");
+    assert_eq!(
+        (reply.status, reply.header("mainstay-reason")),
+        (503, Some("drained"))
+    );
+    assert!(
+        began.elapsed() < Duration::from_millis(900),
+        "it waits for nothing"
+    );
+    shown("orders/BACKEND", "status", "DOWN");
+    gateway.publish_and_wait(routed(4, [ready, ready], addresses));
+    assert_eq!(send(gateway.entry, "GET", "/", &[], b"").status, 200);
+}
+
+#[test]
+fn an_instance_is_not_changed_while_the_control_centre_is_away_and_the_page_says_so() {
+    let one = answering();
+    let gateway = Gateway::start(Setting::default());
+    std::fs::write(gateway.state.join("token"), "5ecret\n").unwrap();
+    gateway.publish_and_wait(one_service(1, vec![endpoint(1, one.address)]));
+    wait_until(SOON, "the form names the instance", || {
+        let page = gateway.stats("/stats/change").text();
+        let named =
+            page.contains("<option value=\"orders-1\">orders-1: ready, weight 100%</option>");
+        if named { Ok(()) } else { Err(page) }
+    });
+    let own = gateway.stats.to_string();
+    let post = |form: &[u8]| {
+        let headers = [("host", &*own), FORM];
+        send(gateway.stats, "POST", "/stats/change", &headers, form)
+    };
+    assert_eq!(
+        post(b"server=orders-1&action=drain&token=wrong").status,
+        403
+    );
+    let reply = post(b"server=orders-1&action=drain&token=5ecret");
+    assert_eq!(reply.status, 503);
+    let text = reply.text();
+    assert!(
+        text.contains("control centre") && text.contains("nothing was changed"),
+        "{text}"
+    );
+    assert_eq!(send(gateway.entry, "GET", "/", &[], b"").status, 200);
 }
 
 #[test]

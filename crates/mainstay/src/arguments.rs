@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mainstay_gateway::Seams;
 use mainstay_ids::{InstanceId, NodeName, SecretName, ServiceName, Version};
+use mainstay_model::Weight;
 use mainstay_prove::Scenario;
 use mainstay_prove::load::Request;
 
@@ -90,6 +91,33 @@ pub(crate) enum Command {
         instances: u32,
         #[command(flatten)]
         waiting: Waiting,
+    },
+    /// Give an instance no new requests; it goes on running, and clients who stay with it by a cookie
+    /// still get there.
+    Drain {
+        /// Which, as `orders-2`.
+        instance: InstanceId,
+        /// Not even those of clients who stay with it.
+        #[arg(long)]
+        maintenance: bool,
+        /// Also if no other instance of the service gets requests: then clients are answered 503.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Give a drained instance requests again.
+    Undrain {
+        /// Which, as `orders-2`.
+        instance: InstanceId,
+    },
+    /// Give an instance more or fewer requests than the others of its service.
+    Weight {
+        /// Which, as `orders-2`.
+        instance: InstanceId,
+        /// In percent of an ordinary instance, 0 to 256; 0 leaves it to the clients who stay with it.
+        percent: Weight,
+        /// Also if no other instance of the service gets requests.
+        #[arg(long)]
+        force: bool,
     },
     /// Go back to an earlier version of a service, and wait until it is in force.
     Rollback {
@@ -260,6 +288,9 @@ pub(crate) struct Run {
     /// The node file. The state directory is what it says, whatever --state says.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: PathBuf,
+    /// Test seam: what the gateway does without, for instance `listen-sockets=own`.
+    #[arg(long, hide = true, default_value = "", value_parser = parse_seams)]
+    pub(crate) unsafe_gateway_seams: String,
 }
 
 /// Where statistics are shown.

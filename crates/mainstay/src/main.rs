@@ -24,6 +24,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
+use mainstay_model::IntakeState;
 
 use crate::arguments::{Arguments, Command, Upgradable};
 use crate::outcome::Outcome;
@@ -91,6 +92,27 @@ async fn run_online(place: &arguments::Place, command: Command) -> anyhow::Resul
             instances,
             waiting,
         } => command::scale::run(place, service, instances, waiting).await,
+        Command::Drain {
+            instance,
+            maintenance,
+            force,
+        } => {
+            let state = if maintenance {
+                IntakeState::Maintenance
+            } else {
+                IntakeState::Drain
+            };
+            command::intake::set_state(place, instance, state, force.into()).await
+        }
+        Command::Undrain { instance } => {
+            let (state, last) = (IntakeState::Ready, command::intake::LastOne::Refuse);
+            command::intake::set_state(place, instance, state, last).await
+        }
+        Command::Weight {
+            instance,
+            percent,
+            force,
+        } => command::intake::set_weight(place, instance, percent, force.into()).await,
         Command::Rollback {
             service,
             to,

@@ -8,15 +8,16 @@ use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mainstay_testkit::wait_until;
+use mainstay_testkit::{program, wait_until};
 use socket2::{Domain, Socket, Type};
 
-use running::{PATIENCE, Running, processes, text};
+use running::{MAINSTAY, PATIENCE, Running, processes, text};
 
 /// Answers each line with its name. Ends with the test's process.
 fn server(name: &'static str) -> SocketAddr {
@@ -283,19 +284,12 @@ fn system_an_upgrade_costs_no_session_of_a_listener() {
     let mut before = session_at(front, "a");
     let load = Load::start(front);
     for _ in 0..3 {
-        let old = processes(running.state(), "gateway");
-        let upgraded = running.run(&["upgrade"]);
-        assert!(upgraded.status.success(), "{}", text(&upgraded));
+        let old = upgrade(&running);
         // At the old one, which goes on for it.
         assert_eq!(before.who().unwrap(), "a");
         assert_eq!(processes(running.state(), "gateway").len(), 2);
         before = session_at(front, "a");
-        wait_until(PATIENCE, "the old gateway has ended", || {
-            match processes(running.state(), "gateway").as_slice() {
-                [one] if !old.contains(one) => Ok(()),
-                other => Err(format!("{other:?}")),
-            }
-        });
+        wait_until_alone(&running, &old);
         assert_eq!(before.who().unwrap(), "a");
     }
     let (asked, failed) = load.stop();
@@ -358,4 +352,110 @@ fn system_an_upgrade_costs_no_request_of_a_listener_in_http_mode() {
         failed.len()
     );
     assert!(asked > 300, "{asked}");
+}
+
+/// Replaces the gateway, and gives those that ran before.
+#[track_caller]
+fn upgrade(running: &Running) -> Vec<u32> {
+    let old = processes(running.state(), "gateway");
+    let upgraded = running.run(&["upgrade"]);
+    assert!(upgraded.status.success(), "{}", text(&upgraded));
+    old
+}
+
+#[track_caller]
+fn wait_until_alone(running: &Running, old: &[u32]) {
+    wait_until(PATIENCE, "the old gateway has ended", || {
+        match processes(running.state(), "gateway").as_slice() {
+            [one] if !old.contains(one) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+}
+
+#[test]
+fn system_without_the_hand_over_of_its_sockets_the_same_upgrade_costs_sessions() {
+    let mut running = Running::prepare("upgrade-listen-off");
+    let (a, b, front) = (server("a"), server("b"), free());
+    let file = write_node(&running, front, &format!("servers = ['{a}', '{b}']"));
+    let mut command = Command::new(MAINSTAY);
+    command.args(["run", "--unsafe-gateway-seams", "listen-sockets=own"]);
+    command.arg("--config").arg(&file);
+    running.start(command);
+    drop(session_at(front, "a"));
+    let load = Load::start(front);
+    let old = upgrade(&running);
+    wait_until_alone(&running, &old);
+    // It binds in the end: only the hand-over is off.
+    session_at(front, "b");
+    let (asked, failed) = load.stop();
+    assert!(!failed.is_empty(), "of {asked} none failed");
+}
+
+/// What the statistics say of the first server.
+fn standing(stats: SocketAddr) -> Result<String, String> {
+    let url = format!("http://{stats}/stats;csv");
+    let mut curl = Command::new(program("curl"));
+    curl.args([
+        "--silent",
+        "--max-time",
+        "10",
+        "--user",
+        "op:secret-word",
+        &url,
+    ]);
+    let csv = text(&curl.output().unwrap());
+    let line = csv
+        .lines()
+        .find(|line| line.starts_with("db,") && line.contains(",a,"));
+    let line = line.or_else(|| csv.lines().find(|line| line.starts_with("db,a,")));
+    let line = line.ok_or_else(|| csv.clone())?;
+    line.split(',').nth(17).map(str::to_owned).ok_or(csv)
+}
+
+#[test]
+fn system_a_drained_server_stays_drained_over_an_upgrade_a_crash_and_a_new_start() {
+    let mut running = Running::prepare("listen-kept");
+    let (a, b, front, stats) = (server("a"), server("b"), free(), free());
+    let servers =
+        format!("servers = [{{ address = '{a}', name = 'a' }}, {{ address = '{b}', name = 'b' }}]");
+    let file = write_node(&running, front, &servers);
+    let node = fs::read_to_string(&file).unwrap();
+    let shown = format!("stats = '{stats}'\nstats_auth = 'op:secret-word'");
+    fs::write(&file, node.replace("stats = 'off'", &shown)).unwrap();
+    running.node(&file, &[]);
+    drop(session_at(front, "a"));
+    let mut curl = Command::new(program("curl"));
+    curl.args(["--silent", "--max-time", "10", "--user", "op:secret-word"]);
+    curl.args(["--write-out", "%{http_code}", "--data", "server=db/a"]);
+    curl.args(["--data", "action=drain", "--header"]);
+    curl.arg(format!("origin: http://{stats}"));
+    let said = text(
+        &curl
+            .arg(format!("http://{stats}/stats/change"))
+            .output()
+            .unwrap(),
+    );
+    assert!(said.ends_with("303"), "{said}");
+    let is_drained = |after: &str| {
+        wait_until(PATIENCE, after, || match standing(stats) {
+            Ok(seen) if seen == "DRAIN" => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        for _ in 0..6 {
+            assert_eq!(who(front).as_deref(), Ok("b"), "{after}");
+        }
+    };
+    is_drained("drained");
+    let old = upgrade(&running);
+    wait_until_alone(&running, &old);
+    is_drained("after an upgrade");
+    let old = processes(running.state(), "gateway");
+    running::kill(old[0], rustix::process::Signal::KILL);
+    wait_until_alone(&running, &old);
+    is_drained("after a crash");
+    let (ended, said) = running.stop();
+    assert_eq!(ended, mainstay_testkit::Ended::Code(0), "{said}");
+    running.node(&file, &[]);
+    is_drained("after a new start");
 }

@@ -192,6 +192,64 @@ fn system_the_page_can_be_read_and_renews_itself_without_scripts() {
     wait_for_total(5);
 }
 
+#[test]
+fn system_an_instance_is_drained_and_weighed_from_the_page_without_scripts_and_seen_live() {
+    let (running, status, url) = start();
+    let driver = Driver::start();
+    let live = driver.open(Scripts::On);
+    live.go(&url);
+    let is = |id: &str, class: &str| {
+        format!("return document.getElementById('web/{id}')?.className === 'server {class}'")
+    };
+    wait_for(&live, "the first instance is up", &is("web-1", "up"));
+
+    let plain = driver.open(Scripts::Off);
+    let token = fs::read_to_string(running.state().join("token")).unwrap();
+    let change = |instance: &str, action: &str, more: &dyn Fn()| {
+        plain.go(&format!("{url}/change"));
+        plain.click(&format!("option[value='{instance}']"));
+        plain.click(&format!("input[value='{action}']"));
+        more();
+        plain.write("input[name='token']", token.trim());
+        plain.click("form button");
+    };
+    change("web-1", "drain", &|| ());
+    wait_for(&live, "it is seen to drain", &is("web-1", "drain"));
+    let source = plain.source();
+    assert!(
+        source.contains("<h1>Mainstay gateway</h1>"),
+        "back at the page: {source}"
+    );
+    for _ in 0..20 {
+        assert_eq!(Running::get(&status, "/"), (200, "web-2\n".to_owned()));
+    }
+    looks_right_in_light_and_dark(&live, &running, "drained");
+    // Who asked is on record, and the last one stays.
+    let told = text(&running.run(&["why", "web-1"]));
+    assert!(
+        told.contains("whoever has the token, by the statistics page asked"),
+        "{told}"
+    );
+    change("web-2", "maintenance", &|| ());
+    let source = plain.source();
+    assert!(
+        source.contains("instance-last") && source.contains("--force"),
+        "{source}"
+    );
+    assert_eq!(Running::get(&status, "/").0, 200);
+
+    change("web-1", "ready", &|| ());
+    wait_for(&live, "it is seen to be up again", &is("web-1", "up"));
+    change("web-2", "weight", &|| {
+        plain.write("input[name='weight']", "0");
+    });
+    let ps = text(&running.run(&["ps"]));
+    assert!(ps.contains("has weight 0%"), "{ps}");
+    live.go(&format!("{url}/change"));
+    looks_right_in_light_and_dark(&live, &running, "intake");
+    assert_eq!(live.complaints(), Vec::<String>::new());
+}
+
 /// A node with a service and a listener before two servers, of which nobody listens on the second.
 fn start_with_listener() -> (Running, String, TcpListener) {
     let mut running = Running::prepare("page-listen");
@@ -233,6 +291,7 @@ fn system_a_server_of_a_listener_is_drained_from_the_page_without_scripts_and_se
     let token = fs::read_to_string(running.state().join("token")).unwrap();
     let change = |action: &str| {
         plain.go(&format!("{url}/change"));
+        plain.click("option[value='redis/a']");
         plain.click(&format!("input[value='{action}']"));
         plain.write("input[name='token']", token.trim());
         plain.click("form button");

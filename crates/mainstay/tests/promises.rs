@@ -97,6 +97,27 @@ fn system_killing_control_centre_and_agent_costs_no_request() {
 }
 
 #[test]
+fn system_replacing_the_gateway_costs_no_request_and_without_the_hand_over_it_does() {
+    let running = start("upgrade", &[]);
+    let gateway = || running::processes(running.state(), "gateway");
+    let before = gateway();
+    let proof = prove(&running, "upgrade");
+    assert_holds(&proof);
+    assert!(
+        text(&proof).contains("upgrade of the gateway (process "),
+        "{}",
+        text(&proof)
+    );
+    assert_ne!(gateway(), before, "it was replaced");
+
+    let running = start("upgrade-red", &["--unsafe-no-hand-over"]);
+    let proof = prove(&running, "upgrade");
+    let said = text(&proof);
+    assert_eq!(proof.status.code(), Some(1), "{said}");
+    assert!(said.contains("DOES NOT HOLD"), "{said}");
+}
+
+#[test]
 fn system_killing_the_supervisor_costs_no_request() {
     let running = start("supervisor", &[]);
     // A load that is long enough for what is done to the supervisor meanwhile.

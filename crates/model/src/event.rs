@@ -14,6 +14,7 @@ pub use cause::{
     DrainOutcome, DrainReason, HeldUp, PauseReason, PlanReason, RollbackAsked, RolloutFailure, Wait,
 };
 
+use crate::intake::{IntakeState, Weight};
 use crate::report::{BootId, Exit};
 
 /// One recorded decision or observation.
@@ -148,6 +149,15 @@ pub enum EventKind {
     },
     /// An instance ends again and again soon after its start.
     InstanceCrashLooping { instance: InstanceId, attempts: u32 },
+    /// Somebody wants an instance to get fewer or more requests, or none, from this generation on.
+    IntakeSet {
+        instance: InstanceId,
+        state: IntakeState,
+        weight: Weight,
+        /// Who.
+        by: String,
+        generation: Generation,
+    },
     /// An instance is taken out of the routes by this generation, to be stopped.
     DrainStarted {
         instance: InstanceId,

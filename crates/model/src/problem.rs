@@ -91,6 +91,12 @@ codes! {
         ServiceUnknown: "service-unknown", 404, "`mainstay status` lists the services";
         /// There is no such instance, and nothing is remembered of it.
         InstanceUnknown: "instance-unknown", 404, "`mainstay ps` lists the instances";
+        /// The instance takes no requests: its service has no route and no address, or it runs to its end.
+        InstanceUnrouted: "instance-unrouted", 409, "stop its work by the program's own means, or scale the service";
+        /// The instance is being stopped.
+        InstanceLeaving: "instance-leaving", 409, "`mainstay why INSTANCE` tells why it leaves";
+        /// No other instance of the service would get requests.
+        InstanceLast: "instance-last", 409, "`mainstay scale` starts another one, `mainstay undrain` brings one back; or say --force";
         /// A name stands twice in one declaration.
         ServiceDeclaredTwice: "service-declared-twice", 422, "leave one of the two out";
         /// The service is being taken down.

@@ -6,6 +6,7 @@ use core::net::SocketAddr;
 
 use mainstay_ids::{Attempt, ConsumerId, Generation, InstanceId, ServiceName, Version};
 
+use crate::intake::Intake;
 use crate::rewrite::Rewrite;
 use crate::route::{HttpMatches, PathPrefix};
 use crate::traffic::{CanaryTraffic, Traffic};
@@ -106,6 +107,9 @@ pub struct Endpoint {
     /// What names it to clients that stay with it; `None`: nobody does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handle: Option<Handle>,
+    /// Whether it gets requests, and how many, as an operator wants it.
+    #[serde(default, skip_serializing_if = "Intake::is_ordinary")]
+    pub intake: Intake,
 }
 
 /// What names an instance to a client. It tells nothing of the instance, and nobody outside can
@@ -185,6 +189,8 @@ pub enum Unavailable {
     ScaledToZero,
     /// The service is being taken down.
     Stopping,
+    /// An operator has drained every instance. A gateway finds that by itself; the routes do not say so.
+    Drained,
 }
 
 impl core::fmt::Display for Unavailable {
@@ -194,6 +200,7 @@ impl core::fmt::Display for Unavailable {
             Self::CrashLooping => "every instance ends soon after its start",
             Self::ScaledToZero => "no instance is wanted",
             Self::Stopping => "the service is being taken down",
+            Self::Drained => "every instance is drained, as somebody asked",
         })
     }
 }

@@ -36,7 +36,8 @@ const LIVE_SECONDS: usize = 64;
 pub struct Options {
     /// The control centre.
     pub api: Server,
-    /// The state directory, in which `supervisor.json` lies; needed by [`Scenario::Processes`].
+    /// The state directory, in which `supervisor.json` lies; needed by [`Scenario::Processes`] and
+    /// [`Scenario::Upgrade`].
     pub state_dir: Option<PathBuf>,
     /// Where the clients enter; empty: where the gateway says that it listens.
     pub entry: Vec<SocketAddr>,
@@ -366,9 +367,11 @@ impl Proof {
         let _ = self.progress.try_send(Progress::Began(scenario));
         // No two loads of a proof share a nonce.
         let round = 2 * scenario as u64;
-        let control = self.send(round, self.options.control)?.finish().await?;
+        let connections = scenario.connections(self.options.connections);
+        let control = self.send(round, self.options.control, connections)?;
+        let control = control.finish().await?;
         let _ = self.progress.try_send(Progress::Breaking(scenario));
-        let sending = self.send(round + 1, LOAD_MAX)?;
+        let sending = self.send(round + 1, LOAD_MAX, connections)?;
         let mut stage = self.stage(services);
         stage.started = sending.running.started;
         let played = async {
@@ -394,12 +397,17 @@ impl Proof {
         }))
     }
 
-    fn send(&self, round: u64, duration: Duration) -> Result<Sending, Error> {
+    fn send(
+        &self,
+        round: u64,
+        duration: Duration,
+        connections: Connections,
+    ) -> Result<Sending, Error> {
         let load = Load {
             targets: self.targets.clone(),
             rate: self.options.rate,
             duration,
-            connections: self.options.connections,
+            connections,
             workers: self.options.workers,
             seed: self.options.seed.wrapping_add(round),
         };

@@ -7,11 +7,14 @@ mod outage;
 mod replace;
 mod signal;
 mod stage;
+mod upgrade;
 
 use std::fmt;
 use std::str::FromStr;
 
 use mainstay_api::client;
+
+use crate::load::Connections;
 
 pub(crate) use stage::Stage;
 
@@ -35,12 +38,14 @@ pub enum Scenario {
     Freeze,
     /// Packets to and from one instance after another are dropped for some seconds. Needs root.
     Blackhole,
+    /// The gateway's process replaced, one time after another.
+    Upgrade,
 }
 
 /// A text that names no scenario.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{text}` is no scenario; expected kill, stop, rollout, rollout-bad, scale, processes, freeze or blackhole"
+    "`{text}` is no scenario; expected kill, stop, rollout, rollout-bad, scale, processes, freeze, blackhole or upgrade"
 )]
 pub struct ScenarioError {
     text: String,
@@ -81,7 +86,7 @@ pub struct Fault {
 
 impl Scenario {
     /// All of them, in the order in which they are best run.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Kill,
         Self::Stop,
         Self::Rollout,
@@ -90,6 +95,7 @@ impl Scenario {
         Self::Processes,
         Self::Freeze,
         Self::Blackhole,
+        Self::Upgrade,
     ];
 
     /// Whether it is played unless others are asked for. What strikes Mainstay itself, or the
@@ -97,7 +103,7 @@ impl Scenario {
     pub fn is_usual(self) -> bool {
         match self {
             Self::Kill | Self::Stop | Self::Rollout | Self::RolloutBad | Self::Scale => true,
-            Self::Processes | Self::Freeze | Self::Blackhole => false,
+            Self::Processes | Self::Freeze | Self::Blackhole | Self::Upgrade => false,
         }
     }
 
@@ -105,7 +111,18 @@ impl Scenario {
     pub(crate) fn takes_instances(self) -> bool {
         match self {
             Self::Kill | Self::Stop | Self::Freeze | Self::Blackhole => true,
-            Self::Rollout | Self::RolloutBad | Self::Scale | Self::Processes => false,
+            Self::Rollout | Self::RolloutBad | Self::Scale | Self::Processes | Self::Upgrade => {
+                false
+            }
+        }
+    }
+
+    /// How its clients use connections, if they keep so many otherwise. Those of an upgrade connect
+    /// for each request: what waits in a listening socket's queue is what a hand-over can lose.
+    pub(crate) fn connections(self, usual: Connections) -> Connections {
+        match (self, usual) {
+            (Self::Upgrade, Connections::Kept(count)) => Connections::PerRequest(count),
+            (_, usual) => usual,
         }
     }
 
@@ -120,6 +137,7 @@ impl Scenario {
             Self::Processes => "Mainstay's own processes but the gateway are killed",
             Self::Freeze => "instances are frozen for some seconds, one after another",
             Self::Blackhole => "instances are cut off for some seconds, one after another",
+            Self::Upgrade => "the gateway is replaced, under clients that connect for each request",
         }
     }
 
@@ -133,6 +151,7 @@ impl Scenario {
             Self::Processes => "processes",
             Self::Freeze => "freeze",
             Self::Blackhole => "blackhole",
+            Self::Upgrade => "upgrade",
         }
     }
 }

@@ -77,6 +77,7 @@ fn service_status(service: control::ServiceView<'_>) -> ServiceStatus {
         stable,
         wanted,
         ready,
+        withheld,
         state,
         address,
         unavailable,
@@ -90,6 +91,7 @@ fn service_status(service: control::ServiceView<'_>) -> ServiceStatus {
         stable,
         wanted,
         ready,
+        withheld,
         state,
         address,
         http: spec.http.as_ref().map(|http| {
@@ -149,6 +151,7 @@ fn instance_status(instance: control::InstanceView, node: &NodeName) -> Instance
         again_at,
         probe_failure,
         wait,
+        intake,
         drain: _,       // told by `why`
         log_dropped: _, // told by the log itself
     } = instance;
@@ -166,6 +169,7 @@ fn instance_status(instance: control::InstanceView, node: &NodeName) -> Instance
         probe_failure,
         again_at,
         wait,
+        intake,
     }
 }
 

@@ -9,6 +9,8 @@ pub enum Promise {
     Serves,
     /// A drain leaves as many that pass their probes as wanted, or as there were.
     KeepsServing,
+    /// No drain takes the last one that gets requests, whomever operators keep them from.
+    LeavesOne,
     /// Nobody is told to stop whom a consumer alive can still reach, unless the drain time is over.
     StopsUnreached,
     /// No request is sent to one that was told to stop, unless the drain time is over.
@@ -65,6 +67,7 @@ impl Promise {
         match self {
             Self::Serves => "serves",
             Self::KeepsServing => "keeps-serving",
+            Self::LeavesOne => "leaves-one",
             Self::StopsUnreached => "stops-unreached",
             Self::SendsToNoneStopped => "sends-to-none-stopped",
             Self::RoutesAreTrue => "routes-are-true",

@@ -1,5 +1,5 @@
-//! Clients, the workers of a gateway, and three instances of which one fails: the decisions about
-//! single requests, in virtual time.
+//! Clients, the workers of a gateway, and three instances of which one fails, or two do: the
+//! decisions about single requests, in virtual time.
 //!
 //! The workers here are what a driver must be: they carry out what [`mainstay_control::balance::Course`]
 //! says and tell it what came of it. Instances and the network are played; a judge counts what clients
@@ -9,8 +9,9 @@ mod bout;
 mod instance;
 mod judge;
 mod plot;
+mod promise;
 mod worker;
 
 pub use bout::{Played, play};
-pub use judge::{EntryPromise, Hurt};
-pub use plot::{Plot, Trouble};
+pub use plot::{Plot, Strike, Trouble};
+pub use promise::{EntryPromise, Hurt};

@@ -5,7 +5,7 @@ use std::fmt;
 
 use mainstay_control::Control;
 use mainstay_ids::{Attempt, InstanceId, ServiceName, Version};
-use mainstay_model::{InstanceState, ServiceState};
+use mainstay_model::{InstanceState, Intake, ServiceState};
 
 /// One instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +14,7 @@ pub(crate) struct Shown {
     pub(crate) version: Version,
     pub(crate) attempt: Option<Attempt>,
     pub(crate) duty: Duty,
+    pub(crate) intake: Intake,
 }
 
 /// Whether an instance is kept running, or runs to its end.
@@ -37,6 +38,11 @@ impl Shown {
 
     pub(crate) fn is_ready(&self) -> bool {
         self.state == InstanceState::Ready
+    }
+
+    /// Whether it gets requests of any client.
+    pub(crate) fn takes(&self) -> bool {
+        self.serves() && self.intake.takes_any()
     }
 
     pub(crate) fn serves(&self) -> bool {
@@ -68,6 +74,7 @@ impl Glance {
                 state: one.state,
                 version: one.version,
                 attempt: one.attempt,
+                intake: one.intake,
                 duty: if once.contains(&one.instance) {
                     Duty::Once
                 } else {

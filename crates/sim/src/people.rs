@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use mainstay_control::{Apply, Input};
-use mainstay_ids::{ServiceName, Version};
+use mainstay_control::{Apply, Input, IntakeWish, LastOne};
+use mainstay_ids::{InstanceId, ServiceName, Version};
 use mainstay_model::service::{AddressSpec, OnFailure, Schedule, Step};
-use mainstay_model::{Cron, ServiceSpec, Template};
+use mainstay_model::{Cron, IntakeState, ServiceSpec, Template, Weight};
 
 use crate::fixtures::{name, spec};
 use crate::random::Random;
@@ -52,6 +52,27 @@ pub(crate) fn wish(random: &mut Random) -> Option<Input> {
         _ => Input::DryRun(Apply {
             services: vec![declared(&service, random)],
         }),
+    })
+}
+
+/// What somebody wants of an instance.
+pub(crate) fn intake(instance: InstanceId, random: &mut Random) -> Input {
+    let (state, weight) = match random.below(6) {
+        0 | 1 => (Some(IntakeState::Drain), None),
+        2 => (Some(IntakeState::Maintenance), None),
+        3 => (None, Weight::new(random.below(3) as u16 * 50).ok()),
+        _ => (Some(IntakeState::Ready), Some(Weight::ORDINARY)),
+    };
+    Input::SetIntake(IntakeWish {
+        instance,
+        state,
+        weight,
+        last: if random.one_in(3) {
+            LastOne::Take
+        } else {
+            LastOne::Refuse
+        },
+        by: "somebody".into(),
     })
 }
 

@@ -1,6 +1,5 @@
 //! One run: a while in which everything goes wrong, then a calm in which all must come to rest.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use mainstay_control::{Input, Settings};
@@ -10,6 +9,7 @@ use mainstay_model::{Ack, Capacity, NodeReport, ServiceSpec, ServiceState};
 use crate::broken::{Broken, Promise};
 use crate::conditions::{Chance, Conditions, Mishaps};
 use crate::consumer::Consumer;
+use crate::panics::play_out;
 use crate::people;
 use crate::random::Random;
 use crate::tally::Tally;
@@ -47,15 +47,9 @@ pub fn run(seed: u64, conditions: &Conditions, trace: Trace) -> Outcome {
     if trace == Trace::Kept {
         simulation.world.keep_trace();
     }
-    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        simulation.play(conditions.steps);
-    }));
+    let played = play_out(|| simulation.play(conditions.steps));
     let mut world = simulation.world;
-    if let Err(panic) = panicked {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-        let place = PLACE.take();
-        let what = format!("{} at {place}", text.unwrap_or("a panic"));
+    if let Err(what) = played {
         world.breaks(Promise::OwnInvariant, what);
     }
     world.collect_broken();
@@ -65,19 +59,6 @@ pub fn run(seed: u64, conditions: &Conditions, trace: Trace) -> Outcome {
         tally: std::mem::take(&mut world.tally),
         simulated_ms: world.now_ms,
     }
-}
-
-thread_local! {
-    /// Where this thread panicked last.
-    static PLACE: RefCell<String> = const { RefCell::new(String::new()) };
-}
-
-/// Panics print nothing from now on: each is an outcome that says where it was.
-pub fn keep_panics() {
-    std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(ToString::to_string);
-        PLACE.set(place.unwrap_or_default());
-    }));
 }
 
 /// What a consumer says.
@@ -235,7 +216,10 @@ impl Simulation {
 
     fn people_act(&mut self) {
         let apt = self.apt();
-        let wishes = if self.random.one_in(3) && apt.is_some() {
+        let intake = self.random.one_in(6).then(|| self.intake()).flatten();
+        let wishes = if intake.is_some() {
+            intake.into_iter().collect()
+        } else if self.random.one_in(3) && apt.is_some() {
             apt.into_iter().collect()
         } else if self.random.one_in(4) {
             people::burst(&mut self.random)
@@ -275,6 +259,15 @@ impl Simulation {
             ServiceState::Paused | ServiceState::Failed => Some(Input::Resume { service }),
             ServiceState::Steady | ServiceState::Degraded | ServiceState::Removing => None,
         }
+    }
+
+    /// Somebody keeps requests from an instance, or gives them back.
+    fn intake(&mut self) -> Option<Input> {
+        let mut all = self.world.control.instances().map(|view| view.instance);
+        let count = self.world.control.instances().count();
+        let instance = all.nth(self.random.place(count.max(1)))?;
+        drop(all);
+        Some(people::intake(instance, &mut self.random))
     }
 
     /// People often declare again what they declared before.

@@ -13,6 +13,11 @@ impl Tally {
         *self.0.entry(what).or_default() += 1;
     }
 
+    /// So many more.
+    pub(crate) fn count_all(&mut self, what: &'static str, many: u64) {
+        *self.0.entry(what).or_default() += many;
+    }
+
     /// How often it happened.
     pub fn of(&self, what: &str) -> u64 {
         self.0.get(what).copied().unwrap_or(0)

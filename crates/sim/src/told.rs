@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use mainstay_ids::{Attempt, Incarnation, InstanceId, ServiceName};
+use mainstay_ids::{Attempt, Incarnation, InstanceId, ServiceName, Version};
 use mainstay_model::{InstanceReport, NodeReport, Phase, ProbedHealth, ServiceSpec};
 
 /// What was told of one instance's newest attempt.
@@ -47,6 +47,8 @@ pub(crate) struct Told {
     agent: Option<Incarnation>,
     pub(crate) words: BTreeMap<InstanceId, Word>,
     pub(crate) wishes: BTreeMap<ServiceName, Wish>,
+    /// What each version says. A number that was given to what never became durable is given again.
+    pub(crate) contents: Rc<BTreeMap<(ServiceName, Version), Rc<ServiceSpec>>>,
 }
 
 impl Told {

@@ -578,6 +578,13 @@ fn describe(input: &Input) -> String {
         Input::Pause { service } => format!("pause {service}"),
         Input::Resume { service } => format!("resume {service}"),
         Input::Promote { service } => format!("promote {service}"),
+        Input::SetIntake(wish) => {
+            let (state, weight) = (wish.state, wish.weight);
+            format!(
+                "intake of {} {state:?} {weight:?} {:?}",
+                wish.instance, wish.last
+            )
+        }
         Input::RemoveAll => "remove all".into(),
         Input::StopAll => "stop all".into(),
         Input::Report(report) => {

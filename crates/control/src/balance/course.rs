@@ -216,7 +216,8 @@ impl Course {
                 Some(
                     why @ (Unavailable::CrashLooping
                     | Unavailable::ScaledToZero
-                    | Unavailable::Stopping),
+                    | Unavailable::Stopping
+                    | Unavailable::Drained),
                 ) => Next::Refuse(Defeat::Unavailable(why)),
                 Some(why @ Unavailable::Starting) => {
                     self.rest(scene, Defeat::Unavailable(why), Duration::MAX)

@@ -121,7 +121,7 @@ impl Limit {
     }
 
     fn step(&mut self, short: f64, waiting: f64) {
-        self.learn_long(short);
+        self.learn_long(short, waiting);
         if self.long > RECOVERY_RATIO * short {
             self.long *= RECOVERY;
         }
@@ -135,12 +135,15 @@ impl Limit {
         self.most = smoothed.clamp(LIMIT_MIN, LIMIT_MAX);
     }
 
-    fn learn_long(&mut self, short: f64) {
+    fn learn_long(&mut self, short: f64, waiting: f64) {
         self.windows = self.windows.saturating_add(1);
-        let weight = if self.windows <= WARM_UP {
-            1.0 / f64::from(self.windows)
-        } else {
-            2.0 / (LONG_WINDOWS + 1.0)
+        // A full instance whose answers get late has a queue, most likely: it must not pass for usual
+        // because it came early.
+        let may_queue = waiting >= self.most * USED_MIN && short > TOLERANCE * self.long;
+        let weight = match self.windows {
+            1 => 1.0,
+            windows if windows <= WARM_UP && !may_queue => 1.0 / f64::from(windows),
+            _ => 2.0 / (LONG_WINDOWS + 1.0),
         };
         self.long += (short - self.long) * weight;
     }
@@ -205,6 +208,20 @@ mod tests {
         assert!(under < before / 2, "{before} -> {under}");
         play(&mut limit, from.after(MS * 5_000), 60, 600, MS * 10, 500);
         assert!(limit.current() > under, "{limit:?}");
+    }
+
+    #[test]
+    fn an_overload_that_begins_after_two_windows_does_not_pass_for_usual() {
+        let mut limit = Limit::new(Instant::START);
+        play(&mut limit, Instant::START, 1, 2, MS * 100, 2);
+        assert!(limit.windows <= 3, "{limit:?}");
+        // It fills by and by, as clients do not stop to ask.
+        for clients in 1..400 {
+            let from = Instant::from_start(MS * (1_000 + 25 * clients));
+            let waiting = clients.min(limit.current());
+            limit.observe(from, MS * 50 * waiting, waiting);
+        }
+        assert!(limit.current() <= 60, "{limit:?}");
     }
 
     #[test]

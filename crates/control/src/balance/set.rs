@@ -5,6 +5,7 @@ use core::num::NonZeroU32;
 use core::time::Duration;
 
 use mainstay_ids::Instant;
+use mainstay_model::Intake;
 use mainstay_model::listen::Rank;
 use mainstay_model::routing::EndpointHealth;
 
@@ -30,6 +31,8 @@ pub struct Listed<E> {
     pub endpoint: E,
     /// What the active probes say.
     pub health: EndpointHealth,
+    /// Whether it gets requests, and how many, as an operator wants it.
+    pub intake: Intake,
     /// What it is beside the others.
     pub role: Role,
 }
@@ -129,6 +132,7 @@ struct Member<E> {
     endpoint: E,
     health: EndpointHealth,
     role: Role,
+    intake: Intake,
     latency: Latency,
     measured: Measured,
     ejection: Ejection,
@@ -165,7 +169,7 @@ impl Asked {
     }
 }
 
-/// Whether all of the pool weigh the same.
+/// Whether the members of the pool weigh the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Weights {
     Even,
@@ -183,6 +187,11 @@ enum Tier {
 }
 
 impl<E> Member<E> {
+    /// Its share: what it weighs beside the others, and as an operator wants it.
+    fn weight(&self) -> u64 {
+        u64::from(self.intake.weight.percent()) * u64::from(self.role.weight.get())
+    }
+
     fn tier(&self) -> Tier {
         match (self.ejection.cause(), self.health) {
             (Some(Cause::Unreachable | Cause::Suspected), _) => Tier::Mute,
@@ -199,6 +208,9 @@ impl<E> Member<E> {
 /// half of the listed ones are eligible, all that answer (the few that are left would only be
 /// overrun); when none does, all. Who is on probation is outside of the pool like who is ejected, but
 /// gets a request now and then to show how it is.
+///
+/// Whoever an operator has drained is in no pool and counts as not listed, but for the requests of
+/// clients who stay with it.
 #[derive(Debug, Clone)]
 pub struct Set<E> {
     members: Vec<Member<E>>,
@@ -206,6 +218,10 @@ pub struct Set<E> {
     pool: Vec<usize>,
     /// Who is asked.
     asked: Asked,
+    /// Indexes of those that are left to clients who stay with them.
+    kept_for_held: Vec<usize>,
+    /// How many get requests of any client.
+    taking: usize,
     weights: Weights,
     /// When the first ejection ends and the pool must be looked at again.
     pool_until: Option<Instant>,
@@ -232,12 +248,13 @@ impl<E: PartialEq> Set<E> {
         let mut old = core::mem::take(&mut self.members);
         let others_were_there = !old.is_empty();
         let assumed = mean_latency(&old, now);
-        for Listed {
-            endpoint,
-            health,
-            role,
-        } in listed
-        {
+        for listed in listed {
+            let Listed {
+                endpoint,
+                health,
+                intake,
+                role,
+            } = listed;
             let known = old.iter().position(|member| member.endpoint == endpoint);
             let member = if let Some(at) = known {
                 let mut member = old.swap_remove(at);
@@ -247,8 +264,12 @@ impl<E: PartialEq> Set<E> {
                     member.warming_since = Some(now);
                     member.ejection.forgive(now);
                 }
+                if intake.takes_any() && !member.intake.takes_any() {
+                    member.warming_since = Some(now);
+                }
                 member.health = health;
                 member.role = role;
+                member.intake = intake;
                 member
             } else {
                 self.next_tag += 1;
@@ -257,6 +278,7 @@ impl<E: PartialEq> Set<E> {
                     endpoint,
                     health,
                     role,
+                    intake,
                     latency: Latency::new(now, assumed),
                     measured: Measured::No,
                     ejection: Ejection::default(),
@@ -278,6 +300,8 @@ impl<E> Set<E> {
             members: Vec::new(),
             pool: Vec::new(),
             asked: Asked::All,
+            kept_for_held: Vec::new(),
+            taking: 0,
             weights: Weights::Even,
             pool_until: None,
             sick: 0,
@@ -326,6 +350,9 @@ impl<E> Set<E> {
         if let Some(index) = self.draw_by(now, random, need, fits, &load) {
             return Choice::Picked(self.picked(index));
         }
+        if self.taking == 0 {
+            return Choice::Empty;
+        }
         if self
             .pool
             .iter()
@@ -335,7 +362,8 @@ impl<E> Set<E> {
         }
         // All of the pool have failed this request. Another outside of it may do better, a good reserve
         // before one that is not asked for its failures.
-        let all = || 0..self.members.len();
+        let takes = |index: &usize| self.members[*index].intake.takes_any();
+        let all = || (0..self.members.len()).filter(takes);
         let good = |index: &usize| self.members[*index].tier() == Tier::Eligible;
         let outside = all().find(|index| good(index) && fits(*index));
         let outside = outside.or_else(|| all().find(|index| fits(*index)));
@@ -376,7 +404,7 @@ impl<E> Set<E> {
     pub fn crowd(&self, load: impl Fn(&E) -> Load) -> Crowd {
         let (mut waiting, mut limit) = (0_u32, 0_u32);
         for member in &self.members {
-            if member.tier() == Tier::Eligible {
+            if member.tier() == Tier::Eligible && member.intake.takes_any() {
                 waiting = waiting.saturating_add(load(&member.endpoint).waiting);
                 limit = limit.saturating_add(self.limit_of(member));
             }
@@ -408,9 +436,12 @@ impl<E> Set<E> {
         let Some(index) = self.index_of(picked) else {
             return Verdict::Unchanged;
         };
-        let room = Room::of(self.members.len(), self.sick);
+        let room = Room::of(self.taking, self.sick);
         let member = &mut self.members[index];
+        // What it was asked before it came back took as long as it was away.
+        let is_of_before = member.warming_since.is_some_and(|since| tried.sent < since);
         match tried.outcome {
+            Outcome::Answered if is_of_before => member.share.count(Mark::Good),
             Outcome::Answered => {
                 member.share.count(Mark::Good);
                 member.latency.observe(now, took);
@@ -421,7 +452,7 @@ impl<E> Set<E> {
             Outcome::Overtaken => member.latency.observe_at_least(now, took),
             Outcome::ServerError | Outcome::GatewayError | Outcome::ConnectFailed => {
                 member.share.count(Mark::Bad);
-                member.latency.observe_failure(now, took, None);
+                member.latency.observe_failure(now, took);
             }
         }
         let verdict = member.ejection.handle(now, tried, room);
@@ -458,16 +489,69 @@ impl<E> Set<E> {
         if size == 0 {
             return None;
         }
-        let first = from(self.place(random, None), None)?;
-        let second = from(self.place(mix(random, 1), Some(first)), Some(first));
+        if self.weights == Weights::Uneven {
+            return self.draw_weighed(now, random, fits, load);
+        }
+        let first = from(scale(random, size), None)?;
+        let second = from(
+            (first + 1 + scale(mix(random, 1), size)) % size,
+            Some(first),
+        );
         let Some(second) = second else {
             return Some(self.pool[first]);
         };
         let (one, other) = (self.pool[first], self.pool[second]);
+        Some(self.lighter(now, random, (one, other), load))
+    }
+
+    /// The same where weights differ: each of the two is drawn by its weight, and may be the same one.
+    /// So the share of each is its weight's, as far as they are alike, and the one that does better still
+    /// takes what both were drawn for.
+    fn draw_weighed(
+        &self,
+        now: Instant,
+        random: u64,
+        fits: impl Fn(usize) -> bool,
+        load: impl Fn(&E) -> Load,
+    ) -> Option<usize> {
+        let weight = |index: usize| self.members[index].weight();
+        let pool = || self.pool.iter().copied().filter(|index| fits(*index));
+        let sum: u64 = pool().map(weight).sum();
+        let drawn = |random: u64| {
+            let mut left = u64::try_from((u128::from(random) * u128::from(sum)) >> 64).unwrap_or(0);
+            pool().find(|index| {
+                let weight = weight(*index);
+                let is_it = left < weight;
+                left = left.saturating_sub(weight);
+                is_it
+            })
+        };
+        let (one, other) = (drawn(random)?, drawn(mix(random, 1))?);
+        if one == other {
+            return Some(one);
+        }
+        Some(self.lighter(now, random, (one, other), load))
+    }
+
+    /// Which of two takes a request: the less loaded, for what it weighs.
+    fn lighter(
+        &self,
+        now: Instant,
+        random: u64,
+        (one, other): (usize, usize),
+        load: impl Fn(&E) -> Load,
+    ) -> usize {
         let cost = |index: usize| {
             let member = &self.members[index];
-            let load = member.latency.load(now, load(&member.endpoint).in_flight);
-            load / f64::from(member.role.weight.get())
+            let pending = f64::from(load(&member.endpoint).in_flight);
+            match self.weights {
+                Weights::Even => member.latency.load(now, pending),
+                Weights::Uneven => {
+                    // A percent of weight 1 is as much as ever.
+                    let weight = (member.weight().max(1) as f64) / 100.0;
+                    member.latency.load(now, pending / weight)
+                }
+            }
         };
         let (better, worse) = if cost(one) <= cost(other) {
             (one, other)
@@ -480,31 +564,7 @@ impl<E> Set<E> {
         };
         // A warming endpoint passes the request on only to one that is warm itself.
         let takes = warm_enough(better, mix(random, 2)) || !warm_enough(worse, mix(random, 3));
-        Some(if takes { better } else { worse })
-    }
-
-    /// Where in the pool a draw begins, by weight; `except` was drawn already.
-    fn place(&self, random: u64, except: Option<usize>) -> usize {
-        let size = self.pool.len();
-        match (self.weights, except) {
-            (Weights::Even, None) => return scale(random, size),
-            (Weights::Even, Some(first)) => return (first + 1 + scale(random, size)) % size,
-            (Weights::Uneven, _) => {}
-        }
-        let weight = |place: usize| match except {
-            Some(first) if first == place => 0,
-            Some(_) | None => u64::from(self.members[self.pool[place]].role.weight.get()),
-        };
-        let sum: u128 = (0..size).map(|place| u128::from(weight(place))).sum();
-        let mut point = (u128::from(random) * sum) >> 64;
-        for place in 0..size {
-            let weight = u128::from(weight(place));
-            if point < weight {
-                return place;
-            }
-            point -= weight;
-        }
-        0
+        if takes { better } else { worse }
     }
 
     /// An endpoint on probation to which this request may go. It has no load to compare, and the
@@ -516,6 +576,7 @@ impl<E> Set<E> {
         (0..self.members.len()).find(|index| {
             let member = &self.members[*index];
             let may = !need.not.contains(&member.tag)
+                && member.intake.takes_any()
                 && member.health == EndpointHealth::Passing
                 && member.ejection.is_on_probation()
                 && (member.role.rank == Rank::Main || self.asked.takes(member.role.rank))
@@ -577,7 +638,7 @@ impl<E> Set<E> {
 
     fn eject_outliers(&mut self, now: Instant, random: u64) {
         let threshold = outlier::threshold(self.members.iter().map(|member| member.share));
-        let listed = self.members.len();
+        let listed = self.taking;
         for (member, salt) in self.members.iter_mut().zip(0..) {
             let share = core::mem::take(&mut member.share);
             let below = threshold.is_some_and(|threshold| outlier::is_below(share, threshold));
@@ -595,7 +656,10 @@ impl<E> Set<E> {
     fn who_is_asked(&self) -> Asked {
         let is_good = |rank: Rank| {
             let mut members = self.members.iter();
-            members.any(|member| member.role.rank == rank && member.tier() == Tier::Eligible)
+            members.any(|member| {
+                let takes = member.intake.takes_any() && member.role.rank == rank;
+                takes && member.tier() == Tier::Eligible
+            })
         };
         if is_good(Rank::Main) {
             Asked::Main
@@ -609,15 +673,18 @@ impl<E> Set<E> {
     fn rebuild_pool(&mut self) {
         self.asked = self.who_is_asked();
         let asked = self.asked;
-        let mut pool = core::mem::take(&mut self.pool);
-        pool.clear();
+        self.taking = self
+            .members
+            .iter()
+            .filter(|one| one.intake.takes_any())
+            .count();
         let those = || {
-            let members = self.members.iter().enumerate();
-            members.filter(move |(_, member)| asked.takes(member.role.rank))
+            let members = self.members.iter();
+            members.filter(move |one| one.intake.takes_any() && asked.takes(one.role.rank))
         };
-        let eligible = those().filter(|(_, member)| member.tier() == Tier::Eligible);
-        let any_answers = those().any(|(_, member)| member.tier() != Tier::Mute);
-        self.panic = if eligible.count() * 2 < those().count() {
+        let eligible = those().filter(|one| one.tier() == Tier::Eligible).count();
+        let any_answers = those().any(|one| one.tier() != Tier::Mute);
+        self.panic = if eligible * 2 < those().count() {
             Panic::Yes
         } else {
             Panic::No
@@ -627,20 +694,31 @@ impl<E> Set<E> {
             Tier::Sick => self.panic == Panic::Yes,
             Tier::Mute => !any_answers,
         };
-        let chosen = those().filter(|(_, member)| belongs(member.tier()));
-        pool.extend(chosen.map(|(index, _)| index));
-        let mut weights = pool.iter().map(|index| self.members[*index].role.weight);
+        self.pool.clear();
+        self.kept_for_held.clear();
+        for (index, member) in self.members.iter().enumerate() {
+            let is_asked = member.intake.takes_any() && asked.takes(member.role.rank);
+            if is_asked && belongs(member.tier()) {
+                self.pool.push(index);
+            } else if !member.intake.takes_any()
+                && member.intake.takes_held()
+                && member.tier() == Tier::Eligible
+            {
+                self.kept_for_held.push(index);
+            }
+        }
+        let mut weights = self.pool.iter().map(|index| self.members[*index].weight());
         let first = weights.next();
         self.weights = if weights.all(|weight| Some(weight) == first) {
             Weights::Even
         } else {
             Weights::Uneven
         };
-        self.pool = pool;
         let ejections = || self.members.iter().map(|member| &member.ejection);
         self.pool_until = ejections().filter_map(Ejection::until).min();
-        let is_sick = |ejection: &&Ejection| ejection.cause() == Some(Cause::Sick);
-        self.sick = ejections().filter(is_sick).count();
+        let is_sick = |member: &&Member<E>| member.ejection.cause() == Some(Cause::Sick);
+        let mut taking = self.members.iter().filter(|one| one.intake.takes_any());
+        self.sick = taking.by_ref().filter(is_sick).count();
         self.on_probation = ejections().filter(|one| one.is_on_probation()).count();
     }
 }
@@ -651,7 +729,7 @@ fn mean_latency<E>(members: &[Member<E>], now: Instant) -> Duration {
         |member: &&Member<E>| member.measured == Measured::Yes && member.tier() == Tier::Eligible;
     let (mut sum, mut count) = (0.0, 0.0);
     for member in members.iter().filter(known) {
-        sum += member.latency.estimate(now);
+        sum += member.latency.usual(now);
         count += 1.0;
     }
     if count == 0.0 {

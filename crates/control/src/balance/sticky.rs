@@ -126,8 +126,6 @@ pub struct Traits {
     pub version: Version,
     /// What names it to clients; `None`: nobody stays with it.
     pub handle: Option<Handle>,
-    /// Its weight beside the others; 1 is ordinary.
-    pub weight: u32,
 }
 
 #[cfg(test)]

@@ -1,15 +1,18 @@
 //! What goes into the machine and what comes back at once.
 
 use alloc::boxed::Box;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use core::net::SocketAddr;
 
 use super::handle::StickyKey;
-use mainstay_ids::{ConsumerId, Instant, NodeName, ServiceName, Timestamp, Version};
+use mainstay_ids::{ConsumerId, InstanceId, Instant, NodeName, ServiceName, Timestamp, Version};
 use mainstay_model::limits::SpecError;
 use mainstay_model::service::INSTANCES_MAX;
-use mainstay_model::{Ack, HttpMatch, NodeReport, Outlook, ProblemCode, ServiceSpec};
+use mainstay_model::{
+    Ack, HttpMatch, IntakeState, NodeReport, Outlook, ProblemCode, ServiceSpec, Weight,
+};
 
 /// The time of an input: `now` for decisions, `at` for the record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +55,30 @@ pub struct Apply {
     pub services: Vec<ServiceSpec>,
 }
 
+/// What somebody wants of an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IntakeWish {
+    /// Of which.
+    pub instance: InstanceId,
+    /// Whether it gets requests; `None`: as before.
+    pub state: Option<IntakeState>,
+    /// How many beside the others; `None`: as before.
+    pub weight: Option<Weight>,
+    /// What if nobody else of the service would get any.
+    pub last: LastOne,
+    /// Who wants it, for the record.
+    pub by: String,
+}
+
+/// Whether requests may be taken from the last instance that gets them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LastOne {
+    /// They may not.
+    Refuse,
+    /// They may: then clients are answered 503.
+    Take,
+}
+
 /// Something that happened outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
@@ -88,6 +115,8 @@ pub enum Input {
         /// Which service.
         service: ServiceName,
     },
+    /// Somebody takes requests from an instance, or gives it some.
+    SetIntake(IntakeWish),
     /// Somebody takes a service down.
     Remove {
         /// Which.
@@ -201,6 +230,33 @@ pub enum Refusal {
     UnknownService {
         /// The name asked for.
         service: ServiceName,
+    },
+    /// There is no such instance.
+    #[error("there is no instance `{instance}`")]
+    UnknownInstance {
+        /// The name asked for.
+        instance: InstanceId,
+    },
+    /// The instance gets no requests in any case.
+    #[error("instance `{instance}` gets no requests that could be taken from it")]
+    Unrouted {
+        /// Which.
+        instance: InstanceId,
+    },
+    /// The instance is being stopped, and gets no new requests.
+    #[error("instance `{instance}` is being stopped, and gets no new requests already")]
+    Leaving {
+        /// Which.
+        instance: InstanceId,
+    },
+    /// No other instance of the service would get requests.
+    #[error(
+        "no other instance of `{}` passes its probes and gets requests: without `{instance}` clients \
+         would be answered 503", instance.service
+    )]
+    LastOne {
+        /// Which.
+        instance: InstanceId,
     },
     /// A name stands twice in one declaration.
     #[error("service `{service}` is declared twice")]
@@ -397,6 +453,10 @@ impl Refusal {
     pub const fn code(&self) -> ProblemCode {
         match self {
             Self::UnknownService { .. } => ProblemCode::ServiceUnknown,
+            Self::UnknownInstance { .. } => ProblemCode::InstanceUnknown,
+            Self::Unrouted { .. } => ProblemCode::InstanceUnrouted,
+            Self::Leaving { .. } => ProblemCode::InstanceLeaving,
+            Self::LastOne { .. } => ProblemCode::InstanceLast,
             Self::UnknownVersion { .. } => ProblemCode::VersionUnknown,
             Self::UnknownNode { .. } => ProblemCode::NodeUnknown,
             Self::Removing { .. } => ProblemCode::ServiceRemoving,

@@ -137,6 +137,9 @@ impl Service {
         if let Some((number, instance)) = self.kept().find(unready) {
             return Some(instance.wait_to_be_ready(name, number));
         }
+        if let Some(wait) = self.waits_for_intake(name) {
+            return Some(wait);
+        }
         let draining = |instance: &Instance| matches!(instance.life, Life::Draining(_));
         let mut all = self.instances.iter();
         let drain = all.find(|(_, instance)| draining(instance));
@@ -166,9 +169,11 @@ impl Service {
 /// That somebody paused it is an event of its own, and so is each step of an instance.
 fn is_worth_telling(wait: &Wait) -> bool {
     match wait {
-        Wait::Promotion { .. } | Wait::Before { .. } | Wait::Needs { .. } | Wait::Room { .. } => {
-            true
-        }
+        Wait::Promotion { .. }
+        | Wait::Before { .. }
+        | Wait::Needs { .. }
+        | Wait::Room { .. }
+        | Wait::Intake { .. } => true,
         Wait::Resume | Wait::Health { .. } | Wait::MinimumHealthy { .. } | Wait::Drain { .. } => {
             false
         }

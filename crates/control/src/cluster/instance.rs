@@ -4,7 +4,7 @@ use mainstay_ids::{Attempt, Generation, InstanceId, Instant, ServiceName, Timest
 use mainstay_model::event::DrainReason;
 use mainstay_model::report::CrashLooping;
 use mainstay_model::routing::{Endpoint, EndpointHealth};
-use mainstay_model::{EventKind, Exit, InstanceReport, Phase, ProbedHealth, ServiceSpec};
+use mainstay_model::{EventKind, Exit, InstanceReport, Intake, Phase, ProbedHealth, ServiceSpec};
 
 use super::service::instance_id;
 use super::step::Step;
@@ -23,6 +23,8 @@ pub(super) struct Instance {
     /// which begins with that generation.
     pub(super) doubted: Option<Generation>,
     pub(super) trial: Trial,
+    /// What an operator wants of it, for as long as it is there, whichever attempt runs.
+    pub(super) intake: Intake,
     /// Whether it ends again and again; it stays so while the next attempt has not become ready.
     pub(super) crash_looping: CrashLooping,
     /// The newest report of it; `None`: none since the control centre's start.
@@ -183,14 +185,22 @@ impl Standing {
     }
 
     /// Greater is of more use: what is of least use is drained first.
-    pub(super) fn usefulness(self) -> u32 {
+    fn usefulness(self) -> u32 {
         match self {
             Self::Ended { .. } => 0,
             Self::Failing { .. } => 1,
             Self::Planned => 2,
             Self::Starting { .. } => 3,
-            Self::Passing { .. } => 4,
-            Self::Ready { .. } => 5,
+            Self::Passing { .. } => 5,
+            Self::Ready { .. } => 6,
+        }
+    }
+
+    /// Whether it is an endpoint in the routes.
+    pub(super) fn is_listed(self) -> bool {
+        match self {
+            Self::Passing { .. } | Self::Ready { .. } | Self::Failing { .. } => true,
+            Self::Planned | Self::Starting { .. } | Self::Ended { .. } => false,
         }
     }
 
@@ -245,6 +255,7 @@ impl Instance {
             exposure: Exposure::Never,
             doubted: None,
             trial: Trial::new(now, spec),
+            intake: Intake::default(),
             crash_looping: CrashLooping::No,
             seen: None,
             missed: 0,
@@ -268,6 +279,24 @@ impl Instance {
 
     pub(super) fn is_ready(&self) -> bool {
         matches!(self.standing, Standing::Ready { .. })
+    }
+
+    /// Greater is of more use: what is of least use is drained first. Of those that pass their probes it
+    /// is whoever gets no requests because an operator said so: it can get some again at any moment, which
+    /// nobody knows of one that starts.
+    pub(super) fn usefulness(&self) -> u32 {
+        const WITHHELD: u32 = 4;
+        let usefulness = self.standing.usefulness();
+        if self.intake.takes_any() {
+            usefulness
+        } else {
+            usefulness.min(WITHHELD)
+        }
+    }
+
+    /// Whether it passes its probes, and gets requests of any client.
+    pub(super) fn takes_any(&self) -> bool {
+        self.standing.serves() && self.intake.takes_any()
     }
 
     /// Its endpoint for the routes: running, not starting, and nothing else is wanted of it.
@@ -296,6 +325,7 @@ impl Instance {
             address,
             health,
             handle: None,
+            intake: self.intake,
         })
     }
 

@@ -13,6 +13,7 @@ mod drain;
 mod gate;
 pub(crate) mod handle;
 mod instance;
+mod intake;
 mod invariants;
 mod journal;
 mod needs;
@@ -261,6 +262,10 @@ impl Control {
                 let (services, _, mut step) = self.step(clock, &supply);
                 services.promote(&service, &mut step)?;
             }
+            Input::SetIntake(wish) => {
+                let (services, _, mut step) = self.step(clock, &supply);
+                services.set_intake(wish, &mut step)?;
+            }
             Input::StopAll => {
                 self.purpose = Purpose::StopAll;
                 // The reason in the routes changes even where there is nothing to stop.
@@ -399,6 +404,7 @@ impl Control {
             | Input::Pause { .. }
             | Input::Resume { .. }
             | Input::Promote { .. }
+            | Input::SetIntake(_)
             | Input::StopAll => true,
             Input::ConsumerJoined(consumer) | Input::Ack(Ack { consumer, .. }) => {
                 !self.consumers.waits_for(consumer)
@@ -456,6 +462,7 @@ fn starts_something(input: &Input) -> bool {
         | Input::StopAll
         | Input::Pause { .. }
         | Input::Promote { .. }
+        | Input::SetIntake(_)
         | Input::Report(_)
         | Input::ConsumerJoined(_)
         | Input::Ack(_)

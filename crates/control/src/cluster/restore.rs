@@ -152,6 +152,7 @@ impl Instance {
             },
             exposure: self.exposure,
             crash_looping: self.crash_looping,
+            intake: self.intake,
         }
     }
 
@@ -202,6 +203,7 @@ impl Instance {
             exposure: record.exposure,
             doubted: Some(Generation::first(epoch)),
             crash_looping: record.crash_looping,
+            intake: record.intake,
             trial,
             seen: None,
             missed: 0,

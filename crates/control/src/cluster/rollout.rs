@@ -121,6 +121,10 @@ impl Service {
         let stays = match (asks, unprotected) {
             (true, _) => wanted,
             (false, true) => 0,
+            // Somebody keeps the requests from all that are new: one of the old goes on taking them.
+            (false, false) if !self.any_takes(&new) && self.any_takes(&old) => {
+                (wanted - ready).max(1)
+            }
             (false, false) => wanted - ready,
         };
         let replaced = old.split_off(stays.min(old.len()));
@@ -164,13 +168,18 @@ impl Service {
     fn least_useful(&self, old: &[u64], new: &[u64], many: usize) -> Vec<u64> {
         let useful = |number: &u64| {
             let instance = self.instances.get(number);
-            instance.map_or(0, |instance| instance.standing.usefulness())
+            instance.map_or(0, Instance::usefulness)
         };
         let mut all: Vec<u64> = old.iter().rev().chain(new.iter().rev()).copied().collect();
         // Stable: equals stay in this order.
         all.sort_by_key(useful);
         all.truncate(many);
         all
+    }
+
+    fn any_takes(&self, numbers: &[u64]) -> bool {
+        let takes = |number| self.instances.get(number).is_some_and(Instance::takes_any);
+        numbers.iter().any(takes)
     }
 
     fn any_serves(&self, numbers: &[u64]) -> bool {

@@ -242,7 +242,7 @@ impl Service {
         let mut numbers: Vec<(Reverse<u32>, u64)> = self
             .kept()
             .filter(|(_, instance)| belongs(instance))
-            .map(|(number, instance)| (Reverse(instance.standing.usefulness()), number))
+            .map(|(number, instance)| (Reverse(instance.usefulness()), number))
             .collect();
         numbers.sort_unstable();
         numbers.into_iter().map(|(_, number)| number).collect()

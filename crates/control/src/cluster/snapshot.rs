@@ -8,7 +8,7 @@ use mainstay_ids::{
 };
 use mainstay_model::event::{DrainReason, RollbackAsked, Wait};
 use mainstay_model::report::CrashLooping;
-use mainstay_model::{BootId, ServiceSpec};
+use mainstay_model::{BootId, Intake, ServiceSpec};
 
 use super::Purpose;
 use super::consumers::Presence;
@@ -201,6 +201,8 @@ pub(super) struct InstanceRecord {
     pub(super) standing: StandingRecord,
     pub(super) exposure: Exposure,
     pub(super) crash_looping: CrashLooping,
+    #[serde(default, skip_serializing_if = "Intake::is_ordinary")]
+    pub(super) intake: Intake,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -11,7 +11,7 @@ use mainstay_ids::{
 use mainstay_model::event::{DrainReason, HeldUp, RollbackAsked, Wait};
 use mainstay_model::report::CrashLooping;
 use mainstay_model::routing::Unavailable;
-use mainstay_model::{Cron, Exit, InstanceState, Phase, ServiceSpec, ServiceState};
+use mainstay_model::{Cron, Exit, InstanceState, Intake, Phase, ServiceSpec, ServiceState};
 
 use super::consumers::Presence;
 use super::instance::{Instance, Life, Standing, Start};
@@ -34,6 +34,8 @@ pub struct ServiceView<'a> {
     pub wanted: u32,
     /// How many instances of the wanted version are ready.
     pub ready: u32,
+    /// How many instances that are to run get no requests because somebody said so.
+    pub withheld: u32,
     /// What is going on.
     pub state: ServiceState,
     /// Its service address.
@@ -95,6 +97,8 @@ pub struct InstanceView {
     pub probe_failure: Option<String>,
     /// What has to be there before it starts, if that is not: services or memory.
     pub wait: Option<Wait>,
+    /// Whether it gets requests, and how many, as an operator wants it.
+    pub intake: Intake,
     /// Why it takes no new requests, while it drains.
     pub drain: Option<DrainView>,
     /// Bytes of output that were dropped because they could not be written.
@@ -250,9 +254,16 @@ impl Service {
             stable: self.stable,
             wanted: self.wanted,
             ready: u32::try_from(self.ready()).unwrap_or(u32::MAX),
+            withheld: u32::try_from(self.withheld()).unwrap_or(u32::MAX),
             state: self.state(),
             address: self.address(),
-            unavailable: (!available).then(|| self.unavailable(purpose)),
+            unavailable: if !available {
+                Some(self.unavailable(purpose))
+            } else if self.all_withheld() {
+                Some(Unavailable::Drained)
+            } else {
+                None
+            },
             versions: self.versions.keys().copied().collect(),
             wait: self.wait(supply),
             schedule: self.spec().schedule.as_ref().map(|schedule| ScheduleView {
@@ -313,6 +324,7 @@ impl Instance {
                 | None => None,
             },
             wait: None,
+            intake: self.intake,
             drain: None,
             probe_failure: seen.and_then(|seen| seen.probe_failure.clone()),
             log_dropped: seen.map_or(0, |seen| seen.log_dropped),

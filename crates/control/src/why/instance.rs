@@ -5,7 +5,7 @@ use alloc::string::{String, ToString};
 
 use mainstay_ids::{InstanceId, Timestamp};
 use mainstay_model::event::{DrainReason, PlanReason};
-use mainstay_model::{Event, EventKind, Exit, InstanceState, Topic, Why};
+use mainstay_model::{Event, EventKind, Exit, InstanceState, Topic, Weight, Why};
 
 use super::Past;
 use super::chain::{Chain, DECISIONS_MAX};
@@ -74,6 +74,7 @@ pub(super) fn traffic(view: &InstanceView, service: &ServiceView<'_>, now: Times
                 "{id} gets no requests: it has started and passed no probe yet; the last one failed: {failure}"
             ),
         },
+        InstanceState::Healthy | InstanceState::Ready if !view.intake.takes_any() => withheld(view),
         InstanceState::Healthy | InstanceState::Ready => serving(view, service),
         InstanceState::Failing => format!(
             "{id} gets no requests, unless fewer than half of the instances pass: its probe fails: {}",
@@ -87,9 +88,25 @@ pub(super) fn traffic(view: &InstanceView, service: &ServiceView<'_>, now: Times
     }
 }
 
+/// Its probe passes, and somebody keeps the requests from it.
+fn withheld(view: &InstanceView) -> String {
+    let id = &view.instance;
+    format!(
+        "{id} {}: somebody wants it so, until `mainstay undrain {id}` or `mainstay weight {id} 100`; its \
+         probe passes",
+        view.intake
+    )
+}
+
 fn serving(view: &InstanceView, service: &ServiceView<'_>) -> String {
     let id = &view.instance;
     let mut text = format!("{id} gets requests: its probe passes");
+    if view.intake.weight != Weight::ORDINARY {
+        add(
+            &mut text,
+            format_args!("; somebody gave it weight {}", view.intake.weight),
+        );
+    }
     if let InstanceState::Healthy = view.state {
         let hold = mainstay_ids::duration::display(service.spec.rollout.hold);
         add(

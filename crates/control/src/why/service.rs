@@ -36,7 +36,7 @@ pub(super) fn of(
     }
     let unready = instances
         .iter()
-        .filter(|view| view.state != InstanceState::Ready);
+        .filter(|view| view.state != InstanceState::Ready || !view.intake.takes_any());
     for view in unready.take(INSTANCES_TOLD_MAX) {
         let text = instance::traffic(view, service, now);
         let mut newest = past.of(name).rev();
@@ -124,7 +124,11 @@ fn waits(service: &ServiceView<'_>, wait: &Wait, instances: &[InstanceView]) -> 
                 say(format_args!(": {holders}; at most for {most} (`drain`)"));
             }
         }
-        Wait::Before { .. } | Wait::Needs { .. } | Wait::Room { .. } | Wait::Health { .. } => {
+        Wait::Before { .. }
+        | Wait::Needs { .. }
+        | Wait::Room { .. }
+        | Wait::Health { .. }
+        | Wait::Intake { .. } => {
             say(format_args!("{wait}"));
         }
     }
@@ -186,6 +190,7 @@ pub(super) fn belongs(kind: &EventKind) -> bool {
         | EventKind::RunsMissed { .. }
         | EventKind::Scaled { .. }
         | EventKind::InstanceHeld { .. }
+        | EventKind::IntakeSet { .. }
         | EventKind::InstanceFailing { .. }
         | EventKind::InstanceExited { .. }
         | EventKind::InstanceCrashLooping { .. }

@@ -29,6 +29,7 @@ fn topic(kind: &EventKind) -> Topic {
         | EventKind::NodeRebooted { .. } => Topic::Restart,
         EventKind::InstancePassing { .. }
         | EventKind::InstanceFailing { .. }
+        | EventKind::IntakeSet { .. }
         | EventKind::DrainStarted { .. }
         | EventKind::DrainFinished { .. }
         | EventKind::InstanceHeld { .. }

@@ -199,6 +199,7 @@ fn routing() -> Routing {
         address: SocketAddr::from(([192, 0, 2, number], 80)),
         health: EndpointHealth::Passing,
         handle: None,
+        intake: mainstay_model::Intake::default(),
     };
     let root = PathPrefix::parse("/").expect("legal");
     Routing {

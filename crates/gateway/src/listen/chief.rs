@@ -10,9 +10,9 @@ use std::time::Duration;
 use mainstay_control::balance::Role;
 use mainstay_control::listen::{Candidate, Changed, CheckResult, Input, Server, Standing};
 use mainstay_ids::{Instant, ListenName, Version};
-use mainstay_model::ListenSpec;
-use mainstay_model::listen::{Mode, OnDown, ServerSpec};
+use mainstay_model::listen::{Mode, OnDown, ServerSpec, WEIGHT_MAX};
 use mainstay_model::routing::{EndpointHealth, Handle};
+use mainstay_model::{Intake, ListenSpec};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -22,6 +22,7 @@ use crate::clock::{Clock, wall_clock};
 use crate::endpoint::EndpointState;
 use crate::listen::check::{self, CheckReport, Failure, Passed};
 use crate::listen::handle::{Ask, Change, HandleError, ServerAt};
+use crate::listen::keepsake::{Keepsake, Set, Which};
 use crate::listen::limits::BIND_EVERY;
 use crate::listen::roster::{ListenTally, Roster, RosterListen, RosterServer, ServerTally};
 use crate::listen::snapshot::{BindSnapshot, HttpCounts, ListenSnapshot, ServerSnapshot};
@@ -51,6 +52,10 @@ pub(crate) struct Chief {
     ports: Ports,
     listens: BTreeMap<ListenName, Listen>,
     sockets: Sockets,
+    /// Where what operators set is kept; `None`: it is forgotten with this task.
+    keepsake: Option<Keepsake>,
+    /// What was set in the life of the gateway before, of servers that have not been seen yet.
+    remembered: BTreeMap<Which, Set>,
     checks: JoinSet<Checked>,
     /// Removed servers with sessions or requests, and until when these may go on.
     leaving: Vec<Leaving>,
@@ -98,10 +103,12 @@ impl Chief {
     pub(crate) fn new(
         clock: Clock,
         all: CancellationToken,
-        sockets: Sockets,
+        (sockets, keepsake): (Sockets, Option<Keepsake>),
         ports: Ports,
     ) -> Self {
         Self {
+            remembered: keepsake.as_ref().map(Keepsake::load).unwrap_or_default(),
+            keepsake,
             clock,
             all,
             ports,
@@ -129,7 +136,7 @@ impl Chief {
                         Err(_) => settings = Settings::Final,
                     }
                 }
-                Some(ask) = self.ports.asks.recv() => self.answer(ask),
+                Some(ask) = self.ports.asks.recv() => self.answer(ask).await,
                 Some(at) = self.ports.failures.recv() => self.note_failure(&at),
                 Some(checked) = self.checks.join_next() => match checked {
                     Ok(checked) => self.take(checked),
@@ -265,12 +272,42 @@ impl Chief {
         self.publish();
     }
 
-    fn answer(&mut self, ask: Ask) {
+    async fn answer(&mut self, ask: Ask) {
         match ask {
             // Nobody waits any more if it cannot be sent.
             Ask::Snapshot(answer) => drop(answer.send(self.snapshot())),
-            Ask::Change { at, change, done } => drop(done.send(self.change(&at, change))),
+            Ask::Change { at, change, done } => {
+                let changed = match self.change(&at, change) {
+                    Ok(()) => self.keep(change).await,
+                    Err(error) => Err(error),
+                };
+                drop(done.send(changed));
+            }
         }
+    }
+
+    /// Writes down what operators set, if a change is to be kept.
+    async fn keep(&mut self, change: Change) -> Result<(), HandleError> {
+        match change {
+            Change::Want(_) | Change::Weight(_) => {}
+            Change::Cut => return Ok(()),
+        }
+        let Some(keepsake) = &mut self.keepsake else {
+            return Ok(());
+        };
+        let mut set = Vec::new();
+        for (name, listen) in &self.listens {
+            let servers = listen
+                .servers
+                .iter()
+                .map(|one| (one.which(name), one.set()));
+            set.extend(servers.filter(|(_, set)| *set != Set::default()));
+        }
+        let kept = keepsake.save(set).await;
+        kept.map_err(|error| {
+            tracing::error!(error, "cannot keep what operators set of servers");
+            HandleError::NotKept(error)
+        })
     }
 
     fn change(&mut self, at: &ServerAt, change: Change) -> Result<(), HandleError> {
@@ -346,7 +383,7 @@ impl Chief {
                     }
                     served
                 }
-                None => Served::new(spec, server, (now, workers), &self.all),
+                None => self.add(spec, server, now),
             };
             servers.push(served);
         }
@@ -354,6 +391,23 @@ impl Chief {
         listen.spec = spec.clone();
         listen.servers = servers;
         listen
+    }
+
+    /// A server that was not there before, as an operator left it in an earlier life of the gateway.
+    fn add(&mut self, spec: &ListenSpec, server: &ServerSpec, now: Instant) -> Served {
+        let which = (spec.name.clone(), server.name.clone(), server.address);
+        let set = self.remembered.remove(&which).unwrap_or_default();
+        let mut machine = Server::new(spec.check.as_ref(), now);
+        if set.wanted != mainstay_control::listen::Wanted::default() {
+            // It is published, and told, with all others.
+            machine.handle(now, Input::Want(set.wanted));
+        }
+        let workers = self.ports.orders.len();
+        Served {
+            machine,
+            weight: set.weight.filter(|weight| *weight <= WEIGHT_MAX),
+            ..Served::new(spec, server, (now, workers), &self.all)
+        }
     }
 
     /// Lets the sessions of removed servers go on for a while.
@@ -519,12 +573,25 @@ impl Served {
             version: Version::FIRST,
             // By its name, so that clients by source come to the same server after a restart.
             handle: Some(Handle(Candidate::key_of(self.spec.name.as_str()))),
+            intake: Intake::default(),
             role: Role {
                 weight,
                 rank: self.spec.rank,
                 most: self.spec.connections_max,
             },
         })
+    }
+
+    fn which(&self, listen: &ListenName) -> Which {
+        (listen.clone(), self.spec.name.clone(), self.spec.address)
+    }
+
+    /// What an operator set of it.
+    fn set(&self) -> Set {
+        Set {
+            wanted: self.machine.wanted(),
+            weight: self.weight,
+        }
     }
 
     fn weight(&self) -> u16 {

@@ -26,6 +26,9 @@ pub enum HandleError {
     /// More than a server can have.
     #[error("a weight is 0 to {WEIGHT_MAX}, not {0}")]
     Weight(u16),
+    /// It is in force, and cannot be written down.
+    #[error("it is in force, and will be forgotten when the gateway starts anew: {0}")]
+    NotKept(String),
     /// The gateway ends, or is stuck.
     #[error("the listeners do not answer; the gateway ends")]
     Gone,
@@ -38,7 +41,7 @@ pub(crate) struct ServerAt {
     pub(crate) server: ServerName,
 }
 
-/// What an operator changes of a server, until the gateway is started again.
+/// What an operator changes of a server. What is wanted and its weight are kept over restarts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
     Want(Wanted),

@@ -45,6 +45,10 @@ pub(crate) const ASKS: usize = 16;
 /// How long the chief may take over a question: its work is only in memory.
 pub(crate) const ASK_TIME: Duration = Duration::from_secs(5);
 
+/// How long what an operator set may take to be written. The servers are not checked meanwhile, and a
+/// disk that needs longer than this is told.
+pub(crate) const KEEP_TIME: Duration = Duration::from_secs(1);
+
 /// Failed connections on their way to the chief. Full: dropped, since the ordinary check comes
 /// anyway.
 pub(crate) const FAILURES: usize = 256;

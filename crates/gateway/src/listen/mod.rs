@@ -35,6 +35,7 @@ mod check;
 mod chief;
 mod handle;
 mod http;
+mod keepsake;
 mod limits;
 mod pools;
 mod pump;
@@ -48,6 +49,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -59,6 +61,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::listen::chief::{Chief, Ports};
+use crate::listen::keepsake::Keepsake;
 use crate::listen::limits::{ASKS, FAILURES, ORDERS};
 use crate::listen::sockets::Sockets;
 
@@ -84,6 +87,8 @@ pub struct Options {
     pub bound: HashMap<SocketAddr, Vec<TcpListener>>,
     /// Where copies of all sockets are offered to a successor.
     pub offer: Offer,
+    /// The file in which what operators set of servers is kept for the next start; `None`: nowhere.
+    pub keepsake: Option<PathBuf>,
     /// For tests.
     pub splice: Splice,
 }
@@ -94,6 +99,7 @@ impl Default for Options {
             drain: mainstay_model::listen::DRAIN,
             bound: HashMap::new(),
             offer: Offer::default(),
+            keepsake: None,
             splice: Splice::On,
         }
     }
@@ -210,7 +216,9 @@ impl Listens {
             stop: stop.clone(),
         };
         let sockets = Sockets::new(self.options.bound, self.options.offer);
-        (Chief::new(clock, all, sockets, ports), seats)
+        let keepsake = self.options.keepsake.map(Keepsake::at);
+        let chief = Chief::new(clock, all, (sockets, keepsake), ports);
+        (chief, seats)
     }
 }
 

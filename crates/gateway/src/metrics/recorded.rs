@@ -157,6 +157,7 @@ mod tests {
                 address: ([127, 0, 0, 1], 1).into(),
                 health: EndpointHealth::Passing,
                 handle: None,
+                intake: mainstay_model::Intake::default(),
             }),
         }
     }

@@ -39,7 +39,10 @@ pub(crate) enum Access {
 }
 
 /// What the header must say, never shown.
-pub(crate) struct Password(String);
+pub(crate) struct Password {
+    user: String,
+    code: String,
+}
 
 impl fmt::Debug for Password {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -139,6 +142,14 @@ impl Access {
         }
     }
 
+    /// Who changes something, for the record.
+    pub(crate) fn who(&self) -> String {
+        match self {
+            Self::Loopback { .. } => "whoever has the token, by the statistics page".to_owned(),
+            Self::Password(Password { user, .. }) => format!("{user}, by the statistics page"),
+        }
+    }
+
     /// Whether the form for changes asks for the token.
     pub(crate) fn asks(&self) -> Asks {
         match self {
@@ -177,7 +188,10 @@ fn is_own(host: &str, port: u16) -> bool {
 impl Password {
     fn of(auth: &StatsAuth) -> Self {
         let StatsAuth { user, password } = auth;
-        Self(base64(format!("{user}:{password}").as_bytes()))
+        Self {
+            user: user.clone(),
+            code: base64(format!("{user}:{password}").as_bytes()),
+        }
     }
 
     fn is_in(&self, headers: &HeaderMap) -> bool {
@@ -187,7 +201,7 @@ impl Password {
             return false;
         };
         let given = given.trim().as_bytes();
-        scheme.eq_ignore_ascii_case("basic") && is_same(self.0.as_bytes(), given)
+        scheme.eq_ignore_ascii_case("basic") && is_same(self.code.as_bytes(), given)
     }
 }
 

@@ -170,6 +170,7 @@ pub(crate) fn write(shown: &Shown, listeners: &[ListenSnapshot]) -> String {
         clock,
         connections_max,
         listens: _,
+        centre: _,
     } = shown;
     let roster = &*Arc::clone(&rosters.borrow());
     let now = clock.now();

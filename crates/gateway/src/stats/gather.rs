@@ -6,11 +6,14 @@ use std::sync::Arc;
 use mainstay_ids::{Instant, ListenName, ServiceName};
 use mainstay_model::listen::ServerName;
 use mainstay_model::routing::EndpointHealth;
+use mainstay_model::{IntakeState, Weight};
 
 use super::Shown;
 use super::listens::{self, Listeners};
 use super::past::{Past, Subject};
-use super::rows::{Errors, Flow, Kind, Level, Mode, Own, Roles, Row, Snapshot, Status, Times};
+use super::rows::{
+    Errors, Flow, Instances, Kind, Level, Mode, Own, Roles, Row, Snapshot, Status, Times,
+};
 use crate::endpoint::{EndpointKey, EndpointState};
 use crate::metrics::{
     Counts, Denied, EndpointTally, FrontendCounts, FrontendKey, GatewayCounters, Histogram,
@@ -22,9 +25,6 @@ use crate::table::{TableEndpoint, TableService};
 
 /// The name of the entry's row.
 pub(crate) const ENTRY: &str = "entry";
-
-/// How many servers weigh the same.
-const EVEN_WEIGHT: u64 = 1;
 
 /// What something is remembered by.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -95,6 +95,7 @@ impl Gatherer {
             },
             rows,
             listeners: Arc::clone(listeners),
+            services: roster.table.services.iter().map(instances).collect(),
         }
     }
 
@@ -168,6 +169,7 @@ impl Gatherer {
             name: seen.name(service),
             status,
             since: past.status(now, status),
+            weight: Some(seen.weight()),
             checks: Some(past.checks(now, seen.words().to_owned())),
             ..server_row(state, past, now)
         }
@@ -187,7 +189,7 @@ pub(super) fn server_row(state: &EndpointState, past: &mut Subject, now: Instant
         address: Some(state.key.address),
         status: Status::Up,
         since: std::time::Duration::ZERO,
-        weight: Some(EVEN_WEIGHT),
+        weight: None,
         roles: Roles {
             active: 1,
             backup: 0,
@@ -235,7 +237,24 @@ enum Seen<'a> {
     Draining(&'a Arc<EndpointState>),
 }
 
+/// The instances of a service with what operators want of them.
+fn instances(service: &TableService) -> Instances {
+    let endpoints = service.endpoints.iter();
+    let intake = |one: &TableEndpoint| Some((one.state.key.instance()?.clone(), one.intake));
+    Instances {
+        service: service.name.clone(),
+        intakes: endpoints.filter_map(intake).collect(),
+    }
+}
+
 impl Seen<'_> {
+    fn weight(&self) -> u64 {
+        match self {
+            Self::Routed(endpoint) => endpoint.intake.weight.percent().into(),
+            Self::Draining(_) => Weight::ORDINARY.percent().into(),
+        }
+    }
+
     fn state(&self) -> &EndpointState {
         match self {
             Self::Routed(endpoint) => &endpoint.state,
@@ -245,9 +264,11 @@ impl Seen<'_> {
 
     fn status(&self) -> Status {
         match self {
-            Self::Routed(endpoint) => match endpoint.health {
-                EndpointHealth::Passing => Status::Up,
-                EndpointHealth::Failing => Status::Down,
+            Self::Routed(endpoint) => match (endpoint.intake.state, endpoint.health) {
+                (IntakeState::Maintenance, _) => Status::Maintenance,
+                (_, EndpointHealth::Failing) => Status::Down,
+                (IntakeState::Drain, EndpointHealth::Passing) => Status::Drain,
+                (IntakeState::Ready, EndpointHealth::Passing) => Status::Up,
             },
             Self::Draining(_) => Status::Drain,
         }
@@ -333,8 +354,8 @@ pub(super) fn backend_row(
     let tallies = counts.tallies();
     let count = |of: fn(&ServiceTally) -> &crate::metrics::Counter| tallies.sum(of);
     let all = |of: fn(&Row) -> u64| servers.iter().map(of).sum::<u64>();
-    let up = servers.iter().filter(|row| row.status == Status::Up);
-    let active = up.count() as u64;
+    let up = || servers.iter().filter(|row| row.status == Status::Up);
+    let active = up().count() as u64;
     let status = if active > 0 { Status::Up } else { Status::Down };
     let in_flight = all(|row| row.sessions.now);
     let most = servers.iter().map(|row| row.sessions.max).max();
@@ -348,7 +369,7 @@ pub(super) fn backend_row(
         address: None,
         status,
         since: past.status(now, status),
-        weight: Some(active * EVEN_WEIGHT),
+        weight: Some(up().filter_map(|row| row.weight).sum()),
         roles: Roles { active, backup: 0 },
         queue: Some(Level {
             now: u64::from(queue.get()),

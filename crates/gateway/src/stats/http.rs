@@ -29,11 +29,15 @@ use super::page::{self, Refresh, Servers, View};
 use super::rows::Snapshot;
 use super::{Shown, change, events, exposition, table};
 use crate::clock::Clock;
-use crate::listen::{Handle, HandleError};
+use crate::listen::Handle;
 use crate::roster::Roster;
 
 /// How often everything is looked at; a rate is per second.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a change is waited for to be seen: two looks, and what a new state of the routes takes to
+/// come. It is in force without, or comes with the control centre's next word.
+const SEEN_TIME: Duration = Duration::from_secs(3);
 
 /// Connections at a time: a few people, a few collectors. More wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 64;
@@ -230,8 +234,7 @@ async fn answer(desk: &Desk, request: Request<Incoming>) -> Answer {
             Form::Json => ok(JSON, table::json(&snapshot())),
         },
         CHANGE => {
-            let listeners = &snapshot().listeners;
-            let answer = ok(HTML, change::page(listeners, desk.access.asks()));
+            let answer = ok(HTML, change::page(&snapshot(), desk.access.asks()));
             allow_form(answer)
         }
         "/stats/events" => stream(desk, options.view),
@@ -289,22 +292,32 @@ async fn change(desk: &Desk, request: Request<Incoming>) -> Answer {
     if let Err(denial) = desk.access.admit_change(&head.headers, token, &desk.token) {
         return refuse(denial);
     }
-    if let Err(error) = form.order.follow(&desk.shown.listens).await {
-        let status = match error {
-            HandleError::NoListen(_) | HandleError::NoServer { .. } => StatusCode::NOT_FOUND,
-            HandleError::Weight(_) => StatusCode::BAD_REQUEST,
-            HandleError::Gone => StatusCode::SERVICE_UNAVAILABLE,
-        };
-        return say(status, PLAIN, format!("{error}\n"));
+    let (listens, centre) = (&desk.shown.listens, &desk.shown.centre);
+    let followed = form.order.follow(listens, centre, desk.access.who()).await;
+    match followed {
+        Ok(effect) => see(desk, &effect).await,
+        Err(error) => return say(error.status(), PLAIN, format!("{error}\n")),
     }
-    let mut snapshots = desk.snapshots.clone();
-    snapshots.mark_unchanged();
-    // If there is no more look, the gateway ends.
-    timeout(LOOK_EVERY * 2, snapshots.changed()).await.ok();
     let mut answer = say(StatusCode::SEE_OTHER, PLAIN, "done; see /stats\n".into());
     let location = HeaderValue::from_static("/stats");
     answer.headers_mut().insert(header::LOCATION, location);
     answer
+}
+
+/// Waits until what is shown shows it. If there is no more look, the gateway ends.
+async fn see(desk: &Desk, effect: &change::Effect) {
+    let mut snapshots = desk.snapshots.clone();
+    snapshots.mark_unchanged();
+    let seen = async {
+        match effect {
+            change::Effect::Now => snapshots.changed().await.ok(),
+            change::Effect::Routed(..) => {
+                let shows = |snapshot: &Arc<Snapshot>| effect.is_in(snapshot);
+                snapshots.wait_for(shows).await.ok().map(drop)
+            }
+        }
+    };
+    timeout(SEEN_TIME, seen).await.ok();
 }
 
 /// In which form the statistics are wanted.

@@ -416,8 +416,8 @@ pub(crate) fn page(snapshot: &Snapshot, view: View) -> String {
     }
     html.push_str("</dl></header>\n");
     push_tools(&mut html, view);
-    if !snapshot.listeners.is_empty() {
-        html.push_str("<nav><a href=\"/stats/change\">Drain, maintenance and weight of servers of listeners</a></nav>\n");
+    if !snapshot.listeners.is_empty() || !snapshot.services.is_empty() {
+        html.push_str("<nav><a href=\"/stats/change\">Drain, maintenance and weight</a></nav>\n");
     }
     push_table(&mut html, "frontends", FRONTEND_GROUPS, snapshot, view);
     push_table(&mut html, "services", SERVER_GROUPS, snapshot, view);

@@ -6,6 +6,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use mainstay_ids::{InstanceId, ServiceName};
+use mainstay_model::Intake;
+
 use super::listens::Listeners;
 
 /// What a row tells of.
@@ -230,4 +233,13 @@ pub(crate) struct Snapshot {
     pub(crate) rows: Vec<Row>,
     /// The listeners that the rows were made of.
     pub(crate) listeners: Listeners,
+    /// The services and their instances in the routes.
+    pub(crate) services: Vec<Instances>,
+}
+
+/// The instances of a service in the routes, and what operators want of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Instances {
+    pub(crate) service: ServiceName,
+    pub(crate) intakes: Vec<(InstanceId, Intake)>,
 }

@@ -104,6 +104,7 @@ pub fn endpoint(number: u64, address: SocketAddr) -> Endpoint {
         address,
         health: EndpointHealth::Passing,
         handle: None,
+        intake: mainstay_model::Intake::default(),
     }
 }
 

@@ -4,6 +4,7 @@ pub(crate) mod backup;
 pub(crate) mod down;
 pub(crate) mod events;
 pub(crate) mod explain;
+pub(crate) mod intake;
 pub(crate) mod logs;
 pub(crate) mod plan;
 pub(crate) mod prove;

@@ -54,7 +54,10 @@ fn note(instance: &InstanceStatus, now: Timestamp) -> Option<String> {
     let again = again.map(|at| format!("again at {}", at.of_day()));
     let probe = instance.probe_failure.as_ref();
     let probe = probe.map(|failure| format!("its probe fails: {failure}"));
-    let notes: Vec<String> = [held, exit, again, probe].into_iter().flatten().collect();
+    let intake = instance.intake;
+    let intake = (!intake.is_ordinary()).then(|| intake.to_string());
+    let notes = [intake, held, exit, again, probe];
+    let notes: Vec<String> = notes.into_iter().flatten().collect();
     (!notes.is_empty()).then(|| notes.join("; "))
 }
 

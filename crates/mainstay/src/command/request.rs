@@ -175,6 +175,7 @@ fn meaning(reason: &str) -> &'static str {
         "starting" => "no instance was healthy for the second that it waited",
         "crash-looping" => "every instance ended soon after its start",
         "scaled-to-zero" => "no instance was wanted",
+        "drained" => "every instance was drained, as somebody asked",
         "stopping" => "the service was being taken down",
         "no-endpoint" => "there was no instance for the second that it waited",
         "all-failed" => "not one instance accepted a connection",

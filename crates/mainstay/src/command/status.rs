@@ -107,7 +107,12 @@ fn note(status: &Status, service: &ServiceStatus) -> String {
     let why = why.filter(|_| service.schedule.is_none());
     let wait = service.wait.as_ref().map(|wait| waits(service, wait));
     let schedule = service.schedule.as_ref().map(runs);
-    let notes: Vec<String> = [schedule, wait, why].into_iter().flatten().collect();
+    let withheld = (service.withheld > 0).then(|| {
+        let count = service.withheld;
+        format!("{count} drained, as somebody asked (see mainstay ps)")
+    });
+    let notes = [schedule, wait, withheld, why];
+    let notes: Vec<String> = notes.into_iter().flatten().collect();
     notes.join("; ")
 }
 
@@ -126,7 +131,8 @@ fn waits(service: &ServiceStatus, wait: &Wait) -> String {
         | Wait::Room { .. }
         | Wait::Health { .. }
         | Wait::MinimumHealthy { .. }
-        | Wait::Drain { .. } => format!("waits for {wait}"),
+        | Wait::Drain { .. }
+        | Wait::Intake { .. } => format!("waits for {wait}"),
     }
 }
 

@@ -30,7 +30,8 @@ pub(crate) async fn run(place: &Place, run: Run) -> anyhow::Result<Outcome> {
     let file = node_file::read(&run.config, place)?;
     // Before anything runs: SIGHUP would end us.
     let reread = signal(SignalKind::hangup()).context("cannot await SIGHUP")?;
-    let settings = Settings::of_node(&file)?;
+    let mut settings = Settings::of_node(&file)?;
+    settings.gateway_seams = run.unsafe_gateway_seams;
     let hangup = Hangup::MeansSomethingElse;
     let (mut household, mut stops) = Household::set_up(settings, hangup).await?;
     let (wishes, mut inbox) = mpsc::channel(WISHES);

@@ -72,6 +72,8 @@ pub enum Wait {
     MinimumHealthy { instance: InstanceId },
     /// The instance that makes room finishes what it has.
     Drain { instance: InstanceId },
+    /// All of the new version are held back by an operator, this one among them.
+    Intake { instance: InstanceId },
 }
 
 /// Who could still reach an instance when its drain time was over.
@@ -257,6 +259,10 @@ impl fmt::Display for Wait {
                 write!(f, "{instance} to stay healthy for the minimum healthy time")
             }
             Self::Drain { instance } => write!(f, "{instance} to finish what it has"),
+            Self::Intake { instance } => write!(
+                f,
+                "`mainstay undrain {instance}`: an operator keeps requests from all of the new version"
+            ),
         }
     }
 }

@@ -23,6 +23,7 @@ impl EventKind {
             | Self::InstanceFailing { instance, .. }
             | Self::InstanceExited { instance, .. }
             | Self::InstanceCrashLooping { instance, .. }
+            | Self::IntakeSet { instance, .. }
             | Self::DrainStarted { instance, .. }
             | Self::DrainFinished { instance, .. }
             | Self::InstanceStopped { instance, .. } => Some(instance),
@@ -67,6 +68,7 @@ impl Wait {
             Self::Before { instance }
             | Self::Health { instance, .. }
             | Self::MinimumHealthy { instance }
+            | Self::Intake { instance }
             | Self::Drain { instance } => Some(instance),
             Self::Resume | Self::Promotion { .. } | Self::Needs { .. } | Self::Room { .. } => None,
         }

@@ -3,6 +3,7 @@
 use alloc::string::String;
 use core::fmt;
 
+use crate::intake::Intake;
 use crate::report::Exit;
 
 use super::{EventKind, RollbackAsked, Wait};
@@ -40,7 +41,9 @@ impl fmt::Display for EventKind {
             | Self::InstanceExited { .. }
             | Self::InstanceCrashLooping { .. }
             | Self::InstanceStopped { .. } => self.write_instance_event(f),
-            Self::DrainStarted { .. } | Self::DrainFinished { .. } => self.write_drain_event(f),
+            Self::IntakeSet { .. } | Self::DrainStarted { .. } | Self::DrainFinished { .. } => {
+                self.write_drain_event(f)
+            }
             Self::Scaled { .. }
             | Self::RemovalStarted
             | Self::Removed
@@ -126,6 +129,19 @@ impl EventKind {
     /// The part of [`fmt::Display`] that tells of drains.
     fn write_drain_event(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::IntakeSet {
+                instance,
+                state,
+                weight,
+                by,
+                generation,
+            } => {
+                let intake = Intake {
+                    state: *state,
+                    weight: *weight,
+                };
+                write!(f, "{instance} {intake}, from {generation}, as {by} asked")
+            }
             Self::DrainStarted {
                 instance,
                 generation,

@@ -105,6 +105,7 @@ impl Stage {
             Scenario::Processes => self.kill_processes().await,
             Scenario::Freeze => self.freeze().await,
             Scenario::Blackhole => self.cut_off().await,
+            Scenario::Upgrade => self.upgrade().await,
         }
     }
 

@@ -13,9 +13,9 @@ use http::{Uri, header};
 use mainstay_api::calls::{Access, CALLS, Call, Effect, Method, Name};
 use mainstay_api::wire::{
     Accepted, Applied, Apply, Backup, EventsQuery, InstanceStatus, PlanQuery, ProblemCode,
-    Rollback, RoutesQuery, Scale, ServiceStatus, Status, WhyQuery,
+    Rollback, RoutesQuery, Scale, ServiceStatus, SetIntake, Status, WhyQuery,
 };
-use mainstay_control::Input;
+use mainstay_control::{Input, IntakeWish, LastOne};
 use mainstay_ids::{ConsumerId, NodeName};
 use mainstay_model::routing::Farewell;
 use mainstay_model::{Ack, NodeReport, ServiceSpec, Why};
@@ -129,6 +129,7 @@ fn endpoint(call: &Call) -> MethodRouter<Api> {
         Name::Resume => on(method, resume),
         Name::Promote => on(method, promote),
         Name::Instances => on(method, instances),
+        Name::SetIntake => on(method, set_intake),
         Name::Secrets => on(method, secrets::list),
         Name::SetSecret => on(method, secrets::set),
         Name::RemoveSecret => on(method, secrets::remove),
@@ -280,6 +281,51 @@ async fn resume(State(api): State<Api>, Named(service): Named) -> Answered<Accep
 
 async fn promote(State(api): State<Api>, Named(service): Named) -> Answered<Accepted> {
     api.hand_in(Input::Promote { service }).await
+}
+
+async fn set_intake(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    NamedInstance(instance): NamedInstance,
+    Json(wish): Json<SetIntake>,
+) -> Answered<Accepted> {
+    let SetIntake {
+        state,
+        weight,
+        force,
+        asked_by,
+    } = wish;
+    if state.is_none() && weight.is_none() {
+        let message = "nothing is asked for: expected `state`, `weight` or both";
+        return Err(Refused::new(ProblemCode::FieldInvalid, message));
+    }
+    let wish = IntakeWish {
+        instance,
+        state,
+        weight,
+        last: if force {
+            LastOne::Take
+        } else {
+            LastOne::Refuse
+        },
+        by: on_behalf(caller, asked_by),
+    };
+    api.hand_in(Input::SetIntake(wish)).await
+}
+
+/// Who asked, for the record: Mainstay's own processes are believed for whom.
+fn on_behalf(caller: Caller, asked_by: Option<String>) -> String {
+    match (caller, asked_by) {
+        (_, None) => caller.to_string(),
+        (
+            Caller::Account {
+                standing: Standing::Owner,
+                ..
+            },
+            Some(whom),
+        ) => whom,
+        (_, Some(whom)) => format!("{caller}, for {whom}"),
+    }
 }
 
 async fn remove(State(api): State<Api>, Named(service): Named) -> Answered<Accepted> {

@@ -131,6 +131,7 @@ pub(crate) fn example(name: Name) -> (&'static str, Value) {
         Name::Status => ("/v1/status", Value::Null),
         Name::Services => ("/v1/services", Value::Null),
         Name::Instances => ("/v1/instances", Value::Null),
+        Name::SetIntake => ("/v1/instances/orders-3/intake", json!({ "weight": 50 })),
         Name::Secrets => ("/v1/secrets", Value::Null),
         Name::SetSecret => ("/v1/secrets/db", json!({ "value": "hunter2" })),
         Name::OpenSecret => ("/v1/secrets/db/value", Value::Null),
@@ -173,7 +174,8 @@ async fn every_call_answers_what_the_document_says() {
     let document = strict_document();
     // Reports first, so that routes are published; what ends services last.
     let rank = |call: &&Call| match call.name {
-        Name::Report => 0,
+        // While the instance that it names is there.
+        Name::Report | Name::SetIntake => 0,
         Name::Remove | Name::RemoveSecret => 2,
         Name::Shutdown => 3,
         _ => 1,

@@ -9,10 +9,12 @@ use mainstay_control::balance::{
 };
 use mainstay_ids::Instant;
 
-use super::instance::{Call, Instance, Reach, Taken, flaps};
-use super::judge::{Hurt, Judge, Sending};
-use super::plot::{INSTANCES, Plot, Trouble};
+use super::instance::{Call, Instance, Reach, Taken, waves};
+use super::judge::{Judge, Sending};
+use super::plot::{INSTANCES, Plot, Strike, Trouble};
+use super::promise::{EntryPromise, Hurt};
 use super::worker::{Ending, Loads, Request, Try, Worker, listed};
+use crate::panics::play_out;
 use crate::random::Random;
 use crate::tally::Tally;
 
@@ -32,13 +34,15 @@ enum Occurrence {
     Arrive,
     Reached(Call),
     Unreachable(Call),
+    /// What a call is about happens, before its answer goes out.
+    Effect(usize, Call),
     Done(usize, Call),
     Replied(Call, u16),
     Broken(Call),
     Tick(usize),
-    TroubleBegins,
-    TroubleEnds,
-    DeclaredDead,
+    TroubleBegins(usize),
+    TroubleEnds(usize),
+    DeclaredDead(usize),
 }
 
 struct World {
@@ -51,6 +55,7 @@ struct World {
     workers: Vec<Worker>,
     requests: Vec<Request>,
     loads: Loads,
+    dead: [bool; INSTANCES],
     tries: u32,
     judge: Judge,
 }
@@ -59,66 +64,90 @@ struct World {
 pub fn play(seed: u64) -> Played {
     let mut random = Random::new(seed);
     let plot = Plot::of(seed, &mut random);
-    let mut world = World {
-        plot,
-        now: Instant::START,
-        random,
-        queue: BinaryHeap::new(),
-        occurrences: Vec::new(),
-        instances: (0..INSTANCES).map(|_| Instance::new(&plot)).collect(),
-        workers: (0..plot.workers).map(|_| Worker::new()).collect(),
-        requests: Vec::new(),
-        loads: Loads::default(),
-        tries: 0,
-        judge: Judge::new(plot),
-    };
-    world.plan();
-    while let Some(Reverse((at, _, index))) = world.queue.pop() {
-        world.now = at;
-        let taken = usize::try_from(index)
-            .ok()
-            .and_then(|index| world.occurrences[index].take());
-        if let Some(occurrence) = taken {
-            world.happen(occurrence);
-        }
+    let mut world = World::new(plot, random);
+    let played = play_out(|| world.run());
+    let mut judge = world.judge;
+    if let Err(what) = played {
+        judge.hurt.push(Hurt {
+            promise: EntryPromise::OwnInvariant,
+            what,
+        });
     }
-    world
-        .judge
-        .close(&world.requests, world.loads, &world.workers);
     Played {
         plot,
-        hurt: world.judge.hurt,
-        tally: world.judge.tally,
+        hurt: judge.hurt,
+        tally: judge.tally,
     }
 }
 
 impl World {
+    fn new(plot: Plot, random: Random) -> Self {
+        Self {
+            plot,
+            now: Instant::START,
+            random,
+            queue: BinaryHeap::new(),
+            occurrences: Vec::new(),
+            instances: (0..INSTANCES).map(|_| Instance::new(&plot)).collect(),
+            workers: (0..plot.workers).map(|_| Worker::new()).collect(),
+            requests: Vec::new(),
+            loads: Loads::default(),
+            dead: [false; INSTANCES],
+            tries: 0,
+            judge: Judge::new(plot),
+        }
+    }
+
+    fn run(&mut self) {
+        self.plan();
+        while let Some(Reverse((at, _, index))) = self.queue.pop() {
+            self.now = at;
+            let taken = usize::try_from(index)
+                .ok()
+                .and_then(|index| self.occurrences[index].take());
+            if let Some(occurrence) = taken {
+                self.happen(occurrence);
+            }
+        }
+        self.judge.close(&self.requests, self.loads, &self.workers);
+    }
+
     fn plan(&mut self) {
         self.later(Duration::ZERO, Occurrence::Arrive);
-        let plot = self.plot;
-        match plot.trouble {
+        for instance in 0..INSTANCES {
+            if let Some(strike) = self.plot.strike(instance) {
+                self.plan_strike(instance, strike);
+            }
+        }
+    }
+
+    fn plan_strike(&mut self, instance: usize, strike: Strike) {
+        let lasts = self.plot.lasts;
+        match strike.trouble {
             Trouble::None | Trouble::Overload => {}
-            Trouble::Flapping => {
-                for (at, begins) in flaps(&plot) {
+            Trouble::Flapping | Trouble::Restarting => {
+                for (at, begins) in waves(strike, &self.plot) {
                     let what = if begins {
-                        Occurrence::TroubleBegins
+                        Occurrence::TroubleBegins(instance)
                     } else {
-                        Occurrence::TroubleEnds
+                        Occurrence::TroubleEnds(instance)
                     };
-                    self.later(at.since_start(), what);
+                    self.later(at, what);
                 }
             }
             Trouble::FrozenThenDead => {
-                self.later(plot.from, Occurrence::TroubleBegins);
-                self.later(plot.from + plot.lasts / 2, Occurrence::DeclaredDead);
+                self.later(strike.from, Occurrence::TroubleBegins(instance));
+                let at = strike.from + lasts / 2;
+                self.later(at, Occurrence::DeclaredDead(instance));
             }
             Trouble::Frozen
             | Trouble::BlackHole
             | Trouble::Killed
+            | Trouble::LateConnects
             | Trouble::Slow
             | Trouble::Erroring => {
-                self.later(plot.from, Occurrence::TroubleBegins);
-                self.later(plot.until(), Occurrence::TroubleEnds);
+                self.later(strike.from, Occurrence::TroubleBegins(instance));
+                self.later(strike.from + lasts, Occurrence::TroubleEnds(instance));
             }
         }
     }
@@ -135,6 +164,11 @@ impl World {
             Occurrence::Arrive => self.arrive(),
             Occurrence::Reached(call) => self.reached(call),
             Occurrence::Unreachable(call) => self.tell_of(call, Event::ConnectFailed),
+            Occurrence::Effect(at, call) => {
+                if self.instances[at].goes_on(call) {
+                    self.requests[call.request].carry_out(self.now, call.try_number);
+                }
+            }
             Occurrence::Done(at, call) => self.done(at, call),
             Occurrence::Replied(call, status) => {
                 self.tell_of(call, |lane| Event::Head(lane, status, Body::Replayable));
@@ -145,39 +179,45 @@ impl World {
                 });
             }
             Occurrence::Tick(request) => self.tell(request, Event::Tick),
-            Occurrence::TroubleBegins => {
-                self.instances[0].begin(self.plot.trouble);
-                self.judge.trouble_began();
-                if self.plot.trouble == Trouble::Killed {
-                    self.instances[0].die();
-                    self.cut(Loss::Broken);
+            Occurrence::TroubleBegins(instance) => self.begin_trouble(instance),
+            Occurrence::TroubleEnds(instance) => {
+                for call in self.instances[instance].recover() {
+                    self.later(Duration::from_micros(100), Occurrence::Done(instance, call));
                 }
+                self.judge.trouble_ended(instance);
             }
-            Occurrence::TroubleEnds => {
-                for call in self.instances[0].recover() {
-                    self.later(Duration::from_micros(100), Occurrence::Done(0, call));
-                }
-                self.judge.trouble_ended();
-            }
-            Occurrence::DeclaredDead => {
-                self.instances[0].die();
+            Occurrence::DeclaredDead(instance) => {
+                self.instances[instance].die();
+                self.dead[instance] = true;
                 for worker in &mut self.workers {
-                    worker.balancer.update(self.now, listed(Some(0)));
+                    worker.balancer.update(self.now, listed(self.dead));
                 }
-                self.judge.declared_dead();
-                self.cut(Loss::Dead);
+                self.judge.declared_dead(instance);
+                self.cut(instance, Loss::Dead);
             }
         }
     }
 
-    /// Ends all connections to the first instance.
-    fn cut(&mut self, loss: Loss) {
+    fn begin_trouble(&mut self, instance: usize) {
+        let Some(Strike { trouble, .. }) = self.plot.strike(instance) else {
+            return;
+        };
+        self.instances[instance].begin(trouble);
+        self.judge.trouble_began(instance);
+        if self.instances[instance].is_gone() {
+            self.instances[instance].die();
+            self.cut(instance, Loss::Broken);
+        }
+    }
+
+    /// Ends all connections to an instance.
+    fn cut(&mut self, instance: usize, loss: Loss) {
         for worker in &mut self.workers {
-            worker.idle[0] = 0;
+            worker.idle[instance] = 0;
         }
         for at in 0..self.requests.len() {
             for lane in Lane::ALL {
-                let here = |one: Try| one.endpoint == 0 && one.sent;
+                let here = |one: Try| one.endpoint == instance && one.sent;
                 if self.requests[at].tries[lane.index()].is_some_and(here) {
                     self.tell(at, Event::Lost(lane, loss, Body::Replayable));
                 }
@@ -215,10 +255,11 @@ impl World {
             request,
             try_number: number,
         };
-        self.requests[request].was_at_the_sick |= endpoint == 0;
-        self.judge.sent(self.now, &self.requests[request]);
+        self.requests[request].sendings += 1;
+        self.requests[request].was_at_the_sick |= self.plot.strike(endpoint).is_some();
+        self.judge.sent(self.now, endpoint, &self.requests[request]);
         match self.instances[endpoint].take(call, &mut self.random) {
-            Some(Taken::Working(time)) => self.later(time, Occurrence::Done(endpoint, call)),
+            Some(Taken::Working(time)) => self.work(endpoint, call, time),
             Some(Taken::Answers(time, status)) => {
                 self.later(time, Occurrence::Replied(call, status));
             }
@@ -227,15 +268,21 @@ impl World {
         }
     }
 
+    /// An instance works on a call: what it is about happens half way.
+    fn work(&mut self, endpoint: usize, call: Call, time: Duration) {
+        self.later(time / 2, Occurrence::Effect(endpoint, call));
+        self.later(time, Occurrence::Done(endpoint, call));
+    }
+
     fn done(&mut self, endpoint: usize, call: Call) {
         if self.instances[endpoint].finish(call).is_none() {
             return;
         }
         // An instance does not see that its client has gone.
-        self.requests[call.request].effects.push(self.now);
+        self.requests[call.request].carry_out(self.now, call.try_number);
         self.later(Duration::from_micros(50), Occurrence::Replied(call, 200));
         if let Some((next, time)) = self.instances[endpoint].next(&mut self.random) {
-            self.later(time, Occurrence::Done(endpoint, next));
+            self.work(endpoint, next, time);
         }
     }
 
@@ -288,7 +335,7 @@ impl World {
         let next = request.course.handle(&mut scene, event);
         for one in learnt {
             let endpoint = worker.balancer.set().get(one.picked).copied();
-            self.judge.learnt(endpoint, one);
+            self.judge.learnt(request.worker, endpoint, one);
         }
         match next {
             Next::Deliver(_) | Next::Refuse(_) => {
@@ -359,7 +406,9 @@ impl World {
         self.judge.begun(
             self.now,
             &Sending {
+                worker: self.requests[at].worker,
                 endpoint,
+                method: self.requests[at].method,
                 why,
                 load: self.loads[endpoint],
             },
@@ -376,7 +425,7 @@ impl World {
                 return;
             }
         }
-        match self.instances[endpoint].reach() {
+        match self.instances[endpoint].reach(&mut self.random) {
             Reach::Connected(time) => self.later(time, Occurrence::Reached(call)),
             Reach::Refused(time) => self.later(time, Occurrence::Unreachable(call)),
         }

@@ -3,9 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use mainstay_ids::Instant;
-
-use super::plot::{Plot, Trouble};
+use super::plot::{Plot, Strike, Trouble};
 use crate::random::Random;
 
 /// One try of one request, as an instance sees it.
@@ -37,12 +35,19 @@ pub(super) enum Taken {
 const NEAR: Duration = Duration::from_micros(150);
 /// A connect that nobody answers.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// So long at most a late connection takes: some come about while another is tried already, and some
+/// of those before that one has its answer.
+const LATE_MS: u64 = 250;
+
+/// Longer than a suspicion waits, shorter than one lasts.
+const BETWEEN_WAVES: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Condition {
     Well,
     Frozen,
     BlackHole,
+    Late,
     Slow,
     Erroring,
     Gone,
@@ -52,7 +57,8 @@ pub(super) struct Instance {
     condition: Condition,
     slots: usize,
     work: Duration,
-    busy: usize,
+    /// What it works on.
+    working: Vec<Call>,
     inside: VecDeque<Call>,
     /// What was done while it was frozen, or could not be told.
     held: Vec<Call>,
@@ -64,7 +70,7 @@ impl Instance {
             condition: Condition::Well,
             slots: plot.slots,
             work: plot.work,
-            busy: 0,
+            working: Vec::new(),
             inside: VecDeque::new(),
             held: Vec::new(),
         }
@@ -75,7 +81,8 @@ impl Instance {
             Trouble::None | Trouble::Overload => Condition::Well,
             Trouble::Frozen | Trouble::FrozenThenDead | Trouble::Flapping => Condition::Frozen,
             Trouble::BlackHole => Condition::BlackHole,
-            Trouble::Killed => Condition::Gone,
+            Trouble::Killed | Trouble::Restarting => Condition::Gone,
+            Trouble::LateConnects => Condition::Late,
             Trouble::Slow => Condition::Slow,
             Trouble::Erroring => Condition::Erroring,
         };
@@ -84,7 +91,7 @@ impl Instance {
     /// It is dead for good: nothing that it has will be carried out.
     pub(super) fn die(&mut self) {
         self.condition = Condition::Gone;
-        self.busy = 0;
+        self.working.clear();
         self.inside.clear();
         self.held.clear();
     }
@@ -102,8 +109,12 @@ impl Instance {
         self.condition == Condition::Gone
     }
 
-    pub(super) fn reach(&self) -> Reach {
+    pub(super) fn reach(&self, random: &mut Random) -> Reach {
         match self.condition {
+            Condition::Late => {
+                let ms = random.below(LATE_MS);
+                Reach::Connected(NEAR + Duration::from_millis(ms))
+            }
             Condition::Gone => Reach::Refused(NEAR),
             Condition::BlackHole => Reach::Refused(CONNECT_TIMEOUT),
             // The kernel accepts for a frozen process.
@@ -118,17 +129,33 @@ impl Instance {
         match self.condition {
             Condition::Gone => return None,
             Condition::Erroring => return Some(Taken::Answers(NEAR, 503)),
-            Condition::Well | Condition::Frozen | Condition::BlackHole | Condition::Slow => {}
+            Condition::Well
+            | Condition::Frozen
+            | Condition::BlackHole
+            | Condition::Late
+            | Condition::Slow => {}
         }
-        if self.busy >= self.slots {
+        if self.working.len() >= self.slots {
             self.inside.push_back(call);
             return Some(Taken::Waits);
         }
-        self.busy += 1;
+        self.working.push(call);
         Some(Taken::Working(self.duration(random)))
     }
 
-    /// The work on a call has ended. `None`: it is frozen, or cannot tell.
+    /// Whether the work on a call goes on, so that it has its effect.
+    pub(super) fn goes_on(&self, call: Call) -> bool {
+        match self.condition {
+            Condition::Frozen | Condition::Gone => false,
+            Condition::Well
+            | Condition::BlackHole
+            | Condition::Late
+            | Condition::Slow
+            | Condition::Erroring => self.working.contains(&call),
+        }
+    }
+
+    /// The work on a call has ended. `None`: it is frozen, or cannot tell, or has died since.
     pub(super) fn finish(&mut self, call: Call) -> Option<Call> {
         match self.condition {
             Condition::Frozen | Condition::BlackHole => {
@@ -136,16 +163,17 @@ impl Instance {
                 None
             }
             Condition::Gone => None,
-            Condition::Well | Condition::Slow | Condition::Erroring => Some(call),
+            Condition::Well | Condition::Late | Condition::Slow | Condition::Erroring => {
+                let at = self.working.iter().position(|one| *one == call)?;
+                Some(self.working.swap_remove(at))
+            }
         }
     }
 
     /// A slot is free: the next from inside, and what it takes.
     pub(super) fn next(&mut self, random: &mut Random) -> Option<(Call, Duration)> {
-        let Some(call) = self.inside.pop_front() else {
-            self.busy = self.busy.saturating_sub(1);
-            return None;
-        };
+        let call = self.inside.pop_front()?;
+        self.working.push(call);
         Some((call, self.duration(random)))
     }
 
@@ -162,14 +190,14 @@ impl Instance {
     }
 }
 
-/// When the condition of a flapping instance changes.
-pub(super) fn flaps(plot: &Plot) -> Vec<(Instant, bool)> {
-    let mut at = plot.from;
-    let mut flaps = Vec::new();
-    while at < plot.until() {
-        flaps.push((Instant::from_start(at), true));
-        flaps.push((Instant::from_start(at + Duration::from_millis(300)), false));
-        at += Duration::from_millis(800);
+/// When the condition of an instance changes that is in trouble in waves.
+pub(super) fn waves(strike: Strike, plot: &Plot) -> Vec<(Duration, bool)> {
+    let mut at = strike.from;
+    let mut waves = Vec::new();
+    while at < strike.from + plot.lasts {
+        waves.push((at, true));
+        waves.push((at + plot.wave, false));
+        at += plot.wave + BETWEEN_WAVES;
     }
-    flaps
+    waves
 }

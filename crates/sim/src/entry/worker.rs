@@ -8,6 +8,7 @@ use mainstay_control::balance::{
     MethodSafety, Patience, Policy, Priority, RetryBudget, Retrying, Role, Ticket,
 };
 use mainstay_ids::Instant;
+use mainstay_model::Intake;
 use mainstay_model::routing::EndpointHealth;
 
 use super::plot::{INSTANCES, Plot};
@@ -41,7 +42,7 @@ impl Worker {
     pub(super) fn new() -> Self {
         let now = Instant::START;
         let mut balancer = Balancer::new(now, POLICY);
-        balancer.update(now, listed(None));
+        balancer.update(now, listed([false; INSTANCES]));
         Self {
             balancer,
             budget: RetryBudget::new(now),
@@ -51,17 +52,17 @@ impl Worker {
     }
 }
 
-/// The instances of a table; without the dead one.
-pub(super) fn listed(dead: Option<usize>) -> Vec<Listed<usize>> {
-    let alive = (0..INSTANCES).filter(|endpoint| Some(*endpoint) != dead);
+/// The instances of a table: without the dead ones.
+pub(super) fn listed(dead: [bool; INSTANCES]) -> Vec<Listed<usize>> {
+    let alive = (0..INSTANCES).filter(|endpoint| !dead[*endpoint]);
     let health = EndpointHealth::Passing;
-    let role = Role::EVEN;
-    let listed = alive.map(|endpoint| Listed {
+    let listed = |endpoint| Listed {
         endpoint,
         health,
-        role,
-    });
-    listed.collect()
+        intake: Intake::default(),
+        role: Role::EVEN,
+    };
+    alive.map(listed).collect()
 }
 
 /// One try under way.
@@ -87,10 +88,12 @@ pub(super) struct Request {
     pub(super) course: Course,
     pub(super) tries: [Option<Try>; mainstay_control::balance::LANES],
     pub(super) ended: Option<(Instant, Ending)>,
-    /// Whether it was ever sent to the instance in trouble.
+    /// How often it was sent, at least in part.
+    pub(super) sendings: u32,
+    /// Whether it was ever sent to an instance in trouble.
     pub(super) was_at_the_sick: bool,
-    /// When instances carried it out.
-    pub(super) effects: Vec<Instant>,
+    /// By which of its tries instances carried it out, and when.
+    pub(super) effects: Vec<(u32, Instant)>,
 }
 
 impl Request {
@@ -124,8 +127,16 @@ impl Request {
             }),
             tries: [None; mainstay_control::balance::LANES],
             ended: None,
+            sendings: 0,
             was_at_the_sick: false,
             effects: Vec::new(),
+        }
+    }
+
+    /// It is carried out by a try, if it was not yet.
+    pub(super) fn carry_out(&mut self, now: Instant, number: u32) {
+        if !self.effects.iter().any(|(by, _)| *by == number) {
+            self.effects.push((number, now));
         }
     }
 

@@ -89,6 +89,7 @@ impl World {
                 course.begin();
             }
             EventKind::Scaled { .. }
+            | EventKind::IntakeSet { .. }
             | EventKind::RolloutFinished { .. }
             | EventKind::RemovalStarted => course.begin(),
             EventKind::InstancePlanned {

@@ -46,7 +46,6 @@ pub(crate) struct Judge {
     /// Instances that were ordered to run to their end.
     ordered_once: BTreeSet<InstanceId>,
     pub(crate) records: BTreeMap<InstanceId, Record>,
-    contents: BTreeMap<(ServiceName, Version), Rc<ServiceSpec>>,
     pub(crate) epoch: Epoch,
     pub(crate) restored_ms: u64,
     pub(crate) awaits_report: bool,
@@ -76,12 +75,14 @@ impl Judge {
         service: &ServiceName,
         version: Version,
     ) -> Option<&Rc<ServiceSpec>> {
-        self.contents.get(&(service.clone(), version))
+        self.told.contents.get(&(service.clone(), version))
     }
 
     /// A wish was taken over by the machine; it counts once it is durable.
     pub(crate) fn take_wish(&mut self, wish: &Input, reply: &Reply, control: &Control) {
-        let wishes = &mut self.told.wishes;
+        let Told {
+            wishes, contents, ..
+        } = &mut self.told;
         match wish {
             Input::Apply(apply) => {
                 for (spec, change) in apply.services.iter().zip(&reply.services) {
@@ -90,7 +91,7 @@ impl Judge {
                     match change.change {
                         Change::Created | Change::Updated => {
                             let key = (spec.name.clone(), change.version);
-                            self.contents.insert(key, Rc::clone(&spec));
+                            Rc::make_mut(contents).insert(key, Rc::clone(&spec));
                         }
                         Change::Scaled | Change::Unchanged => {}
                     }
@@ -104,7 +105,7 @@ impl Judge {
             }
             Input::Rollback { service, .. } => {
                 let version = control.service(service).map(|view| view.version);
-                let content = version.and_then(|at| self.contents.get(&(service.clone(), at)));
+                let content = version.and_then(|at| contents.get(&(service.clone(), at)));
                 if let (Some(Wish::Runs { spec, .. }), Some(content)) =
                     (wishes.get_mut(service), content)
                 {
@@ -119,6 +120,7 @@ impl Judge {
             | Input::Pause { .. }
             | Input::Resume { .. }
             | Input::Promote { .. }
+            | Input::SetIntake(_)
             | Input::DryRun(_)
             | Input::Report(_)
             | Input::ConsumerJoined(_)

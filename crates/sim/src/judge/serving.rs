@@ -32,16 +32,19 @@ impl World {
                 let kept = glance.kept(name).filter(|(_, shown)| is(shown));
                 kept.map(|(id, _)| id.clone()).collect()
             };
-            for (promise, is) in [
+            // Whoever an operator keeps requests from is not missed, and stands in for another one.
+            for (promise, stands) in [
                 (Promise::Serves, &Shown::is_ready as &dyn Fn(&Shown) -> bool),
                 (Promise::KeepsServing, &Shown::serves),
+                (Promise::LeavesOne, &Shown::takes),
             ] {
-                let mut useful = of(before, is);
+                let mut useful = of(before, &|one| stands(one) && one.takes());
                 useful.retain(|id| !lost.contains(id));
                 let taken = useful.iter().any(|id| drained(after, id));
-                let left = of(after, is).len();
+                let left = of(after, stands).len();
                 let enough = match promise {
                     Promise::Serves => wanted,
+                    Promise::LeavesOne => wanted.min(useful.len()).min(1),
                     _ => wanted.min(useful.len()),
                 };
                 if taken && left < enough {

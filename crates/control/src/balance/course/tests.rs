@@ -56,6 +56,7 @@ impl Stage {
             endpoint,
             health: EndpointHealth::Passing,
             role: Role::EVEN,
+            intake: mainstay_model::Intake::default(),
         });
         balancer.update(at(0), listed.collect());
         Self {
@@ -437,6 +438,7 @@ fn without_an_endpoint_it_waits_for_a_table_unless_nothing_will_change() {
         endpoint: 0,
         health: EndpointHealth::Passing,
         role: Role::EVEN,
+        intake: mainstay_model::Intake::default(),
     };
     stage.balancer.update(at(500), vec![listed]);
     stage.loads = vec![Load::default()];

@@ -2,6 +2,8 @@
 
 use super::*;
 use alloc::collections::BTreeMap;
+use alloc::vec;
+use mainstay_model::{IntakeState, Weight};
 
 /// The plain choice: without limits, and one of `tried` if there is no other.
 pub(super) fn pick<E>(
@@ -77,6 +79,7 @@ fn listed(endpoints: &[(&'static str, EndpointHealth)]) -> Vec<Listed<&'static s
         .map(|(endpoint, health)| Listed {
             endpoint: *endpoint,
             health: *health,
+            intake: Intake::default(),
             role: Role::EVEN,
         })
         .collect()
@@ -243,11 +246,132 @@ fn an_empty_set_gives_nothing() {
     assert_eq!(pick(&mut set(&[]), at(0), 1, &[], |_| 0), None);
 }
 
+fn intake(state: IntakeState, percent: u16) -> Intake {
+    let weight = Weight::new(percent).expect("legal");
+    Intake { state, weight }
+}
+
+fn with_intakes(endpoints: &[(&'static str, EndpointHealth, Intake)]) -> Set<&'static str> {
+    let mut set = Set::default();
+    let listed = endpoints.iter().map(|(endpoint, health, intake)| Listed {
+        endpoint: *endpoint,
+        health: *health,
+        intake: *intake,
+        role: Role::EVEN,
+    });
+    set.update(at(0), listed.collect());
+    set
+}
+
+#[test]
+fn shares_follow_the_weights_and_load_still_matters() {
+    let ready = |percent| intake(IntakeState::Ready, percent);
+    let mut set = with_intakes(&[("a", PASSING, ready(50)), ("b", PASSING, ready(100))]);
+    let half = shares(&mut set, 0, |_| 0);
+    assert!((900..1100).contains(&half["a"]), "{half:?}");
+    let busy = shares(&mut set, 0, |one| if *one == "b" { 9 } else { 0 });
+    assert!(busy["a"] > 1500, "{busy:?}");
+    // As many for what they weigh: none is spared for the other.
+    let even = shares(&mut set, 0, |one| if *one == "b" { 4 } else { 2 });
+    assert!((900..1100).contains(&even["a"]), "{even:?}");
+    let mut set = with_intakes(&[
+        ("a", PASSING, ready(256)),
+        ("b", PASSING, ready(100)),
+        ("c", PASSING, ready(100)),
+        ("d", PASSING, ready(0)),
+    ]);
+    let more = shares(&mut set, 0, |_| 0);
+    assert!((1550..1850).contains(&more["a"]), "{more:?}");
+    assert!(!more.contains_key("d"), "{more:?}");
+}
+
+#[test]
+fn whoever_is_drained_gets_nothing_not_even_for_want_of_better() {
+    let drained = intake(IntakeState::Drain, 100);
+    let ready = Intake::default();
+    let mut set = with_intakes(&[
+        ("a", PASSING, drained),
+        ("b", FAILING, ready),
+        ("c", PASSING, intake(IntakeState::Maintenance, 100)),
+    ]);
+    let shares = shares(&mut set, 0, |_| 0);
+    assert_eq!(
+        shares,
+        BTreeMap::from([("b", 3000)]),
+        "it fails its probes, and is all there is"
+    );
+    let only = pick(&mut set, at(0), 1, &[], |_| 0).expect("one");
+    let nothing = |_: &&'static str| unreachable!("nothing is wished");
+    let need = Need {
+        not: &[only.tag],
+        probing: Probing::Repeatable,
+        priority: Priority::Normal,
+        wish: Wish::NONE,
+        traits: &nothing,
+    };
+    assert_eq!(
+        set.choose(at(0), 1, &need, |_| Load::default()),
+        Choice::NoOther
+    );
+    let need = Need { not: &[], ..need };
+    set.update(
+        at(0),
+        vec![Listed {
+            endpoint: "a",
+            health: PASSING,
+            intake: drained,
+            role: Role::EVEN,
+        }],
+    );
+    assert_eq!(
+        set.choose(at(0), 1, &need, |_| Load::default()),
+        Choice::Empty
+    );
+    assert_eq!(
+        set.choose_beside(at(0), 1, &need, |_| Load::default()),
+        None
+    );
+}
+
+#[test]
+fn one_more_that_is_drained_is_no_reason_for_panic() {
+    let drained = intake(IntakeState::Drain, 100);
+    let ready = Intake::default();
+    let mut set = with_intakes(&[
+        ("a", PASSING, ready),
+        ("b", FAILING, ready),
+        ("c", PASSING, drained),
+        ("d", PASSING, drained),
+    ]);
+    assert_eq!(shares(&mut set, 0, |_| 0), BTreeMap::from([("a", 3000)]));
+}
+
+#[test]
+fn whoever_gets_requests_again_warms_up() {
+    let drained = intake(IntakeState::Drain, 100);
+    let list = |intake| {
+        [("a", Intake::default()), ("b", intake)].map(|(endpoint, intake)| Listed {
+            endpoint,
+            health: PASSING,
+            intake,
+            role: Role::EVEN,
+        })
+    };
+    let mut set = Set::default();
+    set.update(at(0), list(drained).into());
+    set.update(at(20_000), list(Intake::default()).into());
+    let cold = shares(&mut set, 20_000, |_| 0);
+    assert!(cold["b"] < 300, "{cold:?}");
+    let warm = shares(&mut set, 31_000, |_| 0);
+    assert!(warm["b"] > 1300, "{warm:?}");
+}
+
 fn with_roles(roles: &[(&'static str, Role)]) -> Set<&'static str> {
     let mut set = Set::default();
     let listed = roles.iter().map(|(endpoint, role)| Listed {
         endpoint: *endpoint,
         health: PASSING,
+        intake: Intake::default(),
         role: *role,
     });
     set.update(at(0), listed.collect());
@@ -312,17 +436,15 @@ fn who_weighs_more_is_drawn_more_often_and_taken_for_less_busy() {
         ("d", weighing(10)),
     ];
     let mut set = with_roles(&roles);
+    let light = |shares: &BTreeMap<&'static str, u32>| {
+        shares.get("a").unwrap_or(&0) + shares.get("b").unwrap_or(&0)
+    };
+    // Evenly it would be half of 3000.
     let idle = shares(&mut set, 0, |_| 0);
-    let light = idle.get("a").unwrap_or(&0) + idle.get("b").unwrap_or(&0);
-    assert!(light < 300, "{idle:?}");
-    // As busy as their weights say, all are worth the same: draws by weight decide.
-    let busy = shares(&mut set, 0, |one| if *one < "c" { 9 } else { 99 });
-    assert!(busy.values().all(|count| *count > 50), "{busy:?}");
-    let overrun = shares(&mut set, 0, |one| if *one < "c" { 0 } else { 99 });
-    assert!(
-        overrun["a"] > busy["a"] && overrun["b"] > busy["b"],
-        "{overrun:?}"
-    );
+    assert!(light(&idle) < 750, "{idle:?}");
+    // For their weight the light ones are the busier ones.
+    let busy = shares(&mut set, 0, |_| 20);
+    assert!(light(&busy) < 150, "{busy:?}");
 }
 
 #[test]
@@ -341,7 +463,6 @@ fn who_has_as_many_as_it_may_gets_no_more_until_an_answer_is_complete() {
             traits: &|_| Traits {
                 version: mainstay_ids::Version::FIRST,
                 handle: None,
-                weight: 1,
             },
         };
         set.choose(at(0), 7, &need, |_| load)

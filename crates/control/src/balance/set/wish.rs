@@ -22,7 +22,7 @@ impl<E> Set<E> {
             return self.draw(now, random, fits, load);
         }
         if let Bond::Held(_) = wish.bond {
-            let mut pool = self.pool.iter().copied();
+            let mut pool = self.pool.iter().chain(&self.kept_for_held).copied();
             let held = pool.find(|index| fits(*index) && self.is_wished(*index, need));
             if held.is_some() {
                 return held;
@@ -59,8 +59,9 @@ impl<E> Set<E> {
                 stays && traits.handle == Some(handle)
             }
             Bond::By(affinity) => {
+                let takes = |one: &usize| self.members[*one].intake.takes_any();
                 let all = (0..self.members.len())
-                    .filter(|one| need.wish.side.holds(self.version(*one, need)));
+                    .filter(|one| takes(one) && need.wish.side.holds(self.version(*one, need)));
                 self.nearest(all, affinity, need) == Some(index)
             }
         }
@@ -78,7 +79,9 @@ impl<E> Set<E> {
     ) -> Option<usize> {
         let placed = among.filter_map(|index| {
             let traits = (need.traits)(&self.members[index].endpoint);
-            Some((affinity.distance(traits.handle?, traits.weight), index))
+            let weight = u32::try_from(self.members[index].weight()).unwrap_or(u32::MAX);
+            let distance = affinity.distance(traits.handle?, weight);
+            Some((distance, index))
         });
         let nearest = placed.min_by(|(one, _), (other, _)| one.total_cmp(other));
         nearest.map(|(_, index)| index)
@@ -95,8 +98,8 @@ mod tests {
     use alloc::vec::Vec;
     use core::time::Duration;
     use mainstay_ids::Version;
-    use mainstay_model::Share;
     use mainstay_model::routing::{EndpointHealth, Handle};
+    use mainstay_model::{Intake, IntakeState, Share, Weight};
 
     const OLD: Version = Version(1);
     const NEW: Version = Version(2);
@@ -108,7 +111,6 @@ mod tests {
         Traits {
             version: one.1,
             handle: Some(Handle(mix(one.0, 77))),
-            weight: 1,
         }
     }
 
@@ -119,6 +121,7 @@ mod tests {
             endpoint,
             health: EndpointHealth::Passing,
             role: Role::EVEN,
+            intake: Intake::default(),
         });
         listed.collect()
     }
@@ -224,6 +227,37 @@ mod tests {
             bond: Bond::Held(Handle(42)),
         };
         assert_eq!(choose(&mut set, 1, &[], made_up).0, (1, OLD));
+    }
+
+    #[test]
+    fn held_clients_stay_with_one_that_is_drained_and_leave_one_in_maintenance() {
+        let intake = |state| Intake {
+            state,
+            weight: Weight::ORDINARY,
+        };
+        let mine = (2, OLD);
+        let with = |state| {
+            let mut set = set(3, 0);
+            let mut all = listed(3, 0);
+            let found = all.iter_mut().find(|one| one.endpoint == mine);
+            found.expect("listed").intake = intake(state);
+            set.update(Instant::START, all);
+            set
+        };
+        let by = |n: u64| Wish {
+            side: Side::Any,
+            bond: Bond::By(Affinity::of_value(&n.to_le_bytes())),
+        };
+        for state in [IntakeState::Drain, IntakeState::Maintenance] {
+            let mut set = with(state);
+            for n in 0..300 {
+                let stays = choose(&mut set, mix(n, 1), &[], held(mine)).0 == mine;
+                assert_eq!(stays, state == IntakeState::Drain, "{state:?}");
+                for wish in [Wish::NONE, by(n)] {
+                    assert_ne!(choose(&mut set, mix(n, 1), &[], wish).0, mine, "{state:?}");
+                }
+            }
+        }
     }
 
     #[test]
