@@ -547,9 +547,11 @@ impl<E> Set<E> {
             match self.weights {
                 Weights::Even => member.latency.load(now, pending),
                 Weights::Uneven => {
-                    // A percent of weight 1 is as much as ever.
-                    let weight = (member.weight().max(1) as f64) / 100.0;
-                    member.latency.load(now, pending / weight)
+                    // An ordinary one weighs a hundred.
+                    let weight = u32::try_from(member.weight().max(1)).unwrap_or(u32::MAX);
+                    member
+                        .latency
+                        .load(now, pending * 100.0 / f64::from(weight))
                 }
             }
         };
