@@ -215,7 +215,7 @@ fn write_line(out: &mut Vec<u8>, second: &str, ms: u64, line: &Line<'_>) {
     write_number(out, "port", line.port.into());
     match line.scope {
         Scope::Entry => write_text(out, "frontend", b"entry"),
-        Scope::Address(address) => {
+        Scope::Address(address) | Scope::Listen(address) => {
             // An address holds nothing that JSON would take for its own.
             write!(out, ",\"frontend\":\"{address}\"").expect("writing to memory cannot fail");
         }
@@ -226,11 +226,16 @@ fn write_line(out: &mut Vec<u8>, second: &str, ms: u64, line: &Line<'_>) {
         write_text(out, "host", host.as_bytes());
     }
     write_text(out, "path", line.path.as_bytes());
+    // A listener may be called as a service is, and its servers are no instances.
+    let (owner, asked) = match line.scope {
+        Scope::Entry | Scope::Address(_) => ("service", "instance"),
+        Scope::Listen(_) => ("listen", "server"),
+    };
     if let Some(service) = line.service {
-        write_text(out, "service", service.as_bytes());
+        write_text(out, owner, service.as_bytes());
     }
     if let Some(instance) = line.instance {
-        write_text(out, "instance", instance);
+        write_text(out, asked, instance);
     }
     if let Some(reason) = line.reason {
         write_text(out, "reason", reason.as_bytes());

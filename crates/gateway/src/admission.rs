@@ -29,7 +29,8 @@ pub(crate) enum Denied {
 #[derive(Debug)]
 pub(crate) struct Place {
     admission: Arc<Admission>,
-    address: IpAddr,
+    /// Of whose address it is one; `None`: nobody knows yet.
+    address: Option<IpAddr>,
 }
 
 impl Admission {
@@ -38,24 +39,13 @@ impl Admission {
         self.connections.load(Ordering::Relaxed) < limits.connections
     }
 
-    /// Counts a connection that was accepted.
-    pub(crate) fn enter(
-        self: &Arc<Self>,
-        peer: IpAddr,
-        limits: &GatewayLimits,
-    ) -> Result<Place, Denied> {
-        let address = network(peer);
-        let mut table = self.lock();
-        let count = table.entry(address).or_default();
-        if *count >= limits.connections_per_address {
-            return Err(Denied::Address);
-        }
-        *count += 1;
+    /// Counts a connection that was accepted, whoever it is from.
+    pub(crate) fn begin(self: &Arc<Self>) -> Place {
         self.connections.fetch_add(1, Ordering::Relaxed);
-        Ok(Place {
+        Place {
             admission: Arc::clone(self),
-            address,
-        })
+            address: None,
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<IpAddr, u32>> {
@@ -66,14 +56,34 @@ impl Admission {
     }
 }
 
+impl Place {
+    /// Counts it for its client's address, too.
+    pub(crate) fn settle(mut self, client: IpAddr, limits: &GatewayLimits) -> Result<Self, Denied> {
+        let address = network(client);
+        let mut table = self.admission.lock();
+        let count = table.entry(address).or_default();
+        if *count >= limits.connections_per_address {
+            drop(table);
+            return Err(Denied::Address);
+        }
+        *count += 1;
+        drop(table);
+        self.address = Some(address);
+        Ok(self)
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         self.admission.connections.fetch_sub(1, Ordering::Relaxed);
+        let Some(address) = self.address else {
+            return;
+        };
         let mut table = self.admission.lock();
-        if let Some(count) = table.get_mut(&self.address) {
+        if let Some(count) = table.get_mut(&address) {
             *count -= 1;
             if *count == 0 {
-                table.remove(&self.address);
+                table.remove(&address);
             }
         }
     }
@@ -103,7 +113,7 @@ mod tests {
     fn one_address_cannot_take_all_connections_and_gets_its_places_back() {
         let admission = Arc::new(Admission::default());
         let limits = limits(4, 2);
-        let enter = |address: &str| admission.enter(address.parse().unwrap(), &limits);
+        let enter = |address: &str| admission.begin().settle(address.parse().unwrap(), &limits);
         let (first, second) = (enter("192.0.2.1").unwrap(), enter("192.0.2.1").unwrap());
         assert_eq!(enter("192.0.2.1").unwrap_err(), Denied::Address);
         assert_eq!(enter("::ffff:192.0.2.1").unwrap_err(), Denied::Address);
@@ -119,7 +129,7 @@ mod tests {
     fn a_client_of_ipv6_is_known_by_its_network() {
         let admission = Arc::new(Admission::default());
         let limits = limits(4, 1);
-        let enter = |address: &str| admission.enter(address.parse().unwrap(), &limits);
+        let enter = |address: &str| admission.begin().settle(address.parse().unwrap(), &limits);
         let _first = enter("2001:db8:0:1::1").unwrap();
         assert!(enter("2001:db8:0:1:ffff::2").is_err());
         assert!(enter("2001:db8:0:2::1").is_ok());
@@ -130,7 +140,7 @@ mod tests {
     fn beyond_the_limit_of_all_there_is_no_room() {
         let admission = Arc::new(Admission::default());
         let limits = limits(1, 1);
-        let place = admission.enter(Ipv6Addr::LOCALHOST.into(), &limits);
+        let place = admission.begin();
         assert!(!admission.has_room(&limits));
         drop(place);
         assert!(admission.has_room(&limits));

@@ -263,10 +263,10 @@ impl Relay {
         piece
     }
 
-    /// Whether the instance is dead, so that nothing more comes although its connection stands.
+    /// Whether the instance is dead or given up, so that nothing more comes although its connection stands.
     fn is_cut(&self) -> bool {
         let flight = self.parts.as_ref().map(|(_, flight)| flight);
-        flight.is_some_and(|flight| flight.endpoint().is_dead())
+        flight.is_some_and(|flight| flight.endpoint().end().is_some())
             && self.client.worker.seams.verdicts == Verdicts::Heeded
     }
 

@@ -37,20 +37,33 @@ pub(crate) enum Scope {
     Entry,
     /// A service's own address: everything is for that service.
     Address(SocketAddr),
+    /// An address of a listener in HTTP mode: everything is for its servers.
+    Listen(SocketAddr),
+}
+
+/// A connection that has come.
+pub(crate) struct Arrival {
+    pub(crate) stream: TcpStream,
+    /// Who the client is, as far as it is known.
+    pub(crate) client: SocketAddr,
+    /// What it has sent already.
+    pub(crate) early: Vec<u8>,
+    pub(crate) scope: Scope,
+    pub(crate) open: Open,
 }
 
 impl Scope {
-    /// By what it is counted.
-    pub(crate) fn key(self) -> FrontendKey {
-        match self {
-            Self::Entry => FrontendKey::Entry,
-            Self::Address(address) => FrontendKey::Address(address),
+    /// That of the connections of one of the gateway's own sockets.
+    pub(crate) fn of(key: &FrontendKey) -> Self {
+        match key {
+            FrontendKey::Entry => Self::Entry,
+            FrontendKey::Address(address) => Self::Address(*address),
         }
     }
 
     pub(crate) fn hop(self) -> Hop {
         match self {
-            Self::Entry => Hop::Entry,
+            Self::Entry | Self::Listen(_) => Hop::Entry,
             Self::Address(_) => Hop::Inside,
         }
     }
@@ -505,17 +518,19 @@ impl Client {
 }
 
 /// Serves one connection to its end, until which it keeps its place.
-pub(crate) async fn serve(
-    _place: Place,
-    worker: Rc<Worker>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    scope: Scope,
-    open: Open,
-) {
+pub(crate) async fn serve(_place: Place, worker: Rc<Worker>, arrival: Arrival) {
+    let Arrival {
+        stream,
+        client: peer,
+        early,
+        scope,
+        open,
+    } = arrival;
     let client = Rc::new(Client::new(Rc::clone(&worker), peer, scope, open));
     let _admitted = worker.admit(&client);
-    let talk = talk(Rc::clone(&client), stream);
+    let inbound = Rc::new(Inbound::new(stream, Rc::clone(&client), &early));
+    drop(early);
+    let talk = talk(Rc::clone(&client), inbound);
     client.interruptible(talk).await;
 }
 
@@ -530,8 +545,7 @@ enum After {
 
 /// Request by request. What a request needs lives in a box of its own, so that an idle connection
 /// is small.
-async fn talk(client: Rc<Client>, stream: TcpStream) {
-    let inbound = Rc::new(Inbound::new(stream, Rc::clone(&client)));
+async fn talk(client: Rc<Client>, inbound: Rc<Inbound>) {
     loop {
         let after = match next(&client, &inbound).await {
             Next::Request(request) => Box::pin(handle(&client, &inbound, request)).await,

@@ -3,6 +3,7 @@
 //! it has ended, whatever tables come in between.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -12,12 +13,32 @@ use mainstay_ids::{Attempt, InstanceId, ServiceName};
 use mainstay_model::Endpoint;
 use tokio::sync::Notify;
 
+use crate::listen::ServerAt;
 use crate::metrics::{EndpointTally, PerWorker, ServiceCounts};
 
-/// One start of one instance. Another attempt, or another address, is another endpoint.
+/// Whom requests are sent to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Who {
+    /// Started by Mainstay.
+    Instance(InstanceId),
+    /// A server of a listener, which Mainstay did not start.
+    Server(ServerAt),
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Instance(instance) => instance.fmt(f),
+            Self::Server(ServerAt { listen, server }) => write!(f, "{listen}/{server}"),
+        }
+    }
+}
+
+/// One start of one instance, or one life of a server between two times at which it was given up.
+/// Another attempt, or another address, is another endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct EndpointKey {
-    pub(crate) instance: InstanceId,
+    pub(crate) who: Who,
     pub(crate) attempt: Attempt,
     pub(crate) address: SocketAddr,
 }
@@ -25,9 +46,22 @@ pub(crate) struct EndpointKey {
 impl EndpointKey {
     pub(crate) fn of(endpoint: &Endpoint) -> Self {
         Self {
-            instance: endpoint.instance.clone(),
+            who: Who::Instance(endpoint.instance.clone()),
             attempt: endpoint.attempt,
             address: endpoint.address,
+        }
+    }
+
+    /// Whether it is an instance of this service.
+    pub(crate) fn is_of(&self, service: &ServiceName) -> bool {
+        self.instance().is_some_and(|one| one.service == *service)
+    }
+
+    /// The instance, if it is one.
+    pub(crate) fn instance(&self) -> Option<&InstanceId> {
+        match &self.who {
+            Who::Instance(instance) => Some(instance),
+            Who::Server(_) => None,
         }
     }
 }
@@ -46,6 +80,8 @@ pub(crate) struct EndpointState {
     waiting: AtomicU32,
     /// The most requests that were in flight at a time.
     in_flight_max: AtomicU32,
+    /// Whether what is under way to it is waited for no longer.
+    given_up: AtomicBool,
     /// Whether the coordinator waits for `in_flight` to become 0.
     draining: AtomicBool,
     drained: Arc<Notify>,
@@ -53,15 +89,50 @@ pub(crate) struct EndpointState {
 
 impl EndpointState {
     fn new(endpoint: &Endpoint, workers: usize, drained: Arc<Notify>) -> Self {
-        let key = EndpointKey::of(endpoint);
-        let label = Bytes::from(key.instance.to_string());
+        let label = Bytes::from(endpoint.instance.to_string());
+        let counters = EndpointCounters(Arc::new(PerWorker::new(workers)));
+        Self::with(EndpointKey::of(endpoint), label, counters, drained)
+    }
+
+    /// A server of a listener, of which so many workers count.
+    pub(crate) fn of_server(at: ServerAt, address: SocketAddr, workers: usize) -> Self {
+        let label = Bytes::from(at.server.to_string());
+        let key = EndpointKey {
+            who: Who::Server(at),
+            attempt: Attempt::FIRST,
+            address,
+        };
+        let counters = EndpointCounters(Arc::new(PerWorker::new(workers)));
+        Self::with(key, label, counters, Arc::default())
+    }
+
+    /// The same server after it was given up, with the same counters.
+    pub(crate) fn again(&self) -> Self {
+        let key = EndpointKey {
+            attempt: self.key.attempt.next(),
+            ..self.key.clone()
+        };
+        let counters = EndpointCounters(Arc::clone(&self.counters.0));
+        Self {
+            in_flight_max: AtomicU32::new(self.in_flight_max()),
+            ..Self::with(key, self.label.clone(), counters, Arc::default())
+        }
+    }
+
+    fn with(
+        key: EndpointKey,
+        label: Bytes,
+        counters: EndpointCounters,
+        drained: Arc<Notify>,
+    ) -> Self {
         Self {
             key,
             label,
-            counters: EndpointCounters(PerWorker::new(workers)),
+            counters,
             in_flight: AtomicU32::new(0),
             waiting: AtomicU32::new(0),
             in_flight_max: AtomicU32::new(0),
+            given_up: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             drained,
         }
@@ -115,6 +186,16 @@ impl EndpointState {
         }
     }
 
+    /// Nobody waits any more for what is under way to it; workers see it with their next view.
+    pub(crate) fn give_up(&self) {
+        self.given_up.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether it was given up.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::SeqCst)
+    }
+
     fn begin_drain(&self) {
         self.draining.store(true, Ordering::SeqCst);
     }
@@ -126,7 +207,7 @@ impl EndpointState {
 
 /// Of one endpoint, over all workers.
 #[derive(Debug)]
-pub(crate) struct EndpointCounters(PerWorker<EndpointTally>);
+pub(crate) struct EndpointCounters(Arc<PerWorker<EndpointTally>>);
 
 impl EndpointCounters {
     /// Of this worker.

@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mainstay_control::balance::ejection::Verdict;
 use mainstay_control::balance::{
-    Body, Content, Course, Defeat, Demand, Event, For, IdempotencyKey, LANES, Lane, Learnt, Loss,
+    Body, Content, Course, Defeat, Demand, Event, For, IdempotencyKey, LANES, Lane, Learnt,
     MethodSafety, Next, Outcome, Picked, Ticket, Why, Wish,
 };
 use mainstay_http1::Response;
@@ -26,7 +26,9 @@ use mainstay_model::traffic::Trace;
 use tokio::time::Sleep;
 
 use crate::answer::Visit;
+use crate::connection::Scope;
 use crate::early::Early;
+use crate::endpoint::Who;
 use crate::exchange::{Exchange, NoAnswer, RequestBody, Source};
 use crate::forwarded;
 use crate::headers::{self, Alterations, Passage};
@@ -185,7 +187,11 @@ impl<'a> Errand<'a> {
                         () = turn.notified() => Event::Turn,
                         () = alarm.as_mut() => Event::Tick,
                     };
-                    self.tell(visit, event)
+                    let next = self.tell(visit, event);
+                    if self.ticket.is_some() {
+                        self.service.pass_look_on(ticket, self.worker.now());
+                    }
+                    next
                 }
                 Next::Deliver(lane) => return self.deliver(visit, lane),
                 Next::Refuse(defeat) => {
@@ -571,6 +577,11 @@ impl<'a> Errand<'a> {
             let mut lanes = self.lanes.iter().flatten();
             if let Some(attempt) = lanes.find(|attempt| attempt.picked == learnt.picked) {
                 attempt.endpoint.report(learnt);
+                if let (Outcome::ConnectFailed, Who::Server(at)) =
+                    (learnt.outcome, &attempt.endpoint.shared.key.who)
+                {
+                    self.worker.tell_failure(at);
+                }
             }
         }
     }
@@ -604,9 +615,12 @@ impl Attempt {
         lane: Lane,
         (upgrades, early): (bool, impl Fn(&Response)),
     ) -> Poll<Happened> {
-        let is_dead = self.endpoint.is_dead() && worker.seams.verdicts == Verdicts::Heeded;
+        let end = match worker.seams.verdicts {
+            Verdicts::Heeded => self.endpoint.end(),
+            Verdicts::Ignored => None,
+        };
         match &mut self.stage {
-            Stage::Connecting(..) if is_dead => {
+            Stage::Connecting(..) if end.is_some() => {
                 Poll::Ready(Happened::Told(Event::ConnectFailed(lane)))
             }
             Stage::Connecting(connecting, since) => {
@@ -618,7 +632,7 @@ impl Attempt {
                     }
                     Err(error) => {
                         self.endpoint.shared.counters.connect_failures.add(1);
-                        let instance = &self.endpoint.shared.key.instance;
+                        let instance = &self.endpoint.shared.key.who;
                         tracing::debug!(%error, %instance, "cannot connect");
                         Happened::Told(Event::ConnectFailed(lane))
                     }
@@ -641,10 +655,10 @@ impl Attempt {
                         tracing::debug!(error, "a request was lost in flight");
                         Poll::Ready(Happened::Told(Event::Lost(lane, why.loss(), body)))
                     }
-                    Poll::Pending if is_dead => {
-                        Poll::Ready(Happened::Told(Event::Lost(lane, Loss::Dead, body)))
-                    }
                     Poll::Pending => {
+                        if let Some(loss) = end {
+                            return Poll::Ready(Happened::Told(Event::Lost(lane, loss, body)));
+                        }
                         self.flight.follow(exchange);
                         Poll::Pending
                     }
@@ -708,6 +722,10 @@ fn find(view: &View, visit: &mut Visit) -> Option<Rc<LocalService>> {
 }
 
 fn no_route(visit: &Visit) -> Refusal {
+    if let Scope::Listen(_) = visit.client.scope {
+        let what = "its listener was removed or carries no HTTP any more".to_owned();
+        return Refusal::unrouted(Reason::NoEndpoint, what);
+    }
     let (host, path) = (visit.host(), visit.request.path());
     let what = format!("no service has the host `{host}` with the path `{path}`");
     Refusal::unrouted(Reason::NoRoute, what)
@@ -717,7 +735,7 @@ impl LocalEndpoint {
     /// Counts and logs what a try has told of it.
     fn report(&self, learnt: &Learnt) {
         let (shared, outcome) = (&self.shared, learnt.outcome);
-        let instance = &shared.key.instance;
+        let instance = &shared.key.who;
         match outcome {
             Outcome::Answered | Outcome::Overtaken => {}
             Outcome::ServerError | Outcome::GatewayError | Outcome::ConnectFailed => {

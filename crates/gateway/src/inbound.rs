@@ -73,11 +73,17 @@ pub(crate) struct Inbound {
 }
 
 impl Inbound {
-    pub(crate) fn new(stream: TcpStream, client: Rc<Client>) -> Self {
+    /// The side of a client that has sent `early` already.
+    pub(crate) fn new(stream: TcpStream, client: Rc<Client>, early: &[u8]) -> Self {
+        let mut read = BytesMut::new();
+        if !early.is_empty() {
+            read = client.worker.buffers.take();
+            read.extend_from_slice(early);
+        }
         Self {
             socket: Socket::new(stream),
             client,
-            read: RefCell::default(),
+            read: RefCell::new(read),
             body: RefCell::default(),
             body_reads: Cell::new(0),
             go_ahead: Cell::new(GoAhead::Settled),
@@ -89,6 +95,9 @@ impl Inbound {
     pub(crate) async fn next(&self) -> Next {
         let limits = self.client.head_limits();
         let mut scan = Scan::default();
+        if !self.read.borrow().is_empty() {
+            self.client.note_head();
+        }
         loop {
             if self.client.head_has_expired() {
                 return Next::TooSlow;

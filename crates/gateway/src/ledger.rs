@@ -169,8 +169,9 @@ impl Ledger {
         if let Some(table) = acknowledged {
             for state in self.registry.iter() {
                 let requests = u64::from(state.in_flight());
-                if requests > 0 && !table.holds(&state.key.instance) {
-                    *in_flight.entry(&state.key.instance).or_default() += requests;
+                let gone = state.key.instance().filter(|one| !table.holds(one));
+                if let Some(instance) = gone.filter(|_| requests > 0) {
+                    *in_flight.entry(instance).or_default() += requests;
                 }
             }
         }

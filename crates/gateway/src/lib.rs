@@ -51,6 +51,7 @@ mod addresses;
 mod admission;
 mod answer;
 mod cache;
+mod caller;
 mod clock;
 mod connection;
 mod coordinator;

@@ -136,3 +136,7 @@ pub(crate) const ORDERS: usize = 1024;
 /// How long requests in flight may take to their end when the gateway stops: as long as an
 /// instance's own drain by default.
 pub(crate) const DRAIN_TIME: Duration = Duration::from_secs(30);
+
+/// How long a trusted proxy may take to send its header: it does so with its first packet, so this
+/// covers one retransmission of it.
+pub(crate) const PROXY_HEADER_TIME: Duration = Duration::from_secs(3);

@@ -9,9 +9,10 @@ use mainstay_control::balance::{
 };
 use mainstay_http1::{Known, Method, Request};
 use mainstay_ids::Version;
+use mainstay_model::listen::{Balance, CheckKind};
 use mainstay_model::routing::{Handle, Split};
 use mainstay_model::traffic::{Queue, Retry, Sticky, Timeouts, Trace};
-use mainstay_model::{PathPrefix, ServiceRoutes, Share};
+use mainstay_model::{ListenSpec, PathPrefix, ServiceRoutes, Share};
 
 use crate::matching::{Conditions, cookies, header_lines};
 use crate::rewrite::RewritePlan;
@@ -100,6 +101,35 @@ impl Policy {
             Priority::Spared
         } else {
             Priority::Normal
+        }
+    }
+
+    /// What a listener in HTTP mode wants: what the gateway does anyway, with its own times.
+    pub(crate) fn of_listen(spec: &ListenSpec) -> Self {
+        let sticky = match spec.balance {
+            Balance::Source => Some(Sticky::Source),
+            Balance::LeastConnections | Balance::RoundRobin | Balance::Random => None,
+        };
+        let kind = spec.check.as_ref().map(|check| &check.kind);
+        Self {
+            checks: match kind {
+                Some(CheckKind::Http { path, .. }) => checks(path, &[]),
+                Some(CheckKind::Tcp | CheckKind::Amqp) | None => Box::default(),
+            },
+            retry: Retry::default(),
+            trace: Trace::default(),
+            timeouts: Timeouts {
+                connect: Some(spec.timeouts.connect),
+                ..Timeouts::default()
+            },
+            queue: Queue {
+                time: Some(spec.timeouts.connect),
+                ..Queue::default()
+            },
+            requests: None,
+            sticky,
+            trial: None,
+            rewrites: Box::default(),
         }
     }
 
@@ -218,6 +248,7 @@ mod tests {
     use crate::matching::tests::request;
     use mainstay_ids::ServiceName;
     use mainstay_model::Traffic;
+    use mainstay_model::listen::{CheckSpec, ListenDraft, Mode, ServerSpec};
     use mainstay_model::route::{CookieName, FieldName, MatchValue};
     use mainstay_model::traffic::CanaryTraffic;
 
@@ -363,5 +394,23 @@ mod tests {
             on_trial += u32::from(first.side == Side::Trial(TRIAL));
         }
         assert!((60..140).contains(&on_trial), "{on_trial}");
+    }
+
+    #[test]
+    fn a_listener_spares_the_path_of_its_check_and_no_other() {
+        let address = |port| std::net::SocketAddr::from(([127, 0, 0, 1], port));
+        let path = PathPrefix::parse("/health").unwrap();
+        let kind = CheckKind::Http { path, expect: None };
+        let name = mainstay_ids::ListenName::parse("web").unwrap();
+        let draft = ListenDraft {
+            mode: Mode::Http,
+            check: Some(CheckSpec::of(kind)),
+            ..ListenDraft::tcp(name, vec![address(80)], vec![ServerSpec::at(address(81))])
+        };
+        let policy = Policy::of_listen(&ListenSpec::new(draft).unwrap());
+        let priority = |first: &str| policy.priority(&request(first, "host: a\r\n"));
+        assert_eq!(priority("GET /health?full"), Priority::Spared);
+        assert_eq!(priority("POST /health"), Priority::Normal);
+        assert_eq!(priority("GET /healthy"), Priority::Normal);
     }
 }

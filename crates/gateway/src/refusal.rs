@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use mainstay_model::routing::Unavailable;
 
+use crate::table::Owner;
 use crate::view::{LocalEndpoint, LocalService};
 
 /// A client that waits for a second will find what a crash or a rollout left.
@@ -123,8 +124,8 @@ pub(crate) struct Refusal {
     pub(crate) reason: Reason,
     /// What is wrong, as the end of a sentence.
     pub(crate) what: String,
-    /// The service's name, for the remedy.
-    pub(crate) service: Option<String>,
+    /// To whom the request belonged, for the remedy.
+    pub(crate) owner: Option<Owner>,
     /// The instance that was asked.
     pub(crate) instance: Option<Bytes>,
 }
@@ -135,7 +136,7 @@ impl Refusal {
         Self {
             reason,
             what,
-            service: None,
+            owner: None,
             instance: None,
         }
     }
@@ -150,7 +151,7 @@ impl Refusal {
         Self {
             reason,
             what: what.to_owned(),
-            service: Some(service.name.to_string()),
+            owner: Some(service.owner.clone()),
             instance: endpoint.map(|endpoint| endpoint.shared.label.clone()),
         }
     }
@@ -177,16 +178,20 @@ impl Refusal {
     /// The same with another status than the reason's.
     pub(crate) fn text_with_status(&self, status: u16, id: &[u8]) -> Bytes {
         let phrase = mainstay_http1::reason(status);
-        let subject = match &self.service {
-            Some(service) => format!("service `{service}` did not answer"),
+        let subject = match &self.owner {
+            Some(Owner::Service(service)) => format!("service `{service}` did not answer"),
+            Some(Owner::Listen(listen)) => format!("listener `{listen}` did not answer"),
             None => "this request cannot be answered".to_owned(),
         };
         let id = String::from_utf8_lossy(id);
-        let remedy = match (self.reason, &self.service) {
+        let remedy = match (self.reason, &self.owner) {
             (Reason::BadRequest | Reason::HeadTimeout | Reason::BodyTimeout, _) => {
                 "change the request.".to_owned()
             }
-            (_, Some(_)) => format!("`mainstay why request {id}` tells why."),
+            (_, Some(Owner::Service(_))) => format!("`mainstay why request {id}` tells why."),
+            (_, Some(Owner::Listen(_))) => {
+                "the statistics page shows its servers with their checks.".to_owned()
+            }
             (_, None) => {
                 "`mainstay status` lists the services with their hosts and paths.".to_owned()
             }

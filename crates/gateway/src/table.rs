@@ -5,8 +5,9 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use mainstay_control::balance::Role;
 use mainstay_http1::Request;
-use mainstay_ids::{Attempt, Generation, InstanceId, ServiceName, Version};
+use mainstay_ids::{Attempt, Generation, InstanceId, ListenName, ServiceName, Version};
 use mainstay_model::rewrite::Redirect;
 use mainstay_model::routing::{EndpointHealth, Handle, Unavailable};
 use mainstay_model::{HostPattern, HttpMatch, Intake, Routing, ServiceRoutes};
@@ -52,6 +53,34 @@ pub(crate) struct Table {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ServiceIndex(pub(crate) usize);
 
+/// To whom requests belong.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Owner {
+    Service(ServiceName),
+    /// A listener in HTTP mode.
+    Listen(ListenName),
+}
+
+impl Owner {
+    /// Its name, which a service and a listener may share.
+    pub(crate) fn as_str(&self) -> &str {
+        match self {
+            Self::Service(name) => name.as_str(),
+            Self::Listen(name) => name.as_str(),
+        }
+    }
+}
+
+/// Endpoints among which a worker chooses, and how requests to them are served: of a service, or of
+/// a listener in HTTP mode.
+pub(crate) struct Group<'t> {
+    pub(crate) owner: Owner,
+    pub(crate) counts: &'t Arc<ServiceCounts>,
+    pub(crate) unavailable: Option<Unavailable>,
+    pub(crate) policy: &'t Arc<Policy>,
+    pub(crate) endpoints: &'t [TableEndpoint],
+}
+
 /// One service in a table.
 #[derive(Debug)]
 pub(crate) struct TableService {
@@ -63,6 +92,18 @@ pub(crate) struct TableService {
     redirects: Vec<Redirect>,
 }
 
+impl TableService {
+    pub(crate) fn group(&self) -> Group<'_> {
+        Group {
+            owner: Owner::Service(self.name.clone()),
+            counts: &self.counts,
+            unavailable: self.unavailable,
+            policy: &self.policy,
+            endpoints: &self.endpoints,
+        }
+    }
+}
+
 /// One endpoint in a table.
 #[derive(Debug)]
 pub(crate) struct TableEndpoint {
@@ -71,6 +112,8 @@ pub(crate) struct TableEndpoint {
     pub(crate) version: Version,
     /// What names it to clients that stay with it.
     pub(crate) handle: Option<Handle>,
+    /// What it is beside the others.
+    pub(crate) role: Role,
     /// Whether it gets requests, and how many, as an operator wants it.
     pub(crate) intake: Intake,
 }
@@ -151,7 +194,7 @@ impl Table {
 
     /// Whether an endpoint is declared dead.
     pub(crate) fn declares_dead(&self, key: &EndpointKey) -> bool {
-        let dead = self.dead.get(&key.instance);
+        let dead = key.instance().and_then(|instance| self.dead.get(instance));
         dead.is_some_and(|attempt| key.attempt <= *attempt)
     }
 
@@ -177,6 +220,7 @@ impl Table {
                 health: endpoint.health,
                 version: endpoint.version,
                 handle: endpoint.handle,
+                role: Role::EVEN,
                 intake: endpoint.intake,
             });
         }

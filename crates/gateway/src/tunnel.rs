@@ -18,7 +18,7 @@ use crate::wire::{Buffers, Socket, make_room};
 pub(crate) struct Tunnel {
     instance: Upstream,
     visit: Visit,
-    _flight: Flight,
+    flight: Flight,
 }
 
 impl Tunnel {
@@ -27,7 +27,7 @@ impl Tunnel {
         Self {
             instance: exchange.into_upgraded(),
             visit,
-            _flight: flight,
+            flight,
         }
     }
 
@@ -40,6 +40,10 @@ impl Tunnel {
         let (outside, inside) = (&client.socket, &self.instance.socket);
         // An error is how most such connections end: somebody closed a lid.
         poll_fn(|cx| {
+            // The connection may stand for ever although nobody is there.
+            if self.flight.endpoint().end().is_some() {
+                return Poll::Ready(Ok(()));
+            }
             let up = up.poll(outside, inside, buffers, cx);
             let down = down.poll(inside, outside, buffers, cx);
             match (up, down) {

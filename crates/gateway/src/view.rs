@@ -8,16 +8,17 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_control::balance::{
-    self, Balancer, Course, Event, LANES, Learnt, Listed, Load, Next, Picked, Scene, Ticket,
+    self, Balancer, Course, Event, LANES, Learnt, Listed, Load, Loss, Next, Picked, Scene, Ticket,
     Traits, Wish,
 };
 use mainstay_http1::Request;
-use mainstay_ids::{Instant, ServiceName, Version};
+use mainstay_ids::{Instant, Version};
 use mainstay_model::rewrite::Redirect;
 use mainstay_model::routing::{Handle, Unavailable};
 use tokio::sync::Notify;
@@ -27,9 +28,10 @@ use crate::connection::Scope;
 use crate::endpoint::{EndpointKey, EndpointState};
 use crate::exchange::Exchange;
 use crate::limits::{UPSTREAM_IDLE_COUNT_MAX, UPSTREAM_IDLE_MAX};
+use crate::listen;
 use crate::metrics::{Level, ServiceCounts};
 use crate::policy::{Policy, Usual};
-use crate::table::{Found, Serial, Table, TableEndpoint, TableService};
+use crate::table::{Found, Group, Owner, Table, TableEndpoint, TableService};
 use crate::upstream::{Assurance, Upstream};
 use crate::wire::Buffers;
 use crate::worker::Worker;
@@ -37,14 +39,18 @@ use crate::worker::Worker;
 /// One generation as one worker sees it.
 pub(crate) struct View {
     table: Arc<Table>,
+    listens: Arc<listen::Roster>,
+    /// Those of the table, in its order, then the listeners in HTTP mode.
     services: Vec<Rc<LocalService>>,
+    /// The place in `services` by an address of a listener.
+    listening: HashMap<SocketAddr, usize>,
     endpoints: HashMap<EndpointKey, Rc<LocalEndpoint>>,
     /// Those of earlier views to which something is still under way.
     leaving: Vec<Weak<LocalEndpoint>>,
     deaths: Deaths,
 }
 
-/// Whether a table declares an endpoint dead that the one before had.
+/// Whether an endpoint of the view before is waited for no longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Deaths {
     None,
@@ -56,24 +62,33 @@ impl View {
     pub(crate) fn empty(table: Arc<Table>) -> Self {
         Self {
             table,
+            listens: Arc::default(),
             services: Vec::new(),
+            listening: HashMap::new(),
             endpoints: HashMap::new(),
             leaving: Vec::new(),
             deaths: Deaths::None,
         }
     }
 
-    /// The view of `table` that follows this one. Idle connections to endpoints that are gone are
-    /// closed, and those that are under way will be closed instead of pooled.
-    pub(crate) fn next(&self, table: Arc<Table>, clock: Clock, usual: Usual) -> Self {
+    /// The view of `table` and `listens` that follows this one. Idle connections to endpoints that
+    /// are gone are closed, and those that are under way will be closed instead of pooled.
+    pub(crate) fn next(
+        &self,
+        table: Arc<Table>,
+        listens: Arc<listen::Roster>,
+        clock: Clock,
+        usual: Usual,
+    ) -> Self {
         let now = clock.now();
-        let names = self.services.iter().map(|service| &service.name);
-        let known: HashMap<_, _> = names.zip(&self.services).collect();
+        let owners = self.services.iter().map(|service| &service.owner);
+        let known: HashMap<_, _> = owners.zip(&self.services).collect();
         let mut endpoints = HashMap::with_capacity(self.endpoints.len());
-        let mut services = Vec::with_capacity(table.services.len());
-        for service in &table.services {
-            let mut listed = Vec::with_capacity(service.endpoints.len());
-            for endpoint in &service.endpoints {
+        let mut services = Vec::with_capacity(self.services.len());
+        let groups = table.services.iter().map(TableService::group);
+        for group in groups.chain(listens.groups()) {
+            let mut listed = Vec::with_capacity(group.endpoints.len());
+            for endpoint in group.endpoints {
                 let key = &endpoint.state.key;
                 let local = self
                     .endpoints
@@ -84,44 +99,61 @@ impl View {
                 listed.push(Listed {
                     endpoint: Candidate(local),
                     health: endpoint.health,
+                    role: endpoint.role,
                     intake: endpoint.intake,
                 });
             }
-            let known = known.get(&service.name);
+            let known = known.get(&group.owner);
             let local =
-                LocalService::new(service, known.map(|known| &***known), listed, (now, usual));
+                LocalService::new(group, known.map(|known| &***known), listed, (now, usual));
             services.push(Rc::new(local));
         }
-        let mut deaths = Deaths::None;
         for old in &self.services {
             // Requests that have come to a service that is gone must not find anybody there.
-            if !table
-                .services
-                .iter()
-                .any(|service| service.name == old.name)
-            {
+            if !services.iter().any(|service| service.is(old)) {
                 old.balance.update(now, usual.policy, Vec::new());
             }
         }
-        let mut leaving = Vec::new();
-        for local in self.known() {
-            let key = &local.shared.key;
-            if !endpoints.contains_key(key) {
-                local.retire();
-                leaving.push(Rc::downgrade(&local));
-            }
-            if table.declares_dead(key) {
-                local.life.set(Life::Dead);
-                deaths = Deaths::Some;
-            }
-        }
+        let (leaving, deaths) = self.part(&table, &endpoints);
         Self {
+            listening: listens.places(table.services.len()),
             table,
+            listens,
             services,
             endpoints,
             leaving,
             deaths,
         }
+    }
+
+    /// Lets endpoints go that the next view does not have, and marks those that are dead.
+    fn part(
+        &self,
+        table: &Table,
+        endpoints: &HashMap<EndpointKey, Rc<LocalEndpoint>>,
+    ) -> (Vec<Weak<LocalEndpoint>>, Deaths) {
+        let (mut leaving, mut deaths) = (Vec::new(), Deaths::None);
+        for local in self.known() {
+            let key = &local.shared.key;
+            // A server that comes back from an operator's hands begins anew beside what it still has.
+            let stays = endpoints
+                .get(key)
+                .is_some_and(|one| Rc::ptr_eq(one, &local));
+            if !stays {
+                local.retire();
+                leaving.push(Rc::downgrade(&local));
+            }
+            let life = if table.declares_dead(key) {
+                Life::Dead
+            } else if local.shared.is_given_up() {
+                Life::GivenUp
+            } else {
+                continue;
+            };
+            local.life.set(life);
+            deaths = Deaths::Some;
+        }
+        (leaving, deaths)
     }
 
     /// All endpoints that requests of this worker can be at.
@@ -135,8 +167,20 @@ impl View {
         self.deaths
     }
 
-    pub(crate) fn serial(&self) -> Serial {
-        self.table.serial
+    pub(crate) fn table(&self) -> &Arc<Table> {
+        &self.table
+    }
+
+    pub(crate) fn listens(&self) -> &Arc<listen::Roster> {
+        &self.listens
+    }
+
+    /// Whether a connection that came so still has somebody to serve it.
+    pub(crate) fn serves(&self, scope: Scope) -> bool {
+        match scope {
+            Scope::Entry | Scope::Address(_) => true,
+            Scope::Listen(address) => self.listening.contains_key(&address),
+        }
     }
 
     /// The service that a request belongs to.
@@ -149,6 +193,7 @@ impl View {
                 Found::Redirect(..) => return None,
             },
             Scope::Address(address) => self.table.find_address(address)?,
+            Scope::Listen(address) => return self.services.get(*self.listening.get(&address)?),
         };
         self.services.get(index.0)
     }
@@ -200,7 +245,7 @@ impl std::ops::Deref for Counted {
 
 /// One service as one worker sees it.
 pub(crate) struct LocalService {
-    pub(crate) name: ServiceName,
+    pub(crate) owner: Owner,
     /// Its name, for whoever outlives this view without keeping it.
     pub(crate) label: Rc<str>,
     /// What is counted of it.
@@ -251,12 +296,12 @@ pub(crate) type Lessons = [Option<Learnt>; LANES];
 impl LocalService {
     /// A service of a new table, with what was known of it.
     fn new(
-        service: &TableService,
+        group: Group<'_>,
         known: Option<&Self>,
         listed: Vec<Listed<Candidate>>,
         (now, usual): (Instant, Usual),
     ) -> Self {
-        let policy = service.policy.of_failures(usual);
+        let policy = group.policy.of_failures(usual);
         let balance = known.map_or_else(
             || Rc::new(Balance::new(now, policy)),
             |known| Rc::clone(&known.balance),
@@ -265,19 +310,19 @@ impl LocalService {
         let endpoints = endpoints.collect();
         balance.update(now, policy, listed);
         Self {
-            name: service.name.clone(),
             label: known.map_or_else(
-                || Rc::from(service.name.as_str()),
+                || Rc::from(group.owner.as_str()),
                 |known| Rc::clone(&known.label),
             ),
             counts: known
-                .filter(|known| Arc::ptr_eq(&known.counts.0, &service.counts))
+                .filter(|known| Arc::ptr_eq(&known.counts.0, group.counts))
                 .map_or_else(
-                    || Rc::new(Counted(Arc::clone(&service.counts))),
+                    || Rc::new(Counted(Arc::clone(group.counts))),
                     |known| Rc::clone(&known.counts),
                 ),
-            unavailable: service.unavailable,
-            policy: Arc::clone(&service.policy),
+            unavailable: group.unavailable,
+            policy: Arc::clone(group.policy),
+            owner: group.owner,
             endpoints,
             balance,
         }
@@ -356,13 +401,29 @@ impl LocalService {
 
     /// An endpoint may have room: wakes whoever is first in the line.
     pub(crate) fn call_first(&self, now: Instant) {
-        let first = {
-            let balancer = self.balance.balancer.borrow();
-            if balancer.line().is_empty() {
-                return;
-            }
-            balancer.line().first(now)
-        };
+        self.call(self.first(now));
+    }
+
+    /// Only the first of the line looks now and then whether there is room, which another worker may
+    /// have made. Who was first may have ceased to be it, without anybody having come or gone.
+    pub(crate) fn pass_look_on(&self, from: Ticket, now: Instant) {
+        let first = self.first(now);
+        if first != Some(from) {
+            self.call(first);
+        }
+    }
+
+    fn first(&self, now: Instant) -> Option<Ticket> {
+        let balancer = self.balance.balancer.borrow();
+        let line = balancer.line();
+        if line.is_empty() {
+            None
+        } else {
+            line.first(now)
+        }
+    }
+
+    fn call(&self, first: Option<Ticket>) {
         let turns = self.balance.turns.borrow();
         if let Some(turn) = first.and_then(|ticket| turns.get(&ticket)) {
             turn.notify_one();
@@ -377,11 +438,14 @@ enum Routed {
     No,
 }
 
-/// Whether the control centre has declared an endpoint dead.
+/// Whether an endpoint is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Life {
     Alive,
+    /// The control centre has declared it dead.
     Dead,
+    /// A server that Mainstay did not start was given up, and may go on working all the same.
+    GivenUp,
 }
 
 /// One endpoint as one worker sees it.
@@ -435,9 +499,14 @@ impl LocalEndpoint {
         }
     }
 
-    /// Whether nothing that it was sent will be carried out or answered any more.
-    pub(crate) fn is_dead(&self) -> bool {
-        self.life.get() == Life::Dead
+    /// What became of requests that are under way to it, if none is waited for any more.
+    pub(crate) fn end(&self) -> Option<Loss> {
+        match self.life.get() {
+            Life::Alive => None,
+            Life::Dead => Some(Loss::Dead),
+            // As after a time-out: it may still carry out what it was sent.
+            Life::GivenUp => Some(Loss::TimedOut),
+        }
     }
 
     /// The table no longer names it, and no later one will: an instance that comes back does so

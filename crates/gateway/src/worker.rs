@@ -4,8 +4,7 @@ use std::cell::{Cell, RefCell, RefMut};
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::mem;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,19 +14,21 @@ use bytes::Bytes;
 use mainstay_control::balance::{IdempotencyKey, LineBounds, Policy, RetryBudget, Retrying};
 use mainstay_ids::Instant;
 use mainstay_model::gateway::{GatewayLimits, GatewaySettings};
-use tokio::net::TcpListener;
+use mainstay_model::listen::Trusted;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet, spawn_local};
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::access_log::{Line, LogBuffer};
-use crate::admission::Admission;
+use crate::admission::{Admission, Place};
+use crate::caller;
 use crate::clock::Clock;
-use crate::connection::{self, Client, Scope};
+use crate::connection::{self, Arrival, Client, Scope};
 use crate::limits::{ACCEPT_PAUSE, SWEEP_EVERY};
-use crate::listen::Seat;
-use crate::metrics::{Denied, GatewayCounters};
+use crate::listen::{self, Seat, ServerAt};
+use crate::metrics::{Denied, FrontendCounts, FrontendKey, GatewayCounters};
 use crate::policy::{Usual, part_of_line};
 use crate::request_id::RequestIds;
 use crate::table::{Serial, Table};
@@ -100,6 +101,12 @@ pub(crate) struct Worker {
     stage: Cell<Stage>,
     random: RefCell<fastrand::Rng>,
     budget: RefCell<RetryBudget>,
+    /// Where failed connections to servers of listeners are told.
+    failures: mpsc::Sender<ServerAt>,
+    /// Who must say for whom it connects to the entry.
+    trusted: RefCell<Option<Rc<Trusted>>>,
+    /// Connections that proxies make, also those of which nobody knows yet whose they are.
+    arriving: Cell<usize>,
 }
 
 /// Whether new connections are wanted.
@@ -222,14 +229,38 @@ impl Worker {
     }
 
     fn apply(&self, table: Arc<Table>) -> Serial {
-        let next = self.view().next(table, self.clock, self.usual());
-        let serial = next.serial();
-        let deaths = next.deaths();
-        self.view.replace(Rc::new(next));
+        let serial = table.serial;
+        let listens = Arc::clone(self.view().listens());
+        self.look(table, listens);
         match self.stage.get() {
             Stage::Opening => self.stage.set(Stage::Serving),
             Stage::Serving | Stage::Draining => {}
         }
+        // Whoever waited for the first table accepts from now on.
+        self.table_changed.notify_waiters();
+        serial
+    }
+
+    /// Takes over other servers of listeners. Whose listener is gone is served no more.
+    pub(crate) fn apply_listens(&self, listens: Arc<listen::Roster>) {
+        let view = self.view();
+        if !listens.has_http() && !view.listens().has_http() {
+            return;
+        }
+        self.look(Arc::clone(view.table()), listens);
+        let view = self.view();
+        for client in &*self.clients.borrow() {
+            if !view.serves(client.scope) {
+                client.finish_up();
+            }
+        }
+    }
+
+    /// Chooses by these from now on.
+    fn look(&self, table: Arc<Table>, listens: Arc<listen::Roster>) {
+        let next = self.view().next(table, listens, self.clock, self.usual());
+        let deaths = next.deaths();
+        self.view.replace(Rc::new(next));
         self.table_changed.notify_waiters();
         match (deaths, self.seams.verdicts) {
             (Deaths::Some, Verdicts::Heeded) => {
@@ -240,7 +271,54 @@ impl Worker {
             }
             (Deaths::Some, Verdicts::Ignored) | (Deaths::None, _) => {}
         }
-        serial
+    }
+
+    /// Waits until there is room for one more connection of a client at all.
+    pub(crate) async fn await_room(&self, frontend: &FrontendCounts) {
+        if self.admission.has_room(&self.limits()) {
+            return;
+        }
+        // Those that wait in the kernel's queue are not seen: what is counted is that they have to.
+        frontend.denied.count(Denied::Connections);
+        while !self.admission.has_room(&self.limits()) {
+            // Another worker's connection may be the one that ends.
+            timeout(ACCEPT_PAUSE, self.client_left.notified())
+                .await
+                .ok();
+        }
+    }
+
+    /// A place for a connection, whoever it is from.
+    pub(crate) fn begin(&self) -> Place {
+        self.admission.begin()
+    }
+
+    /// The same place for this client, unless its address has all that it may have.
+    pub(crate) fn settle(
+        &self,
+        place: Place,
+        client: IpAddr,
+        frontend: &FrontendCounts,
+    ) -> Option<Place> {
+        let place = place.settle(client, &self.limits());
+        if place.is_err() {
+            frontend.denied.count(Denied::ConnectionsPerAddress);
+        }
+        place.ok()
+    }
+
+    /// Who must say for whom it connects, on such a socket.
+    fn trusted(&self, scope: Scope) -> Option<Rc<Trusted>> {
+        match scope {
+            Scope::Entry => self.trusted.borrow().clone(),
+            // Between the processes of this machine there is no proxy, and listeners have their own.
+            Scope::Address(_) | Scope::Listen(_) => None,
+        }
+    }
+
+    /// Tells the listeners that a connection to a server failed, unless they have enough to do.
+    pub(crate) fn tell_failure(&self, at: &ServerAt) {
+        self.failures.try_send(at.clone()).ok();
     }
 
     pub(crate) fn sweep(&self) {
@@ -263,7 +341,31 @@ impl Worker {
     }
 
     fn has_clients(&self) -> bool {
-        !self.clients.borrow().is_empty()
+        !self.clients.borrow().is_empty() || self.arriving.get() > 0
+    }
+
+    /// Keeps changed settings from now on.
+    fn keep(&self, settings: &GatewaySettings) {
+        self.limits.set(settings.limits);
+        self.trusted
+            .replace(settings.accept_proxy.clone().map(Rc::new));
+    }
+}
+
+/// A connection that a proxy makes, from before anybody knows whose it is to its end.
+struct Arriving(Rc<Worker>);
+
+impl Arriving {
+    fn begin(worker: &Rc<Worker>) -> Self {
+        worker.arriving.set(worker.arriving.get() + 1);
+        Self(Rc::clone(worker))
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        self.0.arriving.set(self.0.arriving.get() - 1);
+        self.0.client_left.notify_one();
     }
 }
 
@@ -306,7 +408,7 @@ impl Worker {
             seams: setup.seams,
             workers: setup.workers,
             admission: Arc::clone(&setup.admission),
-            limits: Cell::new(setup.settings.borrow_and_update().limits),
+            limits: Cell::default(),
             view: RefCell::new(Rc::new(View::empty(table))),
             table_changed: Notify::new(),
             log: RefCell::new(setup.log.take()),
@@ -315,6 +417,9 @@ impl Worker {
             stage: Cell::new(Stage::Opening),
             random: RefCell::new(fastrand::Rng::new()),
             budget: RefCell::new(RetryBudget::new(setup.clock.now())),
+            failures: setup.listens.failures.clone(),
+            trusted: RefCell::default(),
+            arriving: Cell::new(0),
         }
     }
 }
@@ -351,6 +456,9 @@ impl Worker {
             stage: Cell::new(Stage::Opening),
             random: RefCell::new(fastrand::Rng::with_seed(0)),
             budget: RefCell::new(RetryBudget::new(clock.now())),
+            failures: mpsc::channel(1).0,
+            trusted: RefCell::default(),
+            arriving: Cell::new(0),
         };
         worker.apply(table);
         Rc::new(worker)
@@ -358,26 +466,33 @@ impl Worker {
 
     /// Serves a connection as if it had come in at the entry.
     pub(crate) async fn serve_one(self: Rc<Self>, stream: tokio::net::TcpStream, peer: SocketAddr) {
-        let scope = Scope::Entry;
-        let Ok(place) = self.admission.enter(peer.ip(), &self.limits()) else {
+        let frontend = self.counters.frontend(FrontendKey::Entry);
+        let Some(place) = self.settle(self.begin(), peer.ip(), &frontend) else {
             return;
         };
-        let open = self.counters.frontend(scope.key()).open();
-        let talk = connection::serve(place, Rc::clone(&self), stream, peer, scope, open);
+        let arrival = Arrival {
+            stream,
+            client: peer,
+            early: Vec::new(),
+            scope: Scope::Entry,
+            open: frontend.open(),
+        };
+        let talk = connection::serve(place, Rc::clone(&self), arrival);
         self.in_steps(talk).await;
     }
 }
 
 async fn serve(mut setup: Setup) -> Result<(), WorkerError> {
     let worker = Rc::new(Worker::new(&mut setup));
+    worker.keep(&setup.settings.borrow_and_update());
     let mut acceptors = Acceptors::new(Rc::clone(&worker));
-    acceptors.add(Scope::Entry, setup.entry)?;
+    acceptors.add(FrontendKey::Entry, setup.entry)?;
     let (mut tables, mut orders, mut settings) = (setup.tables, setup.orders, setup.settings);
     let mut sweep = interval(SWEEP_EVERY);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut deadline = None;
     // Ends by the same token as this; joined below.
-    let mut listens = spawn_local(setup.listens.run());
+    let mut listens = spawn_local(setup.listens.run(Some(Rc::clone(&worker))));
     while deadline.is_none() || worker.has_clients() || !listens.is_finished() {
         tokio::select! {
             () = setup.stop.cancelled(), if deadline.is_none() => {
@@ -402,14 +517,16 @@ async fn serve(mut setup: Setup) -> Result<(), WorkerError> {
                 }
             }
             Ok(()) = settings.changed() => {
-                worker.limits.set(settings.borrow_and_update().limits);
+                worker.keep(&settings.borrow_and_update());
             }
             Some(order) = orders.recv() => match order {
                 Order::Listen(address, listener) if deadline.is_none() => {
-                    acceptors.add(Scope::Address(address), listener)?;
+                    acceptors.add(FrontendKey::Address(address), listener)?;
                 }
                 Order::Listen(..) => {}
-                Order::Unlisten(address) => acceptors.remove(Scope::Address(address)),
+                Order::Unlisten(address) => {
+                    acceptors.remove(&FrontendKey::Address(address));
+                }
             },
             Some(ended) = acceptors.tasks.join_next() => {
                 // Accepting never ends by itself: it was removed, or it panicked.
@@ -440,7 +557,7 @@ async fn until(deadline: Option<tokio::time::Instant>) {
 struct Acceptors {
     worker: Rc<Worker>,
     tasks: JoinSet<()>,
-    handles: HashMap<Scope, Vec<AbortHandle>>,
+    handles: HashMap<FrontendKey, Vec<AbortHandle>>,
 }
 
 impl Acceptors {
@@ -452,17 +569,21 @@ impl Acceptors {
         }
     }
 
-    fn add(&mut self, scope: Scope, listener: StdListener) -> Result<(), WorkerError> {
+    fn add(&mut self, key: FrontendKey, listener: StdListener) -> Result<(), WorkerError> {
         sockets::prepare(&listener).map_err(WorkerError::Listener)?;
         let listener = TcpListener::from_std(listener).map_err(WorkerError::Listener)?;
         let worker = Rc::clone(&self.worker);
-        let task = self.tasks.spawn_local(accept(worker, listener, scope));
-        self.handles.entry(scope).or_default().push(task);
+        let frontend = worker.counters.frontend(key.clone());
+        let scope = Scope::of(&key);
+        let task = self
+            .tasks
+            .spawn_local(accept(worker, listener, scope, frontend));
+        self.handles.entry(key).or_default().push(task);
         Ok(())
     }
 
-    fn remove(&mut self, scope: Scope) {
-        for handle in self.handles.remove(&scope).into_iter().flatten() {
+    fn remove(&mut self, key: &FrontendKey) {
+        for handle in self.handles.remove(key).into_iter().flatten() {
             handle.abort();
         }
     }
@@ -473,38 +594,46 @@ impl Acceptors {
     }
 }
 
-async fn accept(worker: Rc<Worker>, listener: TcpListener, scope: Scope) {
+async fn accept(
+    worker: Rc<Worker>,
+    listener: TcpListener,
+    scope: Scope,
+    frontend: Arc<FrontendCounts>,
+) {
     let mut told = Told::Nothing;
-    // Those that wait in the kernel's queue are not seen: what is counted is that they have to.
-    let mut is_full = false;
-    let frontend = worker.counters.frontend(scope.key());
     while worker.stage.get() == Stage::Opening {
         worker.table_changed.notified().await;
     }
     loop {
-        if !worker.admission.has_room(&worker.limits()) {
-            if !mem::replace(&mut is_full, true) {
-                frontend.denied.count(Denied::Connections);
-            }
-            // Another worker's connection may be the one that ends.
-            timeout(ACCEPT_PAUSE, worker.client_left.notified())
-                .await
-                .ok();
-            continue;
-        }
-        is_full = false;
+        worker.await_room(&frontend).await;
         match listener.accept().await {
             Ok((stream, peer)) => {
                 told = Told::Nothing;
-                let place = worker.admission.enter(peer.ip(), &worker.limits());
-                let Ok(place) = place else {
-                    frontend.denied.count(Denied::ConnectionsPerAddress);
+                let place = worker.begin();
+                // Nobody joins either: their end is that of a guard, by which the drain waits. A
+                // panic ends this connection alone.
+                if let Some(trusted) = worker.trusted(scope) {
+                    let introduced = introduce(
+                        (place, Arriving::begin(&worker)),
+                        trusted,
+                        (stream, peer),
+                        scope,
+                        Arc::clone(&frontend),
+                    );
+                    spawn_local(introduced);
+                    continue;
+                }
+                let Some(place) = worker.settle(place, peer.ip(), &frontend) else {
                     continue;
                 };
-                let open = frontend.open();
-                // Nobody joins it: its end is its guard leaving the worker's list, by which the
-                // drain waits. A panic ends this connection alone.
-                let talk = connection::serve(place, Rc::clone(&worker), stream, peer, scope, open);
+                let arrival = Arrival {
+                    stream,
+                    client: peer,
+                    early: Vec::new(),
+                    scope,
+                    open: frontend.open(),
+                };
+                let talk = connection::serve(place, Rc::clone(&worker), arrival);
                 spawn_local(Rc::clone(&worker).in_steps(talk));
             }
             Err(error) if is_the_peers(&error) => {}
@@ -517,6 +646,40 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, scope: Scope) {
             }
         }
     }
+}
+
+/// Learns from a proxy whose connection it is, and serves it.
+async fn introduce(
+    (place, arriving): (Place, Arriving),
+    trusted: Rc<Trusted>,
+    (mut stream, peer): (TcpStream, SocketAddr),
+    scope: Scope,
+    frontend: Arc<FrontendCounts>,
+) {
+    let worker = Rc::clone(&arriving.0);
+    let identified = caller::identify(Some(trusted.networks()), &mut stream, peer);
+    let (caller, early) = match Box::pin(identified).await {
+        Ok(identified) => identified,
+        Err(error) => {
+            frontend.denied.count(Denied::Proxy);
+            let error = &error as &dyn std::error::Error;
+            tracing::debug!(%peer, error, "a connection was refused");
+            return;
+        }
+    };
+    let Some(place) = worker.settle(place, caller.client.ip(), &frontend) else {
+        return;
+    };
+    let arrival = Arrival {
+        stream,
+        client: caller.client,
+        early,
+        scope,
+        open: frontend.open(),
+    };
+    let talk = connection::serve(place, Rc::clone(&worker), arrival);
+    worker.in_steps(talk).await;
+    drop(arriving);
 }
 
 /// Whether the present trouble has been told.

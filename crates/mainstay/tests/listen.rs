@@ -5,7 +5,7 @@
 mod running;
 
 use std::fs;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
@@ -41,6 +41,31 @@ fn server(name: &'static str) -> SocketAddr {
     address
 }
 
+/// The same by HTTP, also over kept connections.
+fn http_server(name: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let answer = move |client: TcpStream| -> io::Result<()> {
+        let mut lines = BufReader::new(client.try_clone()?);
+        let (mut line, mut client) = (String::new(), client);
+        while lines.read_line(&mut line)? > 0 {
+            if line == "\r\n" {
+                client.write_all(
+                    format!("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{name}").as_bytes(),
+                )?;
+            }
+            line.clear();
+        }
+        Ok(())
+    };
+    thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            thread::spawn(move || answer(client).ok());
+        }
+    });
+    address
+}
+
 /// An address on which nobody listens.
 fn free() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -67,6 +92,49 @@ impl Session {
         let name = answer.strip_suffix(": who\n");
         name.map(str::to_owned)
             .ok_or_else(|| io::Error::other(format!("no answer: {answer:?}")))
+    }
+}
+
+/// A client that keeps its connection as long as the answers let it.
+struct Keeping {
+    front: SocketAddr,
+    from: u8,
+    kept: Option<Session>,
+}
+
+impl Keeping {
+    fn new(front: SocketAddr, from: u8) -> Self {
+        Self {
+            front,
+            from,
+            kept: None,
+        }
+    }
+
+    /// A POST, so that nobody sends it again for us. Which server answers.
+    fn post(&mut self) -> io::Result<String> {
+        let Session(mut stream) = match self.kept.take() {
+            Some(kept) => kept,
+            None => Session::begin(self.front, self.from)?,
+        };
+        stream
+            .get_mut()
+            .write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n")?;
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if stream.read_line(&mut head)? == 0 {
+                return Err(io::Error::other(format!("no answer: {head:?}")));
+            }
+        }
+        let mut body = [0; 1];
+        stream.read_exact(&mut body)?;
+        if !head.starts_with("HTTP/1.1 200 ") {
+            return Err(io::Error::other(head));
+        }
+        if !head.contains("connection: close") {
+            self.kept = Some(Session(stream));
+        }
+        Ok(String::from_utf8_lossy(&body).into_owned())
     }
 }
 
@@ -157,10 +225,25 @@ const CLIENTS: u8 = 4;
 const PAUSE: Duration = Duration::from_millis(4);
 
 impl Load {
+    /// A new session for each turn.
     fn start(front: SocketAddr) -> Self {
+        Self::of(|from| {
+            move || {
+                let session = Session::begin(front, from);
+                session.and_then(|mut session| session.who()).map(drop)
+            }
+        })
+    }
+
+    /// Each of the clients does its turn again and again.
+    fn of<T>(turn: impl Fn(u8) -> T) -> Self
+    where
+        T: FnMut() -> io::Result<()> + Send + 'static,
+    {
         let (stop, asked) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let client = |from: u8| {
             let (stop, asked) = (Arc::clone(&stop), Arc::clone(&asked));
+            let mut turn = turn(from);
             thread::spawn(move || {
                 let (mut failed, mut due) = (Vec::new(), Instant::now());
                 while !stop.load(Ordering::Relaxed) {
@@ -168,8 +251,7 @@ impl Load {
                     while let Some(left) = due.checked_duration_since(Instant::now()) {
                         thread::park_timeout(left);
                     }
-                    let session = Session::begin(front, from);
-                    if let Err(error) = session.and_then(|mut session| session.who()) {
+                    if let Err(error) = turn() {
                         failed.push(error.to_string());
                     }
                     asked.fetch_add(1, Ordering::Relaxed);
@@ -220,6 +302,56 @@ fn system_an_upgrade_costs_no_session_of_a_listener() {
     assert!(asked > 300, "{asked}");
     let log = fs::read_to_string(running.state().join("logs/gateway-2.log")).unwrap_or_default();
     assert!(!log.contains("cannot listen"), "{log}");
+}
+
+#[test]
+fn system_an_upgrade_costs_no_request_of_a_listener_in_http_mode() {
+    let mut running = Running::prepare("upgrade-http");
+    let (a, b, front) = (http_server("a"), http_server("b"), free());
+    let listen = format!("[listen.web]\nbind = '{front}'\nmode = 'http'\nservers = ['{a}', '{b}']");
+    let file = running.write_node("['gateway']", &listen);
+    running.node(&file, &[]);
+    wait_until(
+        PATIENCE,
+        "each server answers requests of one connection",
+        || {
+            let mut client = Keeping::new(front, 1);
+            let answers: Result<Vec<String>, _> = (0..50).map(|_| client.post()).collect();
+            match answers {
+                Ok(names)
+                    if ["a", "b"]
+                        .iter()
+                        .all(|one| names.iter().any(|name| name == one)) =>
+                {
+                    Ok(())
+                }
+                other => Err(format!("{other:?}")),
+            }
+        },
+    );
+    let load = Load::of(|from| {
+        let mut client = Keeping::new(front, from);
+        move || client.post().map(drop)
+    });
+    for _ in 0..3 {
+        let old = processes(running.state(), "gateway");
+        let upgraded = running.run(&["upgrade"]);
+        assert!(upgraded.status.success(), "{}", text(&upgraded));
+        wait_until(PATIENCE, "the old gateway has ended", || {
+            match processes(running.state(), "gateway").as_slice() {
+                [one] if !old.contains(one) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        });
+    }
+    let (asked, failed) = load.stop();
+    println!("asked={asked} failed={}", failed.len());
+    assert!(
+        failed.is_empty(),
+        "{} of {asked}: {failed:#?}",
+        failed.len()
+    );
+    assert!(asked > 300, "{asked}");
 }
 
 /// Replaces the gateway, and gives those that ran before.

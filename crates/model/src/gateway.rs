@@ -9,6 +9,7 @@ use core::time::Duration;
 
 use crate::ListenSpec;
 use crate::limits::SpecError;
+use crate::listen::Trusted;
 
 /// `head_len`: as much as the large servers behind a gateway take at most (8 to 64 KiB), so that a
 /// request is refused here only where it would be refused there as well.
@@ -172,6 +173,10 @@ pub struct GatewaySettings {
     /// How long requests and tunnels that are under way may go on when the gateway is told to end.
     #[serde(with = "mainstay_ids::duration::text")]
     pub drain: Duration,
+    /// Who must say by the PROXY protocol for whom it connects to the entry; everybody else is refused
+    /// there. `None`: nobody does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accept_proxy: Option<Trusted>,
     /// The entries to servers that Mainstay did not start.
     pub listens: Vec<ListenSpec>,
 }
@@ -183,6 +188,7 @@ impl Default for GatewaySettings {
             access_log: AccessLog::default(),
             stats_auth: None,
             drain: DRAIN,
+            accept_proxy: None,
             listens: Vec::new(),
         }
     }

@@ -134,11 +134,14 @@ pub enum ListenError {
         /// What was written.
         weight: u16,
     },
-    /// Requests are not told apart yet.
-    #[error(
-        "`mode = \"http\"` is not in this version; `\"tcp\"` carries HTTP, too, a server for each connection"
-    )]
-    Http,
+    /// What is of sessions has no meaning for requests.
+    #[error("`{key}` does not go with `mode = \"http\"`; {remedy}")]
+    NotWithHttp {
+        /// What was written.
+        key: &'static str,
+        /// What to write instead.
+        remedy: &'static str,
+    },
 }
 
 /// What a listener carries.
@@ -148,7 +151,7 @@ pub enum Mode {
     /// Bytes both ways.
     #[default]
     Tcp,
-    /// Requests: each goes to a server of its own choice. Not in this version.
+    /// Requests: each goes to a server of its own choice.
     Http,
 }
 
@@ -371,6 +374,47 @@ impl fmt::Display for Network {
     }
 }
 
+/// Networks whose connections must say by the PROXY protocol for whom they are: one to
+/// [`TRUSTED_MAX`].
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "Vec<Network>", into = "Vec<Network>")]
+pub struct Trusted(Vec<Network>);
+
+impl Trusted {
+    /// Checks how many there are.
+    pub fn new(networks: Vec<Network>) -> Result<Self, ListenError> {
+        check_trusted(&networks)?;
+        Ok(Self(networks))
+    }
+
+    /// The networks.
+    pub fn networks(&self) -> &[Network] {
+        &self.0
+    }
+}
+
+impl TryFrom<Vec<Network>> for Trusted {
+    type Error = ListenError;
+    fn try_from(networks: Vec<Network>) -> Result<Self, ListenError> {
+        Self::new(networks)
+    }
+}
+
+impl From<Trusted> for Vec<Network> {
+    fn from(trusted: Trusted) -> Self {
+        trusted.0
+    }
+}
+
+fn check_trusted(networks: &[Network]) -> Result<(), ListenError> {
+    let count = networks.len();
+    if (1..=TRUSTED_MAX).contains(&count) {
+        Ok(())
+    } else {
+        Err(ListenError::Trusted { count })
+    }
+}
+
 /// A server that Mainstay did not start.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -579,15 +623,11 @@ impl ListenSpec {
                 count: draft.connections_max,
             });
         }
-        if let Some(trusted) = &draft.accept_proxy
-            && !(1..=TRUSTED_MAX).contains(&trusted.len())
-        {
-            errors.push(ListenError::Trusted {
-                count: trusted.len(),
-            });
-        }
-        if draft.mode == Mode::Http {
-            errors.push(ListenError::Http);
+        let trusted = draft.accept_proxy.as_deref();
+        errors.extend(trusted.and_then(|trusted| check_trusted(trusted).err()));
+        match draft.mode {
+            Mode::Tcp => {}
+            Mode::Http => check_http(&draft, &mut errors),
         }
         if errors.is_empty() {
             Ok(Self(draft))
@@ -595,6 +635,53 @@ impl ListenSpec {
             Err(errors)
         }
     }
+}
+
+/// Refuses what only sessions have.
+fn check_http(draft: &ListenDraft, errors: &mut Vec<ListenError>) {
+    let mut refuse = |is_written: bool, key, remedy| {
+        if is_written {
+            errors.push(ListenError::NotWithHttp { key, remedy });
+        }
+    };
+    let balance = "a request goes to the better of two servers, by how fast and how busy they are for their weight: leave it out, or write `\"source\"`";
+    refuse(
+        draft.balance == Balance::RoundRobin,
+        "balance = \"round-robin\"",
+        balance,
+    );
+    refuse(
+        draft.balance == Balance::Random,
+        "balance = \"random\"",
+        balance,
+    );
+    let is_amqp = |check: &CheckSpec| check.kind == CheckKind::Amqp;
+    refuse(
+        draft.check.as_ref().is_some_and(is_amqp),
+        "check.amqp",
+        "its servers speak HTTP: write for instance `check = { get = \"/health\" }`",
+    );
+    refuse(
+        draft.send_proxy.is_some(),
+        "send_proxy",
+        "a connection to a server carries requests of many clients: servers learn of them by `X-Forwarded-For`, which is always sent",
+    );
+    refuse(
+        draft.slow_start.is_some(),
+        "slow_start",
+        "a server that came up gets its full share by and by within 10s anyway: leave it out",
+    );
+    let timeouts = draft.timeouts;
+    refuse(
+        timeouts.idle != IDLE,
+        "timeouts.idle",
+        "connections of clients have `idle_time` and requests `request_time`, in `[gateway.limits]`",
+    );
+    refuse(
+        timeouts.half_open != HALF_OPEN,
+        "timeouts.half_open",
+        "requests have `body_idle` and `answer_time`, in `[gateway.limits]`",
+    );
 }
 
 fn check_binds(bind: &[SocketAddr], errors: &mut Vec<ListenError>) {
@@ -710,12 +797,35 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_not_told_apart_yet() {
+    fn what_only_sessions_have_is_refused_of_requests() {
         let mut http = draft();
         http.mode = Mode::Http;
-        let errors = ListenSpec::new(http).expect_err("it is bad");
-        assert_eq!(errors, [ListenError::Http]);
-        assert!(errors[0].to_string().contains("not in this version"));
+        http.check = Some(CheckSpec::of(CheckKind::Amqp));
+        http.balance = Balance::RoundRobin;
+        http.send_proxy = Some(ProxyVersion::V1);
+        http.slow_start = Some(Duration::from_secs(1));
+        http.timeouts.idle = Duration::from_secs(1);
+        http.timeouts.half_open = Duration::from_secs(1);
+        let errors = ListenSpec::new(http.clone()).expect_err("it is bad");
+        let keys = errors.iter().map(|error| match error {
+            ListenError::NotWithHttp { key, .. } => *key,
+            other => panic!("{other}"),
+        });
+        let expected = [
+            "balance = \"round-robin\"",
+            "check.amqp",
+            "send_proxy",
+            "slow_start",
+            "timeouts.idle",
+            "timeouts.half_open",
+        ];
+        assert_eq!(keys.collect::<Vec<_>>(), expected);
+        http.mode = Mode::Tcp;
+        assert!(ListenSpec::new(http).is_ok(), "sessions have all of it");
+        let mut plain = draft();
+        plain.mode = Mode::Http;
+        plain.balance = Balance::Source;
+        assert!(ListenSpec::new(plain).is_ok());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use mainstay_model::GatewayLimits;
 use mainstay_model::gateway::{AccessLog, DRAIN, GatewaySettings, StatsAuth};
+use mainstay_model::listen::Trusted;
 use toml::de::DeValue;
 
 use crate::file::problem::Code;
@@ -62,6 +63,7 @@ fn keys(s: &mut Section<'_, '_>) -> Option<Gateway> {
     });
     let access_log = s.or("access_log", defaults::ACCESS_LOG, Entry::boolean);
     let drain = s.or("drain", DRAIN, |e| span(e, Duration::ZERO));
+    let accept_proxy = s.or("proxy", None, proxy);
     let limits = s.or("limits", GatewayLimits::default(), limits);
     Some(Gateway {
         http: http?,
@@ -72,6 +74,7 @@ fn keys(s: &mut Section<'_, '_>) -> Option<Gateway> {
             access_log: access(access_log?),
             stats_auth: stats_auth?,
             drain: drain?,
+            accept_proxy: accept_proxy?,
             // Tables of their own: `keys` puts them in.
             listens: Vec::new(),
         },
@@ -80,6 +83,24 @@ fn keys(s: &mut Section<'_, '_>) -> Option<Gateway> {
 
 fn access(on: bool) -> AccessLog {
     if on { AccessLog::On } else { AccessLog::Off }
+}
+
+/// Proxies in front of the entry.
+#[expect(
+    clippy::option_option,
+    reason = "refused and not accepted are two things"
+)]
+fn proxy(entry: &Entry<'_, '_>) -> Option<Option<Trusted>> {
+    let Some(networks) = super::listen::proxy(entry)? else {
+        return Some(None);
+    };
+    match Trusted::new(networks) {
+        Ok(trusted) => Some(Some(trusted)),
+        Err(error) => {
+            entry.refuse(super::listen::told(&error));
+            None
+        }
+    }
 }
 
 /// An address, or `"off"`.

@@ -7,8 +7,8 @@ use std::time::Duration;
 use mainstay_ids::ListenName;
 use mainstay_model::ListenSpec;
 use mainstay_model::listen::{
-    self as model, Balance, CheckKind, CheckSpec, ListenDraft, Mode, Network, OnDown, ProxyVersion,
-    Rank, ServerName, ServerSpec, Timeouts,
+    self as model, Balance, CheckKind, CheckSpec, ListenDraft, ListenError, Mode, Network, OnDown,
+    ProxyVersion, Rank, ServerName, ServerSpec, Timeouts,
 };
 use toml::de::DeValue;
 
@@ -112,15 +112,19 @@ fn listen(name: &str, entry: &Entry<'_, '_>) -> Option<ListenSpec> {
         Ok(spec) => Some(spec),
         Err(errors) => {
             for error in errors {
-                let text = error.to_string();
-                let refused = match text.split_once("; ") {
-                    Some((message, help)) => Refused::value(message).help(help),
-                    None => Refused::value(text.as_str()),
-                };
-                entry.refuse(refused);
+                entry.refuse(told(&error));
             }
             None
         }
+    }
+}
+
+/// What the model says of a listener, with its remedy apart.
+pub(super) fn told(error: &ListenError) -> Refused {
+    let text = error.to_string();
+    match text.split_once("; ") {
+        Some((message, help)) => Refused::value(message).help(help),
+        None => Refused::value(text.as_str()),
     }
 }
 
@@ -131,7 +135,9 @@ fn keys(s: &mut Section<'_, '_>, name: Option<ListenName>) -> Option<ListenDraft
     let servers = s
         .required("servers", SERVERS_HELP)
         .and_then(|e| servers(&e));
-    let mode = s.or("mode", Mode::Tcp, mode);
+    let mode = s.or("mode", Mode::Tcp, |e| {
+        word(e, &[("tcp", Mode::Tcp), ("http", Mode::Http)])
+    });
     let balance = s.or("balance", Balance::default(), |e| word(e, &Balance::ALL));
     let check = s.or("check", Some(CheckSpec::of(CheckKind::Tcp)), check);
     let accept_proxy = s.or("proxy", None, proxy);
@@ -160,21 +166,6 @@ fn keys(s: &mut Section<'_, '_>, name: Option<ListenName>) -> Option<ListenDraft
         on_down: on_down?,
         slow_start: slow_start?,
     })
-}
-
-/// What is carried: bytes, in this version.
-fn mode(entry: &Entry<'_, '_>) -> Option<Mode> {
-    if let DeValue::String(text) = entry.value()
-        && text.as_ref() == "http"
-    {
-        let message = "`mode = \"http\"` is not in this version";
-        let refused = Refused::new(Code::NotInThisVersion, message);
-        entry.refuse(
-            refused.help("`mode = \"tcp\"` carries HTTP, too, a server for each connection"),
-        );
-        return None;
-    }
-    word(entry, &[("tcp", Mode::Tcp)])
 }
 
 /// One of a few words.
@@ -378,7 +369,7 @@ fn on(entry: &Entry<'_, '_>) -> Option<()> {
     clippy::option_option,
     reason = "refused and not accepted are two things"
 )]
-fn proxy(entry: &Entry<'_, '_>) -> Option<Option<Vec<Network>>> {
+pub(super) fn proxy(entry: &Entry<'_, '_>) -> Option<Option<Vec<Network>>> {
     let help = "write `proxy = { accept = true, from = [\"10.0.0.0/8\"] }`";
     let read = |s: &mut Section<'_, '_>| {
         let accept = s.or("accept", true, Entry::boolean);

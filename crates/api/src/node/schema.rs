@@ -78,13 +78,17 @@ struct Listen {
     /// Up to 256 servers: an address each (`"10.0.0.1:5672"`; names are not looked up), or a table
     /// `{ address, name, weight, backup, connections }`. `name` (by default the address) is what
     /// the statistics show; `weight` is 0 to 256, by default 1; one that is `backup` serves only
-    /// while no other can; `connections` is how many sessions it may have, while more wait.
+    /// while no other can; `connections` is how many sessions it may have, with `http` requests at
+    /// once, while more wait.
     servers: Vec<Server>,
-    /// `tcp` carries bytes, whatever they mean; `http` is not in this version.
+    /// `tcp` carries bytes, whatever they mean, a server for each session; `http` brings each request
+    /// to a server of its own choice.
     #[schemars(extend("default" = "tcp"))]
     mode: Option<Mode>,
     /// How a server is chosen for a session: the one with the fewest for its weight, one after the
-    /// other, the better of two at random, or by the client's address, which keeps its server.
+    /// other, the better of two at random, or by the client's address, which keeps its server. With
+    /// `http` the first or the last of these: the better of two for a request, by how fast and how
+    /// busy they are, is what the first stands for.
     #[schemars(extend("default" = listen::Balance::default().as_str()))]
     balance: Option<Balance>,
     /// How servers are tried; `"off"`: not at all.
@@ -93,11 +97,11 @@ struct Listen {
     /// Whether clients are proxies that say for whom they connect.
     proxy: Option<Proxy>,
     /// Tells servers who the client is, by the PROXY protocol in this version. Servers must expect
-    /// it. By default they are not told.
+    /// it. By default they are not told. Not with `http`, which tells it in `X-Forwarded-For`.
     send_proxy: Option<ProxyVersion>,
     /// How long what may take.
     timeouts: Option<Timeouts>,
-    /// Sessions at once. More wait in the kernel's queue.
+    /// Sessions at once, with `http` connections of clients. More wait in the kernel's queue.
     #[schemars(
         range(min = 1, max = listen::CONNECTIONS_MAX),
         extend("default" = listen::CONNECTIONS)
@@ -107,7 +111,8 @@ struct Listen {
     /// clients of a server that hangs connect anew.
     #[schemars(extend("default" = "keep"))]
     on_down: Option<OnDown>,
-    /// How long a server that came up takes to its full share; by default no time.
+    /// How long a server that came up takes to its full share; by default no time. Not with `http`,
+    /// where it is 10s.
     slow_start: Option<Duration>,
 }
 
@@ -123,6 +128,7 @@ enum BindOrBinds {
 #[schemars(inline, rename_all = "snake_case")]
 enum Mode {
     Tcp,
+    Http,
 }
 
 #[derive(JsonSchema)]
@@ -278,6 +284,8 @@ struct Gateway {
     /// ends, or hands over to its successor. A change holds for gateways that start after it.
     #[schemars(extend("default" = display(model::DRAIN)))]
     drain: Option<Duration>,
+    /// Whether clients are proxies that say for whom they connect.
+    proxy: Option<Proxy>,
     /// What clients and instances may cost.
     limits: Option<Limits>,
 }

@@ -36,5 +36,5 @@ pub use line::{Line, LineBounds, Ticket};
 pub use retry::{
     Attempted, Body, FailureKind, IdempotencyKey, MethodSafety, RetryVerdict, TRIES_MAX,
 };
-pub use set::{Choice, Limiting, Listed, Load, Need, Picked, Priority, Set, Tag};
+pub use set::{Choice, Limiting, Listed, Load, Need, Picked, Priority, Role, Set, Tag};
 pub use sticky::{Affinity, Bond, Side, Traits, Wish};

@@ -1,10 +1,12 @@
 //! The endpoints of one service as one worker sees them, and the choice among them.
 
 use alloc::vec::Vec;
+use core::num::NonZeroU32;
 use core::time::Duration;
 
 use mainstay_ids::Instant;
 use mainstay_model::Intake;
+use mainstay_model::listen::Rank;
 use mainstay_model::routing::EndpointHealth;
 
 use super::ejection::{Cause, Ejection, Outcome, Probing, Room, Try, Verdict};
@@ -31,6 +33,29 @@ pub struct Listed<E> {
     pub health: EndpointHealth,
     /// Whether it gets requests, and how many, as an operator wants it.
     pub intake: Intake,
+    /// What it is beside the others.
+    pub role: Role,
+}
+
+/// What an endpoint is beside the others of its service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Role {
+    /// Its share: one of weight 3 is taken for as busy with three requests as one of weight 1 with one.
+    pub weight: NonZeroU32,
+    /// A reserve is asked while none of the others is good.
+    pub rank: Rank,
+    /// How many requests it has at once at most, each until its answer is complete; `None`: nobody has
+    /// said so.
+    pub most: Option<NonZeroU32>,
+}
+
+impl Role {
+    /// The same as all others.
+    pub const EVEN: Self = Self {
+        weight: NonZeroU32::MIN,
+        rank: Rank::Main,
+        most: None,
+    };
 }
 
 /// What is under way to an endpoint, over all workers.
@@ -106,6 +131,7 @@ struct Member<E> {
     tag: Tag,
     endpoint: E,
     health: EndpointHealth,
+    role: Role,
     intake: Intake,
     latency: Latency,
     measured: Measured,
@@ -121,6 +147,26 @@ struct Member<E> {
 enum Measured {
     Yes,
     No,
+}
+
+/// Of which rank the pool is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// The reserves only wait.
+    Main,
+    /// None of the others is good.
+    Backup,
+    /// Nobody is good.
+    All,
+}
+
+impl Asked {
+    fn takes(self, rank: Rank) -> bool {
+        match (self, rank) {
+            (Self::Main, Rank::Main) | (Self::Backup, Rank::Backup) | (Self::All, _) => true,
+            (Self::Main, Rank::Backup) | (Self::Backup, Rank::Main) => false,
+        }
+    }
 }
 
 /// Whether the members of the pool weigh the same.
@@ -141,6 +187,11 @@ enum Tier {
 }
 
 impl<E> Member<E> {
+    /// Its share: what it weighs beside the others, and as an operator wants it.
+    fn weight(&self) -> u64 {
+        u64::from(self.intake.weight.percent()) * u64::from(self.role.weight.get())
+    }
+
     fn tier(&self) -> Tier {
         match (self.ejection.cause(), self.health) {
             (Some(Cause::Unreachable | Cause::Suspected), _) => Tier::Mute,
@@ -165,6 +216,8 @@ pub struct Set<E> {
     members: Vec<Member<E>>,
     /// Indexes of those to choose from, kept so that a choice needs no search.
     pool: Vec<usize>,
+    /// Who is asked.
+    asked: Asked,
     /// Indexes of those that are left to clients who stay with them.
     kept_for_held: Vec<usize>,
     /// How many get requests of any client.
@@ -200,6 +253,7 @@ impl<E: PartialEq> Set<E> {
                 endpoint,
                 health,
                 intake,
+                role,
             } = listed;
             let known = old.iter().position(|member| member.endpoint == endpoint);
             let member = if let Some(at) = known {
@@ -214,6 +268,7 @@ impl<E: PartialEq> Set<E> {
                     member.warming_since = Some(now);
                 }
                 member.health = health;
+                member.role = role;
                 member.intake = intake;
                 member
             } else {
@@ -222,6 +277,7 @@ impl<E: PartialEq> Set<E> {
                     tag: Tag(self.next_tag),
                     endpoint,
                     health,
+                    role,
                     intake,
                     latency: Latency::new(now, assumed),
                     measured: Measured::No,
@@ -243,6 +299,7 @@ impl<E> Set<E> {
         Self {
             members: Vec::new(),
             pool: Vec::new(),
+            asked: Asked::All,
             kept_for_held: Vec::new(),
             taking: 0,
             weights: Weights::Even,
@@ -303,9 +360,13 @@ impl<E> Set<E> {
         {
             return Choice::Full;
         }
-        // All of the pool have failed this request. Another outside of it may do better.
+        // All of the pool have failed this request. Another outside of it may do better, a good reserve
+        // before one that is not asked for its failures.
         let takes = |index: &usize| self.members[*index].intake.takes_any();
-        let outside = (0..self.members.len()).find(|index| takes(index) && fits(*index));
+        let all = || (0..self.members.len()).filter(takes);
+        let good = |index: &usize| self.members[*index].tier() == Tier::Eligible;
+        let outside = all().find(|index| good(index) && fits(*index));
+        let outside = outside.or_else(|| all().find(|index| fits(*index)));
         outside.map_or(Choice::NoOther, |index| Choice::Picked(self.picked(index)))
     }
 
@@ -453,7 +514,7 @@ impl<E> Set<E> {
         fits: impl Fn(usize) -> bool,
         load: impl Fn(&E) -> Load,
     ) -> Option<usize> {
-        let weight = |index: usize| u64::from(self.members[index].intake.weight.percent());
+        let weight = |index: usize| self.members[index].weight();
         let pool = || self.pool.iter().copied().filter(|index| fits(*index));
         let sum: u64 = pool().map(weight).sum();
         let drawn = |random: u64| {
@@ -482,14 +543,17 @@ impl<E> Set<E> {
     ) -> usize {
         let cost = |index: usize| {
             let member = &self.members[index];
-            let pending = load(&member.endpoint).in_flight;
-            let pending = match self.weights {
-                Weights::Even => f64::from(pending),
+            let pending = f64::from(load(&member.endpoint).in_flight);
+            match self.weights {
+                Weights::Even => member.latency.load(now, pending),
                 Weights::Uneven => {
-                    f64::from(pending) * 100.0 / f64::from(member.intake.weight.percent().max(1))
+                    // An ordinary one weighs a hundred.
+                    let weight = u32::try_from(member.weight().max(1)).unwrap_or(u32::MAX);
+                    member
+                        .latency
+                        .load(now, pending * 100.0 / f64::from(weight))
                 }
-            };
-            member.latency.load(now, pending)
+            }
         };
         let (better, worse) = if cost(one) <= cost(other) {
             (one, other)
@@ -517,6 +581,7 @@ impl<E> Set<E> {
                 && member.intake.takes_any()
                 && member.health == EndpointHealth::Passing
                 && member.ejection.is_on_probation()
+                && (member.role.rank == Rank::Main || self.asked.takes(member.role.rank))
                 && self.is_wished(*index, need);
             may && self.members[*index].ejection.take_probe(now, need.probing)
         })
@@ -528,8 +593,10 @@ impl<E> Set<E> {
 
     fn has_room(&self, index: usize, need: &Need<'_, E>, load: impl Fn(&E) -> Load) -> bool {
         let member = &self.members[index];
+        let load = load(&member.endpoint);
+        let most = member.role.most.map_or(u32::MAX, NonZeroU32::get);
         match need.priority {
-            Priority::Normal => load(&member.endpoint).waiting < self.limit_of(member),
+            Priority::Normal => load.waiting < self.limit_of(member) && load.in_flight < most,
             Priority::Spared => true,
         }
     }
@@ -588,16 +655,38 @@ impl<E> Set<E> {
         self.rebuild_pool();
     }
 
-    fn rebuild_pool(&mut self) {
-        let taking = || {
-            let members = self.members.iter();
-            members.filter(|member| member.intake.takes_any())
+    fn who_is_asked(&self) -> Asked {
+        let is_good = |rank: Rank| {
+            let mut members = self.members.iter();
+            members.any(|member| {
+                let takes = member.intake.takes_any() && member.role.rank == rank;
+                takes && member.tier() == Tier::Eligible
+            })
         };
-        let tiers = || taking().map(Member::tier);
-        self.taking = taking().count();
-        let eligible = tiers().filter(|tier| *tier == Tier::Eligible).count();
-        let any_answers = tiers().any(|tier| tier != Tier::Mute);
-        self.panic = if eligible * 2 < self.taking {
+        if is_good(Rank::Main) {
+            Asked::Main
+        } else if is_good(Rank::Backup) {
+            Asked::Backup
+        } else {
+            Asked::All
+        }
+    }
+
+    fn rebuild_pool(&mut self) {
+        self.asked = self.who_is_asked();
+        let asked = self.asked;
+        self.taking = self
+            .members
+            .iter()
+            .filter(|one| one.intake.takes_any())
+            .count();
+        let those = || {
+            let members = self.members.iter();
+            members.filter(move |one| one.intake.takes_any() && asked.takes(one.role.rank))
+        };
+        let eligible = those().filter(|one| one.tier() == Tier::Eligible).count();
+        let any_answers = those().any(|one| one.tier() != Tier::Mute);
+        self.panic = if eligible * 2 < those().count() {
             Panic::Yes
         } else {
             Panic::No
@@ -610,7 +699,8 @@ impl<E> Set<E> {
         self.pool.clear();
         self.kept_for_held.clear();
         for (index, member) in self.members.iter().enumerate() {
-            if member.intake.takes_any() && belongs(member.tier()) {
+            let is_asked = member.intake.takes_any() && asked.takes(member.role.rank);
+            if is_asked && belongs(member.tier()) {
                 self.pool.push(index);
             } else if !member.intake.takes_any()
                 && member.intake.takes_held()
@@ -619,10 +709,7 @@ impl<E> Set<E> {
                 self.kept_for_held.push(index);
             }
         }
-        let mut weights = self
-            .pool
-            .iter()
-            .map(|index| self.members[*index].intake.weight);
+        let mut weights = self.pool.iter().map(|index| self.members[*index].weight());
         let first = weights.next();
         self.weights = if weights.all(|weight| Some(weight) == first) {
             Weights::Even
@@ -632,7 +719,8 @@ impl<E> Set<E> {
         let ejections = || self.members.iter().map(|member| &member.ejection);
         self.pool_until = ejections().filter_map(Ejection::until).min();
         let is_sick = |member: &&Member<E>| member.ejection.cause() == Some(Cause::Sick);
-        self.sick = taking().filter(is_sick).count();
+        let mut taking = self.members.iter().filter(|one| one.intake.takes_any());
+        self.sick = taking.by_ref().filter(is_sick).count();
         self.on_probation = ejections().filter(|one| one.is_on_probation()).count();
     }
 }

@@ -3,27 +3,34 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mainstay_control::listen::{Changed, CheckResult, Input, Server, Standing};
-use mainstay_ids::{Instant, ListenName};
-use mainstay_model::ListenSpec;
-use mainstay_model::listen::{OnDown, ServerSpec, WEIGHT_MAX};
+use mainstay_control::balance::Role;
+use mainstay_control::listen::{Candidate, Changed, CheckResult, Input, Server, Standing};
+use mainstay_ids::{Instant, ListenName, Version};
+use mainstay_model::listen::{Mode, OnDown, ServerSpec, WEIGHT_MAX};
+use mainstay_model::routing::{EndpointHealth, Handle};
+use mainstay_model::{Intake, ListenSpec};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, wall_clock};
+use crate::endpoint::EndpointState;
 use crate::listen::check::{self, CheckReport, Failure, Passed};
 use crate::listen::handle::{Ask, Change, HandleError, ServerAt};
 use crate::listen::keepsake::{Keepsake, Set, Which};
 use crate::listen::limits::BIND_EVERY;
 use crate::listen::roster::{ListenTally, Roster, RosterListen, RosterServer, ServerTally};
-use crate::listen::snapshot::{BindSnapshot, ListenSnapshot, ServerSnapshot};
+use crate::listen::snapshot::{BindSnapshot, HttpCounts, ListenSnapshot, ServerSnapshot};
 use crate::listen::sockets::Sockets;
-use crate::listen::{Wanted, seat};
+use crate::listen::{HttpService, Wanted, seat};
+use crate::metrics::{FrontendCounts, ServiceCounts};
+use crate::policy::Policy;
+use crate::table::TableEndpoint;
 
 /// Everything that comes in and goes out.
 pub(crate) struct Ports {
@@ -50,13 +57,16 @@ pub(crate) struct Chief {
     /// What was set in the life of the gateway before, of servers that have not been seen yet.
     remembered: BTreeMap<Which, Set>,
     checks: JoinSet<Checked>,
-    /// Sessions of removed servers, and until when they may go on.
-    leaving: Vec<(Instant, CancellationToken)>,
+    /// Removed servers with sessions or requests, and until when these may go on.
+    leaving: Vec<Leaving>,
 }
 
 struct Listen {
     spec: ListenSpec,
     tally: Arc<ListenTally>,
+    /// What is counted of its requests, in HTTP mode.
+    counts: Arc<ServiceCounts>,
+    frontend: Arc<FrontendCounts>,
     servers: Vec<Served>,
 }
 
@@ -64,11 +74,20 @@ struct Listen {
 struct Served {
     spec: ServerSpec,
     tally: Arc<ServerTally>,
+    /// What it is to the workers in HTTP mode.
+    state: Arc<EndpointState>,
     machine: Server,
     /// What an operator set.
     weight: Option<u16>,
     report: Option<CheckReport>,
     cut: CancellationToken,
+}
+
+/// A removed server.
+struct Leaving {
+    until: Instant,
+    cut: CancellationToken,
+    state: Arc<EndpointState>,
 }
 
 /// A check that ended.
@@ -133,7 +152,7 @@ impl Chief {
     fn next_due(&self) -> impl Future<Output = ()> + use<> {
         let servers = self.listens.values().flat_map(|listen| &listen.servers);
         let checks = servers.filter_map(|server| server.machine.next_deadline());
-        let leaving = self.leaving.iter().map(|(until, _)| *until);
+        let leaving = self.leaving.iter().map(|one| one.until);
         let due = checks.chain(leaving).min();
         let now = self.clock.now();
         async move {
@@ -146,13 +165,7 @@ impl Chief {
 
     fn do_what_is_due(&mut self) {
         let now = self.clock.now();
-        self.leaving.retain(|(until, cut)| {
-            let over = *until <= now;
-            if over {
-                cut.cancel();
-            }
-            !over
-        });
+        self.let_go(now);
         for (name, listen) in &mut self.listens {
             let Some(spec) = &listen.spec.check else {
                 continue;
@@ -180,6 +193,21 @@ impl Chief {
                     });
                 }
             }
+        }
+    }
+
+    /// Ends what is left of removed servers whose time is over.
+    fn let_go(&mut self, now: Instant) {
+        let (over, leaving) = std::mem::take(&mut self.leaving)
+            .into_iter()
+            .partition::<Vec<_>, _>(|one| one.until <= now);
+        self.leaving = leaving;
+        for one in &over {
+            one.cut.cancel();
+            one.state.give_up();
+        }
+        if !over.is_empty() {
+            self.publish();
         }
     }
 
@@ -332,14 +360,16 @@ impl Chief {
     }
 
     fn renew(&mut self, spec: &ListenSpec, old: Option<Listen>, now: Instant) -> Listen {
-        let (tally, mut before, same_check) = if let Some(old) = old {
+        let workers = self.ports.orders.len();
+        let (mut listen, same_check) = if let Some(old) = old {
             old.tally.set_most(spec.connections_max);
-            (old.tally, old.servers, old.spec.check == spec.check)
+            let same_check = old.spec.check == spec.check;
+            (old, same_check)
         } else {
             tracing::info!(listen = %spec.name, bind = ?spec.bind, "a listener is added");
-            let tally = Arc::new(ListenTally::new(spec.connections_max));
-            (tally, Vec::new(), true)
+            (Listen::new(spec, workers), true)
         };
+        let mut before = std::mem::take(&mut listen.servers);
         let mut servers = Vec::with_capacity(spec.servers.len());
         for server in &spec.servers {
             let same =
@@ -358,11 +388,9 @@ impl Chief {
             servers.push(served);
         }
         self.part(before, spec.timeouts.drain, now);
-        Listen {
-            spec: spec.clone(),
-            tally,
-            servers,
-        }
+        listen.spec = spec.clone();
+        listen.servers = servers;
+        listen
     }
 
     /// A server that was not there before, as an operator left it in an earlier life of the gateway.
@@ -374,13 +402,11 @@ impl Chief {
             // It is published, and told, with all others.
             machine.handle(now, Input::Want(set.wanted));
         }
+        let workers = self.ports.orders.len();
         Served {
-            tally: Arc::new(ServerTally::new(server.name.clone(), server.address)),
             machine,
-            spec: server.clone(),
             weight: set.weight.filter(|weight| *weight <= WEIGHT_MAX),
-            report: None,
-            cut: self.all.child_token(),
+            ..Served::new(spec, server, (now, workers), &self.all)
         }
     }
 
@@ -388,9 +414,13 @@ impl Chief {
     fn part(&mut self, servers: Vec<Served>, drain: Duration, now: Instant) {
         let busy = servers
             .into_iter()
-            .filter(|server| server.tally.sessions.now() > 0);
+            .filter(|one| one.tally.sessions.now() > 0 || one.state.in_flight() > 0);
         let until = now.after(drain);
-        self.leaving.extend(busy.map(|server| (until, server.cut)));
+        self.leaving.extend(busy.map(|server| Leaving {
+            until,
+            cut: server.cut,
+            state: server.state,
+        }));
     }
 
     fn publish(&self) {
@@ -400,6 +430,7 @@ impl Chief {
                 spec: listen.spec.clone(),
                 tally: Arc::clone(&listen.tally),
                 servers: servers.collect(),
+                http: listen.http(),
             })
         });
         let roster = Roster {
@@ -420,24 +451,68 @@ impl Chief {
                     address: *address,
                     failing: self.sockets.failing(*address),
                 });
-                let tally = &listen.tally;
-                ListenSnapshot {
-                    name: listen.spec.name.clone(),
-                    binds: binds.collect(),
-                    mode: listen.spec.mode,
-                    balance: listen.spec.balance,
-                    sessions: tally.sessions.now(),
-                    sessions_high: tally.sessions.high(),
-                    sessions_max: listen.spec.connections_max,
-                    sessions_total: tally.total.get(),
-                    bytes_in: tally.bytes_in.get(),
-                    bytes_out: tally.bytes_out.get(),
-                    refused: tally.refused.get(),
-                    unserved: tally.unserved.get(),
-                    servers: listen.servers.iter().map(|one| one.snapshot(now)).collect(),
-                }
+                listen.snapshot(binds.collect(), now)
             })
             .collect()
+    }
+}
+
+impl Listen {
+    /// A listener without servers.
+    fn new(spec: &ListenSpec, workers: usize) -> Self {
+        Self {
+            spec: spec.clone(),
+            tally: Arc::new(ListenTally::new(spec.connections_max)),
+            counts: Arc::new(ServiceCounts::new(workers)),
+            frontend: Arc::new(FrontendCounts::new(workers)),
+            servers: Vec::new(),
+        }
+    }
+
+    /// What it is to the workers, in HTTP mode.
+    fn http(&self) -> Option<HttpService> {
+        match self.spec.mode {
+            Mode::Tcp => None,
+            Mode::Http => Some(HttpService {
+                name: self.spec.name.clone(),
+                counts: Arc::clone(&self.counts),
+                frontend: Arc::clone(&self.frontend),
+                policy: Arc::new(Policy::of_listen(&self.spec)),
+                endpoints: self.servers.iter().filter_map(Served::endpoint).collect(),
+            }),
+        }
+    }
+
+    fn snapshot(&self, binds: Vec<BindSnapshot>, now: Instant) -> ListenSnapshot {
+        let tally = &self.tally;
+        let mut snapshot = ListenSnapshot {
+            name: self.spec.name.clone(),
+            binds,
+            mode: self.spec.mode,
+            balance: self.spec.balance,
+            sessions: tally.sessions.now(),
+            sessions_high: tally.sessions.high(),
+            sessions_max: self.spec.connections_max,
+            sessions_total: tally.total.get(),
+            bytes_in: tally.bytes_in.get(),
+            bytes_out: tally.bytes_out.get(),
+            refused: tally.refused.get(),
+            unserved: tally.unserved.get(),
+            servers: self.servers.iter().map(|one| one.snapshot(now)).collect(),
+            http: None,
+        };
+        match self.spec.mode {
+            Mode::Tcp => {}
+            Mode::Http => {
+                let servers = self.servers.iter();
+                snapshot.count_requests(HttpCounts {
+                    frontend: Arc::clone(&self.frontend),
+                    counts: Arc::clone(&self.counts),
+                    servers: servers.map(|one| Arc::clone(&one.state)).collect(),
+                });
+            }
+        }
+        snapshot
     }
 }
 
@@ -458,10 +533,53 @@ fn find<'a>(
 }
 
 impl Served {
-    /// Ends its sessions of now; those to come have another token.
+    /// A server of `listen` that is known since now, of which so many workers count.
+    fn new(
+        listen: &ListenSpec,
+        spec: &ServerSpec,
+        (now, workers): (Instant, usize),
+        all: &CancellationToken,
+    ) -> Self {
+        let at = ServerAt {
+            listen: listen.name.clone(),
+            server: spec.name.clone(),
+        };
+        Self {
+            tally: Arc::new(ServerTally::new(spec.name.clone(), spec.address)),
+            state: Arc::new(EndpointState::of_server(at, spec.address, workers)),
+            machine: Server::new(listen.check.as_ref(), now),
+            spec: spec.clone(),
+            weight: None,
+            report: None,
+            cut: all.child_token(),
+        }
+    }
+
+    /// Ends its sessions and requests of now; those to come have another token, and another state.
     fn cut_sessions(&mut self, all: &CancellationToken) {
         let cut = std::mem::replace(&mut self.cut, all.child_token());
         cut.cancel();
+        self.tally.cut.add(self.state.in_flight().into());
+        self.state.give_up();
+        self.state = Arc::new(self.state.again());
+    }
+
+    /// What it is to the workers in HTTP mode; `None`: it gets no requests.
+    fn endpoint(&self) -> Option<TableEndpoint> {
+        let weight = NonZeroU32::new(self.weight().into())?;
+        self.machine.standing().takes_new().then(|| TableEndpoint {
+            state: Arc::clone(&self.state),
+            health: EndpointHealth::Passing,
+            version: Version::FIRST,
+            // By its name, so that clients by source come to the same server after a restart.
+            handle: Some(Handle(Candidate::key_of(self.spec.name.as_str()))),
+            intake: Intake::default(),
+            role: Role {
+                weight,
+                rank: self.spec.rank,
+                most: self.spec.connections_max,
+            },
+        })
     }
 
     fn which(&self, listen: &ListenName) -> Which {

@@ -35,7 +35,7 @@ pub enum HandleError {
 }
 
 /// One server of one listener.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct ServerAt {
     pub(crate) listen: ListenName,
     pub(crate) server: ServerName,

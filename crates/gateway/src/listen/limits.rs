@@ -24,10 +24,6 @@ pub(crate) const PIPES_MAX: usize = 256;
 /// Pipes that a worker keeps for the next transfer.
 pub(crate) const PIPES_IDLE_MAX: usize = 32;
 
-/// How long a trusted proxy may take to send its header: it does so with its first packet, so this
-/// covers one retransmission of it.
-pub(crate) const HEADER_TIME: Duration = Duration::from_secs(3);
-
 /// Servers that one session tries in a row before it pauses: with four tries it survives three
 /// servers that died in the same moment.
 pub(crate) const TRIES_MAX: u32 = 4;

@@ -1,4 +1,5 @@
-//! Listeners for servers that Mainstay did not start: TCP in, a server chosen, TCP out.
+//! Listeners for servers that Mainstay did not start: TCP in, a server chosen, TCP out; or, in HTTP
+//! mode, a server chosen for each request by the gateway's own path.
 //!
 //! ```text
 //!  settings                     one task                          N worker threads
@@ -20,16 +21,20 @@
 //! - A **session** holds no buffer while nothing moves, one of 16 KiB per direction while something
 //!   does, and a pipe instead once a direction has carried 64 KiB (splice(2)).
 //!
+//! - A listener in **HTTP mode** is a service to the workers (`http`): the chief publishes its
+//!   servers as endpoints, and a connection of a client becomes one of the gateway's own.
+//!
 //! Nothing of the client's has been sent before a connection to a server stands, so a connection
 //! that cannot be made is made elsewhere, always. After that a lost server is a lost session: what
 //! the bytes mean is not known here.
 //!
 //! Reading order: [`Listens`], `roster` (what is shared), `chief`, `seat`, `session`, `pump`;
-//! `check`; [`snapshot`].
+//! `http`; `check`; [`snapshot`].
 
 mod check;
 mod chief;
 mod handle;
+mod http;
 mod keepsake;
 mod limits;
 mod pools;
@@ -58,11 +63,13 @@ use crate::clock::Clock;
 use crate::listen::chief::{Chief, Ports};
 use crate::listen::keepsake::Keepsake;
 use crate::listen::limits::{ASKS, FAILURES, ORDERS};
-use crate::listen::roster::Roster;
 use crate::listen::sockets::Sockets;
 
 pub use check::CheckReport;
+pub(crate) use handle::ServerAt;
 pub use handle::{Handle, HandleError};
+pub(crate) use http::HttpService;
+pub(crate) use roster::Roster;
 pub(crate) use seat::Seat;
 pub(crate) use sockets::inherit;
 
@@ -149,7 +156,8 @@ impl Listens {
     }
 
     /// Runs them in this thread and in `workers` more, until `stop` and the end of their sessions:
-    /// a gateway for nothing else. Beside a gateway's own listeners they run on its workers.
+    /// a gateway for nothing else, which carries no HTTP. Beside a gateway's entry they run on its
+    /// workers.
     pub fn run(self, workers: NonZeroUsize, stop: &CancellationToken) -> Result<(), Error> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -220,6 +228,6 @@ fn run_seat(seat: Seat) -> Result<(), Error> {
         .enable_time()
         .build_local(tokio::runtime::LocalOptions::default())
         .map_err(Error::Runtime)?;
-    runtime.block_on(seat.run());
+    runtime.block_on(seat.run(None));
     Ok(())
 }

@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::listen::Splice;
 use crate::listen::limits::{PIPE_LEN, SPLICE_AFTER};
 use crate::listen::pools::{Pipe, Pools};
-use crate::metrics::Counter;
+use crate::metrics::SharedCounter;
 
 /// What both directions of a session share.
 pub(crate) struct Flow {
@@ -33,7 +33,7 @@ pub(crate) struct Pump<'a> {
     pub(crate) from: &'a TcpStream,
     pub(crate) to: &'a TcpStream,
     /// Of the listener and of the server.
-    pub(crate) counters: [&'a Counter; 2],
+    pub(crate) counters: [&'a SharedCounter; 2],
 }
 
 /// Whether more will come.

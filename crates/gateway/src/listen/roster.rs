@@ -1,6 +1,7 @@
 //! What the workers share: who may be chosen, which never changes after it was published, and the
 //! counts, which are atomics.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -13,8 +14,10 @@ use std::num::NonZeroU32;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::listen::HttpService;
 use crate::listen::limits::RELUCTANCE;
-use crate::metrics::Counter;
+use crate::metrics::SharedCounter;
+use crate::table::Group;
 
 /// All listeners as they are now.
 #[derive(Debug, Default)]
@@ -28,6 +31,33 @@ impl Roster {
         let mut listens = self.listens.iter();
         listens.find(|listen| listen.spec.bind.contains(&address))
     }
+
+    /// The listeners in HTTP mode.
+    fn http(&self) -> impl Iterator<Item = (&RosterListen, &HttpService)> {
+        let listens = self.listens.iter();
+        listens.filter_map(|listen| Some((&**listen, listen.http.as_ref()?)))
+    }
+
+    /// Whether there is a listener in HTTP mode.
+    pub(crate) fn has_http(&self) -> bool {
+        self.http().next().is_some()
+    }
+
+    /// The listeners in HTTP mode, as services.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = Group<'_>> {
+        self.http().map(|(_, http)| http.group())
+    }
+
+    /// The place of each of [`Self::groups`] by its addresses, counted from `first`.
+    pub(crate) fn places(&self, first: usize) -> HashMap<SocketAddr, usize> {
+        let placed = self.http().zip(first..);
+        placed
+            .flat_map(|((listen, _), place)| {
+                let addresses = listen.spec.bind.iter();
+                addresses.map(move |address| (*address, place))
+            })
+            .collect()
+    }
 }
 
 /// One listener as it is now.
@@ -36,6 +66,8 @@ pub(crate) struct RosterListen {
     pub(crate) spec: ListenSpec,
     pub(crate) tally: Arc<ListenTally>,
     pub(crate) servers: Vec<RosterServer>,
+    /// What it is to the workers in HTTP mode.
+    pub(crate) http: Option<HttpService>,
 }
 
 /// One server as it is now.
@@ -125,11 +157,11 @@ pub(crate) struct ListenTally {
     room: Notify,
     /// Wakes who waits for a server: one when a session ends, all when the roster changes.
     pub(crate) server_freed: Notify,
-    pub(crate) total: Counter,
-    pub(crate) bytes_in: Counter,
-    pub(crate) bytes_out: Counter,
-    pub(crate) refused: Counter,
-    pub(crate) unserved: Counter,
+    pub(crate) total: SharedCounter,
+    pub(crate) bytes_in: SharedCounter,
+    pub(crate) bytes_out: SharedCounter,
+    pub(crate) refused: SharedCounter,
+    pub(crate) unserved: SharedCounter,
 }
 
 impl ListenTally {
@@ -139,11 +171,11 @@ impl ListenTally {
             most: AtomicU32::new(most),
             room: Notify::new(),
             server_freed: Notify::new(),
-            total: Counter::default(),
-            bytes_in: Counter::default(),
-            bytes_out: Counter::default(),
-            refused: Counter::default(),
-            unserved: Counter::default(),
+            total: SharedCounter::default(),
+            bytes_in: SharedCounter::default(),
+            bytes_out: SharedCounter::default(),
+            refused: SharedCounter::default(),
+            unserved: SharedCounter::default(),
         }
     }
 
@@ -187,13 +219,13 @@ pub(crate) struct ServerTally {
     pub(crate) sessions: Gauge,
     /// When a connection to it failed, in nanoseconds of the clock and one more; 0: not lately.
     failed: AtomicU64,
-    pub(crate) total: Counter,
-    pub(crate) bytes_in: Counter,
-    pub(crate) bytes_out: Counter,
-    pub(crate) connect_errors: Counter,
-    pub(crate) retries: Counter,
-    pub(crate) redispatches: Counter,
-    pub(crate) cut: Counter,
+    pub(crate) total: SharedCounter,
+    pub(crate) bytes_in: SharedCounter,
+    pub(crate) bytes_out: SharedCounter,
+    pub(crate) connect_errors: SharedCounter,
+    pub(crate) retries: SharedCounter,
+    pub(crate) redispatches: SharedCounter,
+    pub(crate) cut: SharedCounter,
 }
 
 impl ServerTally {
@@ -204,13 +236,13 @@ impl ServerTally {
             address,
             sessions: Gauge::default(),
             failed: AtomicU64::new(0),
-            total: Counter::default(),
-            bytes_in: Counter::default(),
-            bytes_out: Counter::default(),
-            connect_errors: Counter::default(),
-            retries: Counter::default(),
-            redispatches: Counter::default(),
-            cut: Counter::default(),
+            total: SharedCounter::default(),
+            bytes_in: SharedCounter::default(),
+            bytes_out: SharedCounter::default(),
+            connect_errors: SharedCounter::default(),
+            retries: SharedCounter::default(),
+            redispatches: SharedCounter::default(),
+            cut: SharedCounter::default(),
         }
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use mainstay_control::listen::{Candidate, Choice, Chosen};
 use mainstay_ids::ListenName;
-use mainstay_model::listen::Balance;
+use mainstay_model::listen::{Balance, Mode};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet, spawn_local};
@@ -25,8 +25,9 @@ use crate::listen::handle::ServerAt;
 use crate::listen::limits::CUT_TIME;
 use crate::listen::pools::Pools;
 use crate::listen::roster::{AtServer, Inside, Roster, RosterListen, ServerTally};
-use crate::listen::session;
+use crate::listen::{http, session};
 use crate::sockets;
+use crate::worker::Worker;
 
 /// What the chief orders.
 #[derive(Debug)]
@@ -55,6 +56,8 @@ pub(crate) struct Floor {
     pub(crate) pools: Rc<Pools>,
     pub(crate) splice: Splice,
     pub(crate) all: CancellationToken,
+    /// Who serves requests.
+    pub(crate) worker: Option<Rc<Worker>>,
     failures: mpsc::Sender<ServerAt>,
     roster: RefCell<Arc<Roster>>,
     /// Wakes who waits for another roster.
@@ -80,12 +83,13 @@ pub(crate) enum Picked {
 }
 
 impl Floor {
-    fn new(seat: &Seat) -> Self {
+    fn new(seat: &Seat, worker: Option<Rc<Worker>>) -> Self {
         Self {
             clock: seat.clock,
             pools: Rc::default(),
             splice: seat.splice,
             all: seat.all.clone(),
+            worker,
             failures: seat.failures.clone(),
             roster: RefCell::new(Arc::clone(&seat.rosters.borrow())),
             changed: Notify::new(),
@@ -156,6 +160,9 @@ impl Floor {
                 .iter()
                 .any(|listen| listen.spec.name == *name)
         });
+        if let Some(worker) = &self.worker {
+            worker.apply_listens(Arc::clone(&roster));
+        }
         self.roster.replace(roster);
         self.changed.notify_waiters();
     }
@@ -185,9 +192,10 @@ impl Drop for Begun {
 
 impl Seat {
     /// Accepts and carries until it is told to stop and all sessions have ended, at the latest when
-    /// the time for that is over. To be run in a local runtime.
-    pub(crate) async fn run(mut self) {
-        let floor = Rc::new(Floor::new(&self));
+    /// the time for that is over. To be run in a local runtime, that of `worker` if there is one,
+    /// which serves the requests of listeners in HTTP mode.
+    pub(crate) async fn run(mut self, worker: Option<Rc<Worker>>) {
+        let floor = Rc::new(Floor::new(&self, worker));
         let mut acceptors = Acceptors::new(Rc::clone(&floor));
         loop {
             tokio::select! {
@@ -282,12 +290,18 @@ async fn accept(
                 // From now on the drain waits for him.
                 let begun = floor.begin();
                 let mut entering = pin!(enter(&floor, address));
-                if let Some(entered) = over.run_until_cancelled(entering.as_mut()).await {
-                    begin(&floor, entered, begun, (client, peer));
+                let entered = over.run_until_cancelled(entering.as_mut()).await;
+                let come = Come {
+                    client,
+                    peer,
+                    address,
+                };
+                if let Some(entered) = entered {
+                    begin(&floor, entered, begun, come);
                 } else {
                     drop(listener);
                     let entered = entering.await;
-                    return begin(&floor, entered, begun, (client, peer));
+                    return begin(&floor, entered, begun, come);
                 }
             }
             Err(error) if is_the_peers(&error) => {}
@@ -302,19 +316,38 @@ async fn accept(
     }
 }
 
+/// A connection that was accepted.
+struct Come {
+    client: TcpStream,
+    peer: SocketAddr,
+    /// On which address of the listener.
+    address: SocketAddr,
+}
+
 /// Carries a session in a task of its own. Nobody joins it: its end is that of `begun`, by which the
 /// drain waits. A panic ends this session alone.
 fn begin(
     floor: &Rc<Floor>,
     (listen, inside): (Arc<RosterListen>, Inside),
     begun: Begun,
-    (client, peer): (TcpStream, SocketAddr),
+    come: Come,
 ) {
+    let Come {
+        client,
+        peer,
+        address,
+    } = come;
     let floor = Rc::clone(floor);
-    spawn_local(async move {
-        session::serve(&floor, &listen, client, peer).await;
-        drop((inside, begun));
-    });
+    match listen.spec.mode {
+        Mode::Tcp => spawn_local(async move {
+            session::serve(&floor, &listen, client, peer).await;
+            drop((inside, begun));
+        }),
+        Mode::Http => spawn_local(async move {
+            http::serve(&floor, &listen, client, peer, address).await;
+            drop((inside, begun));
+        }),
+    };
 }
 
 /// Waits for a place in the listener whose address it is then.

@@ -14,40 +14,19 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::caller::{self, Caller, Unidentified};
 use crate::listen::handle::ServerAt;
-use crate::listen::limits::{HEADER_TIME, ROUND_PAUSE, TRIES_MAX};
+use crate::listen::limits::{ROUND_PAUSE, TRIES_MAX};
 use crate::listen::pump::{Flow, Pump};
 use crate::listen::roster::{AtServer, RosterListen, ServerTally};
 use crate::listen::seat::{Floor, Picked};
-use crate::proxy_protocol::{self, Header, LEN_MAX, Malformed};
-
-/// Whom a session is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Caller {
-    /// The client, as far as it is known.
-    client: SocketAddr,
-    /// What a server is told.
-    header: Header,
-}
+use crate::proxy_protocol;
 
 /// A connection to a server.
 struct Reached {
     server: TcpStream,
     place: AtServer,
     cut: CancellationToken,
-}
-
-/// Why a connection got no further than here.
-#[derive(Debug, thiserror::Error)]
-enum Refused {
-    #[error("{0} is no proxy that is trusted here")]
-    Stranger(SocketAddr),
-    #[error("the header of the PROXY protocol was refused")]
-    Malformed(#[from] Malformed),
-    #[error("there was no whole header of the PROXY protocol within {HEADER_TIME:?}")]
-    NoHeader,
-    #[error("the connection broke")]
-    Broken(#[from] io::Error),
 }
 
 /// Serves a connection to its end.
@@ -81,61 +60,11 @@ async fn open(
     listen: &Arc<RosterListen>,
     client: &mut TcpStream,
     peer: SocketAddr,
-) -> Result<Option<(Reached, Vec<u8>)>, Refused> {
-    let (caller, early) = identify(listen, client, peer).await?;
+) -> Result<Option<(Reached, Vec<u8>)>, Unidentified> {
+    let trusted = listen.spec.accept_proxy.as_deref();
+    let (caller, early) = caller::identify(trusted, client, peer).await?;
     let reached = reach(floor, listen, &caller).await;
     Ok(reached.map(|reached| (reached, early)))
-}
-
-async fn identify(
-    listen: &RosterListen,
-    client: &mut TcpStream,
-    peer: SocketAddr,
-) -> Result<(Caller, Vec<u8>), Refused> {
-    let own = Header::Tcp {
-        source: peer,
-        destination: client.local_addr()?,
-    };
-    let direct = Caller {
-        client: peer,
-        header: own,
-    };
-    let Some(trusted) = &listen.spec.accept_proxy else {
-        return Ok((direct, Vec::new()));
-    };
-    if !trusted.iter().any(|network| network.contains(peer.ip())) {
-        return Err(Refused::Stranger(peer));
-    }
-    let read = timeout(HEADER_TIME, read_header(client)).await;
-    let (header, early) = read.map_err(|_| Refused::NoHeader)??;
-    let caller = match header {
-        Header::Tcp { source, .. } => Caller {
-            client: source,
-            header,
-        },
-        Header::Local => direct,
-        Header::Unix => Caller {
-            client: peer,
-            header,
-        },
-    };
-    Ok((caller, early))
-}
-
-/// Reads a header, and what came behind it. Never more than a header may be long at once.
-async fn read_header(client: &mut TcpStream) -> Result<(Header, Vec<u8>), Refused> {
-    use tokio::io::AsyncReadExt;
-    let mut bytes = Vec::with_capacity(256);
-    loop {
-        if let Some((header, len)) = proxy_protocol::decode(&bytes)? {
-            bytes.drain(..len);
-            return Ok((header, bytes));
-        }
-        let room = (LEN_MAX - bytes.len()) as u64;
-        if client.take(room).read_buf(&mut bytes).await? == 0 {
-            return Err(Refused::NoHeader);
-        }
-    }
 }
 
 /// Connects to a server. One that cannot be reached is left for another; a session waits for one

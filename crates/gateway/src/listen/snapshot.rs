@@ -2,13 +2,16 @@
 //! `listen`, in plain values.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_control::listen::{Standing, Wanted};
 use mainstay_ids::{ListenName, Timestamp};
 use mainstay_model::listen::{Balance, Mode, Rank, ServerName};
 
+use crate::endpoint::EndpointState;
 use crate::listen::CheckReport;
+use crate::metrics::{FrontendCounts, ServiceCounts};
 
 /// One listener.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -21,7 +24,7 @@ pub struct ListenSnapshot {
     pub mode: Mode,
     /// How servers are chosen.
     pub balance: Balance,
-    /// Sessions now, those that still look for a server included.
+    /// Sessions now, those that still look for a server included; in HTTP mode connections of clients.
     pub sessions: u32,
     /// The most at once.
     pub sessions_high: u32,
@@ -40,6 +43,48 @@ pub struct ListenSnapshot {
     pub unserved: u64,
     /// Its servers, as they were written.
     pub servers: Vec<ServerSnapshot>,
+    /// Where its requests are counted, in HTTP mode.
+    #[serde(skip)]
+    pub(crate) http: Option<HttpCounts>,
+}
+
+/// Where the requests of a listener in HTTP mode are counted.
+#[derive(Debug, Clone)]
+pub(crate) struct HttpCounts {
+    pub(crate) frontend: Arc<FrontendCounts>,
+    pub(crate) counts: Arc<ServiceCounts>,
+    /// In the order of the servers.
+    pub(crate) servers: Vec<Arc<EndpointState>>,
+}
+
+impl PartialEq for HttpCounts {
+    /// The same cells, whatever they hold.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.counts, &other.counts)
+    }
+}
+
+impl Eq for HttpCounts {}
+
+impl ListenSnapshot {
+    /// Fills in what requests are counted by instead of sessions. At a server a request is what a
+    /// session is otherwise.
+    pub(crate) fn count_requests(&mut self, http: HttpCounts) {
+        let frontend = http.frontend.tallies();
+        self.bytes_in = frontend.sum(|tally| &tally.bytes_in);
+        self.bytes_out = frontend.sum(|tally| &tally.bytes_out);
+        for (server, state) in self.servers.iter_mut().zip(&http.servers) {
+            let tallies = state.counters.all();
+            server.sessions = state.in_flight();
+            server.sessions_high = server.sessions_high.max(state.in_flight_max());
+            server.sessions_total = tallies.sum(|tally| &tally.requests);
+            server.bytes_in = tallies.sum(|tally| &tally.bytes_in);
+            server.bytes_out = tallies.sum(|tally| &tally.bytes_out);
+            server.connect_errors = tallies.sum(|tally| &tally.connect_failures);
+            server.retries = tallies.sum(|tally| &tally.retries);
+        }
+        self.http = Some(http);
+    }
 }
 
 /// An address on which a listener accepts.
@@ -66,7 +111,7 @@ pub struct ServerSnapshot {
     pub rank: Rank,
     /// Its weight: as written, or as an operator set it.
     pub weight: u16,
-    /// Sessions now.
+    /// Sessions now; in HTTP mode requests that it has not answered to the end.
     pub sessions: u32,
     /// The most at once.
     pub sessions_high: u32,

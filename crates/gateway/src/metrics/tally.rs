@@ -140,6 +140,8 @@ pub(crate) struct FrontendTally {
 pub(crate) enum Denied {
     /// Too many connections in all.
     Connections,
+    /// Whoever did not say for whom it connects, and had to.
+    Proxy,
     /// Too many connections of one address.
     ConnectionsPerAddress,
     /// A head that is too long.
@@ -170,8 +172,9 @@ pub(crate) enum Denied {
 
 impl Denied {
     /// All of them, in the order of their places.
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Connections,
+        Self::Proxy,
         Self::ConnectionsPerAddress,
         Self::HeadLen,
         Self::HeadFields,
@@ -191,6 +194,7 @@ impl Denied {
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Connections => "connections",
+            Self::Proxy => "proxy",
             Self::ConnectionsPerAddress => "connections_per_address",
             Self::HeadLen => "head_len",
             Self::HeadFields => "head_fields",
@@ -212,6 +216,7 @@ impl Denied {
         match self {
             Self::IdleTime | Self::RequestsPerConnection | Self::ConnectionAge => true,
             Self::Connections
+            | Self::Proxy
             | Self::ConnectionsPerAddress
             | Self::HeadLen
             | Self::HeadFields

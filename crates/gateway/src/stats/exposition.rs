@@ -15,7 +15,7 @@ use mainstay_model::routing::EndpointHealth;
 use super::Shown;
 use super::gather::{ENTRY, classes, merged};
 use crate::endpoint::EndpointState;
-use crate::listen::snapshot::{ListenSnapshot, ServerSnapshot};
+use crate::listen::snapshot::{HttpCounts, ListenSnapshot, ServerSnapshot};
 use crate::metrics::{
     Counter, Counts, Denied, EndpointTally, FrontendCounts, FrontendKey, FrontendTally,
     GatewayCounters, Histogram, PerWorker, RESPONSE_CLASSES, ServiceTally,
@@ -129,28 +129,36 @@ families! {
     I_FIRST = Histogram "mainstay_instance_first_byte_seconds" ["service" "instance"] "From a request's first byte to the head of its answer";
 
     L_BOUND = Gauge "mainstay_listen_bound" ["listen"] "1 if the listener accepts on all its addresses";
-    L_SESSIONS = Gauge "mainstay_listen_sessions" ["listen"] "Sessions now, those that still look for a server included";
-    L_MAX = Gauge "mainstay_listen_sessions_max" ["listen"] "The most sessions at a time";
-    L_LIMIT = Gauge "mainstay_listen_sessions_limit" ["listen"] "How many sessions there may be";
+    L_SESSIONS = Gauge "mainstay_listen_sessions" ["listen"] "Sessions now, those that still look for a server included; in HTTP mode connections of clients";
+    L_MAX = Gauge "mainstay_listen_sessions_max" ["listen"] "The most of them at a time";
+    L_LIMIT = Gauge "mainstay_listen_sessions_limit" ["listen"] "How many of them there may be";
     L_TOTAL = Counter "mainstay_listen_sessions_total" ["listen"] "Connections that were accepted";
     L_REFUSED = Counter "mainstay_listen_refused_total" ["listen"] "Connections that did not say for whom they were: strangers, or a wrong or late header of the PROXY protocol";
     L_UNSERVED = Counter "mainstay_listen_unserved_total" ["listen"] "Sessions that were closed because no server could be reached or all were full for too long";
-    L_IN = Counter "mainstay_listen_received_bytes_total" ["listen"] "Bytes from clients";
-    L_OUT = Counter "mainstay_listen_sent_bytes_total" ["listen"] "Bytes to clients";
+    L_IN = Counter "mainstay_listen_received_bytes_total" ["listen"] "Bytes from clients; in HTTP mode of bodies of requests";
+    L_OUT = Counter "mainstay_listen_sent_bytes_total" ["listen"] "Bytes to clients; in HTTP mode of bodies of answers";
+    L_RESPONSES = Counter "mainstay_listen_responses_total" ["listen" "code"] "In HTTP mode: answers to clients by class of status; other: the client went away before";
+    L_REFUSALS = Counter "mainstay_listen_refusals_total" ["listen" "reason"] "In HTTP mode: answers of the gateway's own, by mainstay-reason";
+    L_DENIED = Counter "mainstay_listen_denied_total" ["listen" "limit"] "In HTTP mode: connections and requests that a limit of the gateway ended or kept out";
+    L_QUEUE = Gauge "mainstay_listen_queue_requests" ["listen"] "In HTTP mode: requests that wait for a server";
+    L_DURATION = Histogram "mainstay_listen_request_duration_seconds" ["listen"] "In HTTP mode: from a request's first byte to its answer's last; without upgraded connections";
 
-    V_UP = Gauge "mainstay_listen_server_up" ["listen" "server"] "1 if new sessions may go there";
+    V_UP = Gauge "mainstay_listen_server_up" ["listen" "server"] "1 if new sessions or requests may go there";
     V_WEIGHT = Gauge "mainstay_listen_server_weight" ["listen" "server"] "Its share beside the others";
-    V_SESSIONS = Gauge "mainstay_listen_server_sessions" ["listen" "server"] "Sessions now";
-    V_MAX = Gauge "mainstay_listen_server_sessions_max" ["listen" "server"] "The most sessions at a time";
-    V_TOTAL = Counter "mainstay_listen_server_sessions_total" ["listen" "server"] "Sessions for which it was reached";
+    V_SESSIONS = Gauge "mainstay_listen_server_sessions" ["listen" "server"] "Sessions now; in HTTP mode requests that it has not answered to the end";
+    V_MAX = Gauge "mainstay_listen_server_sessions_max" ["listen" "server"] "The most of them at a time";
+    V_TOTAL = Counter "mainstay_listen_server_sessions_total" ["listen" "server"] "Sessions for which it was reached; in HTTP mode requests that were given to it, each try of one counted";
     V_FAILURES = Counter "mainstay_listen_server_connect_failures_total" ["listen" "server"] "Connections to it that did not come about";
     V_RETRIES = Counter "mainstay_listen_server_retries_total" ["listen" "server"] "Of these, how many were tried again, here or elsewhere";
     V_REDISPATCHES = Counter "mainstay_listen_server_redispatches_total" ["listen" "server"] "Sessions that it got because another server could not be reached";
-    V_CUT = Counter "mainstay_listen_server_cut_sessions_total" ["listen" "server"] "Sessions that were cut when it went down, was removed or an operator wanted it";
+    V_CUT = Counter "mainstay_listen_server_cut_sessions_total" ["listen" "server"] "Sessions or requests that were cut when it went down, was removed or an operator wanted it";
     V_FALLS = Counter "mainstay_listen_server_falls_total" ["listen" "server"] "How often it went down";
     V_DOWN = Counter "mainstay_listen_server_down_seconds_total" ["listen" "server"] "For how long it was down in all";
-    V_IN = Counter "mainstay_listen_server_received_bytes_total" ["listen" "server"] "Bytes from clients";
-    V_OUT = Counter "mainstay_listen_server_sent_bytes_total" ["listen" "server"] "Bytes to clients";
+    V_IN = Counter "mainstay_listen_server_received_bytes_total" ["listen" "server"] "Bytes from clients; in HTTP mode of bodies of requests";
+    V_OUT = Counter "mainstay_listen_server_sent_bytes_total" ["listen" "server"] "Bytes to clients; in HTTP mode of bodies of answers";
+    V_RESPONSES = Counter "mainstay_listen_server_responses_total" ["listen" "server" "code"] "In HTTP mode: its answers that were passed on, by class of status";
+    V_FAILED = Counter "mainstay_listen_server_failures_total" ["listen" "server"] "In HTTP mode: requests to which it gave no answer, or one of 502 to 504";
+    V_FIRST = Histogram "mainstay_listen_server_first_byte_seconds" ["listen" "server"] "In HTTP mode: from a request's first byte to the head of its answer";
 }
 
 /// Everything as of now; `listeners` as they were seen last.
@@ -408,7 +416,7 @@ impl<'a> Service<'a> {
         };
         let draining = roster.draining.iter();
         let draining: Vec<_> = draining
-            .filter(|state| state.key.instance.service == routes.name)
+            .filter(|state| state.key.is_of(&routes.name))
             .collect();
         let here = routes.endpoints.iter().map(|one| one.state.in_flight());
         let left = draining.iter().map(|state| state.in_flight());
@@ -538,7 +546,9 @@ fn instances(roster: &Roster) -> Vec<Instance<'_>> {
     });
     let draining = roster.draining.iter().map(|state| (&**state, 0));
     for (state, up) in routed.chain(draining) {
-        let id = &state.key.instance;
+        let Some(id) = state.key.instance() else {
+            continue;
+        };
         let instance = found.entry(id).or_insert_with(|| Instance {
             service: id.service.as_str(),
             name: id.to_string(),
@@ -613,6 +623,69 @@ fn write_listeners(text: &mut Text, all: &[ListenSnapshot]) {
         text.each(family, all, |one| (vec![one.name.as_str()], of(one)));
     }
     write_servers(text, all);
+    write_requests(text, all);
+}
+
+/// What listeners in HTTP mode have beside the others.
+fn write_requests(text: &mut Text, all: &[ListenSnapshot]) {
+    let all: Vec<(&str, &HttpCounts)> = all
+        .iter()
+        .filter_map(|listen| Some((listen.name.as_str(), listen.http.as_ref()?)))
+        .collect();
+    text.each_word(&L_RESPONSES, &all, |(name, http)| {
+        let counts = classes(http.frontend.tallies(), |tally, class| {
+            tally.responses.of(class)
+        });
+        (vec![*name], by_class(counts))
+    });
+    text.each_word(&L_REFUSALS, &all, |(name, http)| {
+        let tallies = http.frontend.tallies();
+        let of = |reason| tallies.sum(|tally| tally.refusals.of(reason));
+        (vec![*name], by_reason(of))
+    });
+    text.each_word(&L_DENIED, &all, |(name, http)| {
+        let tallies = http.frontend.tallies();
+        let limits = Denied::ALL.into_iter();
+        let counts = limits.map(|by| (by.word(), tallies.sum(|tally| tally.denied.of(by))));
+        (vec![*name], counts.collect())
+    });
+    text.each(&L_QUEUE, &all, |(name, http)| {
+        (vec![*name], http.counts.queue.get().into())
+    });
+    text.begin(&L_DURATION);
+    for (name, http) in &all {
+        let counts = merged(http.counts.tallies(), |tally| &tally.total);
+        text.histogram(&L_DURATION, &[*name], &counts);
+    }
+    write_requests_of_servers(text, &all);
+}
+
+fn write_requests_of_servers(text: &mut Text, all: &[(&str, &HttpCounts)]) {
+    let servers: Vec<(&str, &EndpointState)> = all
+        .iter()
+        .flat_map(|(name, http)| http.servers.iter().map(move |state| (*name, &**state)))
+        .collect();
+    let labels = |name, state| vec![name, label(state)];
+    text.each_word(&V_RESPONSES, &servers, |&(name, state)| {
+        let counts = classes(state.counters.all(), |tally, class| {
+            tally.responses.of(class)
+        });
+        (labels(name, state), by_class(counts))
+    });
+    text.each(&V_FAILED, &servers, |&(name, state)| {
+        let failed = state.counters.all().sum(|tally| &tally.failures);
+        (labels(name, state), failed)
+    });
+    text.begin(&V_FIRST);
+    for &(name, state) in &servers {
+        let counts = merged(state.counters.all(), |tally| &tally.first_byte);
+        text.histogram(&V_FIRST, &labels(name, state), &counts);
+    }
+}
+
+/// A server's name, which was text before it was bytes.
+fn label(state: &EndpointState) -> &str {
+    str::from_utf8(&state.label).unwrap_or_default()
 }
 
 fn write_servers(text: &mut Text, all: &[ListenSnapshot]) {

@@ -17,7 +17,7 @@ use super::rows::{
 use crate::endpoint::{EndpointKey, EndpointState};
 use crate::metrics::{
     Counts, Denied, EndpointTally, FrontendCounts, FrontendKey, GatewayCounters, Histogram,
-    PerWorker, RESPONSE_CLASSES, ServiceTally,
+    PerWorker, RESPONSE_CLASSES, ServiceCounts, ServiceTally,
 };
 use crate::refusal::Reason;
 use crate::roster::Roster;
@@ -139,70 +139,94 @@ impl Gatherer {
             rows.push(self.server(now, service, Seen::Routed(endpoint)));
         }
         for state in &roster.draining {
-            if state.key.instance.service == service.name {
+            if state.key.is_of(&service.name) {
                 rows.push(self.server(now, service, Seen::Draining(state)));
             }
         }
         let past = self.past.of(Key::Service(service.name.clone()), now);
-        let row = service_row(service, &rows[at..], past, now);
+        let words = service
+            .unavailable
+            .map_or(String::new(), |why| why.to_string());
+        let row = Row {
+            checks: Some(past.checks(now, words)),
+            ..backend_row(
+                service.name.as_str(),
+                &service.counts,
+                &rows[at..],
+                past,
+                now,
+            )
+        };
         rows.insert(at, row);
     }
 
     fn server(&mut self, now: Instant, service: &TableService, seen: Seen<'_>) -> Row {
         let state = seen.state();
         let past = self.past.of(Key::Server(state.key.clone()), now);
-        let tallies = state.counters.all();
-        let count = |of: fn(&EndpointTally) -> &crate::metrics::Counter| tallies.sum(of);
-        let flow = past.sessions(now, count(|tally| &tally.requests));
         let status = seen.status();
-        let since = past.status(now, status);
         Row {
-            kind: Kind::Server,
             proxy: service.name.to_string(),
             name: seen.name(service),
-            mode: Mode::Http,
-            address: Some(state.key.address),
             status,
-            since,
+            since: past.status(now, status),
             weight: Some(seen.weight()),
-            roles: Roles {
-                active: 1,
-                backup: 0,
-            },
-            queue: Some(Level::default()),
-            sessions: Level {
-                now: u64::from(state.in_flight()),
-                max: u64::from(state.in_flight_max()),
-                limit: None,
-            },
-            session_flow: flow,
-            requests: None,
-            bytes_in: count(|tally| &tally.bytes_in),
-            bytes_out: count(|tally| &tally.bytes_out),
-            responses: classes(tallies, |tally, class| tally.responses.of(class)),
-            errors: Errors {
-                connect: count(|tally| &tally.connect_failures),
-                response: count(|tally| &tally.failures),
-                retries: count(|tally| &tally.retries),
-                client_aborts: count(|tally| &tally.client_aborts),
-                server_aborts: count(|tally| &tally.broken_answers),
-                ejections: count(|tally| &tally.ejections),
-                ..Errors::default()
-            },
             checks: Some(past.checks(now, seen.words().to_owned())),
-            times: Some(Times {
-                queue: super::rows::Quantiles::default(),
-                connect: past
-                    .connect
-                    .look(now, &merged(tallies, |tally| &tally.connect)),
-                first_byte: past
-                    .first_byte
-                    .look(now, &merged(tallies, |tally| &tally.first_byte)),
-                total: past.total.look(now, &merged(tallies, |tally| &tally.total)),
-            }),
-            idle: past.idle(now),
-            connects: merged(tallies, |tally| &tally.connect).count(),
+            ..server_row(state, past, now)
         }
+    }
+}
+
+/// What requests to an endpoint show; whose it is, and how it is, the caller knows.
+pub(super) fn server_row(state: &EndpointState, past: &mut Subject, now: Instant) -> Row {
+    let tallies = state.counters.all();
+    let count = |of: fn(&EndpointTally) -> &crate::metrics::Counter| tallies.sum(of);
+    let flow = past.sessions(now, count(|tally| &tally.requests));
+    Row {
+        kind: Kind::Server,
+        proxy: String::new(),
+        name: String::new(),
+        mode: Mode::Http,
+        address: Some(state.key.address),
+        status: Status::Up,
+        since: std::time::Duration::ZERO,
+        weight: None,
+        roles: Roles {
+            active: 1,
+            backup: 0,
+        },
+        queue: Some(Level::default()),
+        sessions: Level {
+            now: u64::from(state.in_flight()),
+            max: u64::from(state.in_flight_max()),
+            limit: None,
+        },
+        session_flow: flow,
+        requests: None,
+        bytes_in: count(|tally| &tally.bytes_in),
+        bytes_out: count(|tally| &tally.bytes_out),
+        responses: classes(tallies, |tally, class| tally.responses.of(class)),
+        errors: Errors {
+            connect: count(|tally| &tally.connect_failures),
+            response: count(|tally| &tally.failures),
+            retries: count(|tally| &tally.retries),
+            client_aborts: count(|tally| &tally.client_aborts),
+            server_aborts: count(|tally| &tally.broken_answers),
+            ejections: count(|tally| &tally.ejections),
+            ..Errors::default()
+        },
+        checks: None,
+        times: Some(Times {
+            queue: super::rows::Quantiles::default(),
+            connect: past
+                .connect
+                .look(now, &merged(tallies, |tally| &tally.connect)),
+            first_byte: past
+                .first_byte
+                .look(now, &merged(tallies, |tally| &tally.first_byte)),
+            total: past.total.look(now, &merged(tallies, |tally| &tally.total)),
+        }),
+        idle: past.idle(now),
+        connects: merged(tallies, |tally| &tally.connect).count(),
     }
 }
 
@@ -216,10 +240,10 @@ enum Seen<'a> {
 /// The instances of a service with what operators want of them.
 fn instances(service: &TableService) -> Instances {
     let endpoints = service.endpoints.iter();
-    let intake = |one: &TableEndpoint| (one.state.key.instance.clone(), one.intake);
+    let intake = |one: &TableEndpoint| Some((one.state.key.instance()?.clone(), one.intake));
     Instances {
         service: service.name.clone(),
-        intakes: endpoints.map(intake).collect(),
+        intakes: endpoints.filter_map(intake).collect(),
     }
 }
 
@@ -263,17 +287,18 @@ impl Seen<'_> {
     /// The instance; with its attempt, if a later attempt has the name already.
     fn name(&self, service: &TableService) -> String {
         let key = &self.state().key;
-        let is_taken = |one: &TableEndpoint| one.state.key.instance == key.instance;
+        let is_taken = |one: &TableEndpoint| one.state.key.who == key.who;
         match self {
             Self::Draining(_) if service.endpoints.iter().any(is_taken) => {
-                format!("{}@{}", key.instance, key.attempt.0)
+                format!("{}@{}", key.who, key.attempt.0)
             }
-            Self::Routed(_) | Self::Draining(_) => key.instance.to_string(),
+            Self::Routed(_) | Self::Draining(_) => key.who.to_string(),
         }
     }
 }
 
-fn frontend_row(
+/// What a place shows where clients come in.
+pub(super) fn frontend_row(
     proxy: String,
     counts: &FrontendCounts,
     limit: u64,
@@ -318,8 +343,15 @@ fn frontend_row(
     }
 }
 
-fn service_row(service: &TableService, servers: &[Row], past: &mut Subject, now: Instant) -> Row {
-    let tallies = service.counts.tallies();
+/// What a service shows, or the servers of a listener together.
+pub(super) fn backend_row(
+    proxy: &str,
+    counts: &ServiceCounts,
+    servers: &[Row],
+    past: &mut Subject,
+    now: Instant,
+) -> Row {
+    let tallies = counts.tallies();
     let count = |of: fn(&ServiceTally) -> &crate::metrics::Counter| tallies.sum(of);
     let all = |of: fn(&Row) -> u64| servers.iter().map(of).sum::<u64>();
     let up = || servers.iter().filter(|row| row.status == Status::Up);
@@ -328,13 +360,10 @@ fn service_row(service: &TableService, servers: &[Row], past: &mut Subject, now:
     let in_flight = all(|row| row.sessions.now);
     let most = servers.iter().map(|row| row.sessions.max).max();
     let responses = classes(tallies, |tally, class| tally.responses.of(class));
-    let queue = &service.counts.queue;
-    let words = service
-        .unavailable
-        .map_or(String::new(), |why| why.to_string());
+    let queue = &counts.queue;
     Row {
         kind: Kind::Backend,
-        proxy: service.name.to_string(),
+        proxy: proxy.to_owned(),
         name: "BACKEND".to_owned(),
         mode: Mode::Http,
         address: None,
@@ -368,7 +397,7 @@ fn service_row(service: &TableService, servers: &[Row], past: &mut Subject, now:
             ejections: all(|row| row.errors.ejections),
             ..Errors::default()
         },
-        checks: Some(past.checks(now, words)),
+        checks: None,
         times: Some(Times {
             queue: past.queue.look(now, &merged(tallies, |tally| &tally.queue)),
             connect: past

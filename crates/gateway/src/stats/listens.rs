@@ -6,9 +6,10 @@ use mainstay_control::listen::Standing;
 use mainstay_ids::Instant;
 use mainstay_model::listen::{Mode as ListenMode, Rank};
 
-use super::gather::Key;
-use super::past::Past;
+use super::gather::{self, Key};
+use super::past::{Past, Subject};
 use super::rows::{Checks, Errors, Kind, Level, Mode, Roles, Row, Status, Verdict};
+use crate::endpoint::EndpointState;
 use crate::listen::snapshot::{ListenSnapshot, ServerSnapshot};
 
 /// All listeners as of one moment.
@@ -66,6 +67,13 @@ pub(crate) fn frontend(
     now: Instant,
 ) -> Row {
     let past = past.of(Key::Listen(listen.name.clone()), now);
+    let row = match &listen.http {
+        Some(http) => {
+            let limit = listen.sessions_max.into();
+            gather::frontend_row(proxy.to_owned(), &http.frontend, limit, past, now)
+        }
+        None => blank(listen, proxy, Kind::Frontend),
+    };
     let is_bound = listen.binds.iter().all(|bind| bind.failing.is_none());
     let status = if is_bound {
         Status::Open
@@ -86,10 +94,10 @@ pub(crate) fn frontend(
         bytes_in: listen.bytes_in,
         bytes_out: listen.bytes_out,
         errors: Errors {
-            denied: listen.refused,
-            ..Errors::default()
+            denied: listen.refused + row.errors.denied,
+            ..row.errors
         },
-        ..blank(listen, proxy, Kind::Frontend)
+        ..row
     }
 }
 
@@ -100,13 +108,15 @@ pub(crate) fn backend(
     past: &mut Past<Key>,
     now: Instant,
 ) -> Vec<Row> {
-    let servers: Vec<Row> = listen
-        .servers
-        .iter()
-        .map(|one| server(listen, one, proxy, past, now))
+    let servers = listen.servers.iter().enumerate();
+    let servers: Vec<Row> = servers
+        .map(|(at, one)| {
+            let http = listen.http.as_ref();
+            let state = http.and_then(|http| http.servers.get(at));
+            server(listen, (one, state.map(Arc::as_ref)), proxy, past, now)
+        })
         .collect();
     let past = past.of(Key::ListenServers(listen.name.clone()), now);
-    let sum = |of: fn(&Row) -> u64| servers.iter().map(of).sum::<u64>();
     let taking = listen.servers.iter().filter(|one| one.standing.takes_new());
     let mut roles = Roles::default();
     let mut weight = 0;
@@ -122,14 +132,34 @@ pub(crate) fn backend(
     } else {
         Status::Down
     };
-    let in_use = sum(|row| row.sessions.now);
-    let waiting = u64::from(listen.sessions).saturating_sub(in_use);
+    let row = match &listen.http {
+        Some(http) => gather::backend_row(proxy, &http.counts, &servers, past, now),
+        None => carried_by_all(listen, proxy, &servers, past, now),
+    };
     let row = Row {
         name: "BACKEND".to_owned(),
         status,
         since: past.status(now, status),
         weight: Some(weight),
         roles,
+        checks: Some(past.checks(now, String::new())),
+        ..row
+    };
+    [row].into_iter().chain(servers).collect()
+}
+
+/// What sessions at all servers together show.
+fn carried_by_all(
+    listen: &ListenSnapshot,
+    proxy: &str,
+    servers: &[Row],
+    past: &mut Subject,
+    now: Instant,
+) -> Row {
+    let sum = |of: fn(&Row) -> u64| servers.iter().map(of).sum::<u64>();
+    let in_use = sum(|row| row.sessions.now);
+    let waiting = u64::from(listen.sessions).saturating_sub(in_use);
+    Row {
         queue: Some(Level {
             now: waiting,
             // Looked at once a second.
@@ -151,23 +181,28 @@ pub(crate) fn backend(
             redispatches: sum(|row| row.errors.redispatches),
             ..Errors::default()
         },
-        checks: Some(past.checks(now, String::new())),
         idle: past.idle(now),
         connects: sum(|row| row.connects),
         ..blank(listen, proxy, Kind::Backend)
-    };
-    [row].into_iter().chain(servers).collect()
+    }
 }
 
 fn server(
     listen: &ListenSnapshot,
-    one: &ServerSnapshot,
+    (one, state): (&ServerSnapshot, Option<&EndpointState>),
     proxy: &str,
     past: &mut Past<Key>,
     now: Instant,
 ) -> Row {
     let key = Key::ListenServer(listen.name.clone(), one.name.clone());
     let past = past.of(key, now);
+    let row = match state {
+        Some(state) => Row {
+            proxy: proxy.to_owned(),
+            ..gather::server_row(state, past, now)
+        },
+        None => carried(listen, one, proxy, past, now),
+    };
     Row {
         name: one.name.to_string(),
         address: Some(one.address),
@@ -184,12 +219,26 @@ fn server(
                 backup: 1,
             },
         },
-        queue: Some(Level::default()),
         sessions: Level {
             now: one.sessions.into(),
             max: one.sessions_high.into(),
             limit: one.sessions_max.map(u64::from),
         },
+        checks: Some(checks(one)),
+        ..row
+    }
+}
+
+/// What sessions at a server show.
+fn carried(
+    listen: &ListenSnapshot,
+    one: &ServerSnapshot,
+    proxy: &str,
+    past: &mut Subject,
+    now: Instant,
+) -> Row {
+    Row {
+        queue: Some(Level::default()),
         session_flow: past.sessions(now, one.sessions_total),
         bytes_in: one.bytes_in,
         bytes_out: one.bytes_out,
@@ -199,7 +248,6 @@ fn server(
             redispatches: one.redispatches,
             ..Errors::default()
         },
-        checks: Some(checks(one)),
         idle: past.idle(now),
         connects: one.sessions_total,
         ..blank(listen, proxy, Kind::Server)

@@ -23,6 +23,7 @@ use mainstay_ids::{
     Attempt, ConsumerId, Epoch, Generation, Incarnation, InstanceId, Revision, ServiceName, Version,
 };
 use mainstay_model::gateway::{GatewayLimits, GatewaySettings};
+use mainstay_model::listen::Trusted;
 use mainstay_model::routing::{EndpointHealth, Unavailable};
 use mainstay_model::{
     Ack, Endpoint, HostPattern, HttpMatch, ListenSpec, PathPrefix, Routing, ServiceRoutes, Traffic,
@@ -136,6 +137,7 @@ pub struct Setting {
     pub access_log: bool,
     pub stats_auth: Option<StatsAuth>,
     pub listens: Vec<ListenSpec>,
+    pub accept_proxy: Option<Trusted>,
     pub state: Option<TempDir>,
     pub api: std::path::PathBuf,
 }
@@ -153,6 +155,7 @@ impl Default for Setting {
             access_log: false,
             stats_auth: None,
             listens: Vec::new(),
+            accept_proxy: None,
             state: None,
             api: "/nowhere/api.sock".into(),
         }
@@ -165,6 +168,7 @@ pub struct Gateway {
     pub stats: SocketAddr,
     routings: mpsc::Sender<Routing>,
     acks: Arc<Mutex<Vec<(Instant, Ack)>>>,
+    settings: tokio::sync::watch::Sender<Arc<GatewaySettings>>,
     stop: CancellationToken,
     thread: Option<JoinHandle<Result<(), Error>>>,
     pub state: TempDir,
@@ -206,6 +210,12 @@ impl Gateway {
         let state = setting.state.unwrap_or_else(|| TempDir::new("gateway"));
         let (entry, sockets) = entry_sockets(setting.workers);
         let stop = CancellationToken::new();
+        let (settings, watched) = tokio::sync::watch::channel(Arc::new(GatewaySettings {
+            limits: setting.limits,
+            listens: setting.listens,
+            accept_proxy: setting.accept_proxy,
+            ..GatewaySettings::default()
+        }));
         let options = Options {
             state: state.path().to_owned(),
             api: setting.api,
@@ -215,12 +225,7 @@ impl Gateway {
             } else {
                 AccessLogTo::Off
             },
-            settings: tokio::sync::watch::channel(Arc::new(GatewaySettings {
-                limits: setting.limits,
-                listens: setting.listens,
-                ..GatewaySettings::default()
-            }))
-            .1,
+            settings: watched,
             deadlines: setting.deadlines,
             succession: mainstay_gateway::Succession::default(),
             seams: setting.seams,
@@ -242,6 +247,7 @@ impl Gateway {
             stats: shown_at,
             routings,
             acks,
+            settings,
             stop,
             thread: Some(thread),
             state,
@@ -263,6 +269,16 @@ impl Gateway {
         let generation = routing.generation;
         self.publish(routing);
         self.wait_for_ack("it is in force", |ack| ack.generation == Some(generation));
+    }
+
+    /// Changes the listeners, as an edited file does.
+    pub fn set_listens(&self, listens: Vec<ListenSpec>) {
+        self.settings.send_modify(|settings| {
+            *settings = Arc::new(GatewaySettings {
+                listens,
+                ..(**settings).clone()
+            });
+        });
     }
 
     pub fn acks(&self) -> Vec<(Instant, Ack)> {
@@ -529,7 +545,14 @@ impl Instance {
     pub fn start(
         behave: impl Fn(&Seen, &mut BufReader<TcpStream>) -> io::Result<Then> + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), behave)
+    }
+
+    pub fn start_at(
+        address: SocketAddr,
+        behave: impl Fn(&Seen, &mut BufReader<TcpStream>) -> io::Result<Then> + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
         let streams: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
@@ -575,7 +598,12 @@ impl Instance {
 
     /// Answers every request with 200 and its own name.
     pub fn named(name: &'static str) -> Self {
-        Self::start(move |seen, stream| {
+        Self::named_at(SocketAddr::from(([127, 0, 0, 1], 0)), name)
+    }
+
+    /// The same on this address.
+    pub fn named_at(address: SocketAddr, name: &'static str) -> Self {
+        Self::start_at(address, move |seen, stream| {
             read_body(seen, stream)?;
             answer(stream, "200 OK", &[], name.as_bytes())?;
             Ok(Then::Next)

@@ -37,6 +37,12 @@ pub(crate) struct Request {
     service: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     instance: Option<String>,
+    /// The listener to whose servers it went, instead of a service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    listen: Option<String>,
+    /// Which of them was asked last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    server: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
     status: u16,
@@ -117,6 +123,16 @@ impl Request {
         Timestamp(began.0 + self.us.div_ceil(1000))
     }
 
+    fn of_listener(&self) -> String {
+        match (&self.listen, &self.server) {
+            (Some(listen), Some(server)) => {
+                format!("{server} of the listener {listen} was asked last")
+            }
+            (Some(listen), None) => format!("no server of the listener {listen} was asked"),
+            (None, _) => "it belonged to no service".to_owned(),
+        }
+    }
+
     /// What became of it.
     pub(crate) fn sentence(&self) -> String {
         let Self {
@@ -132,7 +148,7 @@ impl Request {
         let who = match (&self.service, &self.instance) {
             (_, Some(instance)) => format!("{instance} was asked last"),
             (Some(service), None) => format!("no instance of {service} was asked"),
-            (None, None) => "it belonged to no service".to_owned(),
+            (None, None) => self.of_listener(),
         };
         let why = match &self.reason {
             Some(reason) => format!("the gateway refused it as `{reason}`: {}", meaning(reason)),
@@ -203,5 +219,15 @@ mod tests {
         assert_eq!(ended, "2026-11-23T11:16:02.174Z");
         assert_eq!(search(&log, "c").expect("reads"), None);
         assert_eq!(search(&dir.join("none"), "a").expect("reads"), None);
+    }
+
+    #[test]
+    fn a_request_to_a_listener_belongs_to_no_service_and_names_its_server() {
+        let text = r#"{"time":"2026-11-23T11:16:02.172Z","id":"a","client":"::1","method":"GET","path":"/","listen":"web","server":"10.0.0.1:80","status":200,"tries":1,"bytes":1,"us":1500}"#;
+        let request: Request = serde_json::from_str(text).expect("it is a line");
+        assert_eq!(request.service_name(), None);
+        let told = request.sentence();
+        let expected = "10.0.0.1:80 of the listener web was asked last";
+        assert!(told.contains(expected), "{told}");
     }
 }

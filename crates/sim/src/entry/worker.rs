@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mainstay_control::balance::{
     Balancer, Content, Course, Demand, Hedging, IdempotencyKey, Limiting, LineBounds, Listed, Load,
-    MethodSafety, Patience, Policy, Priority, RetryBudget, Retrying, Ticket,
+    MethodSafety, Patience, Policy, Priority, RetryBudget, Retrying, Role, Ticket,
 };
 use mainstay_ids::Instant;
 use mainstay_model::Intake;
@@ -60,6 +60,7 @@ pub(super) fn listed(dead: [bool; INSTANCES]) -> Vec<Listed<usize>> {
         endpoint,
         health,
         intake: Intake::default(),
+        role: Role::EVEN,
     };
     alive.map(listed).collect()
 }

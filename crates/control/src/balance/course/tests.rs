@@ -2,7 +2,7 @@
 
 use super::super::budget::RetryBudget;
 use super::*;
-use crate::balance::{IdempotencyKey, Limiting, LineBounds, Listed, Policy};
+use crate::balance::{IdempotencyKey, Limiting, LineBounds, Listed, Policy, Role};
 use alloc::vec;
 use mainstay_model::routing::EndpointHealth;
 
@@ -55,6 +55,7 @@ impl Stage {
         let listed = (0..endpoints).map(|endpoint| Listed {
             endpoint,
             health: EndpointHealth::Passing,
+            role: Role::EVEN,
             intake: mainstay_model::Intake::default(),
         });
         balancer.update(at(0), listed.collect());
@@ -436,6 +437,7 @@ fn without_an_endpoint_it_waits_for_a_table_unless_nothing_will_change() {
     let listed = Listed {
         endpoint: 0,
         health: EndpointHealth::Passing,
+        role: Role::EVEN,
         intake: mainstay_model::Intake::default(),
     };
     stage.balancer.update(at(500), vec![listed]);

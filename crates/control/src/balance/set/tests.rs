@@ -80,6 +80,7 @@ fn listed(endpoints: &[(&'static str, EndpointHealth)]) -> Vec<Listed<&'static s
             endpoint: *endpoint,
             health: *health,
             intake: Intake::default(),
+            role: Role::EVEN,
         })
         .collect()
 }
@@ -256,6 +257,7 @@ fn with_intakes(endpoints: &[(&'static str, EndpointHealth, Intake)]) -> Set<&'s
         endpoint: *endpoint,
         health: *health,
         intake: *intake,
+        role: Role::EVEN,
     });
     set.update(at(0), listed.collect());
     set
@@ -318,6 +320,7 @@ fn whoever_is_drained_gets_nothing_not_even_for_want_of_better() {
             endpoint: "a",
             health: PASSING,
             intake: drained,
+            role: Role::EVEN,
         }],
     );
     assert_eq!(
@@ -351,6 +354,7 @@ fn whoever_gets_requests_again_warms_up() {
             endpoint,
             health: PASSING,
             intake,
+            role: Role::EVEN,
         })
     };
     let mut set = Set::default();
@@ -360,4 +364,114 @@ fn whoever_gets_requests_again_warms_up() {
     assert!(cold["b"] < 300, "{cold:?}");
     let warm = shares(&mut set, 31_000, |_| 0);
     assert!(warm["b"] > 1300, "{warm:?}");
+}
+
+fn with_roles(roles: &[(&'static str, Role)]) -> Set<&'static str> {
+    let mut set = Set::default();
+    let listed = roles.iter().map(|(endpoint, role)| Listed {
+        endpoint: *endpoint,
+        health: PASSING,
+        intake: Intake::default(),
+        role: *role,
+    });
+    set.update(at(0), listed.collect());
+    set
+}
+
+const RESERVE: Role = Role {
+    rank: Rank::Backup,
+    ..Role::EVEN
+};
+
+fn weighing(weight: u32) -> Role {
+    Role {
+        weight: NonZeroU32::new(weight).expect("not zero"),
+        ..Role::EVEN
+    }
+}
+
+#[test]
+fn a_reserve_is_asked_only_while_none_of_the_others_is_good() {
+    let mut set = with_roles(&[("a", Role::EVEN), ("b", Role::EVEN), ("r", RESERVE)]);
+    let even = shares(&mut set, 0, |_| 0);
+    assert_eq!(even.get("r"), None, "{even:?}");
+    // One request that both have failed goes to the reserve, rather than nowhere.
+    let tried = [picked(&mut set, 0, "a").tag, picked(&mut set, 0, "b").tag];
+    let other = pick(&mut set, at(0), 1, &tried, |_| 0).and_then(|picked| set.get(picked).copied());
+    assert_eq!(other, Some("r"));
+    for endpoint in ["a", "b"] {
+        let one = picked(&mut set, 0, endpoint);
+        finish(&mut set, 0, one, Outcome::ConnectFailed);
+    }
+    let ejected = shares(&mut set, 1, |_| 0);
+    assert_eq!(ejected.into_iter().collect::<Vec<_>>(), [("r", 3000)]);
+    // The others come back, each by one request that goes well.
+    for _ in 0..2 {
+        let probed = pick(&mut set, at(2_000), 1, &[], |_| 0).expect("it is on probation");
+        finish(&mut set, 2_000, probed, Outcome::Answered);
+    }
+    let back = shares(&mut set, 30_000, |_| 0);
+    assert_eq!(back.get("r"), None, "{back:?}");
+}
+
+#[test]
+fn a_reserve_that_failed_is_not_probed_while_the_others_are_good() {
+    let mut set = with_roles(&[("a", Role::EVEN), ("r", RESERVE)]);
+    let main = picked(&mut set, 0, "a");
+    finish(&mut set, 0, main, Outcome::ConnectFailed);
+    let reserve = picked(&mut set, 0, "r");
+    finish(&mut set, 0, reserve, Outcome::ConnectFailed);
+    let probed = pick(&mut set, at(2_000), 1, &[], |_| 0).expect("a is on probation");
+    assert_eq!(set.get(probed), Some(&"a"));
+    finish(&mut set, 2_000, probed, Outcome::Answered);
+    assert_eq!(shares(&mut set, 2_000, |_| 0).get("r"), None);
+}
+
+#[test]
+fn who_weighs_more_is_drawn_more_often_and_taken_for_less_busy() {
+    let roles = [
+        ("a", weighing(1)),
+        ("b", weighing(1)),
+        ("c", weighing(10)),
+        ("d", weighing(10)),
+    ];
+    let mut set = with_roles(&roles);
+    let light = |shares: &BTreeMap<&'static str, u32>| {
+        shares.get("a").unwrap_or(&0) + shares.get("b").unwrap_or(&0)
+    };
+    // Evenly it would be half of 3000.
+    let idle = shares(&mut set, 0, |_| 0);
+    assert!(light(&idle) < 750, "{idle:?}");
+    // For their weight the light ones are the busier ones.
+    let busy = shares(&mut set, 0, |_| 20);
+    assert!(light(&busy) < 150, "{busy:?}");
+}
+
+#[test]
+fn who_has_as_many_as_it_may_gets_no_more_until_an_answer_is_complete() {
+    let limited = Role {
+        most: NonZeroU32::new(2),
+        ..Role::EVEN
+    };
+    let mut set = with_roles(&[("a", limited), ("r", RESERVE)]);
+    let need = |load: Load, set: &mut Set<&'static str>| {
+        let need = Need {
+            not: &[],
+            probing: Probing::Once,
+            priority: Priority::Normal,
+            wish: Wish::NONE,
+            traits: &|_| Traits {
+                version: mainstay_ids::Version::FIRST,
+                handle: None,
+            },
+        };
+        set.choose(at(0), 7, &need, |_| load)
+    };
+    let streaming = |in_flight| Load {
+        in_flight,
+        waiting: 0,
+    };
+    assert!(matches!(need(streaming(1), &mut set), Choice::Picked(_)));
+    // A full server is no reason to ask a reserve.
+    assert_eq!(need(streaming(2), &mut set), Choice::Full);
 }

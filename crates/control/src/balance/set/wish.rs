@@ -79,8 +79,8 @@ impl<E> Set<E> {
     ) -> Option<usize> {
         let placed = among.filter_map(|index| {
             let traits = (need.traits)(&self.members[index].endpoint);
-            let weight = self.members[index].intake.weight;
-            let distance = affinity.distance(traits.handle?, weight.percent().into());
+            let weight = u32::try_from(self.members[index].weight()).unwrap_or(u32::MAX);
+            let distance = affinity.distance(traits.handle?, weight);
             Some((distance, index))
         });
         let nearest = placed.min_by(|(one, _), (other, _)| one.total_cmp(other));
@@ -93,7 +93,7 @@ mod tests {
     use super::super::super::ejection::{Outcome, Try};
     use super::super::super::sticky::Traits;
     use super::super::tests::{finished, pick_by};
-    use super::super::{Listed, Picked, Tag, mix};
+    use super::super::{Listed, Picked, Role, Tag, mix};
     use super::*;
     use alloc::vec::Vec;
     use core::time::Duration;
@@ -120,6 +120,7 @@ mod tests {
         let listed = versions.map(|endpoint| Listed {
             endpoint,
             health: EndpointHealth::Passing,
+            role: Role::EVEN,
             intake: Intake::default(),
         });
         listed.collect()
