@@ -40,7 +40,7 @@ use crate::rewrite::RewritePlan;
 use crate::upstream::{Assurance, Upstream};
 use crate::view::{Flight, Lessons, LocalEndpoint, LocalService, View};
 use crate::worker::Worker;
-use crate::{Retries, RetryRoutes, Verdicts};
+use crate::{RetryRoutes, Verdicts};
 
 /// What an errand ends with.
 pub(crate) struct Delivered {
@@ -387,8 +387,7 @@ impl<'a> Errand<'a> {
     fn assurance(&self, visit: &Visit) -> Assurance {
         let is_safe = MethodSafety::of(visit.request.method_name()) == MethodSafety::Safe;
         let is_bare = self.body.as_ref().is_some_and(RequestBody::is_empty);
-        let is_on = self.worker.seams.retries == Retries::On;
-        if is_safe && is_bare && is_on && visit.request.upgrade().is_none() {
+        if is_safe && is_bare && visit.request.upgrade().is_none() {
             Assurance::Hint
         } else {
             Assurance::Look
