@@ -21,38 +21,25 @@ use running::{MAINSTAY, PATIENCE, Running, processes, text};
 
 /// Answers each line with its name. Ends with the test's process.
 fn server(name: &'static str) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let answer = move |client: TcpStream| -> io::Result<()> {
-        let mut lines = BufReader::new(client.try_clone()?);
-        let (mut line, mut client) = (String::new(), client);
-        while lines.read_line(&mut line)? > 0 {
-            client.write_all(format!("{name}: {line}").as_bytes())?;
-            line.clear();
-        }
-        Ok(())
-    };
-    thread::spawn(move || {
-        for client in listener.incoming().flatten() {
-            // Checks go away without a word, and clients as they like.
-            thread::spawn(move || answer(client).ok());
-        }
-    });
-    address
+    serve_lines(move |line| Some(format!("{name}: {line}")))
 }
 
 /// The same by HTTP, also over kept connections.
 fn http_server(name: &'static str) -> SocketAddr {
+    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{name}");
+    serve_lines(move |line| (line == "\r\n").then(|| answer.clone()))
+}
+
+/// Says something to each line, or nothing.
+fn serve_lines(say: impl Fn(&str) -> Option<String> + Clone + Send + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let answer = move |client: TcpStream| -> io::Result<()> {
+    let talk = move |mut client: TcpStream| -> io::Result<()> {
         let mut lines = BufReader::new(client.try_clone()?);
-        let (mut line, mut client) = (String::new(), client);
+        let mut line = String::new();
         while lines.read_line(&mut line)? > 0 {
-            if line == "\r\n" {
-                client.write_all(
-                    format!("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{name}").as_bytes(),
-                )?;
+            if let Some(text) = say(&line) {
+                client.write_all(text.as_bytes())?;
             }
             line.clear();
         }
@@ -60,7 +47,9 @@ fn http_server(name: &'static str) -> SocketAddr {
     };
     thread::spawn(move || {
         for client in listener.incoming().flatten() {
-            thread::spawn(move || answer(client).ok());
+            // Checks go away without a word, and clients as they like.
+            let talk = talk.clone();
+            thread::spawn(move || talk(client).ok());
         }
     });
     address

@@ -144,8 +144,11 @@ impl Run {
 
     /// Writes the raw rounds and prints the end; whether all bars hold.
     pub(crate) fn finish(self) -> Result<bool> {
-        let path = self.save()?;
-        self.say(format!("\nraw rounds: {}", path.display()));
+        // One that measures nothing keeps its result in a form of its own.
+        if !self.raw.is_empty() {
+            let path = self.save()?;
+            self.say(format!("\nraw rounds: {}", path.display()));
+        }
         for why in &self.missed {
             self.say(format!("does not hold: {why}"));
         }

@@ -718,9 +718,9 @@ impl<E> Set<E> {
         };
         let ejections = || self.members.iter().map(|member| &member.ejection);
         self.pool_until = ejections().filter_map(Ejection::until).min();
-        let is_sick = |member: &&Member<E>| member.ejection.cause() == Some(Cause::Sick);
-        let mut taking = self.members.iter().filter(|one| one.intake.takes_any());
-        self.sick = taking.by_ref().filter(is_sick).count();
+        let is_sick =
+            |one: &&Member<E>| one.intake.takes_any() && one.ejection.cause() == Some(Cause::Sick);
+        self.sick = self.members.iter().filter(is_sick).count();
         self.on_probation = ejections().filter(|one| one.is_on_probation()).count();
     }
 }

@@ -439,9 +439,9 @@ fn who_weighs_more_is_drawn_more_often_and_taken_for_less_busy() {
     let light = |shares: &BTreeMap<&'static str, u32>| {
         shares.get("a").unwrap_or(&0) + shares.get("b").unwrap_or(&0)
     };
-    // Evenly it would be half of 3000.
+    // Two of 22 parts of 3000 are 273.
     let idle = shares(&mut set, 0, |_| 0);
-    assert!(light(&idle) < 750, "{idle:?}");
+    assert!((200..350).contains(&light(&idle)), "{idle:?}");
     // For their weight the light ones are the busier ones.
     let busy = shares(&mut set, 0, |_| 20);
     assert!(light(&busy) < 150, "{busy:?}");
