@@ -9,14 +9,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use mainstay_ids::{Attempt, InstanceId, Timestamp};
-use mainstay_kernel::Identity;
+use mainstay_kernel::{Identity, durable};
 use mainstay_model::{Exit, PlannedInstance};
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 use rustix::io::Errno;
@@ -169,12 +169,7 @@ impl RunDir {
     }
 
     pub(crate) fn write_spec(&self, spec: &AttemptSpec) -> io::Result<()> {
-        let temporary = self.path.join("spec.json.tmp");
-        let mut file = File::create(&temporary)?;
-        file.write_all(&serde_json::to_vec(spec)?)?;
-        file.sync_all()?;
-        fs::rename(&temporary, self.spec_path())?;
-        File::open(&self.path)?.sync_all()
+        durable::replace(&self.spec_path(), &serde_json::to_vec(spec)?, 0o666)
     }
 
     /// `shim.json` of this attempt.

@@ -4,12 +4,12 @@
 //! A file, and not a watch of the control centre: limits must hold, and change, while the control
 //! centre is away, and on a machine that has none.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use mainstay_kernel::durable;
 use mainstay_model::gateway::GatewaySettings;
 use mainstay_model::limits::SpecError;
 use serde::{Deserialize, Serialize};
@@ -85,26 +85,11 @@ impl SettingsFile {
     pub fn save(&self, settings: &GatewaySettings) -> io::Result<()> {
         let directory = self.path.parent().unwrap_or(Path::new("/"));
         fs::create_dir_all(directory)?;
-        let next = self.path.with_extension("json.tmp");
-        // One that an earlier crash left may have other permissions.
-        fs::remove_file(&next).or_else(|error| match error.kind() {
-            io::ErrorKind::NotFound => Ok(()),
-            _ => Err(error),
-        })?;
-        let mut options = File::options();
-        let mut file = options
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&next)?;
         let stored = Stored {
             format: FORMAT,
             settings,
         };
-        file.write_all(&serde_json::to_vec_pretty(&stored)?)?;
-        file.sync_all()?;
-        fs::rename(&next, &self.path)?;
-        File::open(directory)?.sync_all()
+        durable::replace(&self.path, &serde_json::to_vec_pretty(&stored)?, 0o600)
     }
 }
 

@@ -1,5 +1,5 @@
 //! What Mainstay asks of Linux: starting processes, knowing them again, signals, cgroups, accounts,
-//! inherited file descriptors, and rules of nf_tables.
+//! inherited file descriptors, files that survive a loss of power, and rules of nf_tables.
 //!
 //! It decides nothing: it knows no service, no instance and no file format of ours. It is the only
 //! crate that may contain `unsafe`; everything that it offers is safe to call. Start reading at
@@ -11,6 +11,7 @@
 pub mod account;
 pub mod capacity;
 pub mod cgroup;
+pub mod durable;
 pub mod hand;
 pub mod inherit;
 pub mod netlink;

@@ -1,9 +1,11 @@
 //! The bearer token of the loopback port: whoever may read the file may change services.
 
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+
+use mainstay_kernel::durable;
 
 /// The file's name in the state directory.
 pub const TOKEN_FILE: &str = "token";
@@ -63,16 +65,7 @@ impl Token {
     }
 
     fn write(&self, path: &Path) -> io::Result<()> {
-        let next = path.with_extension("tmp");
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&next)?;
-        writeln!(file, "{}", self.0)?;
-        file.sync_all()?;
-        fs::rename(&next, path)
+        durable::replace(path, format!("{}\n", self.0).as_bytes(), 0o600)
     }
 }
 

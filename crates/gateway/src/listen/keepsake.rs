@@ -3,15 +3,15 @@
 //! upgrade, a crash and a loss of power.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mainstay_control::listen::Wanted;
 use mainstay_ids::ListenName;
+use mainstay_kernel::durable;
 use mainstay_model::listen::ServerName;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
@@ -133,7 +133,6 @@ impl Keepsake {
     }
 }
 
-/// After a crash, or a loss of power, the old or the new one is there, whole.
 fn replace(path: &Path, set: Vec<(Which, Set)>) -> io::Result<()> {
     let servers = set.into_iter().map(|((listen, server, address), set)| {
         let Set { wanted, weight } = set;
@@ -149,15 +148,7 @@ fn replace(path: &Path, set: Vec<(Which, Set)>) -> io::Result<()> {
         format: FORMAT,
         servers: servers.collect(),
     };
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    let next = path.with_extension("json.tmp");
-    let mut options = File::options();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let mut file = options.open(&next)?;
-    file.write_all(&serde_json::to_vec_pretty(&stored)?)?;
-    file.sync_all()?;
-    fs::rename(&next, path)?;
-    File::open(directory)?.sync_all()
+    durable::replace(path, &serde_json::to_vec_pretty(&stored)?, 0o600)
 }
 
 #[cfg(test)]

@@ -4,13 +4,13 @@
 //! verdict that a lower one is dead.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use mainstay_ids::Incarnation;
-use mainstay_kernel::Identity;
+use mainstay_kernel::{Identity, durable};
 use serde::{Deserialize, Serialize};
 
 use crate::outcome::{Failure, Outcome};
@@ -156,16 +156,8 @@ impl Record {
     /// Replaces the record: after a crash the old or the new one is there, whole.
     pub(crate) fn save(&self, state: &Path) -> anyhow::Result<()> {
         let path = Self::path(state);
-        let temporary = path.with_extension("json.tmp");
         let context = || format!("cannot write `{}`", path.display());
         let text = serde_json::to_vec_pretty(self).with_context(context)?;
-        let mut file = fs::File::create(&temporary).with_context(context)?;
-        file.write_all(&text)
-            .and_then(|()| file.sync_all())
-            .with_context(context)?;
-        fs::rename(&temporary, &path).with_context(context)?;
-        fs::File::open(state)
-            .and_then(|directory| directory.sync_all())
-            .with_context(context)
+        durable::replace(&path, &text, 0o666).with_context(context)
     }
 }
