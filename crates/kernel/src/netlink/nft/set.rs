@@ -1,6 +1,7 @@
 //! Sets and maps, and what is in them.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::expression::{Verdict, write_value};
 use super::{Expression, Name};
@@ -92,18 +93,32 @@ pub struct Set {
     pub values: Values,
     /// Whether packets and bytes are counted for each element.
     pub counted: bool,
+    /// `None`: elements come and go by transactions alone.
+    pub dynamic: Option<Dynamic>,
+}
+
+/// Of a set to which rules add elements as packets pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dynamic {
+    /// How many elements at most; for more the rule does not hold.
+    pub size: u32,
+    /// How long one stays that no packet meets.
+    pub idle: Duration,
 }
 
 const MAP_FLAG: u32 = 0x8;
+/// `NFT_SET_TIMEOUT | NFT_SET_EVAL`.
+const DYNAMIC_FLAGS: u32 = 0x10 | 0x20;
 
 impl Set {
     /// `id` names it to others of the same transaction.
     pub(super) fn write(&self, out: &mut Writer, id: u32) {
-        let flags = match self.values {
+        let is_map = match self.values {
             Values::None => 0,
             Values::Fields(_) | Values::Verdicts => MAP_FLAG,
         };
-        out.number(3, flags);
+        let is_dynamic = self.dynamic.map_or(0, |_| DYNAMIC_FLAGS);
+        out.number(3, is_map | is_dynamic);
         out.number(4, self.key.number());
         out.number(5, self.key.len());
         match self.values {
@@ -116,6 +131,11 @@ impl Set {
                 out.number(6, VERDICT_TYPE);
                 out.number(7, 0);
             }
+        }
+        if let Some(Dynamic { size, idle }) = self.dynamic {
+            out.nest(9, |out| out.number(1, size));
+            let idle = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
+            out.attribute(11, &idle.to_be_bytes());
         }
         out.number(10, id);
         if self.counted {
