@@ -98,6 +98,11 @@ impl Slots {
         })
     }
 
+    /// Slots as they were; `None` if they are not of that number.
+    pub fn restore(class: Class, owners: Vec<SocketAddr>) -> Option<Self> {
+        (owners.len() == usize::from(class.slots())).then_some(Self { class, owners })
+    }
+
     /// How many there are, and how one is drawn.
     pub fn class(&self) -> Class {
         self.class

@@ -45,6 +45,8 @@ pub enum Base {
 pub enum MetaKey {
     /// The packet's or socket's mark.
     Mark,
+    /// The index of the interface by which it came.
+    InputInterface,
     /// The version of IP, as `NFPROTO_*`; one byte.
     NetworkProtocol,
     /// TCP or UDP, as `IPPROTO_*`; one byte.
@@ -56,6 +58,8 @@ pub enum MetaKey {
 pub enum ConntrackKey {
     /// Bits of `IP_CT_*`: new, established, ...
     State,
+    /// Whether the packet goes the way of the connection's first (0) or back (1); one byte.
+    Direction,
     /// Bits of `IPS_*`.
     Status,
     /// To which IPv4 address the connection's first packet was sent, before anything translated it.
@@ -412,6 +416,7 @@ fn write_nat(out: &mut Writer, family: super::Family, address: Register, port: R
 fn meta_key(key: MetaKey) -> u32 {
     match key {
         MetaKey::Mark => 3,
+        MetaKey::InputInterface => 4,
         MetaKey::NetworkProtocol => 15,
         MetaKey::TransportProtocol => 16,
     }
@@ -420,6 +425,7 @@ fn meta_key(key: MetaKey) -> u32 {
 fn conntrack_key(key: ConntrackKey) -> u32 {
     match key {
         ConntrackKey::State => 0,
+        ConntrackKey::Direction => 1,
         ConntrackKey::Status => 2,
         ConntrackKey::OriginalIpv4Destination => 20,
         ConntrackKey::OriginalIpv6Destination => 22,
@@ -429,7 +435,7 @@ fn conntrack_key(key: ConntrackKey) -> u32 {
 /// `IP_CT_DIR_*`, of what has one.
 fn direction(key: ConntrackKey) -> Option<u8> {
     match key {
-        ConntrackKey::State | ConntrackKey::Status => None,
+        ConntrackKey::State | ConntrackKey::Direction | ConntrackKey::Status => None,
         ConntrackKey::OriginalIpv4Destination | ConntrackKey::OriginalIpv6Destination => Some(0),
     }
 }

@@ -145,7 +145,7 @@ impl Set {
 }
 
 /// A key, or a value, field by field.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 #[must_use]
 pub struct Key(Vec<u8>);
 
@@ -153,6 +153,11 @@ impl Key {
     /// Nothing yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// As [`super::Dumped`] has it.
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        Self(bytes.to_vec())
     }
 
     /// An address.
