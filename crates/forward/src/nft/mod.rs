@@ -81,7 +81,6 @@ impl Nft {
     /// Makes the table in this thread's network namespace, or takes over what an earlier process made:
     /// maps stay as they are, rules are written anew in the same instant.
     pub fn start(settings: Settings) -> Result<Self, ForwardError> {
-        let missing = |source: io::Error| missing(source.into());
         let socket = Socket::open().map_err(missing)?;
         let (state, left) = take_over(&settings, &socket)?;
         Ok(Self {
@@ -286,12 +285,12 @@ fn look(settings: &Settings, socket: &Socket, before: Generation) -> Result<Left
 }
 
 fn generation(socket: &Socket) -> Result<Generation, ForwardError> {
-    socket.generation().map_err(|source| missing(source.into()))
+    socket.generation().map_err(missing)
 }
 
 fn list(settings: &Settings, socket: &Socket) -> Result<Option<Listing>, ForwardError> {
     let listed = socket.list_table(Family::Inet, &settings.table);
-    listed.map_err(|source| missing(source.into()))
+    listed.map_err(missing)
 }
 
 /// Whether the kernel's tables differ from what was expected.
@@ -330,9 +329,15 @@ fn classed(error: TransactionError, what: &str) -> ForwardError {
     }
 }
 
-fn missing(source: Box<dyn std::error::Error + Send + Sync>) -> ForwardError {
+fn missing(source: io::Error) -> ForwardError {
     let back_end = BackEndKind::Nft;
-    ForwardError::Missing { back_end, source }
+    let forbidden = source.kind() == io::ErrorKind::PermissionDenied;
+    let source = source.into();
+    if forbidden {
+        ForwardError::Forbidden { back_end, source }
+    } else {
+        ForwardError::Missing { back_end, source }
+    }
 }
 
 fn refused(source: io::Error) -> ForwardError {

@@ -3,7 +3,7 @@
 //! ```text
 //! prerouting, output (nat)   first packet to ADDRESS:PORT ── services4 ──> goto random4-3
 //! random4-3                  dnat to slots4[ADDRESS:PORT, random below 3]
-//! postrouting (nat)          masquerade what leaves for another host and came from one
+//! postrouting (nat)          masquerade what leaves for another host
 //! output, input, forward     reset what is under way to a dead instance;
 //!                            refuse what is still addressed to a service: no map translated it
 //! postrouting, input         count bytes per instance
@@ -27,10 +27,11 @@ use super::{Counting, Settings};
 /// `IPPROTO_*`.
 const TCP: u8 = 6;
 const UDP: u8 = 17;
-/// `RTN_LOCAL`.
-const LOCAL_ADDRESS: u32 = 2;
 /// The index of the loopback interface, in every network namespace.
 const LOOPBACK: u32 = 1;
+/// Where TCP has its flags, and the one that ends a connection at once (RFC 9293, 3.1).
+const FLAGS_AT: u32 = 13;
+const RESET: u8 = 0x04;
 /// `IPS_DST_NAT`.
 const DESTINATION_NAT: u32 = 0x20;
 /// `IP_CT_DIR_*`.
@@ -266,28 +267,37 @@ fn chains(settings: &Settings) -> Vec<(Chain, Vec<Rule>)> {
     let each = |rules: &dyn Fn(&Network) -> Vec<Rule>| -> Vec<Rule> {
         networks.iter().flat_map(rules).collect()
     };
-    let guard = || [each(&|one| vec![reset_dead(one)]), each(&refuse)].concat();
+    let reset = || each(&|one| vec![reset_dead(one)]);
+    // Within the host it is refused as it arrives: a sender whose packet is stopped as it leaves is
+    // told that it may not send, instead of that nobody is there.
+    let leaving = not_loopback(MetaKey::OutputInterface);
     chains.extend([
         hooked("prerouting", Hook::NatPrerouting(DSTNAT), find()),
         hooked("output", Hook::NatOutput(DSTNAT), find()),
         hooked(
             "postrouting",
             Hook::NatPostrouting(SRCNAT),
-            each(&masquerade),
+            each(&|one| vec![masquerade(one)]),
         ),
-        hooked("guard-output", Hook::FilterOutput(FILTER), guard()),
-        hooked("guard-forward", Hook::FilterForward(FILTER), guard()),
-        hooked("guard-input", Hook::FilterInput(FILTER), each(&refuse)),
+        hooked(
+            "guard-output",
+            Hook::FilterOutput(FILTER),
+            [reset(), each(&|one| refuse(one, &leaving))].concat(),
+        ),
+        hooked(
+            "guard-forward",
+            Hook::FilterForward(FILTER),
+            [reset(), each(&|one| refuse(one, &[]))].concat(),
+        ),
+        hooked(
+            "guard-input",
+            Hook::FilterInput(FILTER),
+            each(&|one| refuse(one, &[])),
+        ),
     ]);
     if settings.counting == Counting::On {
         let passing = each(&|one| vec![count_sent(one, &[]), count_received(one, &[])]);
-        let from_outside = [
-            Expression::Meta {
-                key: MetaKey::InputInterface,
-                into: register(0),
-            },
-            compare(Comparison::NotEqual, &LOOPBACK.to_ne_bytes()),
-        ];
+        let from_outside = not_loopback(MetaKey::InputInterface);
         let arriving = each(&|one| {
             vec![
                 count_sent(one, &from_outside),
@@ -317,6 +327,14 @@ fn compare(how: Comparison, with: &[u8]) -> Expression {
         how,
         with: with.to_vec(),
     }
+}
+
+fn not_loopback(key: MetaKey) -> [Expression; 2] {
+    let into = register(0);
+    [
+        Expression::Meta { key, into },
+        compare(Comparison::NotEqual, &LOOPBACK.to_ne_bytes()),
+    ]
 }
 
 fn is_ip(ip: Ip) -> [Expression; 2] {
@@ -449,26 +467,15 @@ fn translate(ip: Ip, class: Class) -> Rule {
     [&destination(ip)[..], &draw, &[instance, translate]].concat()
 }
 
-/// An instance on another host would answer a client on a third one by itself, and who has no address
-/// but the service's gets no answer at all.
-fn masquerade(network: &Network) -> Vec<Rule> {
-    let ip = Ip::of(network.address());
-    let foreign = [
-        Expression::SourceAddressType { into: register(0) },
-        compare(Comparison::NotEqual, &LOCAL_ADDRESS.to_ne_bytes()),
-        Expression::Masquerade,
-    ];
-    let [from, _] = source(ip);
-    vec![
-        [&is_ours(network)[..], &foreign].concat(),
-        [
-            &is_ip(ip)[..],
-            &[from],
-            &lies_in(network),
-            &[Expression::Masquerade],
-        ]
-        .concat(),
+/// An instance on another host would answer a foreign client by itself, and a client of this host
+/// has the source address that suits the service's, not the way to the instance.
+fn masquerade(network: &Network) -> Rule {
+    [
+        &not_loopback(MetaKey::OutputInterface)[..],
+        &is_ours(network),
+        &[Expression::Masquerade],
     ]
+    .concat()
 }
 
 fn reset_dead(network: &Network) -> Rule {
@@ -487,25 +494,47 @@ fn reset_dead(network: &Network) -> Rule {
 }
 
 /// What no map translated must not reach a program of this host that listens on all addresses.
-fn refuse(network: &Network) -> Vec<Rule> {
+fn refuse(network: &Network, before: &[Expression]) -> Vec<Rule> {
     let ip = Ip::of(network.address());
     let [to, _] = destination(ip);
-    let addressed = [&is_ip(ip)[..], &[to], &lies_in(network)].concat();
+    let addressed = [before, &is_ip(ip), &[to], &lies_in(network)].concat();
+    // A client's own address may be a service's: the answers to it are translated, too.
+    let addressed = [&addressed[..], &is_not_translated()].concat();
     let end = |protocol: Option<u8>, last| {
         let protocol = protocol.map(is_protocol);
         let protocol = protocol.as_ref().map_or(&[][..], |steps| &steps[..]);
         [&addressed[..], protocol, &[last]].concat()
     };
+    let is_reset = [
+        load(Base::Transport, FLAGS_AT, 1, 0),
+        Expression::Mask {
+            from: register(0),
+            mask: vec![RESET],
+            into: register(0),
+        },
+        compare(Comparison::NotEqual, &[0]),
+    ];
+    let accept = || Expression::Verdict(Verdict::Accept);
     vec![
+        // Refusals themselves: a client's own address may be a service's.
+        [&addressed[..], &is_protocol(TCP), &is_reset, &[accept()]].concat(),
+        end(Some(ip.icmp()), accept()),
         end(Some(TCP), Expression::Reject(Rejection::TcpReset)),
-        // Errors about packets that we sent.
-        end(Some(ip.icmp()), Expression::Verdict(Verdict::Accept)),
         end(None, Expression::Reject(Rejection::PortUnreachable)),
     ]
 }
 
 /// Nothing but TCP and UDP ever is.
 fn is_translated() -> [Expression; 3] {
+    let bit = DESTINATION_NAT.to_ne_bytes();
+    translated(&bit)
+}
+
+fn is_not_translated() -> [Expression; 3] {
+    translated(&[0; 4])
+}
+
+fn translated(bits: &[u8]) -> [Expression; 3] {
     let bit = DESTINATION_NAT.to_ne_bytes();
     [
         Expression::Conntrack {
@@ -517,7 +546,7 @@ fn is_translated() -> [Expression; 3] {
             mask: bit.to_vec(),
             into: register(0),
         },
-        compare(Comparison::Equal, &bit),
+        compare(Comparison::Equal, bits),
     ]
 }
 

@@ -47,6 +47,8 @@ pub enum MetaKey {
     Mark,
     /// The index of the interface by which it came.
     InputInterface,
+    /// The index of the interface by which it leaves.
+    OutputInterface,
     /// The version of IP, as `NFPROTO_*`; one byte.
     NetworkProtocol,
     /// TCP or UDP, as `IPPROTO_*`; one byte.
@@ -417,6 +419,7 @@ fn meta_key(key: MetaKey) -> u32 {
     match key {
         MetaKey::Mark => 3,
         MetaKey::InputInterface => 4,
+        MetaKey::OutputInterface => 5,
         MetaKey::NetworkProtocol => 15,
         MetaKey::TransportProtocol => 16,
     }
