@@ -67,16 +67,17 @@ pub(super) struct Answer {
 impl Socket {
     /// Opens one to netfilter, with buffers for large batches if this process may force them.
     pub fn open() -> io::Result<Self> {
-        Self::open_to(netlink::NETFILTER)
+        Self::open_to(Some(netlink::NETFILTER))
     }
 
-    /// Opens one to another part of the kernel, one of [`rustix::net::netlink`].
-    pub(super) fn open_to(part: Protocol) -> io::Result<Self> {
+    /// Opens one to another part of the kernel: one of [`rustix::net::netlink`], or `None`, which is
+    /// `NETLINK_ROUTE` (routes, addresses, links), whose number is 0.
+    pub(super) fn open_to(part: Option<Protocol>) -> io::Result<Self> {
         let socket = socket_with(
             AddressFamily::NETLINK,
             SocketType::RAW,
             SocketFlags::CLOEXEC,
-            Some(part),
+            part,
         )?;
         set_socket_timeout(&socket, Timeout::Recv, Some(ANSWER_TIME))?;
         // Without CAP_NET_ADMIN nothing can be changed either, which is told then.
