@@ -7,6 +7,7 @@
 
 mod attribute;
 
+pub mod conntrack;
 pub mod diag;
 pub mod nft;
 mod prefix;
