@@ -136,7 +136,8 @@ impl Socket {
         }
     }
 
-    /// Sends a request for a dump and hands each of its messages on.
+    /// Sends a request for a dump, or one that is acknowledged, and hands each message of the answer
+    /// on.
     pub(super) fn dump(&self, request: &[u8], mut each: impl FnMut(&[u8])) -> io::Result<()> {
         self.drop_stale()?;
         send(&self.socket, request, SendFlags::empty())?;
@@ -152,7 +153,7 @@ impl Socket {
                     (_, Some(answer)) if answer.errno != 0 => {
                         return Err(io::Error::from_raw_os_error(answer.errno));
                     }
-                    (_, Some(_)) => {}
+                    (_, Some(_)) => return Ok(()),
                     (_, None) => each(message.body),
                 }
             }

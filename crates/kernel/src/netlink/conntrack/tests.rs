@@ -253,8 +253,15 @@ fn system_the_flows_of_an_instance_are_told_from_all_others() {
             let header = (SUBSYSTEM | GET, REQUEST | DUMP);
             write_filter(&mut request, header, Protocol::Udp, at);
             let mut told = 0;
-            conntrack.socket.dump(request.as_bytes(), |_| told += 1).unwrap();
-            let expected = if at.is_ipv4() { mine.len() } else { mine.len() * 2 };
+            conntrack
+                .socket
+                .dump(request.as_bytes(), |_| told += 1)
+                .unwrap();
+            let expected = if at.is_ipv4() {
+                mine.len()
+            } else {
+                mine.len() * 2
+            };
             assert_eq!(told, expected, "{at}");
             let asked: Vec<_> = mine.iter().map(|(original, _)| *original).collect();
             let all = conntrack.find(&asked).unwrap();

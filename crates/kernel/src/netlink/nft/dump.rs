@@ -10,7 +10,7 @@ use crate::netlink::socket::{DUMP, REQUEST, Socket};
 
 const GET_ELEMENTS: u16 = 13;
 /// Netfilter's own header.
-const GENERIC_LEN: usize = 4;
+pub(super) const GENERIC_LEN: usize = 4;
 
 /// An element as the kernel has it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,9 +3,9 @@
 use std::io;
 
 use super::expression::LIST_ELEM;
-use super::{Element, Expression, Family, Name, Set};
+use super::{Element, Expression, Family, Generation, Name, Set};
 use crate::netlink::attribute::Writer;
-use crate::netlink::socket::{self, ACK, Answer, REQUEST, Socket};
+use crate::netlink::socket::{self, ACK, Answer, HEADER_LEN, REQUEST, Socket};
 
 /// `NFNL_SUBSYS_NFTABLES`, as the upper half of a message's type.
 pub(super) const SUBSYSTEM: u16 = 10 << 8;
@@ -14,6 +14,12 @@ const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 /// The subsystem to which a batch belongs.
 const BATCH_OF: u16 = 10;
+/// `NFNL_BATCH_GENID`.
+const BATCH_GENERATION: u16 = 1;
+/// Where its value stands: behind the headers of the message and of the attribute.
+const GENERATION_AT: usize = HEADER_LEN + 4 + 4;
+/// Not refused, whatever the generation.
+const ANY_GENERATION: u32 = 0;
 
 const CREATE: u16 = 0x400;
 /// Refuse what is there already (`NLM_F_EXCL`).
@@ -94,6 +100,9 @@ pub enum TransactionError {
         /// Why; a missing right is `EPERM`.
         source: io::Error,
     },
+    /// Somebody else changed rules since the generation that was expected.
+    #[error("another program changed rules of nf_tables in between; nothing was changed")]
+    Overtaken,
     /// It could not be sent, or its answers were lost.
     #[error("cannot talk to nf_tables")]
     Socket(#[source] io::Error),
@@ -143,7 +152,9 @@ impl Transaction {
     /// Changes nothing yet.
     pub fn new(family: Family, table: Name) -> Self {
         let mut out = Writer::default();
-        message(&mut out, BATCH_BEGIN, (REQUEST, 0), (0, BATCH_OF), |_| ());
+        message(&mut out, BATCH_BEGIN, (REQUEST, 0), (0, BATCH_OF), |out| {
+            out.number(BATCH_GENERATION, ANY_GENERATION);
+        });
         Self {
             family,
             table,
@@ -156,6 +167,13 @@ impl Transaction {
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
+    }
+
+    /// Refuses everything if the rules are of another generation by then; see
+    /// [`Socket::generation`].
+    pub fn only_at(&mut self, generation: Generation) {
+        self.out
+            .overwrite(GENERATION_AT, &generation.0.to_be_bytes());
     }
 
     /// Makes the table, if it is not there.
@@ -297,6 +315,10 @@ impl Transaction {
         let answers = socket
             .transact(self.out.as_bytes())
             .map_err(TransactionError::Socket)?;
+        let overtaken = |answer: &Answer| answer.errno == libc::ERESTART;
+        if answers.iter().any(overtaken) {
+            return Err(TransactionError::Overtaken);
+        }
         if let Some(refused) = answers.iter().find(|answer| answer.errno != 0) {
             return Err(self.refused(*refused));
         }
