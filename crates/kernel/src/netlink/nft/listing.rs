@@ -2,11 +2,11 @@
 
 use std::io;
 
-use super::dump::{DUMP, GENERIC_LEN};
-use super::transaction::{ACK, REQUEST, SUBSYSTEM, message};
+use super::dump::GENERIC_LEN;
+use super::transaction::{SUBSYSTEM, message};
 use super::{Family, Name};
 use crate::netlink::attribute::{Attributes, Writer};
-use crate::netlink::socket::Socket;
+use crate::netlink::socket::{ACK, DUMP, REQUEST, Socket};
 
 const GET_TABLE: u16 = 1;
 const GET_CHAIN: u16 = 4;

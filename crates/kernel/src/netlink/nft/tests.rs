@@ -473,15 +473,7 @@ fn system_without_the_right_it_is_refused_as_such() {
     }
     Netns::new().enter(|| {
         let socket = Socket::open().unwrap();
-        rustix::thread::set_capabilities(
-            None,
-            rustix::thread::CapabilitySets {
-                effective: rustix::thread::CapabilitySet::empty(),
-                permitted: rustix::thread::CapabilitySet::empty(),
-                inheritable: rustix::thread::CapabilitySet::empty(),
-            },
-        )
-        .unwrap();
+        crate::netlink::tests::drop_rights();
         let error = ours().commit(&socket).unwrap_err();
         let kind = match &error {
             TransactionError::Refused { source, .. } | TransactionError::Socket(source) => {

@@ -5,7 +5,7 @@ use std::io;
 use super::expression::LIST_ELEM;
 use super::{Element, Expression, Family, Generation, Name, Set};
 use crate::netlink::attribute::Writer;
-use crate::netlink::socket::{Answer, HEADER_LEN, Socket};
+use crate::netlink::socket::{self, ACK, Answer, HEADER_LEN, REQUEST, Socket};
 
 /// `NFNL_SUBSYS_NFTABLES`, as the upper half of a message's type.
 pub(super) const SUBSYSTEM: u16 = 10 << 8;
@@ -21,8 +21,6 @@ const GENERATION_AT: usize = HEADER_LEN + 4 + 4;
 /// Not refused, whatever the generation.
 const ANY_GENERATION: u32 = 0;
 
-pub(super) const REQUEST: u16 = 0x1;
-pub(super) const ACK: u16 = 0x4;
 const CREATE: u16 = 0x400;
 /// Refuse what is there already (`NLM_F_EXCL`).
 const EXCLUSIVE: u16 = 0x200;
@@ -397,19 +395,13 @@ impl Deed {
 pub(super) fn message(
     out: &mut Writer,
     kind: u16,
-    (flags, sequence): (u16, u32),
+    header: (u16, u32),
     (family, resource): (u8, u16),
     write: impl FnOnce(&mut Writer),
 ) {
-    let begin = out.len();
-    let mut header = [0; HEADER_LEN];
-    header[4..6].copy_from_slice(&kind.to_ne_bytes());
-    header[6..8].copy_from_slice(&flags.to_ne_bytes());
-    header[8..12].copy_from_slice(&sequence.to_ne_bytes());
-    out.raw(&header);
-    let [high, low] = resource.to_be_bytes();
-    out.raw(&[family, 0, high, low]);
-    write(out);
-    let len = u32::try_from(out.len() - begin).expect("a message is cut long before 4 GiB");
-    out.overwrite(begin, &len.to_ne_bytes());
+    socket::message(out, kind, header, |out| {
+        let [high, low] = resource.to_be_bytes();
+        out.raw(&[family, 0, high, low]);
+        write(out);
+    });
 }
