@@ -251,44 +251,48 @@ impl Present {
     pub(super) fn mend(&self, wanted: &InForce, tx: &mut Transaction) -> usize {
         let mut count = 0;
         for (index, which) in Ip::BOTH.into_iter().enumerate() {
-            let mut slots = HashMap::new();
-            let mut services = HashMap::new();
-            let ours = wanted.services.iter();
-            for (address, of) in ours.filter(|(address, _)| ip(**address) == which) {
-                for (slot, owner) in of.owners().iter().enumerate() {
-                    slots.insert(slot_key(*address, slot), Some(place(*owner)));
-                }
-                services.insert(place(*address), rules::chain_of(which, of.class()));
-            }
-            let dead = wanted.dead.iter().filter(|address| ip(**address) == which);
-            let mut elements = Elements::default();
-            elements.slots = differ(
-                &self.slots[index],
-                slots,
-                |value, wanted| wanted.as_ref().map(Key::to_bytes) == *value,
-                |key, value| Element {
-                    key,
-                    mapped: value.map(mainstay_kernel::netlink::nft::Mapped::Value),
-                },
-            );
-            elements.services = differ(
-                &self.services[index],
-                services,
-                |chain, wanted| chain.as_deref() == Some(wanted.as_str()),
-                |key, chain| Element::verdict(key, Verdict::Goto(chain)),
-            );
-            let present = self.dead[index]
-                .iter()
-                .map(|key| (key.clone(), ()))
-                .collect();
-            let dead = dead.map(|address| (place(*address), ())).collect();
-            elements.dead = differ(&present, dead, |(), ()| true, |key, ()| Element::key(key));
+            let elements = self.difference(index, which, wanted);
             for (deleted, added) in [&elements.slots, &elements.services, &elements.dead] {
                 count += deleted.len() + added.len();
             }
             elements.write(which, tx);
         }
         count
+    }
+
+    fn difference(&self, index: usize, which: Ip, wanted: &InForce) -> Elements {
+        let mut slots = HashMap::new();
+        let mut services = HashMap::new();
+        let ours = wanted.services.iter();
+        for (address, of) in ours.filter(|(address, _)| ip(**address) == which) {
+            for (slot, owner) in of.owners().iter().enumerate() {
+                slots.insert(slot_key(*address, slot), place(*owner));
+            }
+            services.insert(place(*address), rules::chain_of(which, of.class()));
+        }
+        let dead = wanted.dead.iter().filter(|address| ip(**address) == which);
+        let dead = dead.map(|address| (place(*address), ())).collect();
+        let dead_now = self.dead[index].iter().map(|key| (key.clone(), ()));
+        Elements {
+            slots: differ(
+                &self.slots[index],
+                slots,
+                |found, wanted| found.as_ref() == Some(&wanted.to_bytes()),
+                Element::value,
+            ),
+            services: differ(
+                &self.services[index],
+                services,
+                |found, wanted| found.as_deref() == Some(wanted.as_str()),
+                |key, chain| Element::verdict(key, Verdict::Goto(chain)),
+            ),
+            dead: differ(
+                &dead_now.collect(),
+                dead,
+                |(), ()| true,
+                |key, ()| Element::key(key),
+            ),
+        }
     }
 }
 

@@ -223,16 +223,13 @@ fn take_over(settings: &Settings, socket: &Socket) -> Result<(InForce, Left), Fo
             Some(listing) if adoptable => adopt(settings, socket, listing, &mut tx),
             Some(_) | None => None,
         };
-        let state = match present {
-            Some(state) => state,
-            None => {
-                if listing.is_some() {
-                    tx.delete_table();
-                }
-                make(settings, &InForce::default(), &mut tx);
-                InForce::default()
+        let state = present.unwrap_or_else(|| {
+            if listing.is_some() {
+                tx.delete_table();
             }
-        };
+            make(settings, &InForce::default(), &mut tx);
+            InForce::default()
+        });
         match tx.commit(socket) {
             Ok(()) => return Ok((state, look(settings, socket, generation)?)),
             Err(TransactionError::Overtaken) => {}

@@ -47,7 +47,7 @@ const FILTER: i32 = 0;
 /// How many instances' traffic is counted. Beyond, packets of new ones pass uncounted.
 const COUNTED_MAX: u32 = 65_536;
 /// How long the counters of an instance that gets no packets stay.
-const COUNTED_IDLE: std::time::Duration = std::time::Duration::from_secs(3600);
+const COUNTED_IDLE: std::time::Duration = std::time::Duration::from_hours(1);
 
 /// A version of IP, with where it has what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -242,78 +242,79 @@ fn sets(settings: &Settings) -> Vec<Set> {
 
 type Rule = Vec<Expression>;
 
+/// A chain has to stand in front of those that lead to it.
 fn chains(settings: &Settings) -> Vec<(Chain, Vec<Rule>)> {
-    // A chain has to stand in front of those that lead to it.
     let mut chains = Vec::new();
     for ip in Ip::BOTH {
         for class in Class::all() {
-            let chain = Chain {
-                name: chain_of(ip, class),
-                base: None,
-            };
+            let name = chain_of(ip, class);
+            let chain = Chain { name, base: None };
             chains.push((chain, vec![translate(ip, class)]));
         }
     }
-    let hooked = |text, hook, rules| {
-        let base = Some((hook, Policy::Accept));
-        let name = name(text);
-        (Chain { name, base }, rules)
-    };
+    let networks = settings.ranges.networks();
+    chains.extend(translating(networks));
+    chains.extend(guarding(networks));
+    if settings.counting == Counting::On {
+        chains.extend(counting(networks));
+    }
+    chains
+}
+
+fn hooked(text: &str, hook: Hook, rules: Vec<Rule>) -> (Chain, Vec<Rule>) {
+    let base = Some((hook, Policy::Accept));
+    let name = name(text);
+    (Chain { name, base }, rules)
+}
+
+fn translating(networks: &[Network]) -> [(Chain, Vec<Rule>); 3] {
     let find = || -> Vec<Rule> {
         let both = Ip::BOTH.into_iter();
         both.flat_map(|ip| [find(ip, TCP), find(ip, UDP)]).collect()
     };
-    let networks = settings.ranges.networks();
-    let each = |rules: &dyn Fn(&Network) -> Vec<Rule>| -> Vec<Rule> {
-        networks.iter().flat_map(rules).collect()
-    };
-    let reset = || each(&|one| vec![reset_dead(one)]);
-    // Within the host it is refused as it arrives: a sender whose packet is stopped as it leaves is
-    // told that it may not send, instead of that nobody is there.
-    let leaving = not_loopback(MetaKey::OutputInterface);
-    chains.extend([
+    let masquerade = networks.iter().map(masquerade).collect();
+    [
         hooked("prerouting", Hook::NatPrerouting(DSTNAT), find()),
         hooked("output", Hook::NatOutput(DSTNAT), find()),
+        hooked("postrouting", Hook::NatPostrouting(SRCNAT), masquerade),
+    ]
+}
+
+fn guarding(networks: &[Network]) -> [(Chain, Vec<Rule>); 3] {
+    let reset = || networks.iter().map(reset_dead);
+    let refuse = |before: &[Expression]| -> Vec<Rule> {
+        let rules = networks.iter().map(|network| refuse(network, before));
+        rules.flatten().collect()
+    };
+    // Within the host it is refused as it arrives: a sender whose packet is stopped as it leaves is
+    // told that it may not send, instead of that nobody is there.
+    let leaving = refuse(&not_loopback(MetaKey::OutputInterface));
+    let output = reset().chain(leaving).collect();
+    let forward = reset().chain(refuse(&[])).collect();
+    [
+        hooked("guard-output", Hook::FilterOutput(FILTER), output),
+        hooked("guard-forward", Hook::FilterForward(FILTER), forward),
+        hooked("guard-input", Hook::FilterInput(FILTER), refuse(&[])),
+    ]
+}
+
+fn counting(networks: &[Network]) -> [(Chain, Vec<Rule>); 2] {
+    let count = |before: &[Expression]| -> Vec<Rule> {
+        let rules = networks
+            .iter()
+            .flat_map(|network| [count_sent(network, before), count_received(network, before)]);
+        rules.collect()
+    };
+    // What stays within the host was counted as it left.
+    let arriving = count(&not_loopback(MetaKey::InputInterface));
+    [
         hooked(
-            "postrouting",
-            Hook::NatPostrouting(SRCNAT),
-            each(&|one| vec![masquerade(one)]),
+            "count-postrouting",
+            Hook::FilterPostrouting(FILTER),
+            count(&[]),
         ),
-        hooked(
-            "guard-output",
-            Hook::FilterOutput(FILTER),
-            [reset(), each(&|one| refuse(one, &leaving))].concat(),
-        ),
-        hooked(
-            "guard-forward",
-            Hook::FilterForward(FILTER),
-            [reset(), each(&|one| refuse(one, &[]))].concat(),
-        ),
-        hooked(
-            "guard-input",
-            Hook::FilterInput(FILTER),
-            each(&|one| refuse(one, &[])),
-        ),
-    ]);
-    if settings.counting == Counting::On {
-        let passing = each(&|one| vec![count_sent(one, &[]), count_received(one, &[])]);
-        let from_outside = not_loopback(MetaKey::InputInterface);
-        let arriving = each(&|one| {
-            vec![
-                count_sent(one, &from_outside),
-                count_received(one, &from_outside),
-            ]
-        });
-        chains.extend([
-            hooked(
-                "count-postrouting",
-                Hook::FilterPostrouting(FILTER),
-                passing,
-            ),
-            hooked("count-input", Hook::FilterInput(FILTER), arriving),
-        ]);
-    }
-    chains
+        hooked("count-input", Hook::FilterInput(FILTER), arriving),
+    ]
 }
 
 fn register(index: u32) -> Register {

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::process::Command;
 use std::time::Duration;
 
 use mainstay_control::forward::{Share, Spread, Staying};
@@ -26,7 +25,12 @@ fn settings() -> Settings {
 
 fn run(netns: &Netns, line: &str) -> String {
     let mut words = line.split(' ');
-    let mut command: Command = netns.command(&program(words.next().unwrap()));
+    let of = match words.next() {
+        Some("ip") => program("ip"),
+        Some("nft") => program("nft"),
+        other => panic!("`{other:?}` is not known here"),
+    };
+    let mut command = netns.command(&of);
     let output = command.args(words).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
@@ -122,9 +126,9 @@ fn shares(netns: &Netns, to: &str, count: u32) -> BTreeMap<SocketAddr, u32> {
             *counts.entry(answer(&stream).unwrap()).or_insert(0) += 1;
         }
     });
-    counts
-        .values_mut()
-        .for_each(|own| *own = *own * 1000 / count);
+    for own in counts.values_mut() {
+        *own = *own * 1000 / count;
+    }
     counts
 }
 
@@ -456,11 +460,11 @@ fn system_without_the_right_nothing_is_made_and_it_is_told() {
     }
     let node = node();
     let error = node.enter(|| {
-        let none = rustix::thread::CapabilitySet::empty();
+        let nothing = rustix::thread::CapabilitySet::empty();
         let sets = rustix::thread::CapabilitySets {
-            effective: none,
-            permitted: none,
-            inheritable: none,
+            effective: nothing,
+            permitted: nothing,
+            inheritable: nothing,
         };
         rustix::thread::set_capabilities(None, sets).unwrap();
         Nft::start(settings()).unwrap_err()

@@ -134,10 +134,10 @@ fn sets() -> [Set; 5] {
         counted,
         dynamic: None,
     };
-    let sent = Set {
+    let counting = Set {
         dynamic: Some(Dynamic {
             size: 65_536,
-            idle: Duration::from_secs(3600),
+            idle: Duration::from_hours(1),
         }),
         ..set("sent", &[Kind::Ipv4, Kind::Port], Values::None, false)
     };
@@ -148,7 +148,7 @@ fn sets() -> [Set; 5] {
         set("ep6", SLOT6, to6, false),
         set("hot", SERVICE, Values::Verdicts, true),
         set("dead", &[Kind::Ipv4, Kind::Port], Values::None, false),
-        sent,
+        counting,
     ]
 }
 
@@ -199,6 +199,50 @@ fn choosing() -> Rules {
     ]
 }
 
+/// What resets connections to the dead.
+fn resetting() -> Vec<Expression> {
+    let is_dead = Expression::IsIn {
+        set: name("dead"),
+        key: register(0),
+    };
+    [
+        &is_tcp()[..],
+        &is_ipv4(),
+        &[
+            payload(Base::Network, 16, 4, 0),
+            payload(Base::Transport, 2, 2, 1),
+            is_dead,
+            Expression::Reject(Rejection::TcpReset),
+        ],
+    ]
+    .concat()
+}
+
+/// What counts bytes to instances.
+fn counting() -> Vec<Expression> {
+    let original = [
+        Expression::Conntrack {
+            key: ConntrackKey::OriginalIpv4Destination,
+            into: register(0),
+        },
+        Expression::Mask {
+            from: register(0),
+            mask: vec![255, 240, 0, 0],
+            into: register(0),
+        },
+        equal(0, &[10, 96, 0, 0]),
+    ];
+    let sent = [
+        payload(Base::Network, 16, 4, 0),
+        payload(Base::Transport, 2, 2, 1),
+        Expression::Count {
+            set: name("sent"),
+            key: register(0),
+        },
+    ];
+    [&is_ipv4()[..], &original, &is_tcp(), &sent].concat()
+}
+
 /// The chains to which packets come by themselves.
 fn hooked() -> Rules {
     let vmap = Expression::VerdictMap {
@@ -232,41 +276,6 @@ fn hooked() -> Rules {
             Expression::Masquerade,
         ],
     ];
-    let is_dead = Expression::IsIn {
-        set: name("dead"),
-        key: register(0),
-    };
-    let dead = [
-        &is_tcp()[..],
-        &is_ipv4(),
-        &[
-            payload(Base::Network, 16, 4, 0),
-            payload(Base::Transport, 2, 2, 1),
-            is_dead,
-            Expression::Reject(Rejection::TcpReset),
-        ],
-    ];
-    let original = [
-        Expression::Conntrack {
-            key: ConntrackKey::OriginalIpv4Destination,
-            into: register(0),
-        },
-        Expression::Mask {
-            from: register(0),
-            mask: vec![255, 240, 0, 0],
-            into: register(0),
-        },
-        equal(0, &[10, 96, 0, 0]),
-    ];
-    let sent = [
-        payload(Base::Network, 16, 4, 0),
-        payload(Base::Transport, 2, 2, 1),
-        Expression::Count {
-            set: name("sent"),
-            key: register(0),
-        },
-    ];
-    let count = [&is_ipv4()[..], &original, &is_tcp(), &sent];
     let marked = [
         meta(MetaKey::Mark, 0),
         equal(0, &0x17_u32.to_ne_bytes()),
@@ -285,11 +294,11 @@ fn hooked() -> Rules {
         ),
         (
             chain("out", Some(Hook::FilterOutput(0))),
-            vec![dead.concat(), marked.to_vec()],
+            vec![resetting(), marked.to_vec()],
         ),
         (
             chain("count", Some(Hook::FilterPostrouting(90))),
-            vec![count.concat()],
+            vec![counting()],
         ),
         (chain("end", None), vec![end.to_vec()]),
     ]
