@@ -7,8 +7,9 @@
 //! Start reading at [`BackEnd`], then [`nft`].
 
 mod back_end;
+mod claim;
 pub mod nft;
 
-pub use back_end::{
-    BackEnd, BackEndKind, Batch, Counted, ForwardError, Found, Ranges, RangesError,
-};
+pub use back_end::{BackEnd, Counted, ForwardError, Found};
+pub use claim::{Claim, ClaimError};
+pub use mainstay_control::forward::Batch;
