@@ -34,6 +34,7 @@ mod launch;
 mod leftovers;
 mod link;
 mod logs;
+pub mod names;
 mod node;
 mod ports;
 mod probe;

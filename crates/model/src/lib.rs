@@ -11,6 +11,7 @@ extern crate alloc;
 
 pub mod cron;
 pub mod difference;
+pub mod directory;
 pub mod event;
 pub mod gateway;
 pub mod intake;
@@ -33,6 +34,7 @@ pub mod why;
 
 pub use cron::Cron;
 pub use difference::{Difference, differences};
+pub use directory::{Directory, Listed, Listing};
 pub use event::{Event, EventKind};
 pub use gateway::GatewayLimits;
 pub use intake::{Intake, IntakeState, Weight};

@@ -1,0 +1,3 @@
+mod reply;
+mod wire;
+mod zone;
