@@ -12,6 +12,12 @@ use crate::routing::Unavailable;
 /// private use and never delegated by the root of the names (ICANN, 2024).
 pub const ZONE: &str = "mainstay.internal";
 
+/// Of how many servers other names are asked: as many as a C library takes of resolv.conf (MAXNS).
+pub const UPSTREAMS_MAX: usize = 3;
+
+/// How many networks may be answered; each costs every query of a stranger a comparison.
+pub const ALLOW_MAX: usize = 64;
+
 /// All services at one moment, whole. Unlike routes it is acknowledged by nobody: whoever was given an
 /// address keeps it for as long as he likes, so no drain could wait for him.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -10,13 +10,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use mainstay_ids::Instant;
-
-/// As many as a C library takes of resolv.conf (MAXNS).
-pub(super) const UPSTREAMS_MAX: usize = 3;
+use mainstay_model::directory::UPSTREAMS_MAX;
 
 /// How long an upstream that leads back is not asked. Somebody has to change a setting before it is any
 /// use, and if nobody did, a look costs one round through the loop.
-const LEFT_OUT: Duration = Duration::from_secs(60);
+const LEFT_OUT: Duration = Duration::from_mins(1);
 
 /// How long a name that was asked to find a loop is waited for: longer than all upstreams may take.
 const ECHO_TIME: Duration = Duration::from_secs(10);
@@ -116,7 +114,11 @@ impl Choice {
             return Asking::TooOften;
         }
         *count += 1;
-        if *count > 1 { Asking::Again } else { Asking::Yes }
+        if *count > 1 {
+            Asking::Again
+        } else {
+            Asking::Yes
+        }
     }
 
     /// It has its answer, or gets none.
@@ -222,7 +224,10 @@ mod tests {
             next
         });
         assert_eq!(looks, [(at(1), 1), (at(2), 2), (at(3), 3)]);
-        assert!(choice.looks(Instant::START, || 9).is_empty(), "not so soon again");
+        assert!(
+            choice.looks(Instant::START, || 9).is_empty(),
+            "not so soon again"
+        );
         let label = echo_label(2);
         let name = |label: &str, parent: [&str; 3]| {
             let labels = [label, parent[0], parent[1], parent[2]];
@@ -232,7 +237,11 @@ mod tests {
             let labels = name(label, parent);
             choice.recognise(labels.iter().map(Vec::as_slice), Instant::START)
         };
-        assert_eq!(seen(&echo_label(7), ECHO_NAME), None, "that of somebody else");
+        assert_eq!(
+            seen(&echo_label(7), ECHO_NAME),
+            None,
+            "that of somebody else"
+        );
         assert_eq!(seen(&label, ["loop-check", "mainstay", "com"]), None);
         assert_eq!(seen("2", ECHO_NAME), None);
         assert_eq!(seen(&label, ECHO_NAME), Some(at(2)));

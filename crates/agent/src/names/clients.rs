@@ -158,8 +158,18 @@ mod tests {
     fn this_machine_and_the_networks_that_are_named_are_known() {
         let network = Network::parse("192.0.2.0/24").expect("a network");
         let mut gate = Gate::new(vec![network]);
-        for known in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "192.0.2.77"] {
-            assert_eq!(gate.standing(from(known), Instant::START), Standing::Known, "{known}");
+        for known in [
+            "127.0.0.1",
+            "127.9.9.9",
+            "::1",
+            "::ffff:127.0.0.1",
+            "192.0.2.77",
+        ] {
+            assert_eq!(
+                gate.standing(from(known), Instant::START),
+                Standing::Known,
+                "{known}"
+            );
         }
         for stranger in ["192.0.3.1", "198.51.100.7", "2001:db8::1"] {
             let standing = gate.standing(from(stranger), Instant::START);

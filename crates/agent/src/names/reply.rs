@@ -1,7 +1,7 @@
 //! What becomes of one query: nothing, an answer from the zone, or a way on to others.
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, ResponseCode};
-use hickory_proto::rr::{DNSClass, RecordType};
+use hickory_proto::rr::DNSClass;
 use hickory_proto::serialize::binary::BinEncodable;
 
 use super::wire::{self, Code, Question, Unreadable};
@@ -151,21 +151,11 @@ pub(super) fn room_of(message: &[u8]) -> usize {
     usize::from(said.map_or(UDP_LEN_MIN, |edns| edns.max_payload().max(UDP_LEN_MIN)))
 }
 
-/// The type of a record by its name; `None`: there is none, or none that is asked for here.
-pub(super) fn kind(name: &str) -> Option<RecordType> {
-    match name {
-        "A" => Some(RecordType::A),
-        "AAAA" => Some(RecordType::AAAA),
-        "SRV" => Some(RecordType::SRV),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use hickory_proto::op::Query;
-    use hickory_proto::rr::{Name, RData};
+    use hickory_proto::rr::{Name, RData, RecordType};
     use mainstay_ids::{Epoch, Generation};
     use mainstay_model::directory::{Directory, Listed, Listing};
     use mainstay_model::{Weight, routing::Unavailable};
@@ -348,8 +338,7 @@ mod tests {
         };
         assert!(answer.len() <= 512, "{}", answer.len());
         let answer = Message::from_vec(&answer).expect("an answer");
-        assert_eq!((answer.answers.len(), answer.additionals.len()), (8, 0)
-        );
+        assert_eq!((answer.answers.len(), answer.additionals.len()), (8, 0));
         assert!(!answer.truncation);
     }
 

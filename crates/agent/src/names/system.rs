@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use super::choice::UPSTREAMS_MAX;
+use mainstay_model::directory::UPSTREAMS_MAX;
 
 /// Where the C library reads.
 pub const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -104,7 +104,10 @@ mod tests {
                     nameserver  192.0.2.1  # the first\nnameserver nonsense\nnameserver 2001:db8::1\n\
                     options ndots:2\nnameserver fe80::1%eth0\nnameserver 192.0.2.3\nnameserver 192.0.2.4\n";
         fs::write(&conf.path, text).unwrap();
-        assert_eq!(servers(&conf), ["192.0.2.1:53", "[2001:db8::1]:53", "192.0.2.3:53"]);
+        assert_eq!(
+            servers(&conf),
+            ["192.0.2.1:53", "[2001:db8::1]:53", "192.0.2.3:53"]
+        );
         fs::write(&conf.path, "nameserver 10.96.0.53\n").unwrap();
         assert!(servers(&conf).is_empty());
     }
@@ -117,8 +120,16 @@ mod tests {
             behind_stub: dir.join("behind"),
         };
         fs::write(&conf.path, "nameserver 127.0.0.53\noptions edns0\n").unwrap();
-        assert_eq!(servers(&conf), ["127.0.0.53:53"], "nothing is known behind it");
-        fs::write(&conf.behind_stub, "nameserver 10.96.0.53\nnameserver 192.0.2.1\n").unwrap();
+        assert_eq!(
+            servers(&conf),
+            ["127.0.0.53:53"],
+            "nothing is known behind it"
+        );
+        fs::write(
+            &conf.behind_stub,
+            "nameserver 10.96.0.53\nnameserver 192.0.2.1\n",
+        )
+        .unwrap();
         assert_eq!(servers(&conf), ["192.0.2.1:53"]);
     }
 }

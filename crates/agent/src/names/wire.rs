@@ -162,6 +162,18 @@ pub(super) fn answers(message: &[u8], id: u16, question: &[u8]) -> bool {
     is_answer && same_id && one_question && rest.get(..question.len()).is_some_and(same)
 }
 
+/// Whether an answer says that whoever gives it cannot or will not tell, so that somebody else may.
+pub(super) fn is_failure(message: &[u8]) -> bool {
+    let failures = [
+        Code::ServerFailure as u8,
+        Code::NotImplemented as u8,
+        Code::Refused as u8,
+    ];
+    message
+        .get(3)
+        .is_some_and(|flags| failures.contains(&(flags & 15)))
+}
+
 /// Puts another id in the place of a message's.
 pub(super) fn set_id(message: &mut [u8], id: u16) {
     if let Some(place) = message.first_chunk_mut::<2>() {
