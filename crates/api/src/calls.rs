@@ -4,14 +4,16 @@
 use std::borrow::Cow;
 
 use mainstay_model::routing::Farewell;
-use mainstay_model::{Ack, Directory, NodePlan, NodeReport, ProblemCode, Routing, ServiceSpec, Why};
+use mainstay_model::{
+    Ack, Directory, NodePlan, NodeReport, ProblemCode, Routing, ServiceSpec, Why,
+};
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use crate::wire::{
-    Accepted, Applied, Apply, Backup, DirectoryQuery, EventLine, EventsQuery, InstanceStatus, PlanQuery, Rollback,
-    RoutesQuery, Scale, SecretRemoveQuery, SecretRemoved, SecretSet, SecretStatus, SecretValue,
-    ServiceStatus, SetIntake, Status, WhyQuery,
+    Accepted, Applied, Apply, Backup, DirectoryQuery, EventLine, EventsQuery, InstanceStatus,
+    PlanQuery, Rollback, RoutesQuery, Scale, SecretRemoveQuery, SecretRemoved, SecretSet,
+    SecretStatus, SecretValue, ServiceStatus, SetIntake, Status, WhyQuery,
 };
 
 /// A call's name; whoever answers calls matches over it.

@@ -28,6 +28,7 @@ use super::claim::{self, CLAIM, Holder};
 use super::kind::{GATEWAYS, KINDS, Kind};
 use super::last_words::last_words;
 use super::listening::Listening;
+use super::names;
 use super::record::{Duty, ProcessRecord, Record, Upgraded};
 use super::settings::Settings;
 use super::sockets::IfTaken;
@@ -369,7 +370,7 @@ impl Family {
                 }
                 self.listening.for_server(&mut self.settings)
             }
-            Kind::Agent => Ok(()),
+            Kind::Agent => self.listening.for_agent(&mut self.settings),
         }
     }
 
@@ -410,7 +411,12 @@ impl Family {
             .output(log.as_fd())
             .place(Place::OwnSession);
         match kind {
-            Kind::Agent => spawn.arguments(self.settings.agent_flags.iter()),
+            Kind::Agent => {
+                let spawn = spawn.arguments(self.settings.agent_flags.iter());
+                let names = self.settings.names.iter();
+                let spawn = names.fold(spawn, |spawn, names| names::arguments(names, spawn));
+                self.listening.pass_to_agent(spawn)
+            }
             Kind::Server => {
                 // A stop of everything is this supervisor's own, and outlives the control centre.
                 let over = match origin {

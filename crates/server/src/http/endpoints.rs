@@ -12,8 +12,8 @@ use bytes::Bytes;
 use http::{Uri, header};
 use mainstay_api::calls::{Access, CALLS, Call, Effect, Method, Name};
 use mainstay_api::wire::{
-    Accepted, Applied, Apply, Backup, DirectoryQuery, EventsQuery, InstanceStatus, PlanQuery, ProblemCode,
-    Rollback, RoutesQuery, Scale, ServiceStatus, SetIntake, Status, WhyQuery,
+    Accepted, Applied, Apply, Backup, DirectoryQuery, EventsQuery, InstanceStatus, PlanQuery,
+    ProblemCode, Rollback, RoutesQuery, Scale, ServiceStatus, SetIntake, Status, WhyQuery,
 };
 use mainstay_control::{Input, IntakeWish, LastOne};
 use mainstay_ids::{ConsumerId, NodeName};
