@@ -22,8 +22,9 @@ const ECHO_TIME: Duration = Duration::from_secs(10);
 /// At most one look after a loop per upstream in this time.
 const LOOK_PAUSE: Duration = Duration::from_secs(5);
 
-/// The same question as often at once is a loop, or somebody who does not wait for answers.
-const SAME_MAX: usize = 32;
+/// The same question as often at once is a loop, or a program with more threads than a machine should
+/// have that all ask at once. Before a loop is noticed it turns as often.
+const SAME_MAX: usize = 128;
 
 /// The name below which loops are looked for: none of ours, since what asks us for ours leads no other
 /// name back. `test` is nobody's (RFC 6761, 6.2), and resolvers do pass it on.

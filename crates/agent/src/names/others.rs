@@ -70,24 +70,45 @@ impl Way {
     /// The answer to a query; a failure is one, too.
     pub(super) async fn ask(&self, query: &[u8], transport: Transport) -> Option<Vec<u8>> {
         let question = Question::read(query).ok()?;
-        match self.choose(|choice| choice.begin(question.bytes)) {
-            Asking::Yes => {}
-            Asking::Again => self.look_for_loops().await,
-            Asking::TooOften => return Some(question.refuse(Code::ServerFailure)),
+        let asking = self.choose(|choice| choice.begin(question.bytes));
+        if asking == Asking::TooOften {
+            return Some(question.refuse(Code::ServerFailure));
         }
         let _ends = Ends {
             way: self,
             question: question.bytes,
         };
+        let answer = self.ask_each(query, &question, transport);
+        if asking == Asking::Yes {
+            return Some(answer.await);
+        }
+        // Beside the question itself: most often two programs want to know the same.
+        let look = async {
+            self.look_for_loops().await;
+            std::future::pending().await
+        };
+        tokio::select! {
+            answer = answer => Some(answer),
+            never = look => never,
+        }
+    }
+
+    /// Asks one upstream after the other.
+    async fn ask_each(
+        &self,
+        query: &[u8],
+        question: &Question<'_>,
+        transport: Transport,
+    ) -> Vec<u8> {
         let mut at_worst = question.refuse(Code::ServerFailure);
         for upstream in self.choose(|choice| choice.order(self.clock.now())) {
             match upstream::ask(upstream, query, question.bytes, transport).await {
                 Ok(answer) => {
                     let failed = wire::is_failure(answer.bytes());
-                    let answer = fitting(query, &question, answer, transport);
+                    let answer = fitting(query, question, answer, transport);
                     if !failed {
                         self.choose(|choice| choice.answered(upstream));
-                        return Some(answer);
+                        return answer;
                     }
                     // As C libraries do; if all say so, it is what the client is told.
                     at_worst = answer;
@@ -98,7 +119,7 @@ impl Way {
                 }
             }
         }
-        Some(at_worst)
+        at_worst
     }
 
     /// Asks each upstream for a name that only we know, unless that was just done. What it answers means
