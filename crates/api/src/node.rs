@@ -6,6 +6,7 @@
 
 mod address;
 pub mod defaults;
+mod forward;
 mod gateway;
 mod keys;
 mod later;
@@ -16,11 +17,12 @@ mod reference;
 mod schema;
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use mainstay_model::ForwardSettings;
+use mainstay_model::Network;
 use mainstay_model::gateway::GatewaySettings;
-use mainstay_model::listen::Network;
 use toml::de::DeTable;
 
 use crate::file::disk::{self, Kind};
@@ -38,6 +40,8 @@ pub struct NodeFile {
     pub roles: BTreeSet<Role>,
     /// The state directory, absolute.
     pub state: PathBuf,
+    /// Where instances listen.
+    pub address: IpAddr,
     /// The service files that are declared at the start and when they change, absolute. None
     /// without [`Role::Control`].
     pub services: Vec<PathBuf>,
@@ -47,6 +51,9 @@ pub struct NodeFile {
     pub gateway: Gateway,
     /// Where services are found by name; `None`: nowhere. Only with [`Role::Agent`].
     pub names: Option<Names>,
+    /// How connections to service addresses are forwarded; `None`: not at all, the gateway has all of
+    /// them.
+    pub forward: Option<ForwardSettings>,
 }
 
 /// What a node does.

@@ -1,11 +1,12 @@
 //! What Mainstay asks of Linux: starting processes, knowing them again, signals, cgroups, accounts,
-//! inherited file descriptors, files that survive a loss of power, and rules of nf_tables.
+//! inherited file descriptors, files that survive a loss of power, and rules of nf_tables, routes,
+//! sockets and tracked connections.
 //!
 //! It decides nothing: it knows no service, no instance and no file format of ours. It is the only
 //! crate that may contain `unsafe`; everything that it offers is safe to call. Start reading at
 //! [`Spawn`] (how a process is started), then [`Identity`] (how it is known again by somebody who
 //! did not start it), [`cgroup`] and [`strays`] (how nothing of it is left behind),
-//! [`netlink::nft`] (how rules are changed).
+//! [`netlink`] (how rules and routes are changed, and what is known of connections).
 #![deny(clippy::undocumented_unsafe_blocks)]
 
 pub mod account;

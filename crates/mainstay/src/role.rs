@@ -132,6 +132,7 @@ fn run_server(place: &Place, server: &ServerProcess, mut sockets: Inherited) -> 
             EarlierStop::GoesOn
         },
         api_group: server.api_group,
+        address_range: server.auto_range,
         acknowledged_drain,
     };
     let sockets = mainstay_server::Sockets {
@@ -148,6 +149,8 @@ fn run_server(place: &Place, server: &ServerProcess, mut sockets: Inherited) -> 
 fn run_agent(place: &Place, agent: AgentProcess, mut sockets: Inherited) -> anyhow::Result<()> {
     let AgentProcess {
         start,
+        address,
+        forward,
         unsafe_no_adoption,
         names_upstream,
         names_allow,
@@ -160,6 +163,8 @@ fn run_agent(place: &Place, agent: AgentProcess, mut sockets: Inherited) -> anyh
         state: place.state.clone(),
         node: start.node,
         incarnation: Incarnation(start.incarnation),
+        address,
+        forward,
         api: place.state.join(API_SOCKET),
         shim: ShimProgram {
             program: None,

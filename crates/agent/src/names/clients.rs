@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use mainstay_ids::Instant;
-use mainstay_model::listen::Network;
+use mainstay_model::Network;
 
 /// How long an address that was found to be ours, or not, counts as that. Addresses of a machine change
 /// by an administrator's hand, or with a floating address.

@@ -1,7 +1,7 @@
 //! The keys at the top of a node's file.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use mainstay_model::gateway::GatewaySettings;
@@ -13,6 +13,7 @@ use crate::file::suggest::closest;
 use crate::file::walk::{Entry, Section, Walk};
 
 use super::address::{bind, parse_bind};
+use super::forward::forward;
 use super::gateway::{default_gateway, gateway};
 use super::listen::{Taken, listens};
 use super::names::names;
@@ -25,8 +26,8 @@ const SERVICE_FILES_MAX: usize = 100;
 const LATER: [&str; 2] = ["broker", "vip"];
 
 /// The keys at the top.
-pub(super) const KNOWN: [&str; 7] = [
-    "roles", "state", "services", "api", "gateway", "listen", "names",
+pub(super) const KNOWN: [&str; 9] = [
+    "roles", "state", "address", "services", "api", "gateway", "listen", "names", "forward",
 ];
 
 impl Role {
@@ -52,6 +53,7 @@ pub(super) fn file(walk: &Walk<'_>, dir: &Path) -> Option<NodeFile> {
 fn keys(s: &mut Section<'_, '_>, dir: &Path) -> Option<NodeFile> {
     let roles = s.or("roles", BTreeSet::from(defaults::ROLES), roles);
     let state = s.or("state", PathBuf::from(defaults::STATE), |e| path(e, dir));
+    let address = s.or("address", defaults::ADDRESS, host);
     let services_entry = s.take("services");
     let services = services_entry.as_ref();
     let services = services.map_or(Some(Vec::new()), |e| service_files(e, dir));
@@ -73,6 +75,17 @@ fn keys(s: &mut Section<'_, '_>, dir: &Path) -> Option<NodeFile> {
         let help = "add the role `agent`, or take `[names]` out";
         entry.walk().refuse(&entry.at_key(), refused.help(help));
     }
+    let forward_entry = s.take("forward");
+    let forwarded = forward_entry.as_ref();
+    let forwarded = forwarded.map_or(Some(None), |e| forward(e).map(Some));
+    if let (Some(roles), Some(entry)) = (&roles, forward_entry)
+        && !roles.contains(&Role::Agent)
+    {
+        let message = "connections are forwarded by the agent, and `roles` has no `agent`";
+        let refused = Refused::new(Code::Conflict, message);
+        let help = "add the role `agent`, or take `[forward]` out";
+        entry.walk().refuse(&entry.at_key(), refused.help(help));
+    }
     if let (Some(roles), Some(entry)) = (&roles, services_entry)
         && !roles.contains(&Role::Control)
     {
@@ -85,6 +98,7 @@ fn keys(s: &mut Section<'_, '_>, dir: &Path) -> Option<NodeFile> {
     Some(NodeFile {
         roles: roles?,
         state: state?,
+        address: address?,
         services: services?,
         api: api?,
         gateway: Gateway {
@@ -98,6 +112,21 @@ fn keys(s: &mut Section<'_, '_>, dir: &Path) -> Option<NodeFile> {
             None => None,
             Some(names) => Some(names?),
         },
+        forward: forwarded?,
+    })
+}
+
+/// An address of this machine, at which its instances listen.
+fn host(entry: &Entry<'_, '_>) -> Option<IpAddr> {
+    entry.text("an IP address", "`address = \"10.0.0.7\"`", |text| {
+        let address: IpAddr = text.parse().map_err(|_| {
+            Refused::value(format!("expected an IP address, found {}", quoted(text)))
+        })?;
+        if address.is_unspecified() || address.is_multicast() {
+            let message = format!("{address} is no address of one machine");
+            return Err(Refused::value(message).help("write the one that other machines reach"));
+        }
+        Ok(address)
     })
 }
 

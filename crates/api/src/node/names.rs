@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use mainstay_model::Network;
 use mainstay_model::directory::{ALLOW_MAX, UPSTREAMS_MAX};
-use mainstay_model::listen::Network;
 
 use crate::file::problem::Code;
 use crate::file::refusal::{Refused, quoted};

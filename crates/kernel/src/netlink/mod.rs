@@ -1,11 +1,21 @@
-//! Netlink (RFC 3549; netlink(7)) as far as forwarding needs it: transactions of nf_tables, encoded
-//! here instead of by the program `nft`, whose start and parsing cost forty times the change.
+//! Netlink (RFC 3549; netlink(7)) as far as forwarding needs it, encoded here instead of by the
+//! programs `nft`, `ip`, `ss` and `conntrack`, whose start and parsing cost forty times the change.
 //!
 //! Start reading at [`nft::Transaction`]: what is to be changed is put into it, and
-//! [`nft::Transaction::commit`] changes all of it or nothing.
+//! [`nft::Transaction::commit`] changes all of it or nothing. [`route`] makes a range of addresses the
+//! machine's own, [`diag`] knows TCP sockets, [`conntrack`] knows which connection was led where.
 
 mod attribute;
+
+pub mod conntrack;
+pub mod diag;
 pub mod nft;
+mod prefix;
+pub mod route;
 mod socket;
 
+#[cfg(test)]
+mod tests;
+
+pub use prefix::{Prefix, PrefixError};
 pub use socket::Socket;

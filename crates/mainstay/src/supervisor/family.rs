@@ -16,6 +16,7 @@ use mainstay_api::node::Role;
 use mainstay_control::restart::Restart;
 use mainstay_gateway::settings::SettingsFile;
 use mainstay_ids::{Incarnation, Instant};
+use mainstay_model::ForwardSettings;
 
 use mainstay_kernel::{Ended, Identity, Pidfd, Place, Spawn, Watched};
 use rustix::process::Signal;
@@ -411,12 +412,7 @@ impl Family {
             .output(log.as_fd())
             .place(Place::OwnSession);
         match kind {
-            Kind::Agent => {
-                let spawn = spawn.arguments(self.settings.agent_flags.iter());
-                let names = self.settings.names.iter();
-                let spawn = names.fold(spawn, |spawn, names| names::arguments(names, spawn));
-                self.listening.pass_to_agent(spawn)
-            }
+            Kind::Agent => self.listening.pass_to_agent(self.agent_arguments(spawn)),
             Kind::Server => {
                 // A stop of everything is this supervisor's own, and outlives the control centre.
                 let over = match origin {
@@ -432,6 +428,10 @@ impl Family {
                     if let Some(stats) = self.settings.addresses.stats {
                         spawn = spawn.argument("--stats").argument(stats.to_string());
                     }
+                }
+                if let Some(forward) = &self.settings.forward {
+                    let range = forward.ranges.networks()[0].to_string();
+                    spawn = spawn.argument("--auto-range").argument(range);
                 }
                 if let Some(group) = self.settings.api_group {
                     spawn = spawn.argument("--api-group").argument(group.to_string());
@@ -455,6 +455,30 @@ impl Family {
                 self.listening.pass_to_gateway(spawn)
             }
         }
+    }
+
+    fn agent_arguments<'a>(&'a self, spawn: Spawn<'a>) -> Spawn<'a> {
+        let address = self.settings.address.to_string();
+        let mut spawn = spawn
+            .arguments(self.settings.agent_flags.iter())
+            .argument("--address")
+            .argument(address);
+        if let Some(names) = &self.settings.names {
+            spawn = names::arguments(names, spawn);
+        }
+        if let Some(forward) = self.settings.forward.clone() {
+            let names = self.settings.addresses.names.into_iter();
+            let forward = ForwardSettings {
+                own: names
+                    .filter(|address| forward.ranges.contain(address.ip()))
+                    .collect(),
+                ..forward
+            };
+            let text = serde_json::to_string(&forward);
+            let text = text.expect("networks and words are JSON");
+            spawn = spawn.argument("--forward").argument(text);
+        }
+        spawn
     }
 
     fn log(&self, kind: Kind) -> PathBuf {
