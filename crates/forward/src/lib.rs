@@ -4,11 +4,14 @@
 //! It decides nothing: which instance gets which share comes from `mainstay_control::forward`. One
 //! [`BackEnd`] brings it about; which one a host can have is found out by trying.
 //!
-//! Start reading at [`BackEnd`], then [`nft`].
+//! Start reading at [`BackEnd`], then [`nft`]. What rules cannot do for those who are under way is in
+//! [`Underway`].
 
 mod back_end;
 pub mod nft;
+mod underway;
 
 pub use back_end::{
     BackEnd, BackEndKind, Batch, Counted, ForwardError, Found, Ranges, RangesError,
 };
+pub use underway::{Dead, Draining, Place, Severed, Underway, UnderwayError};

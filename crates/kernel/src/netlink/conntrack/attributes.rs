@@ -10,13 +10,12 @@ pub(super) const REPLY: u16 = 2;
 pub(super) const STATUS: u16 = 3;
 const PROTOCOL_STATE: u16 = 4;
 pub(super) const ID: u16 = 12;
-pub(super) const FILTER: u16 = 25;
 pub(super) const STATUS_MASK: u16 = 26;
 /// Of a tuple.
 pub(super) const IP: u16 = 1;
 pub(super) const PROTOCOL_OF: u16 = 2;
 /// `IPS_SEEN_REPLY`.
-pub(super) const ANSWERED: u32 = 1 << 1;
+const ANSWERED: u64 = 1 << 1;
 /// `IPS_DST_NAT`.
 pub(super) const LED_ON: u32 = 1 << 5;
 
@@ -35,7 +34,7 @@ pub(super) fn write_source(out: &mut Writer, address: IpAddr) {
     }
 }
 
-fn write_destination(out: &mut Writer, address: IpAddr) {
+pub(super) fn write_destination(out: &mut Writer, address: IpAddr) {
     match address {
         IpAddr::V4(address) => out.attribute(2, &address.octets()),
         IpAddr::V6(address) => out.attribute(4, &address.octets()),
@@ -66,7 +65,7 @@ pub(super) fn read(attributes: &Attributes<'_>) -> Option<Flow> {
 }
 
 fn read_phase(attributes: &Attributes<'_>) -> Option<Phase> {
-    let answered = attributes.find_number(STATUS)? & u64::from(ANSWERED) != 0;
+    let answered = attributes.find_number(STATUS)? & ANSWERED != 0;
     // CTA_PROTOINFO_TCP, CTA_PROTOINFO_TCP_STATE
     let tcp = attributes.find(PROTOCOL_STATE);
     let tcp = tcp.and_then(|tcp| Attributes::of(tcp).find(1));

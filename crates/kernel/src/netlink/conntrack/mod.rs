@@ -6,6 +6,7 @@
 //! default one are found by where they lead, not by their tuple.
 
 mod attributes;
+mod filter;
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,7 +14,8 @@ use std::path::Path;
 
 use super::attribute::{Attributes, Writer};
 use super::socket::{ACK, DUMP, Message, REQUEST, Socket, message};
-use attributes::{FILTER, ID, IP, ORIGINAL, PROTOCOL_OF, REPLY};
+use attributes::{ID, ORIGINAL};
+use filter::{Ends, Filter};
 
 #[cfg(test)]
 pub(super) mod tests;
@@ -78,6 +80,15 @@ pub enum Phase {
     Over,
 }
 
+/// Where a flow is led.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Led {
+    /// Elsewhere than it was sent.
+    On,
+    /// Where it was sent.
+    Nowhere,
+}
+
 /// A connection, or what counts as one in UDP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flow {
@@ -98,8 +109,12 @@ impl Flow {
     }
 
     /// Whether its packets are led elsewhere than they were sent.
-    pub fn is_led_on(&self) -> bool {
-        self.original.destination != self.reply.source
+    pub fn led(&self) -> Led {
+        if self.original.destination == self.reply.source {
+            Led::Nowhere
+        } else {
+            Led::On
+        }
     }
 }
 
@@ -195,32 +210,19 @@ impl Conntrack {
         &self,
         protocol: Protocol,
         instance: SocketAddr,
-        mut each: impl FnMut(Flow),
+        each: impl FnMut(Flow),
     ) -> io::Result<()> {
-        let mut out = Writer::default();
-        let header = (SUBSYSTEM | GET, REQUEST | DUMP);
-        write_filter(&mut out, header, protocol, instance);
-        self.socket.dump(out.as_bytes(), |body| {
-            let found = Flow::read(body).filter(|flow| {
-                let reply = flow.reply;
-                (reply.protocol, reply.source) == (protocol, instance)
-            });
-            if let Some(flow) = found {
-                each(flow);
-            }
-        })
+        let ends = Ends::Answering(instance);
+        self.each_with(&Filter { protocol, ends }, each)
     }
 
-    /// Hands on each flow that was answered and is led elsewhere than it was sent, by whomever, of both
-    /// versions of IP. The kernel tells only these (before Linux 5.15 all, and they are sorted out here):
-    /// some 2.2 µs for each.
-    pub fn each_led_on(&self, mut each: impl FnMut(Flow)) -> io::Result<()> {
+    /// Hands on each flow that is led so, by whomever, of both versions of IP. The kernel tells only
+    /// these (before Linux 5.15 all, and they are sorted out here): some 2.2 µs for each.
+    pub fn each_led(&self, led: Led, mut each: impl FnMut(Flow)) -> io::Result<()> {
         let mut out = Writer::default();
-        let header = (SUBSYSTEM | GET, REQUEST | DUMP);
-        write_led_on_filter(&mut out, header);
+        write_led_filter(&mut out, led);
         self.socket.dump(out.as_bytes(), |body| {
-            let found = Flow::read(body).filter(|flow| flow.is_led_on());
-            if let Some(flow) = found.filter(|flow| flow.phase != Phase::Asked) {
+            if let Some(flow) = Flow::read(body).filter(|flow| flow.led() == led) {
                 each(flow);
             }
         })
@@ -233,24 +235,42 @@ impl Conntrack {
     /// Those of IPv6, and on Linux before 6.11, which cannot do so and refuses, all are found and
     /// deleted one by one.
     pub fn delete_answered_by(&self, protocol: Protocol, instance: SocketAddr) -> io::Result<()> {
-        if instance.is_ipv6() {
-            return self.find_and_delete(protocol, instance);
-        }
-        let mut out = Writer::default();
-        let header = (SUBSYSTEM | DELETE, REQUEST | ACK);
-        write_filter(&mut out, header, protocol, instance);
-        match self.socket.request(out.as_bytes()) {
-            // It takes the filter for a tuple, of which half is missing.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                self.find_and_delete(protocol, instance)
-            }
-            result => result,
-        }
+        let ends = Ends::Answering(instance);
+        self.delete_with(&Filter { protocol, ends })
     }
 
-    fn find_and_delete(&self, protocol: Protocol, instance: SocketAddr) -> io::Result<()> {
+    /// The same for flows that were addressed to a service, wherever they are led.
+    pub fn delete_addressed_to(&self, protocol: Protocol, service: SocketAddr) -> io::Result<()> {
+        let ends = Ends::Asked(service);
+        self.delete_with(&Filter { protocol, ends })
+    }
+
+    fn each_with(&self, filter: &Filter, mut each: impl FnMut(Flow)) -> io::Result<()> {
+        let mut out = Writer::default();
+        filter.write(&mut out, (SUBSYSTEM | GET, REQUEST | DUMP));
+        self.socket.dump(out.as_bytes(), |body| {
+            if let Some(flow) = Flow::read(body).filter(|flow| filter.is_of(flow)) {
+                each(flow);
+            }
+        })
+    }
+
+    fn delete_with(&self, filter: &Filter) -> io::Result<()> {
+        if filter.is_exact() {
+            let mut out = Writer::default();
+            filter.write(&mut out, (SUBSYSTEM | DELETE, REQUEST | ACK));
+            match self.socket.request(out.as_bytes()) {
+                // It takes the filter for a tuple, of which half is missing.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+                result => return result,
+            }
+        }
+        self.find_and_delete(filter)
+    }
+
+    fn find_and_delete(&self, filter: &Filter) -> io::Result<()> {
         let mut found = Vec::new();
-        self.each_answered_by(protocol, instance, |flow| found.push(flow))?;
+        self.each_with(filter, |flow| found.push(flow))?;
         self.delete(&found).map(drop)
     }
 }
@@ -289,46 +309,17 @@ fn requests<'a, T>(
     out
 }
 
-/// `CTA_FILTER_FLAG_*` of a tuple (net/netfilter/nf_internals.h).
-const BY_SOURCE: u32 = 1;
-const BY_PROTOCOL: u32 = 1 << 3;
-const BY_SOURCE_PORT: u32 = 1 << 4;
-
-/// Asks for what this address answers by this protocol.
-///
-/// The address is left out if it is one of IPv6: in `ctnetlink_filter_match_tuple` of all kernels since
-/// 5.8 the comparison is the wrong way round, so that the filter lets through all others but this.
-fn write_filter(
-    out: &mut Writer,
-    (kind, flags): (u16, u16),
-    protocol: Protocol,
-    instance: SocketAddr,
-) {
-    let by = match instance {
-        SocketAddr::V4(_) => BY_SOURCE | BY_PROTOCOL | BY_SOURCE_PORT,
-        SocketAddr::V6(_) => BY_PROTOCOL | BY_SOURCE_PORT,
-    };
-    message(out, kind, (flags, 1), |out| {
-        out.raw(&[attributes::family(instance.ip()), 0, 0, 0]);
-        out.nest(REPLY, |out| {
-            out.nest(IP, |out| attributes::write_source(out, instance.ip()));
-            out.nest(PROTOCOL_OF, |out| {
-                out.attribute(1, &[protocol.number()]);
-                out.attribute(2, &instance.port().to_be_bytes());
-            });
-        });
-        // CTA_FILTER_REPLY_FLAGS
-        out.nest(FILTER, |out| out.native(2, by));
-    });
-}
-
-/// Asks for what was answered and led on.
-fn write_led_on_filter(out: &mut Writer, (kind, flags): (u16, u16)) {
-    message(out, kind, (flags, 1), |out| {
+/// Asks for flows that are led so.
+fn write_led_filter(out: &mut Writer, led: Led) {
+    let header = (REQUEST | DUMP, 1);
+    message(out, SUBSYSTEM | GET, header, |out| {
         // Of both versions of IP.
         out.raw(&[0; GENERIC_LEN]);
-        let status = attributes::ANSWERED | attributes::LED_ON;
+        let status = match led {
+            Led::On => attributes::LED_ON,
+            Led::Nowhere => 0,
+        };
         out.number(attributes::STATUS, status);
-        out.number(attributes::STATUS_MASK, status);
+        out.number(attributes::STATUS_MASK, attributes::LED_ON);
     });
 }
