@@ -8,10 +8,13 @@
 //! [`Underway`].
 
 mod back_end;
+mod claim;
 pub mod nft;
+mod start;
 mod underway;
 
-pub use back_end::{
-    BackEnd, BackEndKind, Batch, Counted, ForwardError, Found, Ranges, RangesError,
-};
-pub use underway::{Dead, Draining, Place, Severed, Underway, UnderwayError};
+pub use back_end::{BackEnd, Counted, ForwardError, Found};
+pub use claim::{Claim, ClaimError};
+pub use mainstay_control::forward::Batch;
+pub use start::start;
+pub use underway::{Dead, Draining, Severed, Underway, UnderwayError, Whereabouts};

@@ -52,7 +52,7 @@ pub struct Severed {
 
 /// Where an instance runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum Whereabouts {
     /// In this network namespace: what is under way to it is what its sockets have, whoever led it here.
     Here,
     /// On another host, or in a container: it is what this host leads there.
@@ -65,7 +65,7 @@ pub struct Draining {
     /// Where it listens.
     pub instance: SocketAddr,
     /// Where that is.
-    pub place: Place,
+    pub whereabouts: Whereabouts,
 }
 
 /// Why it is not known what is under way, or was not ended.
@@ -136,13 +136,13 @@ impl Underway {
     /// would break off. For instances elsewhere, those that this host leads there; a client that went
     /// away without a word counts as long as connection tracking knows it, which can be days.
     pub fn in_flight(&self, draining: &[Draining]) -> Result<Vec<u64>, UnderwayError> {
-        let at = |place| -> Vec<SocketAddr> {
-            let there = draining.iter().filter(|one| one.place == place);
+        let at = |whereabouts| -> Vec<SocketAddr> {
+            let there = draining.iter().filter(|one| one.whereabouts == whereabouts);
             there.map(|one| one.instance).collect()
         };
-        let crowds = self.sockets.crowds(&at(Place::Here));
+        let crowds = self.sockets.crowds(&at(Whereabouts::Here));
         let mut here = crowds.map_err(UnderwayError::Sockets)?.into_iter();
-        let elsewhere = at(Place::Elsewhere);
+        let elsewhere = at(Whereabouts::Elsewhere);
         let flows = self.led_to(Protocol::Tcp, &elsewhere);
         let mut led = HashMap::<SocketAddr, u64>::new();
         for flow in flows.map_err(UnderwayError::Tracking)? {
@@ -150,9 +150,9 @@ impl Underway {
                 *led.entry(flow.reply.source).or_default() += 1;
             }
         }
-        let count = |one: &Draining| match one.place {
-            Place::Here => here.next().map_or(0, |crowd| crowd.in_flight),
-            Place::Elsewhere => led.get(&one.instance).copied().unwrap_or(0),
+        let count = |one: &Draining| match one.whereabouts {
+            Whereabouts::Here => here.next().map_or(0, |crowd| crowd.in_flight),
+            Whereabouts::Elsewhere => led.get(&one.instance).copied().unwrap_or(0),
         };
         Ok(draining.iter().map(count).collect())
     }
@@ -209,7 +209,7 @@ impl Underway {
         if services.len() <= WALKS_MAX {
             return services
                 .iter()
-                .try_for_each(|one| self.conntrack.delete_addressed_to(Protocol::Udp, *one));
+                .try_for_each(|one| self.conntrack.delete_refused(Protocol::Udp, *one));
         }
         let services: HashSet<&SocketAddr> = services.iter().collect();
         let mut refused = Vec::new();

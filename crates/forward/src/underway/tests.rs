@@ -454,10 +454,10 @@ fn system_what_is_in_flight_to_instances_here_and_elsewhere_is_counted() {
             .iter()
             .map(|one| Draining {
                 instance: *one,
-                place: if *one == here {
-                    Place::Here
+                whereabouts: if *one == here {
+                    Whereabouts::Here
                 } else {
-                    Place::Elsewhere
+                    Whereabouts::Elsewhere
                 },
             })
             .collect();
@@ -478,7 +478,7 @@ fn system_what_is_in_flight_to_instances_here_and_elsewhere_is_counted() {
     let all = [&order[..], &there[2..]].concat();
     assert_eq!(counts(&all), [0, 2, 3, 0, 0, 0, 0]);
     assert_eq!(counts(&[here]), [3]);
-    assert_eq!(counts(&[]), []);
+    assert!(counts(&[]).is_empty());
     led[0].shutdown(Shutdown::Both).unwrap();
     drop(led);
     drop(arrived);

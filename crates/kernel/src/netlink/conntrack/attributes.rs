@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Flow, Phase, Protocol, Tuple};
+use super::{Flow, Led, Phase, Protocol, Tuple};
 use crate::netlink::attribute::{Attributes, Writer};
 
 pub(super) const ORIGINAL: u16 = 1;
@@ -10,14 +10,14 @@ pub(super) const REPLY: u16 = 2;
 pub(super) const STATUS: u16 = 3;
 const PROTOCOL_STATE: u16 = 4;
 pub(super) const ID: u16 = 12;
-pub(super) const STATUS_MASK: u16 = 26;
+const STATUS_MASK: u16 = 26;
 /// Of a tuple.
 pub(super) const IP: u16 = 1;
 pub(super) const PROTOCOL_OF: u16 = 2;
 /// `IPS_SEEN_REPLY`.
 const ANSWERED: u64 = 1 << 1;
 /// `IPS_DST_NAT`.
-pub(super) const LED_ON: u32 = 1 << 5;
+const LED_ON: u32 = 1 << 5;
 
 /// `AF_INET` and `AF_INET6`.
 pub(super) fn family(address: IpAddr) -> u8 {
@@ -53,6 +53,16 @@ pub(super) fn write_tuple(out: &mut Writer, kind: u16, tuple: &Tuple) {
             out.attribute(3, &tuple.destination.port().to_be_bytes());
         });
     });
+}
+
+/// For a filter.
+pub(super) fn write_led(out: &mut Writer, led: Led) {
+    let status = match led {
+        Led::On => LED_ON,
+        Led::Nowhere => 0,
+    };
+    out.number(STATUS, status);
+    out.number(STATUS_MASK, LED_ON);
 }
 
 pub(super) fn read(attributes: &Attributes<'_>) -> Option<Flow> {

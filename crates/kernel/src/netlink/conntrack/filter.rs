@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::attributes::{self, IP, ORIGINAL, PROTOCOL_OF, REPLY};
-use super::{Flow, Protocol};
+use super::{Flow, Led, Protocol};
 use crate::netlink::attribute::Writer;
 use crate::netlink::socket::message;
 
@@ -23,8 +23,8 @@ const BY_DESTINATION_PORT: u32 = 1 << 5;
 pub(super) enum Ends {
     /// Who answers.
     Answering(SocketAddr),
-    /// Who was addressed.
-    Asked(SocketAddr),
+    /// Who was addressed, of those that are led nowhere.
+    Refused(SocketAddr),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,16 +44,21 @@ impl Filter {
     }
 
     pub(super) fn is_of(&self, flow: &Flow) -> bool {
-        let (protocol, end) = match self.ends {
-            Ends::Answering(_) => (flow.reply.protocol, flow.reply.source),
-            Ends::Asked(_) => (flow.original.protocol, flow.original.destination),
-        };
-        (protocol, end) == (self.protocol, self.address())
+        match self.ends {
+            Ends::Answering(instance) => {
+                (flow.reply.protocol, flow.reply.source) == (self.protocol, instance)
+            }
+            Ends::Refused(service) => {
+                let original = flow.original;
+                (original.protocol, original.destination) == (self.protocol, service)
+                    && flow.led() == Led::Nowhere
+            }
+        }
     }
 
     fn address(&self) -> SocketAddr {
         match self.ends {
-            Ends::Answering(address) | Ends::Asked(address) => address,
+            Ends::Answering(address) | Ends::Refused(address) => address,
         }
     }
 
@@ -64,21 +69,25 @@ impl Filter {
             out.raw(&[attributes::family(address.ip()), 0, 0, 0]);
             let (tuple, of, by_address, by_port) = match self.ends {
                 Ends::Answering(_) => (REPLY, OF_REPLY, BY_SOURCE, BY_SOURCE_PORT),
-                Ends::Asked(_) => (ORIGINAL, OF_ORIGINAL, BY_DESTINATION, BY_DESTINATION_PORT),
+                Ends::Refused(_) => (ORIGINAL, OF_ORIGINAL, BY_DESTINATION, BY_DESTINATION_PORT),
             };
             out.nest(tuple, |out| {
                 out.nest(IP, |out| match self.ends {
                     Ends::Answering(_) => attributes::write_source(out, address.ip()),
-                    Ends::Asked(_) => attributes::write_destination(out, address.ip()),
+                    Ends::Refused(_) => attributes::write_destination(out, address.ip()),
                 });
                 out.nest(PROTOCOL_OF, |out| {
                     out.attribute(1, &[self.protocol.number()]);
                     match self.ends {
                         Ends::Answering(_) => out.attribute(2, &port),
-                        Ends::Asked(_) => out.attribute(3, &port),
+                        Ends::Refused(_) => out.attribute(3, &port),
                     }
                 });
             });
+            match self.ends {
+                Ends::Answering(_) => {}
+                Ends::Refused(_) => attributes::write_led(out, Led::Nowhere),
+            }
             let by_address = if self.is_exact() { by_address } else { 0 };
             out.nest(FILTER, |out| {
                 out.native(of, by_address | BY_PROTOCOL | by_port);

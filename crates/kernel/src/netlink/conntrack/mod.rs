@@ -239,9 +239,9 @@ impl Conntrack {
         self.delete_with(&Filter { protocol, ends })
     }
 
-    /// The same for flows that were addressed to a service, wherever they are led.
-    pub fn delete_addressed_to(&self, protocol: Protocol, service: SocketAddr) -> io::Result<()> {
-        let ends = Ends::Asked(service);
+    /// The same for flows that were addressed to a service and led nowhere, since it had no instance.
+    pub fn delete_refused(&self, protocol: Protocol, service: SocketAddr) -> io::Result<()> {
+        let ends = Ends::Refused(service);
         self.delete_with(&Filter { protocol, ends })
     }
 
@@ -315,11 +315,6 @@ fn write_led_filter(out: &mut Writer, led: Led) {
     message(out, SUBSYSTEM | GET, header, |out| {
         // Of both versions of IP.
         out.raw(&[0; GENERIC_LEN]);
-        let status = match led {
-            Led::On => attributes::LED_ON,
-            Led::Nowhere => 0,
-        };
-        out.number(attributes::STATUS, status);
-        out.number(attributes::STATUS_MASK, attributes::LED_ON);
+        attributes::write_led(out, led);
     });
 }
