@@ -4,14 +4,17 @@
 //! It decides nothing: which instance gets which share comes from `mainstay_control::forward`. One
 //! [`BackEnd`] brings it about; which one a host can have is found out by trying.
 //!
-//! Start reading at [`BackEnd`], then [`nft`].
+//! Start reading at [`BackEnd`], then [`nft`]. What rules cannot do for those who are under way is in
+//! [`Underway`].
 
 mod back_end;
 mod claim;
 pub mod nft;
 mod start;
+mod underway;
 
 pub use back_end::{BackEnd, Counted, ForwardError, Found};
 pub use claim::{Claim, ClaimError};
 pub use mainstay_control::forward::Batch;
 pub use start::start;
+pub use underway::{Dead, Draining, Severed, Underway, UnderwayError, Whereabouts};

@@ -8,7 +8,7 @@ mod arp;
 mod elements;
 mod rules;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::io;
 use std::net::SocketAddr;
