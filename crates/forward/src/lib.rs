@@ -7,7 +7,13 @@
 //! Start reading at [`BackEnd`], then [`nft`].
 
 mod back_end;
+#[cfg(test)]
+mod conformance;
+pub mod iptables;
+#[cfg(any(test, feature = "measured"))]
+pub mod measured;
 pub mod nft;
+pub mod userspace;
 
 pub use back_end::{
     BackEnd, BackEndKind, Batch, Counted, ForwardError, Found, Ranges, RangesError,
