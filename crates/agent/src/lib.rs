@@ -27,6 +27,7 @@
 //! (the files by which agents and shims know of each other), `shim`.
 
 mod context;
+mod forward;
 mod found;
 mod groups;
 mod instance;
@@ -43,15 +44,18 @@ mod shim;
 #[cfg(test)]
 mod tests;
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mainstay_api::client::Client;
-use mainstay_ids::{Incarnation, NodeName, Timestamp};
+use mainstay_ids::{ConsumerId, Incarnation, NodeName, Timestamp};
+use mainstay_model::ForwardSettings;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use context::Context;
+use forward::Forwarding;
 use node::Node;
 
 pub use context::ShimProgram;
@@ -68,6 +72,10 @@ pub struct Options {
     pub node: NodeName,
     /// Which start of the agent this is.
     pub incarnation: Incarnation,
+    /// Where instances listen.
+    pub address: IpAddr,
+    /// How connections to service addresses are forwarded; `None`: not at all.
+    pub forward: Option<ForwardSettings>,
     /// The unix socket of the control centre.
     pub api: PathBuf,
     /// How a shim is started.
@@ -94,6 +102,8 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
         state,
         node,
         incarnation,
+        address,
+        forward,
         api,
         shim,
         adoption,
@@ -116,7 +126,21 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     ));
     let secrets = client.clone();
     let report = tokio::spawn(link::report(client, reports, reached, stop.clone()));
-    let mut context = Context::new(state, shim, secrets, stop.clone());
+    let consumer = ConsumerId {
+        name: forward::CONSUMER.to_owned(),
+        incarnation,
+    };
+    let forward = forward.map(|settings| {
+        let forwarding = Forwarding {
+            settings,
+            state: state.clone(),
+            source: address,
+            client: secrets.clone(),
+            consumer,
+        };
+        tokio::spawn(forwarding.run(stop.clone()))
+    });
+    let mut context = Context::new(state, address, shim, secrets, stop.clone());
     context.adoption = adoption;
     let node = Node::adopt(node, incarnation, context).await?;
     let result = node.run(plans, reports_end).await;
@@ -124,6 +148,9 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     // Both end with `stop`.
     follow.await.map_err(Error::Task)?;
     report.await.map_err(Error::Task)?;
+    if let Some(forward) = forward {
+        forward.await.map_err(Error::Task)?;
+    }
     result
 }
 

@@ -4,17 +4,20 @@
 //! It decides nothing: which instance gets which share comes from `mainstay_control::forward`. One
 //! [`BackEnd`] brings it about; which one a host can have is found out by trying.
 //!
-//! Start reading at [`BackEnd`], then [`nft`].
+//! Start reading at [`BackEnd`], then [`nft`]; [`iptables`] and [`userspace`] do the same with less.
 
 mod back_end;
+mod claim;
 #[cfg(test)]
 mod conformance;
 pub mod iptables;
 #[cfg(any(test, feature = "measured"))]
 pub mod measured;
 pub mod nft;
+mod start;
 pub mod userspace;
 
-pub use back_end::{
-    BackEnd, BackEndKind, Batch, Counted, ForwardError, Found, Ranges, RangesError,
-};
+pub use back_end::{BackEnd, Counted, ForwardError, Found};
+pub use claim::{Claim, ClaimError};
+pub use mainstay_control::forward::Batch;
+pub use start::start;

@@ -8,10 +8,10 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use mainstay_control::forward::{Share, Spread, Staying};
+use mainstay_control::forward::{Batch, Share, Spread, Staying};
 use socket2::SockRef;
 
-use crate::back_end::{BackEnd, Batch, ForwardError};
+use crate::back_end::{BackEnd, ForwardError};
 
 /// How long one connection may take.
 const DEADLINE: Duration = Duration::from_secs(5);

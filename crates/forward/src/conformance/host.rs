@@ -6,11 +6,12 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
-use mainstay_control::forward::{Share, Spread, Staying};
+use mainstay_control::forward::{Batch, Share, Spread, Staying};
 use mainstay_model::Network;
+use mainstay_model::forward::{ForwardSettings, Ranges};
 use mainstay_testkit::{Netns, program};
 
-use crate::back_end::{BackEnd, Batch, ForwardError, Found, Ranges};
+use crate::back_end::{BackEnd, ForwardError, Found};
 use crate::iptables::{self, Iptables, Variant};
 use crate::nft::{self, Nft};
 use crate::userspace::{self, Userspace};
@@ -49,7 +50,7 @@ impl Kind {
         };
         match self {
             Self::Nft => {
-                let settings = nft::Settings::new(ranges()).unwrap();
+                let settings = nft::Settings::of(&ForwardSettings::new(ranges())).unwrap();
                 Ok(Box::new(Nft::start(settings)?))
             }
             Self::Legacy => iptables(Variant::Legacy),
@@ -108,8 +109,8 @@ impl Host {
 pub(crate) fn network() -> Netns {
     let node = Netns::new();
     for line in [
-        "ip route add local 10.96.0.0/16 dev lo src 127.0.0.1",
-        "ip route add local 10.10.1.0/24 dev lo src 127.0.0.1",
+        "ip route add local 10.96.0.0/16 dev lo",
+        "ip route add local 10.10.1.0/24 dev lo",
         "ip -6 route add local fd96::/112 dev lo",
     ] {
         run(&node, line);
@@ -160,7 +161,7 @@ pub(crate) fn serve(service: &str, spread: Spread) -> Batch {
     }
 }
 
-/// Instances that tell each client where they listen, and end its connection when it does.
+/// Instances that tell each client where they listen, and say what it says.
 pub(crate) fn instances(netns: &Netns, at: &[&str]) -> Vec<SocketAddr> {
     let listen = |at: &&str| {
         let listener = netns.enter(|| TcpListener::bind(at).unwrap());
@@ -170,7 +171,8 @@ pub(crate) fn instances(netns: &Netns, at: &[&str]) -> Vec<SocketAddr> {
                 let mut client = client.unwrap();
                 std::thread::spawn(move || {
                     client.write_all(format!("{own}\n").as_bytes()).ok();
-                    client.read_to_end(&mut Vec::new()).ok();
+                    let mut same = client.try_clone().unwrap();
+                    io::copy(&mut client, &mut same).ok();
                 });
             }
         });
@@ -220,14 +222,25 @@ pub(crate) fn is_refused(result: &io::Result<TcpStream>) -> bool {
 
 /// Whether whoever sends is told that nobody is there any more.
 pub(crate) fn is_reset(mut stream: &TcpStream) -> bool {
-    stream.write_all(b"hello").ok();
-    let told = stream.read(&mut [0; 8]);
+    let told = stream
+        .write_all(b"hello")
+        .and_then(|()| stream.read(&mut [0; 8]));
     told.is_err_and(|error| {
         matches!(
             error.kind(),
             io::ErrorKind::ConnectionReset
                 | io::ErrorKind::ConnectionRefused
                 | io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::BrokenPipe
         )
     })
+}
+
+/// Whether an instance still says what it is told.
+pub(crate) fn is_alive(mut stream: &TcpStream) -> bool {
+    let mut said = [0; 5];
+    let told = stream
+        .write_all(b"hello")
+        .and_then(|()| stream.read_exact(&mut said));
+    told.is_ok() && said == *b"hello"
 }

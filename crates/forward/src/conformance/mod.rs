@@ -5,6 +5,6 @@ mod host;
 mod tests;
 
 pub(crate) use host::{
-    DEADLINE, Host, Kind, NEEDS_ROOT, address, answer, connect, even, instances, is_refused,
-    is_reset, network, ranges, run, serve, shares, weighed,
+    DEADLINE, Host, Kind, NEEDS_ROOT, address, answer, connect, even, instances, is_alive,
+    is_refused, is_reset, network, ranges, run, serve, shares, weighed,
 };

@@ -22,7 +22,10 @@ use std::net::SocketAddr;
 
 pub use command::{CommandError, Variant};
 
-use crate::back_end::{BackEnd, BackEndKind, Batch, Counted, ForwardError, Found, Ranges};
+use mainstay_control::forward::Batch;
+use mainstay_model::forward::{BackEndKind, ForwardSettings, Ranges};
+
+use crate::back_end::{BackEnd, Counted, ForwardError, Found};
 use command::Programs;
 use rules::{Ip, Protocol};
 use state::{BatchError, InForce};
@@ -41,6 +44,16 @@ pub struct Settings {
     pub ranges: Ranges,
     /// By which programs. `None`: those that the host calls `iptables`.
     pub variant: Option<Variant>,
+}
+
+impl Settings {
+    /// By the programs that the host calls `iptables`.
+    pub fn of(settings: &ForwardSettings) -> Self {
+        Self {
+            ranges: settings.ranges.clone(),
+            variant: None,
+        }
+    }
 }
 
 /// See the [module](self).

@@ -18,7 +18,7 @@ use mainstay_control::forward::{Slots, Spread, Staying};
 use mainstay_model::Network;
 
 use super::text::{canonical, probability};
-use crate::back_end::Ranges;
+use mainstay_model::forward::Ranges;
 
 /// With what the names of all chains of ours begin.
 pub(super) const PREFIX: &str = "MAINSTAY-";

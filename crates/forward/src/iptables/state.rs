@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::rules::{self, Ip, Protocol, Service};
 use super::text::{Saved, address_of, canonical, value_of};
-use crate::back_end::Batch;
+use mainstay_control::forward::Batch;
 
 /// Service addresses with their rules, and who is dead.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

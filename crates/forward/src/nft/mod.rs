@@ -4,6 +4,7 @@
 //! with any number of services. The rules have a generation, which tells for some microseconds
 //! whether anybody changed anything; only if so the table is read and compared.
 
+mod arp;
 mod elements;
 mod rules;
 #[cfg(test)]
@@ -17,7 +18,10 @@ use mainstay_kernel::netlink::nft::{
     Family, Generation, Listing, Name, NameError, Transaction, TransactionError,
 };
 
-use crate::back_end::{BackEnd, BackEndKind, Batch, Counted, ForwardError, Found, Ranges};
+use mainstay_control::forward::Batch;
+use mainstay_model::forward::{Answering, BackEndKind, Counting, ForwardSettings, Ranges};
+
+use crate::back_end::{BackEnd, Counted, ForwardError, Found};
 use elements::{InForce, Present};
 use rules::Ip;
 
@@ -28,16 +32,6 @@ pub const TABLE: &str = "mainstay";
 /// too.
 const TRIES: usize = 8;
 
-/// Whether bytes are counted for each instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Counting {
-    /// They are, which costs each packet to and from an instance a look into a set.
-    #[default]
-    On,
-    /// They are not.
-    Off,
-}
-
 /// What the rules depend on. With other settings the table is made anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -47,15 +41,18 @@ pub struct Settings {
     pub ranges: Ranges,
     /// Whether bytes are counted.
     pub counting: Counting,
+    /// Whether ARP is answered.
+    pub answering: Answering,
 }
 
 impl Settings {
-    /// With the usual name.
-    pub fn new(ranges: Ranges) -> Result<Self, NameError> {
+    /// With the usual name of the table.
+    pub fn of(settings: &ForwardSettings) -> Result<Self, NameError> {
         Ok(Self {
             table: Name::new(TABLE)?,
-            ranges,
-            counting: Counting::default(),
+            ranges: settings.ranges.clone(),
+            counting: settings.counting,
+            answering: settings.answering,
         })
     }
 }
@@ -75,6 +72,8 @@ pub struct Nft {
 struct Left {
     generation: Generation,
     listing: Listing,
+    /// Of the table of ARP; `None`: there is none.
+    arp: Option<Listing>,
 }
 
 impl Nft {
@@ -82,7 +81,8 @@ impl Nft {
     /// maps stay as they are, rules are written anew in the same instant.
     pub fn start(settings: Settings) -> Result<Self, ForwardError> {
         let socket = Socket::open().map_err(missing)?;
-        let (state, left) = take_over(&settings, &socket)?;
+        let arp = make_arp(&settings, &socket)?;
+        let (state, left) = take_over(&settings, &socket, arp)?;
         Ok(Self {
             settings,
             socket,
@@ -97,9 +97,14 @@ impl Nft {
 
     /// Makes the table as it should be, if it is not.
     fn repair(&mut self) -> Result<Found, ForwardError> {
+        let arp = list(&self.settings, &self.socket, Family::Arp)?;
+        let silent = arp == self.left.arp;
+        if !silent {
+            self.left.arp = make_arp(&self.settings, &self.socket)?;
+        }
         for _ in 0..TRIES {
             let generation = generation(&self.socket)?;
-            let listing = list(&self.settings, &self.socket)?;
+            let listing = list(&self.settings, &self.socket, Family::Inet)?;
             let mut tx = self.transaction();
             tx.only_at(generation);
             let found = match &listing {
@@ -113,7 +118,11 @@ impl Nft {
                         Present::read(&self.settings.table, &self.socket).map_err(refused)?;
                     if present.mend(&self.state, &mut tx) == 0 {
                         self.left.generation = generation;
-                        return Ok(Found::InForce);
+                        return Ok(if silent {
+                            Found::InForce
+                        } else {
+                            Found::Repaired("the table of ARP was changed".to_owned())
+                        });
                     }
                     "elements were changed"
                 }
@@ -123,7 +132,8 @@ impl Nft {
             }
             match tx.commit(&self.socket) {
                 Ok(()) => {
-                    self.left = look(&self.settings, &self.socket, generation)?;
+                    let arp = self.left.arp.take();
+                    self.left = look(&self.settings, &self.socket, generation, arp)?;
                     return Ok(Found::Repaired(found.to_owned()));
                 }
                 Err(TransactionError::Overtaken) => {}
@@ -199,9 +209,29 @@ impl BackEnd for Nft {
         tx.delete_table();
         tx.commit(&self.socket)
             .map_err(|error| classed(error, "the whole table"))?;
+        let mut tx = Transaction::new(Family::Arp, self.settings.table.clone());
+        tx.add_table();
+        tx.delete_table();
+        tx.commit(&self.socket)
+            .map_err(|error| classed(error, "the table of ARP"))?;
         self.state = InForce::default();
         Ok(())
     }
+}
+
+/// The table of ARP as it should be, whatever was there.
+fn make_arp(settings: &Settings, socket: &Socket) -> Result<Option<Listing>, ForwardError> {
+    let what = "the table of ARP";
+    if list(settings, socket, Family::Arp)?.is_some() {
+        let mut tx = Transaction::new(Family::Arp, settings.table.clone());
+        tx.delete_table();
+        tx.commit(socket).map_err(|error| classed(error, what))?;
+    }
+    let Some(tx) = arp::make(settings) else {
+        return Ok(None);
+    };
+    tx.commit(socket).map_err(|error| classed(error, what))?;
+    list(settings, socket, Family::Arp)
 }
 
 /// Everything, into a table that is not there.
@@ -211,12 +241,16 @@ fn make(settings: &Settings, state: &InForce, tx: &mut Transaction) {
     InForce::default().write_change(&state.as_change(), tx);
 }
 
-fn take_over(settings: &Settings, socket: &Socket) -> Result<(InForce, Left), ForwardError> {
+fn take_over(
+    settings: &Settings,
+    socket: &Socket,
+    arp: Option<Listing>,
+) -> Result<(InForce, Left), ForwardError> {
     // Whether what is there can be taken over is seen by trying.
     let mut adoptable = true;
     for _ in 0..TRIES {
         let generation = generation(socket)?;
-        let listing = list(settings, socket)?;
+        let listing = list(settings, socket, Family::Inet)?;
         let mut tx = Transaction::new(Family::Inet, settings.table.clone());
         tx.only_at(generation);
         let present = match &listing {
@@ -231,7 +265,7 @@ fn take_over(settings: &Settings, socket: &Socket) -> Result<(InForce, Left), Fo
             InForce::default()
         });
         match tx.commit(socket) {
-            Ok(()) => return Ok((state, look(settings, socket, generation)?)),
+            Ok(()) => return Ok((state, look(settings, socket, generation, arp)?)),
             Err(TransactionError::Overtaken) => {}
             Err(error) if adoptable && listing.is_some() && is_surprise(&error) => {
                 adoptable = false;
@@ -272,12 +306,18 @@ fn adopt(
 }
 
 /// After a transaction at this generation.
-fn look(settings: &Settings, socket: &Socket, before: Generation) -> Result<Left, ForwardError> {
-    let listing = list(settings, socket)?.unwrap_or_default();
+fn look(
+    settings: &Settings,
+    socket: &Socket,
+    before: Generation,
+    arp: Option<Listing>,
+) -> Result<Left, ForwardError> {
+    let listing = list(settings, socket, Family::Inet)?.unwrap_or_default();
     Ok(Left {
         // Should somebody have changed rules between, the next check sees a later one.
         generation: before.next(),
         listing,
+        arp,
     })
 }
 
@@ -285,8 +325,12 @@ fn generation(socket: &Socket) -> Result<Generation, ForwardError> {
     socket.generation().map_err(missing)
 }
 
-fn list(settings: &Settings, socket: &Socket) -> Result<Option<Listing>, ForwardError> {
-    let listed = socket.list_table(Family::Inet, &settings.table);
+fn list(
+    settings: &Settings,
+    socket: &Socket,
+    family: Family,
+) -> Result<Option<Listing>, ForwardError> {
+    let listed = socket.list_table(family, &settings.table);
     listed.map_err(missing)
 }
 

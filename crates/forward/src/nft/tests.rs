@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use mainstay_control::forward::{Share, Spread, Staying};
@@ -20,7 +20,8 @@ fn address(text: &str) -> SocketAddr {
 fn settings() -> Settings {
     let networks = ["10.96.0.0/16", "fd96::/112"];
     let networks = networks.map(|text| mainstay_model::Network::parse(text).unwrap());
-    Settings::new(Ranges::new(networks.to_vec()).unwrap()).unwrap()
+    let ranges = Ranges::new(networks.to_vec()).unwrap();
+    Settings::of(&ForwardSettings::new(ranges)).unwrap()
 }
 
 fn run(netns: &Netns, line: &str) -> String {
@@ -356,6 +357,7 @@ fn system_what_others_do_to_the_table_is_undone_and_their_tables_are_left_alone(
     assert_eq!(nft.check().unwrap(), Found::InForce);
     for harm in [
         "nft delete table inet mainstay",
+        "nft delete table arp mainstay",
         "nft flush table inet mainstay",
         "nft flush map inet mainstay services4",
         "nft delete element inet mainstay slots4 { 10.96.0.1 . 8080 . 0 }",
@@ -473,12 +475,31 @@ fn system_without_the_right_nothing_is_made_and_it_is_told() {
 }
 
 #[test]
-fn ranges_that_overlap_are_refused() {
-    let network = |text| mainstay_model::Network::parse(text).unwrap();
-    let ranges = Ranges::new(vec![network("10.96.0.0/16"), network("10.0.0.0/8")]);
-    let message = ranges.unwrap_err().to_string();
-    assert!(message.contains("10.96.0.0/16 and 10.0.0.0/8"), "{message}");
-    assert!(Ranges::new(vec![]).is_err());
-    let ipv4 = IpAddr::V4(Ipv4Addr::new(10, 96, 1, 1));
-    assert!(settings().ranges.contain(ipv4));
+fn system_nobody_on_the_link_is_told_that_a_service_address_is_here() {
+    if !is_root() {
+        return skip(NEEDS_ROOT);
+    }
+    let (node, client, _host) = three_hosts();
+    let own = instances(&node, &["10.1.0.1:9001"]);
+    let asks = || -> bool {
+        // As if the range were on the link: the address is asked for by ARP.
+        run(&client, "ip neigh flush all");
+        connect(&client, "10.96.0.1:8080").is_ok()
+    };
+    let links = run(&client, "ip -o link show type veth");
+    let link = links.split(&[' ', '@'][..]).nth(1).unwrap();
+    run(&client, &format!("ip route add 10.96.0.0/16 dev {link}"));
+    let mut nft = start(&node);
+    nft.apply(&serve("10.96.0.1:8080", even(&own))).unwrap();
+    assert!(!asks());
+    drop(nft);
+    let answering = Settings {
+        answering: Answering::On,
+        ..settings()
+    };
+    let _nft = node.enter(|| Nft::start(answering)).unwrap();
+    assert!(asks());
+    // By a route it is reached either way.
+    run(&client, &format!("ip route del 10.96.0.0/16 dev {link}"));
+    assert!(connect(&client, "10.96.0.1:8080").is_ok());
 }

@@ -8,13 +8,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
+use mainstay_control::forward::Batch;
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::LocalSet;
 
 use super::limits::{DATAGRAM_LEN, Limits};
 use super::service::{Prepared, Service};
-use crate::back_end::{Batch, Counted};
+use crate::back_end::Counted;
 
 /// What the thread is asked.
 #[derive(Debug)]
@@ -123,6 +124,9 @@ impl Floor {
             self.instance(*address).dead.send_replace(false);
         }
         for (one, spread) in prepared {
+            for share in &spread.shares {
+                self.instance(share.to);
+            }
             let service = one.open(self, spread.clone());
             self.services.borrow_mut().insert(service.address, service);
         }

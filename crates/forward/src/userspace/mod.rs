@@ -28,9 +28,10 @@ use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
-use mainstay_control::forward::{Spread, Staying};
+use mainstay_control::forward::{Batch, Spread, Staying};
+use mainstay_model::forward::{BackEndKind, ForwardSettings, Ranges};
 
-use crate::back_end::{BackEnd, BackEndKind, Batch, Counted, ForwardError, Found, Ranges};
+use crate::back_end::{BackEnd, Counted, ForwardError, Found};
 use floor::{Ask, Figures};
 
 /// What it depends on.
@@ -38,6 +39,15 @@ use floor::{Ask, Figures};
 pub struct Settings {
     /// Where service addresses lie.
     pub ranges: Ranges,
+}
+
+impl Settings {
+    /// What it needs of them.
+    pub fn of(settings: &ForwardSettings) -> Self {
+        Self {
+            ranges: settings.ranges.clone(),
+        }
+    }
 }
 
 /// See the [module](self).

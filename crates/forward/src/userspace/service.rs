@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV6};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -116,10 +116,25 @@ fn datagrams(address: SocketAddr) -> io::Result<UdpSocket> {
 
 fn socket(address: SocketAddr, kind: Type) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), kind.nonblocking(), None)?;
-    if address.is_ipv6() {
+    if let SocketAddr::V6(v6) = address {
         socket.set_only_v6(true)?;
+        // By a local route all addresses of IPv4 are the host's; for those of IPv6 the kernel wants
+        // to be told that this one is meant.
+        if is_routed_here(v6) {
+            socket.set_freebind_v6(true)?;
+        }
     }
     Ok(socket)
+}
+
+/// Whether what is sent there stays within the host: then the kernel speaks from loopback, or from the
+/// address itself.
+fn is_routed_here(address: SocketAddrV6) -> bool {
+    let source = std::net::UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).and_then(|socket| {
+        socket.connect(address)?;
+        socket.local_addr()
+    });
+    source.is_ok_and(|source| source.ip().is_loopback() || source.ip() == *address.ip())
 }
 
 impl Service {

@@ -6,6 +6,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 
+use socket2::SockRef;
 use tokio::net::UdpSocket;
 use tokio::task::{AbortHandle, spawn_local, yield_now};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -87,7 +88,8 @@ impl Flows {
             return;
         };
         flow.state.used.set(Instant::now());
-        match flow.upstream.try_send(datagram) {
+        // Not by tokio, which does not yet know of a new socket that it can be written to.
+        match SockRef::from(&*flow.upstream).send(datagram) {
             Ok(len) => {
                 let sent = &flow.held.0.sent;
                 sent.set(sent.get() + u64::try_from(len).unwrap_or(u64::MAX));
@@ -226,6 +228,7 @@ impl Answers {
         let len = u64::try_from(datagram.len()).unwrap_or(u64::MAX);
         received.set(received.get() + len);
         // As with any network, what cannot be sent now is lost.
-        self.socket.try_send_to(datagram, self.client).ok();
+        let socket = SockRef::from(&*self.socket);
+        socket.send_to(datagram, &self.client.into()).ok();
     }
 }
