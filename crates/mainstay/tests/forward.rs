@@ -134,7 +134,7 @@ fn system_an_instance_is_stopped_when_its_last_connection_has_ended() {
             Err(format!("{kept:?}"))
         }
     });
-    let scaled = running.run(&["scale", "web=1", "--no-wait"]);
+    let scaled = running.run(&["scale", "web", "1", "--no-wait"]);
     assert!(scaled.status.success(), "{}", text(&scaled));
     let left = wait_until(PATIENCE, "one is in the routes", || {
         let status: Status = running.json(&["status"])?;
@@ -166,6 +166,7 @@ fn system_an_instance_is_stopped_when_its_last_connection_has_ended() {
         began.elapsed() < Duration::from_secs(40),
         "not by the drain's end"
     );
+    drop(kept);
     let (ended, log) = running.stop();
     assert_eq!(ended, Ended::Code(0), "{log}");
     assert_eq!(

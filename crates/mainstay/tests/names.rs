@@ -81,74 +81,13 @@ fn system_services_are_found_by_name_also_right_after_a_kill_of_the_agent() {
     let mut running = Running::prepare("names");
     let file = services(&running);
     running.dev(&[&file, "--names", "127.0.0.1:0"]);
-    running.wait_until_steady();
+    let status = running.wait_until_steady();
+    assert_eq!(status.consumers.len(), 1, "nobody waits for names");
     let server = names_at(&running);
     let pay = address_of(&running, "pay");
-
-    let name = "pay.mainstay.internal";
-    assert_eq!(short(&running, server, &[name]), [pay.ip().to_string()]);
-    let srv = [format!("0 0 {} {name}.", pay.port())];
-    assert_eq!(short(&running, server, &[name, "SRV"]), srv);
-    assert_eq!(
-        short(&running, server, &[name, "SRV", "+tcp", "+noedns"]),
-        srv
-    );
-    let bare = short(&running, server, &["bare.mainstay.internal", "SRV"]);
-    assert_eq!(bare.len(), 2, "{bare:?}");
-    assert!(bare[0].ends_with("bare.mainstay.internal."), "{bare:?}");
-    let ports: Vec<u16> = running
-        .instances()
-        .unwrap()
-        .iter()
-        .filter(|one| one.service.as_str() == "bare")
-        .map(|one| one.address.unwrap().port())
-        .collect();
-    for port in ports {
-        assert!(
-            bare.iter().any(|line| line.contains(&format!(" {port} "))),
-            "{bare:?}"
-        );
-    }
-    assert_eq!(
-        short(&running, server, &["bare.mainstay.internal"]),
-        ["127.0.0.1"]
-    );
-    let denied = dig(&running, server, &["nobody.mainstay.internal"]);
-    assert!(
-        denied.contains("status: NXDOMAIN") && denied.contains("flags: qr aa rd"),
-        "{denied}"
-    );
-    let empty = dig(&running, server, &["gone.mainstay.internal"]);
-    assert!(
-        empty.contains("status: NOERROR") && empty.contains("ANSWER: 0"),
-        "{empty}"
-    );
-    assert!(empty.contains("\t5\tIN\tSOA\t"), "{empty}");
-
-    let said = text(&running.run(&["resolve", "pay"]));
-    assert!(
-        said.contains(&format!("A         {} for 5 s", pay.ip())),
-        "{said}"
-    );
-    assert!(
-        said.contains("pay-1") && said.contains("AAAA      none"),
-        "{said}"
-    );
-    let output = running.run(&["resolve", "gone"]);
-    let said = text(&output);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("no instance is wanted"), "{said}");
-
-    let logged = text(&running.run(&["logs", "web"]));
-    assert!(logged.contains(&format!("PAY_ADDRESS {pay}")), "{logged}");
-    assert!(
-        logged.contains(&format!("PAY_HOST {}", pay.ip())),
-        "{logged}"
-    );
-    assert!(
-        logged.contains("PAY_PORT mine") && logged.contains("BARE_HOST None"),
-        "{logged}"
-    );
+    found_by_dig(&running, server, pay);
+    told_by_resolve(&running, pay);
+    told_to_programs(&running, pay);
 
     // Without a control centre, too: the next agent begins with what is stored.
     let stored = running.state().join("names/directory.json");
@@ -164,14 +103,67 @@ fn system_services_are_found_by_name_also_right_after_a_kill_of_the_agent() {
         kill(running.own_process("server").unwrap(), Signal::KILL);
         kill(running.own_process("agent").unwrap(), Signal::KILL);
         let killed = Instant::now();
-        let found = short(&running, server, &[name]);
-        assert_eq!(found, [pay.ip().to_string()], "{:?}", killed.elapsed());
-        assert!(
-            killed.elapsed() < Duration::from_secs(1),
-            "{:?}",
-            killed.elapsed()
-        );
+        let found = short(&running, server, &["pay.mainstay.internal"]);
+        let took = killed.elapsed();
+        assert_eq!(found, [pay.ip().to_string()], "{took:?}");
+        assert!(took < Duration::from_secs(1), "{took:?}");
         running.wait_until_steady();
+    }
+}
+
+fn found_by_dig(running: &Running, server: SocketAddr, pay: SocketAddr) {
+    let name = "pay.mainstay.internal";
+    let found = |words: &[&str]| short(running, server, words);
+    assert_eq!(found(&[name]), [pay.ip().to_string()]);
+    let srv = [format!("0 0 {} {name}.", pay.port())];
+    assert_eq!(found(&[name, "SRV"]), srv);
+    assert_eq!(found(&[name, "SRV", "+tcp", "+noedns"]), srv);
+    let bare = found(&["bare.mainstay.internal", "SRV"]);
+    assert_eq!(bare.len(), 2, "{bare:?}");
+    for one in running.instances().unwrap() {
+        if one.service.as_str() == "bare" {
+            let (port, name) = (one.address.unwrap().port(), one.instance);
+            let line = format!("0 100 {port} {name}.bare.mainstay.internal.");
+            assert!(bare.contains(&line), "{bare:?}");
+        }
+    }
+    assert_eq!(found(&["bare.mainstay.internal"]), ["127.0.0.1"]);
+    let denied = dig(running, server, &["nobody.mainstay.internal"]);
+    assert!(denied.contains("status: NXDOMAIN"), "{denied}");
+    assert!(denied.contains("flags: qr aa rd"), "{denied}");
+    let empty = dig(running, server, &["gone.mainstay.internal"]);
+    assert!(empty.contains("status: NOERROR"), "{empty}");
+    assert!(empty.contains("ANSWER: 0"), "{empty}");
+    assert!(empty.contains("\t5\tIN\tSOA\t"), "{empty}");
+}
+
+fn told_by_resolve(running: &Running, pay: SocketAddr) {
+    let said = text(&running.run(&["resolve", "pay"]));
+    let address = format!("A         {} for 5 s", pay.ip());
+    assert!(said.contains(&address), "{said}");
+    assert!(
+        said.contains("pay-1") && said.contains("AAAA      none"),
+        "{said}"
+    );
+    let output = running.run(&["resolve", "gone"]);
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("no instance is wanted"), "{said}");
+    let output = running.run(&["resolve", "nobody"]);
+    assert_eq!(output.status.code(), Some(4), "{}", text(&output));
+}
+
+fn told_to_programs(running: &Running, pay: SocketAddr) {
+    let logged = text(&running.run(&["logs", "web"]));
+    for line in [
+        format!("PAY_ADDRESS {pay}"),
+        format!("PAY_HOST {}", pay.ip()),
+        // As its file says.
+        "PAY_PORT mine".to_owned(),
+        // It has no address.
+        "BARE_HOST None".to_owned(),
+    ] {
+        assert!(logged.contains(&line), "{line}: {logged}");
     }
 }
 
@@ -218,6 +210,14 @@ fn system_programs_find_services_by_the_c_library() {
     assert!(said.contains("Name or service not known"), "{said}");
 }
 
+/// What dig finds out of a namespace.
+fn ask(from: &Netns, server: &str, words: &[&str]) -> String {
+    let mut command = from.command(&program("dig"));
+    command.arg(format!("@{server}"));
+    command.args(["+tries=1", "+time=1", "+short"]).args(words);
+    text(&command.arg("web.mainstay.internal").output().unwrap())
+}
+
 #[test]
 fn system_strangers_get_no_answer_and_networks_that_are_named_do() {
     if !rustix::process::geteuid().is_root() {
@@ -246,19 +246,6 @@ fn system_strangers_get_no_answer_and_networks_that_are_named_do() {
     running.start(command);
     running.wait_until_steady();
 
-    let ask = |from: &Netns, server: &str, words: &[&str]| {
-        let mut command = from.command(&program("dig"));
-        command
-            .arg(format!("@{server}"))
-            .args(["+tries=1", "+time=1", "+short"]);
-        text(
-            &command
-                .args(words)
-                .arg("web.mainstay.internal")
-                .output()
-                .unwrap(),
-        )
-    };
     let address = address_of(&running, "web").ip().to_string();
     assert_eq!(ask(&ours, "10.9.1.1", &[]).trim(), address, "this machine");
     assert_eq!(ask(&ours, "10.9.1.1", &["+tcp"]).trim(), address);
