@@ -7,6 +7,7 @@ mod running;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use mainstay_testkit::{Netns, program, skip, wait_until};
@@ -168,8 +169,8 @@ fn told_to_programs(running: &Running, pay: SocketAddr) {
 }
 
 /// A shell in a mount namespace of its own, in which `resolv.conf` is this one.
-fn with_resolv_conf(running: &Running, conf: &Path, script: &str) -> String {
-    let mut command = running.command(&program("unshare"));
+fn with_resolv_conf(within: impl FnOnce(&Path) -> Command, conf: &Path, script: &str) -> String {
+    let mut command = within(&program("unshare"));
     let shell = program("sh");
     command.args(["--mount", "--"]).arg(shell).args(["-ec"]);
     let mount = program("mount");
@@ -203,10 +204,14 @@ fn system_programs_find_services_by_the_c_library() {
         )
     };
     for name in ["pay.mainstay.internal", "pay"] {
-        let said = with_resolv_conf(&running, &conf, &script(name));
+        let said = with_resolv_conf(|shell| running.command(shell), &conf, &script(name));
         assert_eq!(said.trim(), format!("['{}']", pay.ip()), "{name}");
     }
-    let said = with_resolv_conf(&running, &conf, &script("nobody.mainstay.internal"));
+    let said = with_resolv_conf(
+        |shell| running.command(shell),
+        &conf,
+        &script("nobody.mainstay.internal"),
+    );
     assert!(said.contains("Name or service not known"), "{said}");
 }
 
@@ -303,6 +308,59 @@ fn a_port_that_is_taken_is_told_before_anything_runs() {
     );
     let elsewhere = running.run(&["dev", "--names", "192.0.2.1:53"]);
     assert_eq!(elsewhere.status.code(), Some(2), "{}", text(&elsewhere));
+}
+
+/// The server of names has an address of the services' range, in which nobody else is reached that is no
+/// service; a host behind a route asks it, and goes where it says.
+#[test]
+fn system_with_forwarding_names_and_services_are_reached_in_one_range() {
+    if !rustix::process::geteuid().is_root() {
+        return skip("namespaces and rules need root");
+    }
+    let (ours, friend) = (Netns::new(), Netns::new());
+    Netns::join((&ours, "10.9.3.1/24"), (&friend, "10.9.3.2/24"));
+    let route = ["route", "add", "10.96.0.0/16", "via", "10.9.3.1"];
+    let routed = friend.command(&program("ip")).args(route).output();
+    assert!(routed.unwrap().status.success());
+    // Before the namespaces, so that what runs in them ends first.
+    let mut running = Running::prepare("names-forward");
+    running.write_service(
+        &python_server(""),
+        "address = 'auto'\ninstances = 2\nrollout = { hold = '100ms' }",
+    );
+    let roles = "['control', 'agent', 'gateway']\nservices = 'services.toml'\naddress = '10.9.3.1'";
+    let file = running.write_node(roles, "");
+    let before = fs::read_to_string(&file).unwrap();
+    let names = "[forward]\nrange = '10.96.0.0/16'\n[names]\nlisten = '10.96.0.53:53'\nupstream = []\n\
+                 allow = ['10.9.3.0/24']\n";
+    fs::write(&file, before + names).unwrap();
+    let mut command = ours.command(Path::new(MAINSTAY));
+    command.args(["run", "--config"]).arg(&file);
+    running.start(command);
+    running.wait_until_steady();
+    let web = address_of(&running, "web");
+    let conf = running.write("resolv.conf", "nameserver 10.96.0.53\n");
+    for from in [&ours, &friend] {
+        wait_until(PATIENCE, "the name is answered", || {
+            let said = ask(from, "10.96.0.53", &[]);
+            if said.trim() == web.ip().to_string() {
+                Ok(())
+            } else {
+                Err(said)
+            }
+        });
+        assert_eq!(
+            ask(from, "10.96.0.53", &["+tcp"]).trim(),
+            web.ip().to_string()
+        );
+        let curl = format!(
+            "'{}' --silent --show-error --max-time 10 http://web.mainstay.internal:{}/",
+            program("curl").display(),
+            web.port()
+        );
+        let said = with_resolv_conf(|shell| from.command(shell), &conf, &curl);
+        assert!(said.starts_with("web-"), "{said}");
+    }
 }
 
 /// dig against a whole Mainstay that has another one for its upstream, which has it: asked by a program that
