@@ -4,14 +4,20 @@
 //! It decides nothing: which instance gets which share comes from `mainstay_control::forward`. One
 //! [`BackEnd`] brings it about; which one a host can have is found out by trying.
 //!
-//! Start reading at [`BackEnd`], then [`nft`]. What rules cannot do for those who are under way is in
-//! [`Underway`].
+//! Start reading at [`BackEnd`], then [`nft`]; [`iptables`] and [`userspace`] do the same with less.
+//! What rules cannot do for those who are under way is in [`Underway`].
 
 mod back_end;
 mod claim;
+#[cfg(test)]
+mod conformance;
+pub mod iptables;
+#[cfg(any(test, feature = "measured"))]
+pub mod measured;
 pub mod nft;
 mod start;
 mod underway;
+pub mod userspace;
 
 pub use back_end::{BackEnd, Counted, ForwardError, Found};
 pub use claim::{Claim, ClaimError};

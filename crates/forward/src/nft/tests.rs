@@ -222,6 +222,29 @@ fn system_ipv6_and_udp_are_forwarded_too() {
 }
 
 #[test]
+fn system_where_the_node_itself_listens_in_a_range_nobody_is_refused() {
+    if !is_root() {
+        return skip(NEEDS_ROOT);
+    }
+    let node = node();
+    let listening = instances(&node, &["10.96.0.53:53", "[::]:54", "10.96.0.53:80"]);
+    let own = ["10.96.0.53:53", "[fd96::53]:54"];
+    let with = Settings {
+        own: own.map(address).to_vec(),
+        ..settings()
+    };
+    let nft = node.enter(|| Nft::start(with)).unwrap();
+    for (at, expected) in own.into_iter().zip(&listening) {
+        assert_eq!(answer(&connect(&node, at).unwrap()).unwrap(), *expected);
+    }
+    // Another port there is refused, as that of any address.
+    assert!(is_refused(connect(&node, "10.96.0.53:80")));
+    drop(nft);
+    let _without = start(&node);
+    assert!(is_refused(connect(&node, own[0])));
+}
+
+#[test]
 fn system_what_no_service_has_reaches_no_program_that_listens_everywhere() {
     if !is_root() {
         return skip(NEEDS_ROOT);
