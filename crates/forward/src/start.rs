@@ -16,10 +16,8 @@ pub struct Started {
 }
 
 /// Starts the back end that the settings name, or the best that this host can have, in this thread's
-/// network namespace. What could not be had is given with its reason, the better one first.
-pub fn start(
-    settings: &ForwardSettings,
-) -> Result<(Box<dyn BackEnd>, Vec<ForwardError>), Vec<ForwardError>> {
+/// network namespace. If there is none, why.
+pub fn start(settings: &ForwardSettings) -> Result<Started, Vec<ForwardError>> {
     let mut refused = Vec::new();
     let kinds = BackEndKind::ALL.into_iter();
     for kind in kinds.filter(|kind| settings.back_end.is_none_or(|wanted| wanted == *kind)) {
