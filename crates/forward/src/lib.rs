@@ -8,13 +8,13 @@
 
 mod back_end;
 mod claim;
-#[cfg(test)]
-mod conformance;
 pub mod iptables;
 #[cfg(any(test, feature = "measured"))]
 pub mod measured;
 pub mod nft;
 mod start;
+#[cfg(test)]
+mod tests;
 pub mod userspace;
 
 pub use back_end::{BackEnd, Counted, ForwardError, Found};

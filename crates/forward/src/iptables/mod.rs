@@ -118,13 +118,12 @@ impl Iptables {
         first.map_or(Variant::Legacy, |(_, programs)| programs.variant())
     }
 
-    /// Writes what differs from a state, for all versions of IP. What was wrong, in words.
-    fn establish(&self, state: &InForce) -> Result<Vec<String>, CommandError> {
-        let mut wrong = Vec::new();
-        for (ip, programs) in &self.programs {
-            wrong.append(&mut self.establish_one(*ip, programs, state)?);
-        }
-        Ok(wrong)
+    /// Writes what differs from a state, for each version of IP in which another state does.
+    fn establish(&self, state: &InForce, other: &InForce) -> Result<(), CommandError> {
+        let programs = self.programs.iter();
+        programs
+            .filter(|(ip, _)| state.differs(other, *ip))
+            .try_for_each(|(ip, programs)| self.establish_one(*ip, programs, state))
     }
 
     fn establish_one(
@@ -132,16 +131,16 @@ impl Iptables {
         ip: Ip,
         programs: &Programs,
         state: &InForce,
-    ) -> Result<Vec<String>, CommandError> {
+    ) -> Result<(), CommandError> {
         let mut tries = 1;
         loop {
             let look = Look::at(programs)?;
-            let (text, wrong) = self.difference(ip, &look, state);
+            let (text, _) = self.difference(ip, &look, state);
             if text.is_empty() {
-                return Ok(wrong);
+                return Ok(());
             }
             match programs.restore(&text) {
-                Ok(()) => return Ok(wrong),
+                Ok(()) => return Ok(()),
                 // What was read may not be there any more.
                 Err(error @ CommandError::Failed { .. })
                     if tries < TRIES && !error.is_forbidden() && !error.is_missing() =>
@@ -229,10 +228,10 @@ impl BackEnd for Iptables {
             return Ok(());
         }
         self.forget_what_was_seen();
-        if let Err(error) = self.establish(&next) {
+        if let Err(error) = self.establish(&next, &self.state) {
             // A table or a version of IP may be changed already. What cannot be undone now is undone by
             // the next look.
-            let undone = self.establish(&self.state);
+            let undone = self.establish(&self.state, &next);
             if let Err(undo) = undone {
                 tracing::warn!(
                     error = &undo as &dyn std::error::Error,

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::Command;
 use std::time::Duration;
 
 use mainstay_control::forward::{Batch, Share, Spread, Staying};
@@ -130,7 +129,14 @@ pub(crate) fn address(text: &str) -> SocketAddr {
 #[track_caller]
 pub(crate) fn run(netns: &Netns, line: &str) -> String {
     let mut words = line.split(' ');
-    let mut command: Command = netns.command(&program(words.next().unwrap()));
+    let of = match words.next() {
+        Some("ip") => program("ip"),
+        Some("iptables-legacy") => program("iptables-legacy"),
+        Some("iptables-nft") => program("iptables-nft"),
+        Some("nft") => program("nft"),
+        other => panic!("`{other:?}` is not known here"),
+    };
+    let mut command = netns.command(&of);
     let output = command.args(words).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let said = String::from_utf8_lossy(&output.stderr);

@@ -1,4 +1,4 @@
-//! Each takes the kind of back end; below, each is a test of each kind.
+//! What every back end must do. Each function takes the kind; below, each is a test of each kind.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 
