@@ -2,11 +2,12 @@
 //!
 //! Each change reads the two tables, and writes what differs in one `iptables-restore --noflush`, which
 //! replaces each table at once. That takes some 20 ms, and more the more rules there are: reading and
-//! writing is of whole tables. [`rules`] has the chains; a connection meets a rule for each service.
+//! writing is of whole tables. `rules.rs` has the chains; a connection meets a rule for each service.
 //!
 //! What it cannot do: bytes are not counted, since that would take each packet past two rules for each
 //! instance; and where clients stay is found by two hashes of 8 and 32 slots instead of one, so that a
-//! client comes to another instance than by `nft`, and a service whose clients stay has 256 rules.
+//! client comes to another instance than by `nft`, and a service whose clients stay has 256 rules. Who asks
+//! for a service address by ARP is answered as the kernel is set up, since iptables sees no ARP.
 //! `-m recent` would remember clients, for a hundred of them, and forget them by time.
 
 mod command;
@@ -42,6 +43,8 @@ const TABLES: [&str; 2] = ["nat", "filter"];
 pub struct Settings {
     /// Where service addresses lie.
     pub ranges: Ranges,
+    /// Where this node itself listens within them.
+    pub own: Vec<SocketAddr>,
     /// By which programs. `None`: those that the host calls `iptables`.
     pub variant: Option<Variant>,
 }
@@ -51,6 +54,7 @@ impl Settings {
     pub fn of(settings: &ForwardSettings) -> Self {
         Self {
             ranges: settings.ranges.clone(),
+            own: settings.own.clone(),
             variant: None,
         }
     }
@@ -157,7 +161,7 @@ impl Iptables {
         let ranges = &self.settings.ranges;
         let wanted = [
             rules::nat(ip, ranges, state.services_of(ip)),
-            rules::filter(ip, ranges, state.dead_of(ip)),
+            rules::filter(ip, ranges, &self.settings.own, state.dead_of(ip)),
         ];
         let mut text = String::new();
         let mut wrong = Vec::new();

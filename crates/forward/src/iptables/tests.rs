@@ -180,6 +180,7 @@ fn system_which_programs_there_are_is_said() {
     let start = |variant| {
         let settings = Settings {
             ranges: ranges(),
+            own: Vec::new(),
             variant,
         };
         node.enter(|| Iptables::start(settings)).unwrap()

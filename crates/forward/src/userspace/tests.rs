@@ -310,7 +310,7 @@ fn the_flow_that_was_silent_for_longest_makes_room() {
         .apply(&serve(&service.to_string(), even(&[own])))
         .unwrap();
     let clients = [(); 3].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
-    let mut ask = |client: &UdpSocket| {
+    let ask = |client: &UdpSocket| {
         client.send_to(b"question", service).unwrap();
         instance.recv_from(&mut [0; 16]).unwrap().1
     };
