@@ -22,5 +22,5 @@ pub mod userspace;
 pub use back_end::{BackEnd, Counted, ForwardError, Found};
 pub use claim::{Claim, ClaimError};
 pub use mainstay_control::forward::Batch;
-pub use start::start;
+pub use start::{Started, start};
 pub use underway::{Dead, Draining, Severed, Underway, UnderwayError, Whereabouts};
