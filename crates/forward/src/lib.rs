@@ -9,13 +9,13 @@
 
 mod back_end;
 mod claim;
-#[cfg(test)]
-mod conformance;
 pub mod iptables;
 #[cfg(any(test, feature = "measured"))]
 pub mod measured;
 pub mod nft;
 mod start;
+#[cfg(test)]
+mod tests;
 mod underway;
 pub mod userspace;
 
