@@ -13,7 +13,8 @@ use rustix::net::sockopt::{
     set_socket_timeout,
 };
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send,
+    socket_with,
 };
 
 use super::attribute::Attributes;
@@ -39,8 +40,8 @@ const HAS_ATTRIBUTES: u16 = 0x200;
 /// Where in the message the kernel found the error (`NLMSGERR_ATTR_OFFS`).
 const OFFSET: u16 = 2;
 
-/// A netlink socket to netfilter. What it may change is of the network namespace in which it was
-/// opened, and needs `CAP_NET_ADMIN` there.
+/// A netlink socket to netfilter or to rtnetlink. What it may change is of the network namespace in
+/// which it was opened, and needs `CAP_NET_ADMIN` there.
 #[derive(Debug)]
 pub struct Socket {
     socket: OwnedFd,
@@ -58,13 +59,23 @@ pub(super) struct Answer {
 }
 
 impl Socket {
-    /// Opens one, with buffers for large batches if this process may force them.
+    /// Opens one to netfilter, with buffers for large batches if this process may force them.
     pub fn open() -> io::Result<Self> {
+        Self::to(Some(netlink::NETFILTER))
+    }
+
+    /// Opens one to links, addresses and routes (rtnetlink(7)).
+    pub fn open_route() -> io::Result<Self> {
+        // `NETLINK_ROUTE` is 0, for which rustix says nothing.
+        Self::to(None)
+    }
+
+    fn to(protocol: Option<Protocol>) -> io::Result<Self> {
         let socket = socket_with(
             AddressFamily::NETLINK,
             SocketType::RAW,
             SocketFlags::CLOEXEC,
-            Some(netlink::NETFILTER),
+            protocol,
         )?;
         set_socket_timeout(&socket, Timeout::Recv, Some(ANSWER_TIME))?;
         // Without CAP_NET_ADMIN nothing can be changed either, which is told then.
@@ -156,11 +167,11 @@ fn set_flag(socket: &OwnedFd, option: libc::c_int) -> io::Result<()> {
 
 /// One message of a datagram.
 #[derive(Debug, Clone, Copy)]
-struct Message<'a> {
-    kind: u16,
+pub(super) struct Message<'a> {
+    pub(super) kind: u16,
     flags: u16,
     sequence: u32,
-    body: &'a [u8],
+    pub(super) body: &'a [u8],
 }
 
 impl Message<'_> {
@@ -194,12 +205,12 @@ impl Message<'_> {
 }
 
 /// The messages of a datagram. Ends at the first that is broken.
-struct Messages<'a> {
+pub(super) struct Messages<'a> {
     left: &'a [u8],
 }
 
 impl<'a> Messages<'a> {
-    fn of(datagram: &'a [u8]) -> Self {
+    pub(super) fn of(datagram: &'a [u8]) -> Self {
         Self { left: datagram }
     }
 }
