@@ -13,11 +13,13 @@ mod limits;
 mod listen;
 mod reference;
 mod schema;
+mod vip;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use mainstay_model::VipSpec;
 use mainstay_model::gateway::GatewaySettings;
 use toml::de::DeTable;
 
@@ -43,6 +45,8 @@ pub struct NodeFile {
     pub api: Api,
     /// How the gateway is to be.
     pub gateway: Gateway,
+    /// The floating addresses; not empty with [`Role::Vip`], and empty without.
+    pub vips: Vec<VipSpec>,
 }
 
 /// What a node does.
@@ -54,6 +58,8 @@ pub enum Role {
     Agent,
     /// Lets clients in.
     Gateway,
+    /// Holds floating addresses.
+    Vip,
 }
 
 /// Where the API is.
@@ -92,7 +98,7 @@ pub fn read(path: &Path, env: Environment<'_>) -> Result<NodeFile, FileProblems>
 pub fn is_node_file(text: &str) -> bool {
     let (tree, _) = DeTable::parse_recoverable(without_byte_order_mark(text));
     let has = |key: &str| tree.get_ref().contains_key(key);
-    !has("service") && keys::KNOWN.iter().chain(&["vip"]).any(|key| has(key))
+    !has("service") && keys::KNOWN.iter().any(|key| has(key))
 }
 
 /// Reads the text of a node file without looking at the disk. `name` is what problems call the

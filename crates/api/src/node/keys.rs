@@ -15,16 +15,22 @@ use crate::file::walk::{Entry, Section, Walk};
 use super::address::{bind, parse_bind};
 use super::gateway::{default_gateway, gateway};
 use super::listen::{Taken, listens};
+use super::vip::{OwnGateway, vips};
 use super::{Api, Gateway, NodeFile, Role, defaults, later};
 
 /// More files than a node has services are surely a mistake.
 const SERVICE_FILES_MAX: usize = 100;
 
+/// The words that are roles.
+const ALL_ROLES: [Role; 4] = [Role::Control, Role::Agent, Role::Gateway, Role::Vip];
+
 /// Roles of the design that are not built.
-const LATER: [&str; 2] = ["broker", "vip"];
+const LATER: [&str; 1] = ["broker"];
 
 /// The keys at the top.
-pub(super) const KNOWN: [&str; 6] = ["roles", "state", "services", "api", "gateway", "listen"];
+pub(super) const KNOWN: [&str; 7] = [
+    "roles", "state", "services", "api", "gateway", "listen", "vip",
+];
 
 impl Role {
     /// The word in the file.
@@ -33,6 +39,7 @@ impl Role {
             Self::Control => "control",
             Self::Agent => "agent",
             Self::Gateway => "gateway",
+            Self::Vip => "vip",
         }
     }
 }
@@ -56,6 +63,11 @@ fn keys(s: &mut Section<'_, '_>, dir: &Path) -> Option<NodeFile> {
     let gateway = s.or("gateway", default_gateway(), gateway);
     let taken = taken(roles.as_ref(), api.as_ref(), gateway.as_ref());
     let listens = s.or("listen", Vec::new(), |e| listens(e, &taken));
+    let vip_entry = s.take("vip");
+    let vips = vip_entry
+        .as_ref()
+        .map_or(Some(Vec::new()), |e| vips(e, own_gateway(roles.as_ref())));
+    let roles = roles.and_then(|roles| with_vip(s, roles, vip_entry.is_some()));
     if let (Some(roles), Some(entry)) = (&roles, services_entry)
         && !roles.contains(&Role::Control)
     {
@@ -77,7 +89,36 @@ fn keys(s: &mut Section<'_, '_>, dir: &Path) -> Option<NodeFile> {
             },
             ..gateway
         },
+        vips: vips?,
     })
+}
+
+/// Whoever has floating addresses holds them: the role need not be written.
+fn with_vip(
+    s: &Section<'_, '_>,
+    mut roles: BTreeSet<Role>,
+    has_tables: bool,
+) -> Option<BTreeSet<Role>> {
+    if !has_tables && roles.contains(&Role::Vip) {
+        let message = "`roles` has `vip`, and no floating address is written";
+        let refused = Refused::new(Code::Conflict, message);
+        let help = "write `[vip.entry]` with `address`, `interface` and `vrid`, or take `vip` out";
+        s.walk().refuse(s.at(), refused.help(help));
+        return None;
+    }
+    if has_tables {
+        roles.insert(Role::Vip);
+    }
+    Some(roles)
+}
+
+fn own_gateway(roles: Option<&BTreeSet<Role>>) -> OwnGateway {
+    // Roles that could not be read are told already.
+    if roles.is_none_or(|roles| roles.contains(&Role::Gateway)) {
+        OwnGateway::Runs
+    } else {
+        OwnGateway::No
+    }
 }
 
 /// The addresses that the node's own processes listen on, as far as they could be read.
@@ -129,7 +170,7 @@ fn roles(entry: &Entry<'_, '_>) -> Option<BTreeSet<Role>> {
 }
 
 fn role(text: &str) -> Result<Role, Refused> {
-    let known = defaults::ROLES;
+    let known = ALL_ROLES;
     if let Some(role) = known.into_iter().find(|role| role.as_str() == text) {
         return Ok(role);
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use mainstay_api::node::{NodeFile, Role};
 use mainstay_ids::NodeName;
+use mainstay_model::VipSpec;
 use mainstay_model::gateway::{AccessLog, GatewaySettings};
 
 use super::kind::all_roles;
@@ -44,6 +45,8 @@ pub(crate) struct Settings {
     pub(crate) agent_flags: Vec<&'static str>,
     /// Test seam: what the gateway does without.
     pub(crate) gateway_seams: String,
+    /// The floating addresses.
+    pub(crate) vips: Vec<VipSpec>,
 }
 
 /// How messages call what the user may change.
@@ -120,6 +123,7 @@ impl Settings {
             ),
             agent_flags: flag(dev.unsafe_no_adoption, "--unsafe-no-adoption"),
             gateway_seams: dev.unsafe_gateway_seams.clone(),
+            vips: Vec::new(),
         })
     }
 
@@ -145,6 +149,7 @@ impl Settings {
             server_flags: Vec::new(),
             agent_flags: Vec::new(),
             gateway_seams: String::new(),
+            vips: file.vips.clone(),
         })
     }
 
