@@ -1,12 +1,13 @@
 //! Who answers at an address, and for how long nobody did: a packet each millisecond, answered by hosts that say which
 //! they are.
 
-use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::Netns;
 
@@ -167,30 +168,26 @@ impl Client {
         let mut answer = [0; 9];
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.socket.set_read_timeout(Some(left)).is_err() {
+            if left.is_zero() || !comes_within(&self.socket, left) {
                 return;
             }
-            match self.socket.recv_from(&mut answer) {
-                Ok((9, _)) => {
-                    let now = Instant::now();
-                    if let Some(last) = self.last {
-                        self.silence = self.silence.max(now - last);
-                    }
-                    self.last = Some(now);
-                    self.answers += 1;
-                    told.store(self.answers << 8 | u64::from(answer[8]), Ordering::Relaxed);
+            // Something else, or the ICMP error of an earlier packet, is no answer.
+            if let Ok((9, _)) = self.socket.recv_from(&mut answer) {
+                let now = Instant::now();
+                if let Some(last) = self.last {
+                    self.silence = self.silence.max(now - last);
                 }
-                Err(error) if is_over(&error) => return,
-                // Something else, or the ICMP error of an earlier packet.
-                Ok(_) | Err(_) => {}
+                self.last = Some(now);
+                self.answers += 1;
+                told.store(self.answers << 8 | u64::from(answer[8]), Ordering::Relaxed);
             }
         }
     }
 }
 
-fn is_over(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
-    )
+/// Whether something comes in so short a time. Not by the socket's own timeout, which counts in ticks of the kernel.
+fn comes_within(socket: &UdpSocket, time: Duration) -> bool {
+    let mut ready = [PollFd::new(socket, PollFlags::IN)];
+    let time = Timespec::try_from(time).expect("it is short");
+    poll(&mut ready, Some(&time)).is_ok_and(|count| count > 0)
 }
