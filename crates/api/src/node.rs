@@ -6,6 +6,7 @@
 
 mod address;
 pub mod defaults;
+mod forward;
 mod gateway;
 mod keys;
 mod later;
@@ -16,11 +17,11 @@ mod schema;
 mod vip;
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use mainstay_model::VipSpec;
 use mainstay_model::gateway::GatewaySettings;
+use mainstay_model::{ForwardSettings, VipSpec};
 use toml::de::DeTable;
 
 use crate::file::disk::{self, Kind};
@@ -38,6 +39,8 @@ pub struct NodeFile {
     pub roles: BTreeSet<Role>,
     /// The state directory, absolute.
     pub state: PathBuf,
+    /// Where instances listen.
+    pub address: IpAddr,
     /// The service files that are declared at the start and when they change, absolute. None
     /// without [`Role::Control`].
     pub services: Vec<PathBuf>,
@@ -45,6 +48,9 @@ pub struct NodeFile {
     pub api: Api,
     /// How the gateway is to be.
     pub gateway: Gateway,
+    /// How connections to service addresses are forwarded; `None`: not at all, the gateway has all of
+    /// them.
+    pub forward: Option<ForwardSettings>,
     /// The floating addresses; not empty with [`Role::Vip`], and empty without.
     pub vips: Vec<VipSpec>,
 }

@@ -8,13 +8,15 @@
 //! Start reading at [`Control`], the machine of a whole cluster of one node, with `LIFECYCLE.md`
 //! beside it for the pictures of an instance, a rollout and a drain. The agent uses [`health`] and
 //! [`restart`], so that instances are kept alive without the control centre; the gateway uses
-//! [`balance`] on each worker, and [`listen`] for servers that Mainstay did not start.
+//! [`balance`] on each worker, and [`listen`] for servers that Mainstay did not start; whoever forwards
+//! connections below HTTP uses [`forward`].
 #![no_std]
 
 extern crate alloc;
 
 pub mod balance;
 mod cluster;
+pub mod forward;
 pub mod health;
 pub mod listen;
 pub mod restart;

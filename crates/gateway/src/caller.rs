@@ -4,7 +4,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use mainstay_model::listen::Network;
+use mainstay_model::Network;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::time::timeout;

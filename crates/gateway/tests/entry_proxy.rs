@@ -10,8 +10,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use mainstay_gateway::proxy_protocol::{Header, encode};
+use mainstay_model::Network;
 use mainstay_model::gateway::GatewayLimits;
-use mainstay_model::listen::{Network, ProxyVersion, Trusted};
+use mainstay_model::listen::{ProxyVersion, Trusted};
 use mainstay_testkit::wait_until;
 use support::{
     Gateway, Instance, SOON, Setting, connect, endpoint, one_service, read_reply, write_request,

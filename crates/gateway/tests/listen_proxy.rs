@@ -11,8 +11,9 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use listening::{Listening, Server, connect, draft, quick};
 use mainstay_control::listen::Standing;
 use mainstay_gateway::proxy_protocol::{Header, decode, encode};
+use mainstay_model::Network;
 use mainstay_model::PathPrefix;
-use mainstay_model::listen::{CheckKind, ListenDraft, Network, ProxyVersion};
+use mainstay_model::listen::{CheckKind, ListenDraft, ProxyVersion};
 
 /// Reads a header of the PROXY protocol, then answers with it and all that follows.
 fn telling() -> Server {

@@ -7,13 +7,13 @@ use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::net::SocketAddr;
 use core::num::NonZeroU32;
 use core::time::Duration;
 
 use mainstay_ids::ListenName;
 
-use crate::PathPrefix;
+use crate::{Network, PathPrefix};
 
 /// Addresses on which one listener accepts: each costs a socket per worker.
 pub const BINDS_MAX: usize = 16;
@@ -217,11 +217,6 @@ pub enum WordError {
     /// Not the right characters or number of them.
     #[error("a server's name is 1 to 63 of a-z, A-Z, 0-9, `.`, `-`, `_`, `:`, `[` and `]`")]
     ServerName,
-    /// Not an address with the length of its prefix.
-    #[error(
-        "a network is an address, as in `10.0.0.7`, or one with its prefix, as in `10.0.0.0/8` or `fd00::/8`"
-    )]
-    Network,
 }
 
 /// What a server is called: in the statistics, and by who drains it.
@@ -271,106 +266,6 @@ impl TryFrom<String> for ServerName {
 impl From<ServerName> for String {
     fn from(name: ServerName) -> Self {
         name.0
-    }
-}
-
-/// A network: an address and how many of its first bits count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Network {
-    /// Its bits behind the prefix are zero.
-    bits: u128,
-    prefix: u8,
-    family: Family,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Family {
-    V4,
-    V6,
-}
-
-impl Family {
-    const fn len(self) -> u8 {
-        match self {
-            Self::V4 => 32,
-            Self::V6 => 128,
-        }
-    }
-}
-
-/// The address's family and bits, the first one on top.
-fn bits_of(address: IpAddr) -> (Family, u128) {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => (Family::V4, u128::from(v4.to_bits()) << 96),
-        IpAddr::V6(v6) => (Family::V6, v6.to_bits()),
-    }
-}
-
-fn mask(prefix: u8) -> u128 {
-    u128::MAX
-        .checked_shl(128 - u32::from(prefix))
-        .unwrap_or_default()
-}
-
-impl Network {
-    /// Reads `10.0.0.0/8`, `fd00::/8`, or one address alone. Bits behind the prefix are dropped.
-    pub fn parse(text: &str) -> Result<Self, WordError> {
-        let (address, prefix) = match text.split_once('/') {
-            Some((address, prefix)) => (address, Some(prefix)),
-            None => (text, None),
-        };
-        let address: IpAddr = address.parse().map_err(|_| WordError::Network)?;
-        let (family, bits) = bits_of(address);
-        let prefix = match prefix {
-            None => family.len(),
-            // `+8` is a number for Rust, and none for anybody else.
-            Some(text) if text.bytes().all(|b| b.is_ascii_digit()) => {
-                text.parse().map_err(|_| WordError::Network)?
-            }
-            Some(_) => return Err(WordError::Network),
-        };
-        if prefix > family.len() {
-            return Err(WordError::Network);
-        }
-        Ok(Self {
-            bits: bits & mask(prefix),
-            prefix,
-            family,
-        })
-    }
-
-    /// Whether the address lies in it. An IPv4 address that came in over an IPv6 socket counts as
-    /// the IPv4 address that it is.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        let (family, bits) = bits_of(address);
-        family == self.family && bits & mask(self.prefix) == self.bits
-    }
-}
-
-impl TryFrom<String> for Network {
-    type Error = WordError;
-    fn try_from(text: String) -> Result<Self, WordError> {
-        Self::parse(&text)
-    }
-}
-
-impl From<Network> for String {
-    fn from(network: Network) -> Self {
-        alloc::format!("{network}")
-    }
-}
-
-impl fmt::Display for Network {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let address = match self.family {
-            // Only the upper 32 bits are ever set.
-            Family::V4 => IpAddr::V4(Ipv4Addr::from_bits(
-                u32::try_from(self.bits >> 96).unwrap_or_default(),
-            )),
-            Family::V6 => IpAddr::V6(Ipv6Addr::from_bits(self.bits)),
-        };
-        write!(f, "{address}/{}", self.prefix)
     }
 }
 

@@ -41,9 +41,14 @@ impl Writer {
         self.end(start);
     }
 
-    /// A number as nf_tables wants all of them: big-endian.
+    /// A number as netfilter wants all of them: big-endian.
     pub(super) fn number(&mut self, kind: u16, value: u32) {
         self.attribute(kind, &value.to_be_bytes());
+    }
+
+    /// A number as the other parts of the kernel want theirs: in the machine's own order.
+    pub(super) fn native(&mut self, kind: u16, value: u32) {
+        self.attribute(kind, &value.to_ne_bytes());
     }
 
     /// Text with the zero that ends it.
@@ -107,6 +112,11 @@ impl<'a> Attributes<'a> {
         }
     }
 
+    /// The same, in the machine's own order.
+    pub(super) fn find_native(&self, kind: u16) -> Option<u32> {
+        Some(u32::from_ne_bytes(self.find(kind)?.try_into().ok()?))
+    }
+
     /// The same, if it is text.
     pub(super) fn find_text(&self, kind: u16) -> Option<&'a str> {
         let value = self.find(kind)?;
@@ -135,6 +145,7 @@ mod tests {
     fn written() -> Vec<u8> {
         let mut writer = Writer::default();
         writer.number(1, 0x0102_0304);
+        writer.native(6, 0x0506_0708);
         writer.text(2, "abcd");
         writer.nest(3, |inner| inner.attribute(4, &[9]));
         writer.bytes
@@ -146,6 +157,7 @@ mod tests {
         assert_eq!(bytes.len() % ALIGNMENT, 0);
         let read = Attributes::of(&bytes);
         assert_eq!(read.find_number(1), Some(0x0102_0304));
+        assert_eq!(read.find_native(6), Some(0x0506_0708));
         assert_eq!(read.find_text(2), Some("abcd"));
         let inner = Attributes::of(read.find(3).unwrap());
         assert_eq!(inner.collect::<Vec<_>>(), [(4, &[9][..])]);
@@ -156,7 +168,7 @@ mod tests {
     fn every_cut_and_every_broken_byte_ends_the_reading_and_nothing_else() {
         let bytes = written();
         for cut in 0..bytes.len() {
-            assert!(Attributes::of(&bytes[..cut]).count() <= 3, "{cut}");
+            assert!(Attributes::of(&bytes[..cut]).count() <= 4, "{cut}");
         }
         for at in 0..bytes.len() {
             for value in [0, 1, 3, 0x7F, 0xFF] {

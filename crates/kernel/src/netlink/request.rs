@@ -3,7 +3,7 @@
 use std::io;
 
 use super::attribute::Writer;
-use super::socket::{HEADER_LEN, Socket};
+use super::socket::{Socket, message};
 
 const REQUEST: u16 = 0x1;
 const ACK: u16 = 0x4;
@@ -21,8 +21,9 @@ pub(super) fn ask(
     flags: u16,
     write: impl FnOnce(&mut Writer),
 ) -> io::Result<()> {
-    let message = message(kind, ACK | flags, write);
-    let answers = socket.transact(message.as_bytes())?;
+    let mut out = Writer::default();
+    message(&mut out, kind, (REQUEST | ACK | flags, 0), write);
+    let answers = socket.transact(out.as_bytes())?;
     match answers.first().map(|answer| answer.errno) {
         Some(0) => Ok(()),
         Some(errno) => Err(io::Error::from_raw_os_error(errno)),
@@ -37,19 +38,7 @@ pub(super) fn list(
     header: &[u8],
     each: impl FnMut(&[u8]),
 ) -> io::Result<()> {
-    let message = message(kind, DUMP, |out| out.raw(header));
-    socket.dump(message.as_bytes(), each)
-}
-
-fn message(kind: u16, flags: u16, write: impl FnOnce(&mut Writer)) -> Writer {
     let mut out = Writer::default();
-    out.raw(&[0; 4]);
-    out.raw(&kind.to_ne_bytes());
-    out.raw(&(REQUEST | flags).to_ne_bytes());
-    // Sequence number and port: one request at a time, and the kernel knows who we are.
-    out.raw(&[0; HEADER_LEN - 8]);
-    write(&mut out);
-    let len = u32::try_from(out.len()).expect("a request has some hundred bytes");
-    out.overwrite(0, &len.to_ne_bytes());
-    out
+    message(&mut out, kind, (REQUEST | DUMP, 0), |out| out.raw(header));
+    socket.dump(out.as_bytes(), each)
 }

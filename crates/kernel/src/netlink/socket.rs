@@ -5,7 +5,7 @@
 )]
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::net::sockopt::{
@@ -13,11 +13,11 @@ use rustix::net::sockopt::{
     set_socket_timeout,
 };
 use rustix::net::{
-    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send,
-    socket_with,
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind, netlink, recv,
+    send, socket_with,
 };
 
-use super::attribute::Attributes;
+use super::attribute::{Attributes, Writer};
 
 /// A batch has to be sent whole: the rules of 50,000 instances are some 4 MiB.
 const SEND_LEN_MAX: usize = 16 * 1024 * 1024;
@@ -26,6 +26,8 @@ const RECEIVE_LEN: usize = 4 * 1024 * 1024;
 /// The largest datagram: what the kernel puts together for a dump at most (`NLMSG_GOODSIZE` is 8 KiB,
 /// dumps grow to 32 KiB).
 const DATAGRAM_LEN: usize = 64 * 1024;
+/// Whoever is told of more than it can read must do other things between: these take some 10 ms.
+const DATAGRAMS_AT_ONCE: usize = 4096;
 /// The kernel answers at once; if not, something holds its lock.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
 
@@ -33,6 +35,12 @@ const ANSWER_TIME: Duration = Duration::from_secs(5);
 pub(super) const HEADER_LEN: usize = 16;
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
+/// Of each message that asks for something (`NLM_F_REQUEST`).
+pub(super) const REQUEST: u16 = 0x1;
+/// The kernel answers also if it has nothing to complain of (`NLM_F_ACK`).
+pub(super) const ACK: u16 = 0x4;
+/// All that there are (`NLM_F_DUMP`).
+pub(super) const DUMP: u16 = 0x300;
 /// Behind the error stands only the header of the message that it is about (`NLM_F_CAPPED`).
 const CAPPED: u16 = 0x100;
 /// Behind that stand attributes (`NLM_F_ACK_TLVS`).
@@ -40,11 +48,17 @@ const HAS_ATTRIBUTES: u16 = 0x200;
 /// Where in the message the kernel found the error (`NLMSGERR_ATTR_OFFS`).
 const OFFSET: u16 = 2;
 
-/// A netlink socket to netfilter or to rtnetlink. What it may change is of the network namespace in
+/// A netlink socket; in public, one to netfilter or to rtnetlink. What it may change is of the network namespace in
 /// which it was opened, and needs `CAP_NET_ADMIN` there.
 #[derive(Debug)]
 pub struct Socket {
     socket: OwnedFd,
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
 }
 
 /// What the kernel says of one message.
@@ -61,21 +75,22 @@ pub(super) struct Answer {
 impl Socket {
     /// Opens one to netfilter, with buffers for large batches if this process may force them.
     pub fn open() -> io::Result<Self> {
-        Self::to(Some(netlink::NETFILTER))
+        Self::open_to(Some(netlink::NETFILTER))
     }
 
     /// Opens one to links, addresses and routes (rtnetlink(7)).
     pub fn open_route() -> io::Result<Self> {
-        // `NETLINK_ROUTE` is 0, for which rustix says nothing.
-        Self::to(None)
+        Self::open_to(None)
     }
 
-    fn to(protocol: Option<Protocol>) -> io::Result<Self> {
+    /// Opens one to another part of the kernel: one of [`rustix::net::netlink`], or `None`, which is
+    /// `NETLINK_ROUTE` (routes, addresses, links), whose number is 0.
+    pub(super) fn open_to(part: Option<Protocol>) -> io::Result<Self> {
         let socket = socket_with(
             AddressFamily::NETLINK,
             SocketType::RAW,
             SocketFlags::CLOEXEC,
-            protocol,
+            part,
         )?;
         set_socket_timeout(&socket, Timeout::Recv, Some(ANSWER_TIME))?;
         // Without CAP_NET_ADMIN nothing can be changed either, which is told then.
@@ -89,25 +104,45 @@ impl Socket {
     /// Sends a batch and gathers what the kernel says of each message that asks for an answer. It has
     /// carried all of them out, or refused, when sending returns: nothing is waited for.
     pub(super) fn transact(&self, batch: &[u8]) -> io::Result<Vec<Answer>> {
+        let mut answers = Vec::new();
+        self.exchange(batch, |message| answers.extend(message.answer()))?;
+        Ok(answers)
+    }
+
+    /// Sends one message that asks for an answer ([`ACK`]), and returns why it was refused, if it was.
+    pub(super) fn request(&self, message: &[u8]) -> io::Result<()> {
+        match self.transact(message)?.last() {
+            Some(answer) if answer.errno == 0 => Ok(()),
+            Some(answer) => Err(io::Error::from_raw_os_error(answer.errno)),
+            None => Err(io::Error::other("the kernel did not answer")),
+        }
+    }
+
+    /// Sends a batch and hands on all that comes back; see [`Self::transact`].
+    pub(super) fn exchange(
+        &self,
+        batch: &[u8],
+        mut each: impl FnMut(Message<'_>),
+    ) -> io::Result<()> {
         self.drop_stale()?;
         let sent = send(&self.socket, batch, SendFlags::empty())?;
         if sent != batch.len() {
             return Err(io::ErrorKind::WriteZero.into());
         }
-        let mut answers = Vec::new();
         let mut datagram = vec![0; DATAGRAM_LEN];
         loop {
             let len = match recv(&self.socket, &mut datagram[..], RecvFlags::DONTWAIT) {
                 Ok((len, _)) => len,
-                Err(rustix::io::Errno::AGAIN) => return Ok(answers),
+                Err(rustix::io::Errno::AGAIN) => return Ok(()),
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),
             };
-            answers.extend(Messages::of(&datagram[..len]).filter_map(Message::answer));
+            Messages::of(&datagram[..len]).for_each(&mut each);
         }
     }
 
-    /// Sends a request for a dump and hands each of its messages on.
+    /// Sends a request for a dump, or one that is acknowledged, and hands each message of the answer
+    /// on.
     pub(super) fn dump(&self, request: &[u8], mut each: impl FnMut(&[u8])) -> io::Result<()> {
         self.drop_stale()?;
         send(&self.socket, request, SendFlags::empty())?;
@@ -119,15 +154,37 @@ impl Socket {
             };
             for message in Messages::of(&datagram[..len]) {
                 match (message.kind, message.answer()) {
-                    (DONE, _) => return Ok(()),
+                    (DONE, _) => return message.done(),
                     (_, Some(answer)) if answer.errno != 0 => {
                         return Err(io::Error::from_raw_os_error(answer.errno));
                     }
-                    (_, Some(_)) => {}
+                    (_, Some(_)) => return Ok(()),
                     (_, None) => each(message.body),
                 }
             }
         }
+    }
+
+    /// Has the kernel send what it tells these groups, each a bit, from now on.
+    pub(super) fn join(&self, groups: u32) -> io::Result<()> {
+        let address = netlink::SocketAddrNetlink::new(0, groups);
+        Ok(bind(&self.socket, &address)?)
+    }
+
+    /// Hands on each datagram that waits, and `None` where some were lost, since there was no more room.
+    /// Ends when nothing waits, or after [`DATAGRAMS_AT_ONCE`].
+    pub(super) fn receive_waiting(&self, mut each: impl FnMut(Option<&[u8]>)) -> io::Result<()> {
+        let mut datagram = vec![0; DATAGRAM_LEN];
+        for _ in 0..DATAGRAMS_AT_ONCE {
+            match recv(&self.socket, &mut datagram[..], RecvFlags::DONTWAIT) {
+                Ok((len, _)) => each(Some(&datagram[..len])),
+                Err(rustix::io::Errno::NOBUFS) => each(None),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     /// Throws away what a call that failed left behind.
@@ -165,18 +222,49 @@ fn set_flag(socket: &OwnedFd, option: libc::c_int) -> io::Result<()> {
     }
 }
 
+/// Writes a message: its header, and what is in it.
+pub(super) fn message(
+    out: &mut Writer,
+    kind: u16,
+    (flags, sequence): (u16, u32),
+    write: impl FnOnce(&mut Writer),
+) {
+    let begin = out.len();
+    let mut header = [0; HEADER_LEN];
+    header[4..6].copy_from_slice(&kind.to_ne_bytes());
+    header[6..8].copy_from_slice(&flags.to_ne_bytes());
+    header[8..12].copy_from_slice(&sequence.to_ne_bytes());
+    out.raw(&header);
+    write(out);
+    let len = u32::try_from(out.len() - begin).expect("a message is cut long before 4 GiB");
+    out.overwrite(begin, &len.to_ne_bytes());
+}
+
 /// One message of a datagram.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Message<'a> {
     pub(super) kind: u16,
     flags: u16,
-    sequence: u32,
+    pub(super) sequence: u32,
     pub(super) body: &'a [u8],
 }
 
 impl Message<'_> {
+    /// How a dump ended, of its last message: a dump can fail on the way.
+    fn done(self) -> io::Result<()> {
+        let errno = self
+            .body
+            .first_chunk()
+            .copied()
+            .map_or(0, i32::from_ne_bytes);
+        match errno {
+            0.. => Ok(()),
+            _ => Err(io::Error::from_raw_os_error(errno.wrapping_neg())),
+        }
+    }
+
     /// What it says of a message of ours, if that is what it is.
-    fn answer(self) -> Option<Answer> {
+    pub(super) fn answer(self) -> Option<Answer> {
         if self.kind != ERROR {
             return None;
         }

@@ -3,16 +3,14 @@
 
 use std::io;
 
-use super::transaction::{REQUEST, SUBSYSTEM, message};
+use super::transaction::{SUBSYSTEM, message};
 use super::{Family, Name};
 use crate::netlink::attribute::{Attributes, Writer};
-use crate::netlink::socket::Socket;
+use crate::netlink::socket::{DUMP, REQUEST, Socket};
 
-/// `NLM_F_ROOT | NLM_F_MATCH`.
-const DUMP: u16 = 0x300;
 const GET_ELEMENTS: u16 = 13;
 /// Netfilter's own header.
-const GENERIC_LEN: usize = 4;
+pub(super) const GENERIC_LEN: usize = 4;
 
 /// An element as the kernel has it.
 #[derive(Debug, Clone, PartialEq, Eq)]

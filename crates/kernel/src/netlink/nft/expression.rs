@@ -45,6 +45,10 @@ pub enum Base {
 pub enum MetaKey {
     /// The packet's or socket's mark.
     Mark,
+    /// The index of the interface by which it came.
+    InputInterface,
+    /// The index of the interface by which it leaves.
+    OutputInterface,
     /// The version of IP, as `NFPROTO_*`; one byte.
     NetworkProtocol,
     /// TCP or UDP, as `IPPROTO_*`; one byte.
@@ -56,8 +60,14 @@ pub enum MetaKey {
 pub enum ConntrackKey {
     /// Bits of `IP_CT_*`: new, established, ...
     State,
+    /// Whether the packet goes the way of the connection's first (0) or back (1); one byte.
+    Direction,
     /// Bits of `IPS_*`.
     Status,
+    /// To which IPv4 address the connection's first packet was sent, before anything translated it.
+    OriginalIpv4Destination,
+    /// To which IPv6 address.
+    OriginalIpv6Destination,
 }
 
 /// How a register is compared.
@@ -159,8 +169,9 @@ pub enum Expression {
     Mask {
         /// Where the value stands.
         from: Register,
-        /// In the machine's own order.
-        mask: u32,
+        /// As the register has the value: addresses in network order, conntrack's bits in the
+        /// machine's own.
+        mask: Vec<u8>,
         /// Where the result goes.
         into: Register,
     },
@@ -176,6 +187,13 @@ pub enum Expression {
     /// Whether a set has the key that begins in this register.
     IsIn {
         /// Which.
+        set: Name,
+        /// Where the key begins.
+        key: Register,
+    },
+    /// Adds the key to a dynamic set, or lets it live longer, and counts the packet there.
+    Count {
+        /// Which; it has to be dynamic.
         set: Name,
         /// Where the key begins.
         key: Register,
@@ -254,6 +272,7 @@ impl Expression {
             Self::Mask { .. } => "bitwise",
             Self::Compare { .. } => "cmp",
             Self::IsIn { .. } | Self::Map { .. } | Self::VerdictMap { .. } => "lookup",
+            Self::Count { .. } => "dynset",
             Self::Random { .. } => "numgen",
             Self::Hash { .. } => "hash",
             Self::SourceAddressType { .. } => "fib",
@@ -280,8 +299,11 @@ impl Expression {
             Self::Conntrack { key, into } => {
                 out.number(1, into.0);
                 out.number(2, conntrack_key(*key));
+                if let Some(direction) = direction(*key) {
+                    out.attribute(3, &[direction]);
+                }
             }
-            Self::Mask { from, mask, into } => write_mask(out, *from, *mask, *into),
+            Self::Mask { from, mask, into } => write_mask(out, *from, mask, *into),
             Self::Compare {
                 register,
                 how,
@@ -292,6 +314,7 @@ impl Expression {
                 out.nest(3, |out| write_value(out, with));
             }
             Self::IsIn { set, key } => write_lookup(out, set, *key, None),
+            Self::Count { set, key } => write_count(out, set, *key),
             Self::Map { map, key, into } => write_lookup(out, map, *key, Some(into.0)),
             Self::VerdictMap { map, key } => write_lookup(out, map, *key, Some(VERDICT_REGISTER)),
             Self::Random { modulus, into } => {
@@ -344,13 +367,20 @@ fn write_payload(out: &mut Writer, base: Base, (offset, len): (u32, u32), into: 
     out.number(4, len);
 }
 
-/// Of four bytes in the machine's own order, as conntrack's bits are.
-fn write_mask(out: &mut Writer, from: Register, mask: u32, into: Register) {
+fn write_mask(out: &mut Writer, from: Register, mask: &[u8], into: Register) {
     out.number(1, from.0);
     out.number(2, into.0);
-    out.number(3, 4);
-    out.nest(4, |out| write_value(out, &mask.to_ne_bytes()));
-    out.nest(5, |out| write_value(out, &[0; 4]));
+    out.number(3, u32::try_from(mask.len()).unwrap_or(u32::MAX));
+    out.nest(4, |out| write_value(out, mask));
+    out.nest(5, |out| write_value(out, &vec![0; mask.len()]));
+}
+
+fn write_count(out: &mut Writer, set: &Name, key: Register) {
+    out.text(1, set.as_str());
+    // NFT_DYNSET_OP_UPDATE
+    out.number(3, 1);
+    out.number(4, key.0);
+    out.nest(7, |out| Expression::Counter.write(out));
 }
 
 fn write_lookup(out: &mut Writer, set: &Name, key: Register, into: Option<u32>) {
@@ -388,6 +418,8 @@ fn write_nat(out: &mut Writer, family: super::Family, address: Register, port: R
 fn meta_key(key: MetaKey) -> u32 {
     match key {
         MetaKey::Mark => 3,
+        MetaKey::InputInterface => 4,
+        MetaKey::OutputInterface => 5,
         MetaKey::NetworkProtocol => 15,
         MetaKey::TransportProtocol => 16,
     }
@@ -396,7 +428,18 @@ fn meta_key(key: MetaKey) -> u32 {
 fn conntrack_key(key: ConntrackKey) -> u32 {
     match key {
         ConntrackKey::State => 0,
+        ConntrackKey::Direction => 1,
         ConntrackKey::Status => 2,
+        ConntrackKey::OriginalIpv4Destination => 20,
+        ConntrackKey::OriginalIpv6Destination => 22,
+    }
+}
+
+/// `IP_CT_DIR_*`, of what has one.
+fn direction(key: ConntrackKey) -> Option<u8> {
+    match key {
+        ConntrackKey::State | ConntrackKey::Direction | ConntrackKey::Status => None,
+        ConntrackKey::OriginalIpv4Destination | ConntrackKey::OriginalIpv6Destination => Some(0),
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod dump;
 mod expression;
+mod listing;
 mod set;
 mod transaction;
 
@@ -17,7 +18,8 @@ pub use dump::Dumped;
 pub use expression::{
     Base, Comparison, ConntrackKey, Expression, MetaKey, Register, Rejection, Verdict,
 };
-pub use set::{Element, Fields, Key, Kind, Mapped, Set, Values};
+pub use listing::{Generation, Listing};
+pub use set::{Dynamic, Element, Fields, Key, Kind, Mapped, Set, Values};
 pub use transaction::{Chain, Hook, Policy, Transaction, TransactionError};
 
 /// The longest name that the kernel takes (`NFT_NAME_MAXLEN`, with the zero at the end).
@@ -32,6 +34,8 @@ pub enum Family {
     Ipv4,
     /// IPv6.
     Ipv6,
+    /// ARP.
+    Arp,
 }
 
 impl Family {
@@ -40,6 +44,7 @@ impl Family {
             Self::Inet => 1,
             Self::Ipv4 => 2,
             Self::Ipv6 => 10,
+            Self::Arp => 3,
         }
     }
 }

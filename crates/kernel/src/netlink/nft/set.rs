@@ -1,6 +1,7 @@
 //! Sets and maps, and what is in them.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::expression::{Verdict, write_value};
 use super::{Expression, Name};
@@ -92,18 +93,32 @@ pub struct Set {
     pub values: Values,
     /// Whether packets and bytes are counted for each element.
     pub counted: bool,
+    /// `None`: elements come and go by transactions alone.
+    pub dynamic: Option<Dynamic>,
+}
+
+/// Of a set to which rules add elements as packets pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dynamic {
+    /// How many elements at most; for more the rule does not hold.
+    pub size: u32,
+    /// How long one stays that no packet meets.
+    pub idle: Duration,
 }
 
 const MAP_FLAG: u32 = 0x8;
+/// `NFT_SET_TIMEOUT | NFT_SET_EVAL`.
+const DYNAMIC_FLAGS: u32 = 0x10 | 0x20;
 
 impl Set {
     /// `id` names it to others of the same transaction.
     pub(super) fn write(&self, out: &mut Writer, id: u32) {
-        let flags = match self.values {
+        let is_map = match self.values {
             Values::None => 0,
             Values::Fields(_) | Values::Verdicts => MAP_FLAG,
         };
-        out.number(3, flags);
+        let is_dynamic = self.dynamic.map_or(0, |_| DYNAMIC_FLAGS);
+        out.number(3, is_map | is_dynamic);
         out.number(4, self.key.number());
         out.number(5, self.key.len());
         match self.values {
@@ -117,6 +132,11 @@ impl Set {
                 out.number(7, 0);
             }
         }
+        if let Some(Dynamic { size, idle }) = self.dynamic {
+            out.nest(9, |out| out.number(1, size));
+            let idle = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
+            out.attribute(11, &idle.to_be_bytes());
+        }
         out.number(10, id);
         if self.counted {
             out.nest(17, |out| Expression::Counter.write(out));
@@ -125,7 +145,7 @@ impl Set {
 }
 
 /// A key, or a value, field by field.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 #[must_use]
 pub struct Key(Vec<u8>);
 
@@ -133,6 +153,11 @@ impl Key {
     /// Nothing yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// As [`super::Dumped`] has it.
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        Self(bytes.to_vec())
     }
 
     /// An address.

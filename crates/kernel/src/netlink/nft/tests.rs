@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::Stdio;
+use std::time::Duration;
 
 use mainstay_testkit::{Netns, is_root, program, skip};
 
@@ -15,7 +16,7 @@ const TCP: u8 = 6;
 /// `RTN_LOCAL`.
 const LOCAL: u32 = 2;
 /// `IPS_DST_NAT`.
-const DESTINATION_NAT: u32 = 0x20;
+const DESTINATION_NAT: [u8; 4] = 0x20_u32.to_ne_bytes();
 
 /// Each step that we can write, as `nft` has it.
 const GOLDEN: &str = "
@@ -25,12 +26,14 @@ table inet lb {
   map ep6 { typeof ip6 daddr . meta l4proto . th dport . numgen random mod 3 : ip6 daddr . th dport; }
   map hot { type ipv4_addr . inet_proto . inet_service : verdict; counter; }
   set dead { type ipv4_addr . inet_service; }
+  set sent { type ipv4_addr . inet_service; size 65536; flags dynamic,timeout; timeout 1h; }
   chain m2 { meta nfproto ipv4 meta l4proto tcp dnat ip to ip daddr . ip protocol . th dport . numgen random mod 2 map @ep4; }
   chain n2 { meta nfproto ipv6 meta l4proto tcp dnat ip6 to ip6 daddr . meta l4proto . th dport . numgen random mod 2 map @ep6; }
   chain h64 { meta nfproto ipv4 meta l4proto tcp dnat ip to ip daddr . ip protocol . th dport . jhash ip saddr mod 64 seed 0x5eed map @ep4; }
   chain pre { type nat hook prerouting priority -100; policy accept; meta nfproto ipv4 ip daddr . ip protocol . th dport vmap @hot; }
   chain post { type nat hook postrouting priority 100; policy accept; meta nfproto ipv4 ct status & dnat == dnat fib saddr type != local masquerade; }
   chain out { type filter hook output priority 0; policy accept; meta nfproto ipv4 ip daddr . th dport @dead reject with tcp reset; meta mark 0x17 counter jump end; }
+  chain count { type filter hook postrouting priority 90; policy accept; meta nfproto ipv4 ct original ip daddr & 255.240.0.0 == 10.96.0.0 meta l4proto tcp update @sent { ip daddr . th dport counter }; }
   chain end { reject with icmpx port-unreachable; }
 }
 add element inet lb hot { 10.96.0.1 . tcp . 8080 : goto m2 }
@@ -123,12 +126,20 @@ const SERVICE: &[Kind] = &[Kind::Ipv4, Kind::Protocol, Kind::Port];
 const SLOT: &[Kind] = &[Kind::Ipv4, Kind::Protocol, Kind::Port, Kind::Number];
 const SLOT6: &[Kind] = &[Kind::Ipv6, Kind::Protocol, Kind::Port, Kind::Number];
 
-fn sets() -> [Set; 4] {
+fn sets() -> [Set; 5] {
     let set = |text, key, values, counted| Set {
         name: name(text),
         key: Fields(key),
         values,
         counted,
+        dynamic: None,
+    };
+    let counting = Set {
+        dynamic: Some(Dynamic {
+            size: 65_536,
+            idle: Duration::from_hours(1),
+        }),
+        ..set("sent", &[Kind::Ipv4, Kind::Port], Values::None, false)
     };
     let to4 = Values::Fields(Fields(&[Kind::Ipv4, Kind::Port]));
     let to6 = Values::Fields(Fields(&[Kind::Ipv6, Kind::Port]));
@@ -137,6 +148,7 @@ fn sets() -> [Set; 4] {
         set("ep6", SLOT6, to6, false),
         set("hot", SERVICE, Values::Verdicts, true),
         set("dead", &[Kind::Ipv4, Kind::Port], Values::None, false),
+        counting,
     ]
 }
 
@@ -187,6 +199,50 @@ fn choosing() -> Rules {
     ]
 }
 
+/// What resets connections to the dead.
+fn resetting() -> Vec<Expression> {
+    let is_dead = Expression::IsIn {
+        set: name("dead"),
+        key: register(0),
+    };
+    [
+        &is_tcp()[..],
+        &is_ipv4(),
+        &[
+            payload(Base::Network, 16, 4, 0),
+            payload(Base::Transport, 2, 2, 1),
+            is_dead,
+            Expression::Reject(Rejection::TcpReset),
+        ],
+    ]
+    .concat()
+}
+
+/// What counts bytes to instances.
+fn counting() -> Vec<Expression> {
+    let original = [
+        Expression::Conntrack {
+            key: ConntrackKey::OriginalIpv4Destination,
+            into: register(0),
+        },
+        Expression::Mask {
+            from: register(0),
+            mask: vec![255, 240, 0, 0],
+            into: register(0),
+        },
+        equal(0, &[10, 96, 0, 0]),
+    ];
+    let sent = [
+        payload(Base::Network, 16, 4, 0),
+        payload(Base::Transport, 2, 2, 1),
+        Expression::Count {
+            set: name("sent"),
+            key: register(0),
+        },
+    ];
+    [&is_ipv4()[..], &original, &is_tcp(), &sent].concat()
+}
+
 /// The chains to which packets come by themselves.
 fn hooked() -> Rules {
     let vmap = Expression::VerdictMap {
@@ -200,7 +256,7 @@ fn hooked() -> Rules {
     };
     let mask = Expression::Mask {
         from: register(0),
-        mask: DESTINATION_NAT,
+        mask: DESTINATION_NAT.to_vec(),
         into: register(0),
     };
     let not_local = Expression::Compare {
@@ -214,24 +270,10 @@ fn hooked() -> Rules {
         &[
             status,
             mask,
-            equal(0, &DESTINATION_NAT.to_ne_bytes()),
+            equal(0, &DESTINATION_NAT),
             source,
             not_local,
             Expression::Masquerade,
-        ],
-    ];
-    let is_dead = Expression::IsIn {
-        set: name("dead"),
-        key: register(0),
-    };
-    let dead = [
-        &is_tcp()[..],
-        &is_ipv4(),
-        &[
-            payload(Base::Network, 16, 4, 0),
-            payload(Base::Transport, 2, 2, 1),
-            is_dead,
-            Expression::Reject(Rejection::TcpReset),
         ],
     ];
     let marked = [
@@ -252,7 +294,11 @@ fn hooked() -> Rules {
         ),
         (
             chain("out", Some(Hook::FilterOutput(0))),
-            vec![dead.concat(), marked.to_vec()],
+            vec![resetting(), marked.to_vec()],
+        ),
+        (
+            chain("count", Some(Hook::FilterPostrouting(90))),
+            vec![counting()],
         ),
         (chain("end", None), vec![end.to_vec()]),
     ]
@@ -436,24 +482,60 @@ fn system_without_the_right_it_is_refused_as_such() {
     }
     Netns::new().enter(|| {
         let socket = Socket::open().unwrap();
-        rustix::thread::set_capabilities(
-            None,
-            rustix::thread::CapabilitySets {
-                effective: rustix::thread::CapabilitySet::empty(),
-                permitted: rustix::thread::CapabilitySet::empty(),
-                inheritable: rustix::thread::CapabilitySet::empty(),
-            },
-        )
-        .unwrap();
+        crate::netlink::tests::drop_rights();
         let error = ours().commit(&socket).unwrap_err();
         let kind = match &error {
             TransactionError::Refused { source, .. } | TransactionError::Socket(source) => {
                 source.kind()
             }
-            TransactionError::Unanswered { .. } => panic!("{error}"),
+            TransactionError::Unanswered { .. } | TransactionError::Overtaken => panic!("{error}"),
         };
         assert_eq!(kind, std::io::ErrorKind::PermissionDenied, "{error}");
     });
+}
+
+#[test]
+fn system_what_somebody_else_changed_is_seen() {
+    if !is_root() {
+        return skip(NEEDS_ROOT);
+    }
+    let netns = Netns::new();
+    let table = name("lb");
+    let socket = netns.enter(|| Socket::open().unwrap());
+    assert_eq!(socket.list_table(Family::Inet, &table).unwrap(), None);
+    ours().commit(&socket).unwrap();
+    let made = socket.list_table(Family::Inet, &table).unwrap().unwrap();
+    let at = socket.generation().unwrap();
+
+    let mut expected = Transaction::new(Family::Inet, table.clone());
+    expected.only_at(at);
+    expected.flush_set(&name("dead"));
+    expected.commit(&socket).unwrap();
+    assert_eq!(socket.generation().unwrap(), at.next());
+
+    nft(&netns, &["flush", "chain", "inet", "lb", "post"], "");
+    let mut late = Transaction::new(Family::Inet, table.clone());
+    late.only_at(at.next());
+    late.add_elements(&name("dead"), &[Element::key(instance(104))]);
+    let refused = late.commit(&socket).unwrap_err();
+    assert!(matches!(refused, TransactionError::Overtaken), "{refused}");
+    let dead = socket.dump_elements(Family::Inet, &table, &name("dead"));
+    assert_eq!(dead.unwrap(), []);
+    let found = socket.list_table(Family::Inet, &table).unwrap().unwrap();
+    assert_eq!(found.chains, made.chains);
+    assert_eq!(found.rules.len() + 1, made.rules.len());
+    nft(
+        &netns,
+        &["add", "table", "inet", "lb", "{ flags dormant; }"],
+        "",
+    );
+    assert!(
+        socket
+            .list_table(Family::Inet, &table)
+            .unwrap()
+            .unwrap()
+            .dormant
+    );
 }
 
 #[test]

@@ -3,9 +3,9 @@
 use std::io;
 
 use super::expression::LIST_ELEM;
-use super::{Element, Expression, Family, Name, Set};
+use super::{Element, Expression, Family, Generation, Name, Set};
 use crate::netlink::attribute::Writer;
-use crate::netlink::socket::{Answer, HEADER_LEN, Socket};
+use crate::netlink::socket::{self, ACK, Answer, HEADER_LEN, REQUEST, Socket};
 
 /// `NFNL_SUBSYS_NFTABLES`, as the upper half of a message's type.
 pub(super) const SUBSYSTEM: u16 = 10 << 8;
@@ -14,9 +14,13 @@ const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 /// The subsystem to which a batch belongs.
 const BATCH_OF: u16 = 10;
+/// `NFNL_BATCH_GENID`.
+const BATCH_GENERATION: u16 = 1;
+/// Where its value stands: behind the headers of the message and of the attribute.
+const GENERATION_AT: usize = HEADER_LEN + 4 + 4;
+/// Not refused, whatever the generation.
+const ANY_GENERATION: u32 = 0;
 
-pub(super) const REQUEST: u16 = 0x1;
-const ACK: u16 = 0x4;
 const CREATE: u16 = 0x400;
 /// Refuse what is there already (`NLM_F_EXCL`).
 const EXCLUSIVE: u16 = 0x200;
@@ -47,6 +51,8 @@ pub enum Hook {
     FilterOutput(i32),
     /// `type filter hook postrouting`.
     FilterPostrouting(i32),
+    /// `type filter hook input` of ARP.
+    ArpInput(i32),
 }
 
 impl Hook {
@@ -55,7 +61,8 @@ impl Hook {
             Self::NatPrerouting(priority) => ("nat", 0, priority),
             Self::NatOutput(priority) => ("nat", 3, priority),
             Self::NatPostrouting(priority) => ("nat", 4, priority),
-            Self::FilterPrerouting(priority) => ("filter", 0, priority),
+            // NF_ARP_IN is 0, as the first one of IP.
+            Self::FilterPrerouting(priority) | Self::ArpInput(priority) => ("filter", 0, priority),
             Self::FilterInput(priority) => ("filter", 1, priority),
             Self::FilterForward(priority) => ("filter", 2, priority),
             Self::FilterOutput(priority) => ("filter", 3, priority),
@@ -96,6 +103,9 @@ pub enum TransactionError {
         /// Why; a missing right is `EPERM`.
         source: io::Error,
     },
+    /// Somebody else changed rules since the generation that was expected.
+    #[error("another program changed rules of nf_tables in between; nothing was changed")]
+    Overtaken,
     /// It could not be sent, or its answers were lost.
     #[error("cannot talk to nf_tables")]
     Socket(#[source] io::Error),
@@ -145,7 +155,9 @@ impl Transaction {
     /// Changes nothing yet.
     pub fn new(family: Family, table: Name) -> Self {
         let mut out = Writer::default();
-        message(&mut out, BATCH_BEGIN, (REQUEST, 0), (0, BATCH_OF), |_| ());
+        message(&mut out, BATCH_BEGIN, (REQUEST, 0), (0, BATCH_OF), |out| {
+            out.number(BATCH_GENERATION, ANY_GENERATION);
+        });
         Self {
             family,
             table,
@@ -158,6 +170,13 @@ impl Transaction {
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
+    }
+
+    /// Refuses everything if the rules are of another generation by then; see
+    /// [`Socket::generation`].
+    pub fn only_at(&mut self, generation: Generation) {
+        self.out
+            .overwrite(GENERATION_AT, &generation.0.to_be_bytes());
     }
 
     /// Makes the table, if it is not there.
@@ -299,6 +318,10 @@ impl Transaction {
         let answers = socket
             .transact(self.out.as_bytes())
             .map_err(TransactionError::Socket)?;
+        let overtaken = |answer: &Answer| answer.errno == libc::ERESTART;
+        if answers.iter().any(overtaken) {
+            return Err(TransactionError::Overtaken);
+        }
         if let Some(refused) = answers.iter().find(|answer| answer.errno != 0) {
             return Err(self.refused(*refused));
         }
@@ -375,19 +398,13 @@ impl Deed {
 pub(super) fn message(
     out: &mut Writer,
     kind: u16,
-    (flags, sequence): (u16, u32),
+    header: (u16, u32),
     (family, resource): (u8, u16),
     write: impl FnOnce(&mut Writer),
 ) {
-    let begin = out.len();
-    let mut header = [0; HEADER_LEN];
-    header[4..6].copy_from_slice(&kind.to_ne_bytes());
-    header[6..8].copy_from_slice(&flags.to_ne_bytes());
-    header[8..12].copy_from_slice(&sequence.to_ne_bytes());
-    out.raw(&header);
-    let [high, low] = resource.to_be_bytes();
-    out.raw(&[family, 0, high, low]);
-    write(out);
-    let len = u32::try_from(out.len() - begin).expect("a message is cut long before 4 GiB");
-    out.overwrite(begin, &len.to_ne_bytes());
+    socket::message(out, kind, header, |out| {
+        let [high, low] = resource.to_be_bytes();
+        out.raw(&[family, 0, high, low]);
+        write(out);
+    });
 }

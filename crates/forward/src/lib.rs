@@ -1,0 +1,15 @@
+//! Connections to service addresses reach their instances: below HTTP, for every program, of every
+//! protocol on TCP and UDP, at the speed of the kernel where it can be had.
+//!
+//! It decides nothing: which instance gets which share comes from `mainstay_control::forward`. One
+//! [`BackEnd`] brings it about; which one a host can have is found out by trying.
+//!
+//! Start reading at [`BackEnd`], then [`nft`].
+
+mod back_end;
+mod claim;
+pub mod nft;
+
+pub use back_end::{BackEnd, Counted, ForwardError, Found};
+pub use claim::{Claim, ClaimError};
+pub use mainstay_control::forward::Batch;

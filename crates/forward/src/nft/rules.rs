@@ -1,0 +1,581 @@
+//! The constant part: sets, maps, chains and rules. What changes are elements alone.
+//!
+//! ```text
+//! prerouting, output (nat)   first packet to ADDRESS:PORT ── services4 ──> goto random4-3
+//! random4-3                  dnat to slots4[ADDRESS:PORT, random below 3]
+//! postrouting (nat)          masquerade what leaves for another host
+//! output, input, forward     reset what is under way to a dead instance;
+//!                            refuse what is still addressed to a service: no map translated it
+//! postrouting, input         count bytes per instance
+//! ```
+//!
+//! A rule that concerns connections to service addresses alone knows them by the destination of
+//! their first packet, so that nothing of anybody else is ever touched, other programs' translations
+//! included.
+
+use std::net::IpAddr;
+
+use mainstay_control::forward::{Class, Draw};
+use mainstay_kernel::netlink::nft::{
+    Base, Chain, Comparison, ConntrackKey, Dynamic, Expression, Family, Fields, Hook, Kind,
+    MetaKey, Name, Policy, Register, Rejection, Set, Transaction, Values, Verdict,
+};
+use mainstay_model::Network;
+
+use super::{Counting, Settings};
+
+/// `IPPROTO_*`.
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+/// The index of the loopback interface, in every network namespace.
+const LOOPBACK: u32 = 1;
+/// Where TCP has its flags, and the one that ends a connection at once (RFC 9293, 3.1).
+const FLAGS_AT: u32 = 13;
+const RESET: u8 = 0x04;
+/// `IPS_DST_NAT`.
+const DESTINATION_NAT: u32 = 0x20;
+/// `IP_CT_DIR_*`.
+const ORIGINAL: u8 = 0;
+const REPLY: u8 = 1;
+/// Jenkins' hash of a client's address is changed by it; the same on every node, so that a client
+/// comes to the same instance by each.
+const SOURCE_SEED: u32 = 0x5eed_0001;
+/// Priorities as `nft` names them: `dstnat`, `srcnat`, `filter`.
+const DSTNAT: i32 = -100;
+const SRCNAT: i32 = 100;
+const FILTER: i32 = 0;
+/// How many instances' traffic is counted. Beyond, packets of new ones pass uncounted.
+const COUNTED_MAX: u32 = 65_536;
+/// How long the counters of an instance that gets no packets stay.
+const COUNTED_IDLE: std::time::Duration = std::time::Duration::from_hours(1);
+
+/// A version of IP, with where it has what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ip {
+    V4,
+    V6,
+}
+
+impl Ip {
+    pub(super) const BOTH: [Self; 2] = [Self::V4, Self::V6];
+
+    pub(super) fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+
+    fn digit(self) -> char {
+        match self {
+            Self::V4 => '4',
+            Self::V6 => '6',
+        }
+    }
+
+    fn family(self) -> Family {
+        match self {
+            Self::V4 => Family::Ipv4,
+            Self::V6 => Family::Ipv6,
+        }
+    }
+
+    /// `NFPROTO_*`.
+    fn number(self) -> u8 {
+        match self {
+            Self::V4 => 2,
+            Self::V6 => 10,
+        }
+    }
+
+    fn icmp(self) -> u8 {
+        match self {
+            Self::V4 => 1,
+            Self::V6 => 58,
+        }
+    }
+
+    pub(super) fn address_len(self) -> usize {
+        match self {
+            Self::V4 => 4,
+            Self::V6 => 16,
+        }
+    }
+
+    fn source_at(self) -> u32 {
+        match self {
+            Self::V4 => 12,
+            Self::V6 => 8,
+        }
+    }
+
+    fn destination_at(self) -> u32 {
+        match self {
+            Self::V4 => 16,
+            Self::V6 => 24,
+        }
+    }
+
+    fn place(self) -> Fields {
+        match self {
+            Self::V4 => Fields(&[Kind::Ipv4, Kind::Port]),
+            Self::V6 => Fields(&[Kind::Ipv6, Kind::Port]),
+        }
+    }
+
+    fn slot(self) -> Fields {
+        match self {
+            Self::V4 => Fields(&[Kind::Ipv4, Kind::Port, Kind::Number]),
+            Self::V6 => Fields(&[Kind::Ipv6, Kind::Port, Kind::Number]),
+        }
+    }
+
+    fn original_destination(self) -> ConntrackKey {
+        match self {
+            Self::V4 => ConntrackKey::OriginalIpv4Destination,
+            Self::V6 => ConntrackKey::OriginalIpv6Destination,
+        }
+    }
+
+    /// Behind an address that begins in the first register.
+    fn behind_address(self) -> u32 {
+        u32::try_from(self.address_len() / 4).unwrap_or(u32::MAX)
+    }
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text).expect("names here are constants, or consist of digits beside one")
+}
+
+/// Address and port -> the chain of its class.
+pub(super) fn services(ip: Ip) -> Name {
+    name(&format!("services{}", ip.digit()))
+}
+
+/// Address, port and slot -> an instance's address and port.
+pub(super) fn slots(ip: Ip) -> Name {
+    name(&format!("slots{}", ip.digit()))
+}
+
+/// The addresses and ports of dead instances.
+pub(super) fn dead(ip: Ip) -> Name {
+    name(&format!("dead{}", ip.digit()))
+}
+
+/// Bytes to instances.
+pub(super) fn sent(ip: Ip) -> Name {
+    name(&format!("sent{}", ip.digit()))
+}
+
+/// Bytes from instances.
+pub(super) fn received(ip: Ip) -> Name {
+    name(&format!("received{}", ip.digit()))
+}
+
+/// The chain of a class.
+pub(super) fn chain_of(ip: Ip, class: Class) -> Name {
+    let draw = match class.draw() {
+        Draw::Random => "random",
+        Draw::Source => "source",
+    };
+    name(&format!("{draw}{}-{}", ip.digit(), class.slots()))
+}
+
+/// The class of a chain, by its name.
+pub(super) fn class_of(ip: Ip, chain: &str) -> Option<Class> {
+    Class::all().find(|class| chain_of(ip, *class).as_str() == chain)
+}
+
+/// Everything constant, into a table that is there and has none of it.
+pub(super) fn write(into: &mut Transaction, settings: &Settings) {
+    for set in sets(settings) {
+        into.add_set(&set);
+    }
+    write_chains(into, settings);
+}
+
+/// Chains and rules alone. Chains that are there stay, and must be without rules.
+pub(super) fn write_chains(into: &mut Transaction, settings: &Settings) {
+    let chains = chains(settings);
+    for (chain, _) in &chains {
+        into.add_chain(chain);
+    }
+    for (chain, rules) in &chains {
+        for rule in rules {
+            into.add_rule(&chain.name, rule);
+        }
+    }
+}
+
+/// The names of all chains.
+pub(super) fn chain_names(settings: &Settings) -> Vec<Name> {
+    let chains = chains(settings).into_iter();
+    chains.map(|(chain, _)| chain.name).collect()
+}
+
+fn sets(settings: &Settings) -> Vec<Set> {
+    let mut sets = Vec::new();
+    for ip in Ip::BOTH {
+        let set = |name, key, values, counted| Set {
+            name,
+            key,
+            values,
+            counted,
+            dynamic: None,
+        };
+        sets.push(set(services(ip), ip.place(), Values::Verdicts, true));
+        sets.push(set(slots(ip), ip.slot(), Values::Fields(ip.place()), false));
+        sets.push(set(dead(ip), ip.place(), Values::None, false));
+        if settings.counting == Counting::On {
+            let dynamic = Some(Dynamic {
+                size: COUNTED_MAX,
+                idle: COUNTED_IDLE,
+            });
+            for name in [sent(ip), received(ip)] {
+                let set = set(name, ip.place(), Values::None, false);
+                sets.push(Set { dynamic, ..set });
+            }
+        }
+    }
+    sets
+}
+
+type Rule = Vec<Expression>;
+
+/// A chain has to stand in front of those that lead to it.
+fn chains(settings: &Settings) -> Vec<(Chain, Vec<Rule>)> {
+    let mut chains = Vec::new();
+    for ip in Ip::BOTH {
+        for class in Class::all() {
+            let name = chain_of(ip, class);
+            let chain = Chain { name, base: None };
+            chains.push((chain, vec![translate(ip, class)]));
+        }
+    }
+    let networks = settings.ranges.networks();
+    chains.extend(translating(networks));
+    chains.extend(guarding(networks));
+    if settings.counting == Counting::On {
+        chains.extend(counting(networks));
+    }
+    chains
+}
+
+fn hooked(text: &str, hook: Hook, rules: Vec<Rule>) -> (Chain, Vec<Rule>) {
+    let base = Some((hook, Policy::Accept));
+    let name = name(text);
+    (Chain { name, base }, rules)
+}
+
+fn translating(networks: &[Network]) -> [(Chain, Vec<Rule>); 3] {
+    let find = || -> Vec<Rule> {
+        let both = Ip::BOTH.into_iter();
+        both.flat_map(|ip| [find(ip, TCP), find(ip, UDP)]).collect()
+    };
+    let masquerade = networks.iter().map(masquerade).collect();
+    [
+        hooked("prerouting", Hook::NatPrerouting(DSTNAT), find()),
+        hooked("output", Hook::NatOutput(DSTNAT), find()),
+        hooked("postrouting", Hook::NatPostrouting(SRCNAT), masquerade),
+    ]
+}
+
+fn guarding(networks: &[Network]) -> [(Chain, Vec<Rule>); 3] {
+    let reset = || networks.iter().map(reset_dead);
+    let refuse = |before: &[Expression]| -> Vec<Rule> {
+        let rules = networks.iter().map(|network| refuse(network, before));
+        rules.flatten().collect()
+    };
+    // Within the host it is refused as it arrives: a sender whose packet is stopped as it leaves is
+    // told that it may not send, instead of that nobody is there.
+    let leaving = refuse(&not_loopback(MetaKey::OutputInterface));
+    let output = reset().chain(leaving).collect();
+    let forward = reset().chain(refuse(&[])).collect();
+    [
+        hooked("guard-output", Hook::FilterOutput(FILTER), output),
+        hooked("guard-forward", Hook::FilterForward(FILTER), forward),
+        hooked("guard-input", Hook::FilterInput(FILTER), refuse(&[])),
+    ]
+}
+
+fn counting(networks: &[Network]) -> [(Chain, Vec<Rule>); 2] {
+    let count = |before: &[Expression]| -> Vec<Rule> {
+        let rules = networks
+            .iter()
+            .flat_map(|network| [count_sent(network, before), count_received(network, before)]);
+        rules.collect()
+    };
+    // What stays within the host was counted as it left.
+    let arriving = count(&not_loopback(MetaKey::InputInterface));
+    [
+        hooked(
+            "count-postrouting",
+            Hook::FilterPostrouting(FILTER),
+            count(&[]),
+        ),
+        hooked("count-input", Hook::FilterInput(FILTER), arriving),
+    ]
+}
+
+fn register(index: u32) -> Register {
+    Register::new(index)
+}
+
+/// Of what begins in the first register.
+fn compare(how: Comparison, with: &[u8]) -> Expression {
+    Expression::Compare {
+        register: register(0),
+        how,
+        with: with.to_vec(),
+    }
+}
+
+fn not_loopback(key: MetaKey) -> [Expression; 2] {
+    let into = register(0);
+    [
+        Expression::Meta { key, into },
+        compare(Comparison::NotEqual, &LOOPBACK.to_ne_bytes()),
+    ]
+}
+
+fn is_ip(ip: Ip) -> [Expression; 2] {
+    let key = MetaKey::NetworkProtocol;
+    let into = register(0);
+    [
+        Expression::Meta { key, into },
+        compare(Comparison::Equal, &[ip.number()]),
+    ]
+}
+
+fn is_protocol(protocol: u8) -> [Expression; 2] {
+    let key = MetaKey::TransportProtocol;
+    let into = register(0);
+    [
+        Expression::Meta { key, into },
+        compare(Comparison::Equal, &[protocol]),
+    ]
+}
+
+/// Whether what begins in the first register lies in a network.
+pub(super) fn lies_in(network: &Network) -> Vec<Expression> {
+    let ip = Ip::of(network.address());
+    let octets = octets(network.address());
+    let len = u8::try_from(octets.len() * 8).unwrap_or(u8::MAX);
+    let mut steps = Vec::new();
+    if network.prefix() < len {
+        let prefix = usize::from(network.prefix());
+        let mask = (0..ip.address_len()).map(|index| {
+            let bits = prefix.saturating_sub(index * 8).min(8);
+            u8::try_from(0xFF00_u16 >> bits & 0xFF).unwrap_or(0)
+        });
+        steps.push(Expression::Mask {
+            from: register(0),
+            mask: mask.collect(),
+            into: register(0),
+        });
+    }
+    steps.push(compare(Comparison::Equal, &octets));
+    steps
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}
+
+fn load(base: Base, offset: u32, len: usize, into: u32) -> Expression {
+    Expression::Payload {
+        base,
+        offset,
+        len: u32::try_from(len).unwrap_or(u32::MAX),
+        into: register(into),
+    }
+}
+
+/// Destination and its port, from the first register on.
+fn destination(ip: Ip) -> [Expression; 2] {
+    [
+        load(Base::Network, ip.destination_at(), ip.address_len(), 0),
+        load(Base::Transport, 2, 2, ip.behind_address()),
+    ]
+}
+
+/// Source and its port.
+fn source(ip: Ip) -> [Expression; 2] {
+    [
+        load(Base::Network, ip.source_at(), ip.address_len(), 0),
+        load(Base::Transport, 0, 2, ip.behind_address()),
+    ]
+}
+
+/// Whether the packet belongs to a connection to a service address.
+fn is_ours(network: &Network) -> Vec<Expression> {
+    let ip = Ip::of(network.address());
+    let original = Expression::Conntrack {
+        key: ip.original_destination(),
+        into: register(0),
+    };
+    [&is_ip(ip)[..], &[original], &lies_in(network)].concat()
+}
+
+fn find(ip: Ip, protocol: u8) -> Rule {
+    let look_up = Expression::VerdictMap {
+        map: services(ip),
+        key: register(0),
+    };
+    [
+        &is_ip(ip)[..],
+        &is_protocol(protocol),
+        &destination(ip),
+        &[look_up],
+    ]
+    .concat()
+}
+
+fn translate(ip: Ip, class: Class) -> Rule {
+    let behind = ip.behind_address();
+    let slot = register(behind + 1);
+    let modulus = u32::from(class.slots());
+    let client = register(behind + 2);
+    let draw = match class.draw() {
+        Draw::Random => vec![Expression::Random {
+            modulus,
+            into: slot,
+        }],
+        Draw::Source => vec![
+            load(Base::Network, ip.source_at(), ip.address_len(), behind + 2),
+            Expression::Hash {
+                from: client,
+                len: u32::try_from(ip.address_len()).unwrap_or(u32::MAX),
+                modulus,
+                seed: SOURCE_SEED,
+                into: slot,
+            },
+        ],
+    };
+    let instance = Expression::Map {
+        map: slots(ip),
+        key: register(0),
+        into: register(0),
+    };
+    let translate = Expression::DestinationNat {
+        family: ip.family(),
+        address: register(0),
+        port: register(behind),
+    };
+    [&destination(ip)[..], &draw, &[instance, translate]].concat()
+}
+
+/// An instance on another host would answer a foreign client by itself, and a client of this host
+/// has the source address that suits the service's, not the way to the instance.
+fn masquerade(network: &Network) -> Rule {
+    [
+        &not_loopback(MetaKey::OutputInterface)[..],
+        &is_ours(network),
+        &[Expression::Masquerade],
+    ]
+    .concat()
+}
+
+fn reset_dead(network: &Network) -> Rule {
+    let ip = Ip::of(network.address());
+    let is_dead = Expression::IsIn {
+        set: dead(ip),
+        key: register(0),
+    };
+    [
+        &is_protocol(TCP)[..],
+        &is_ours(network),
+        &destination(ip),
+        &[is_dead, Expression::Reject(Rejection::TcpReset)],
+    ]
+    .concat()
+}
+
+/// What no map translated must not reach a program of this host that listens on all addresses.
+fn refuse(network: &Network, before: &[Expression]) -> Vec<Rule> {
+    let ip = Ip::of(network.address());
+    let [to, _] = destination(ip);
+    let addressed = [before, &is_ip(ip), &[to], &lies_in(network)].concat();
+    // A client's own address may be a service's: the answers to it are translated, too.
+    let addressed = [&addressed[..], &is_not_translated()].concat();
+    let end = |protocol: Option<u8>, last| {
+        let protocol = protocol.map(is_protocol);
+        let protocol = protocol.as_ref().map_or(&[][..], |steps| &steps[..]);
+        [&addressed[..], protocol, &[last]].concat()
+    };
+    let is_reset = [
+        load(Base::Transport, FLAGS_AT, 1, 0),
+        Expression::Mask {
+            from: register(0),
+            mask: vec![RESET],
+            into: register(0),
+        },
+        compare(Comparison::NotEqual, &[0]),
+    ];
+    let accept = || Expression::Verdict(Verdict::Accept);
+    vec![
+        // Refusals themselves: a client's own address may be a service's.
+        [&addressed[..], &is_protocol(TCP), &is_reset, &[accept()]].concat(),
+        end(Some(ip.icmp()), accept()),
+        end(Some(TCP), Expression::Reject(Rejection::TcpReset)),
+        end(None, Expression::Reject(Rejection::PortUnreachable)),
+    ]
+}
+
+/// Nothing but TCP and UDP ever is.
+fn is_translated() -> [Expression; 3] {
+    let bit = DESTINATION_NAT.to_ne_bytes();
+    translated(&bit)
+}
+
+fn is_not_translated() -> [Expression; 3] {
+    translated(&[0; 4])
+}
+
+fn translated(bits: &[u8]) -> [Expression; 3] {
+    let bit = DESTINATION_NAT.to_ne_bytes();
+    [
+        Expression::Conntrack {
+            key: ConntrackKey::Status,
+            into: register(0),
+        },
+        Expression::Mask {
+            from: register(0),
+            mask: bit.to_vec(),
+            into: register(0),
+        },
+        compare(Comparison::Equal, bits),
+    ]
+}
+
+fn is_direction(direction: u8) -> [Expression; 2] {
+    [
+        Expression::Conntrack {
+            key: ConntrackKey::Direction,
+            into: register(0),
+        },
+        compare(Comparison::Equal, &[direction]),
+    ]
+}
+
+fn count_sent(network: &Network, before: &[Expression]) -> Rule {
+    let ip = Ip::of(network.address());
+    let which = [&is_direction(ORIGINAL)[..], &destination(ip)].concat();
+    count(network, before, &which, sent(ip))
+}
+
+fn count_received(network: &Network, before: &[Expression]) -> Rule {
+    let ip = Ip::of(network.address());
+    let which = [&is_direction(REPLY)[..], &source(ip)].concat();
+    count(network, before, &which, received(ip))
+}
+
+fn count(network: &Network, before: &[Expression], which: &[Expression], set: Name) -> Rule {
+    let key = register(0);
+    let count = [Expression::Count { set, key }];
+    let ours = is_ours(network);
+    [before, &ours, &is_translated(), which, &count].concat()
+}

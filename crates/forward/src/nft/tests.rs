@@ -1,0 +1,505 @@
+//! In network namespaces, with real programs on both ends.
+
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
+
+use mainstay_control::forward::{Share, Spread, Staying};
+use mainstay_testkit::{Netns, is_root, program, skip};
+
+use super::*;
+
+const NEEDS_ROOT: &str = "needs root: makes network namespaces and rules in them";
+const DEADLINE: Duration = Duration::from_secs(5);
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+fn settings() -> Settings {
+    let networks = ["10.96.0.0/16", "fd96::/112"];
+    let networks = networks.map(|text| mainstay_model::Network::parse(text).unwrap());
+    let ranges = Ranges::new(networks.to_vec()).unwrap();
+    Settings::of(&ForwardSettings::new(ranges)).unwrap()
+}
+
+fn run(netns: &Netns, line: &str) -> String {
+    let mut words = line.split(' ');
+    let of = match words.next() {
+        Some("ip") => program("ip"),
+        Some("nft") => program("nft"),
+        other => panic!("`{other:?}` is not known here"),
+    };
+    let mut command = netns.command(&of);
+    let output = command.args(words).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "`{line}`: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    text
+}
+
+/// A node whose service addresses are its own.
+fn node() -> Netns {
+    let netns = Netns::new();
+    run(&netns, "ip route add local 10.96.0.0/16 dev lo");
+    run(&netns, "ip -6 route add local fd96::/112 dev lo");
+    netns
+}
+
+fn start(netns: &Netns) -> Nft {
+    netns.enter(|| Nft::start(settings())).unwrap()
+}
+
+fn even(to: &[SocketAddr]) -> Spread {
+    weighed(&to.iter().map(|to| (*to, 1)).collect::<Vec<_>>())
+}
+
+fn weighed(to: &[(SocketAddr, u64)]) -> Spread {
+    let mut shares: Vec<Share> = to
+        .iter()
+        .map(|(to, weight)| Share {
+            to: *to,
+            weight: *weight,
+        })
+        .collect();
+    shares.sort_unstable_by_key(|share| share.to);
+    let staying = Staying::Free;
+    Spread { staying, shares }
+}
+
+fn serve(address: &str, spread: Spread) -> Batch {
+    let services = vec![(self::address(address), spread)];
+    Batch {
+        services,
+        ..Batch::default()
+    }
+}
+
+/// Instances that tell each client where they listen, until the test ends.
+fn instances(netns: &Netns, at: &[&str]) -> Vec<SocketAddr> {
+    let listen = |at: &&str| {
+        let listener = netns.enter(|| TcpListener::bind(at).unwrap());
+        let own = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                let mut client = client.unwrap();
+                std::thread::spawn(move || {
+                    client.write_all(format!("{own}\n").as_bytes()).ok();
+                    // Until the client goes.
+                    client.read_to_end(&mut Vec::new()).ok();
+                });
+            }
+        });
+        own
+    };
+    at.iter().map(listen).collect()
+}
+
+fn connect(netns: &Netns, to: &str) -> std::io::Result<TcpStream> {
+    let to = address(to);
+    let stream = netns.enter(|| TcpStream::connect_timeout(&to, DEADLINE))?;
+    stream.set_read_timeout(Some(DEADLINE))?;
+    Ok(stream)
+}
+
+fn answer(mut stream: &TcpStream) -> std::io::Result<SocketAddr> {
+    let mut text = Vec::new();
+    let mut byte = [0];
+    while stream.read(&mut byte)? == 1 && byte[0] != b'\n' {
+        text.push(byte[0]);
+    }
+    let text = String::from_utf8(text).map_err(|_| std::io::ErrorKind::InvalidData)?;
+    text.parse()
+        .map_err(|_| std::io::ErrorKind::InvalidData.into())
+}
+
+/// In thousandths.
+fn shares(netns: &Netns, to: &str, count: u32) -> BTreeMap<SocketAddr, u32> {
+    let to = address(to);
+    let mut counts = BTreeMap::new();
+    netns.enter(|| {
+        for _ in 0..count {
+            let stream = TcpStream::connect_timeout(&to, DEADLINE).unwrap();
+            *counts.entry(answer(&stream).unwrap()).or_insert(0) += 1;
+        }
+    });
+    for own in counts.values_mut() {
+        *own = *own * 1000 / count;
+    }
+    counts
+}
+
+fn is_refused(result: std::io::Result<TcpStream>) -> bool {
+    result.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+}
+
+#[test]
+fn system_connections_follow_the_weights() {
+    if !is_root() {
+        return skip(NEEDS_ROOT);
+    }
+    let node = node();
+    let mut nft = start(&node);
+    let [a, b, c] = instances(
+        &node,
+        &["127.0.0.1:9001", "127.0.0.1:9002", "127.0.0.1:9003"],
+    )[..] else {
+        unreachable!("three");
+    };
+    nft.apply(&serve("10.96.0.1:8080", even(&[a, b, c])))
+        .unwrap();
+    let found = shares(&node, "10.96.0.1:8080", 3000);
+    assert!(
+        found.values().all(|share| (290..375).contains(share)),
+        "{found:?}"
+    );
+    nft.apply(&serve(
+        "10.96.0.1:8080",
+        weighed(&[(a, 70), (b, 25), (c, 5)]),
+    ))
+    .unwrap();
+    let found = shares(&node, "10.96.0.1:8080", 3000);
+    for (one, share) in [(a, 700_u32), (b, 250), (c, 50)] {
+        let own = found.get(&one).copied().unwrap_or(0);
+        assert!(
+            own.abs_diff(share) < 35,
+            "{own} instead of {share}: {found:?}"
+        );
+    }
+    let counted = nft.connections().unwrap();
+    let [(address, count)] = counted[..] else {
+        panic!("{counted:?}")
+    };
+    assert_eq!(address, self::address("10.96.0.1:8080"));
+    assert_eq!(count, 3000, "those since the class changed");
+    let traffic: BTreeMap<_, _> = nft.traffic().unwrap().into_iter().collect();
+    assert!(
+        traffic[&a].sent > traffic[&c].sent && traffic[&c].received > 0,
+        "{traffic:?}"
+    );
+}
+
+#[test]
+fn system_ipv6_and_udp_are_forwarded_too() {
+    if !is_root() {
+        return skip(NEEDS_ROOT);
+    }
+    let node = node();
+    let mut nft = start(&node);
+    let own = instances(&node, &["[::1]:9001"]);
+    nft.apply(&serve("[fd96::1]:8080", even(&own))).unwrap();
+    let stream = connect(&node, "[fd96::1]:8080").unwrap();
+    assert_eq!(answer(&stream).unwrap(), own[0]);
+
+    let echo = node.enter(|| UdpSocket::bind("127.0.0.1:9053").unwrap());
+    nft.apply(&serve("10.96.0.53:53", even(&[echo.local_addr().unwrap()])))
+        .unwrap();
+    let client = node.enter(|| UdpSocket::bind("127.0.0.1:0").unwrap());
+    client.set_read_timeout(Some(DEADLINE)).unwrap();
+    echo.set_read_timeout(Some(DEADLINE)).unwrap();
+    client.connect("10.96.0.53:53").unwrap();
+    client.send(b"question").unwrap();
+    let mut datagram = [0; 16];
+    let (len, from) = echo.recv_from(&mut datagram).unwrap();
+    echo.send_to(&datagram[..len], from).unwrap();
+    assert_eq!(client.recv(&mut datagram).unwrap(), 8);
+    // Nobody serves it any more: told, instead of waited for.
+    nft.apply(&Batch {
+        gone: vec![address("10.96.0.53:53")],
+        ..Batch::default()
+    })
+    .unwrap();
+    let stranger = node.enter(|| UdpSocket::bind("127.0.0.1:0").unwrap());
+    stranger.set_read_timeout(Some(DEADLINE)).unwrap();
+    stranger.connect("10.96.0.53:53").unwrap();
+    stranger.send(b"question").unwrap();
+    let error = stranger.recv(&mut datagram).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn system_what_no_service_has_reaches_no_program_that_listens_everywhere() {
+    if !is_root() {
+        return skip(NEEDS_ROOT);
+    }
+    let node = node();
+    let everywhere = instances(&node, &["0.0.0.0:8080", "[::]:8081"]);
+    // Without rules it does.
+    assert_eq!(
+        answer(&connect(&node, "10.96.3.4:8080").unwrap()).unwrap(),
+        everywhere[0]
+    );
+    let mut nft = start(&node);
+    assert!(is_refused(connect(&node, "10.96.3.4:8080")));
+    assert!(is_refused(connect(&node, "[fd96::7]:8081")));
+    // A service that loses its last instance.
+    let own = instances(&node, &["127.0.0.1:9001"]);
+    nft.apply(&serve("10.96.0.1:8080", even(&own))).unwrap();
+    let kept = connect(&node, "10.96.0.1:8080").unwrap();
+    assert_eq!(answer(&kept).unwrap(), own[0]);
+    nft.apply(&serve("10.96.0.1:8080", even(&[]))).unwrap();
+    assert!(is_refused(connect(&node, "10.96.0.1:8080")));
+    // What is under way goes on.
+    (&kept).write_all(b"still there").unwrap();
+    nft.remove().unwrap();
+    assert_eq!(
+        answer(&connect(&node, "10.96.3.4:8080").unwrap()).unwrap(),
+        everywhere[0]
+    );
+}
+
+/// A node, a client's host behind it and an instance's host, each a namespace, and the instance.
+fn three_hosts() -> (Netns, Netns, Netns) {
+    let (node, client, host) = (node(), Netns::new(), Netns::new());
+    Netns::join((&node, "10.1.0.1/24"), (&client, "10.1.0.2/24"));
+    Netns::join((&node, "10.2.0.1/24"), (&host, "10.2.0.2/24"));
+    run(&client, "ip route add default via 10.1.0.1");
+    node.enter(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap());
+    (node, client, host)
+}
+
+#[test]
+fn system_other_hosts_reach_services_through_the_node() {
+    if !is_root() {
+        return skip(NEEDS_ROOT);
+    }
+    let (node, client, host) = three_hosts();
+    let mut nft = start(&node);
+    let there = instances(&host, &["10.2.0.2:80"]);
+    let here = instances(&node, &["10.2.0.1:81"]);
+    nft.apply(&serve("10.96.0.1:8080", even(&there))).unwrap();
+    nft.apply(&serve("10.96.0.2:8080", even(&here))).unwrap();
+    // The instance's host has no way back to the client but by the node.
+    assert_eq!(
+        answer(&connect(&client, "10.96.0.1:8080").unwrap()).unwrap(),
+        there[0]
+    );
+    assert_eq!(
+        answer(&connect(&node, "10.96.0.1:8080").unwrap()).unwrap(),
+        there[0]
+    );
+    assert_eq!(
+        answer(&connect(&client, "10.96.0.2:8080").unwrap()).unwrap(),
+        here[0]
+    );
+    assert!(is_refused(connect(&client, "10.96.0.1:22")));
+    // Who is not a client of a service is not translated.
+    run(&host, "ip route add default via 10.2.0.1");
+    let other = host.enter(|| TcpListener::bind("10.2.0.2:9999").unwrap());
+    let direct = connect(&client, "10.2.0.2:9999").unwrap();
+    let (_, from) = other.accept().unwrap();
+    assert_eq!(from, direct.local_addr().unwrap());
+}
+
+#[test]
+fn system_what_is_under_way_to_a_dead_instance_is_reset() {
+    if !is_root() {
+        return skip(NEEDS_ROOT);
+    }
+    let (node, client, host) = three_hosts();
+    let mut nft = start(&node);
+    let there = instances(&host, &["10.2.0.2:80"]);
+    nft.apply(&serve("10.96.0.1:8080", even(&there))).unwrap();
+    let local = connect(&node, "10.96.0.1:8080").unwrap();
+    let foreign = connect(&client, "10.96.0.1:8080").unwrap();
+    let direct = connect(&node, "10.2.0.2:80").unwrap();
+    for stream in [&local, &foreign, &direct] {
+        assert_eq!(answer(stream).unwrap(), there[0]);
+    }
+    nft.apply(&Batch {
+        services: vec![(address("10.96.0.1:8080"), even(&[]))],
+        dead: there.clone(),
+        ..Batch::default()
+    })
+    .unwrap();
+    for mut stream in [&local, &foreign] {
+        stream.write_all(b"hello").ok();
+        let error = stream.read(&mut [0; 8]).unwrap_err();
+        assert!(
+            matches!(
+                error.kind(),
+                std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::ConnectionRefused
+            ),
+            "{error}"
+        );
+    }
+    // Probes and the gateway go there by its own address.
+    (&direct).write_all(b"hello").unwrap();
+    assert_eq!(nft.in_force().1, there);
+    nft.apply(&Batch {
+        services: vec![(address("10.96.0.1:8080"), even(&there))],
+        revived: there.clone(),
+        ..Batch::default()
+    })
+    .unwrap();
+    assert_eq!(
+        answer(&connect(&client, "10.96.0.1:8080").unwrap()).unwrap(),
+        there[0]
+    );
+}
+
+#[test]
+fn system_what_others_do_to_the_table_is_undone_and_their_tables_are_left_alone() {
+    if !is_root() {
+        return skip(NEEDS_ROOT);
+    }
+    let node = node();
+    run(&node, "nft add table inet theirs");
+    let mut nft = start(&node);
+    let own = instances(&node, &["127.0.0.1:9001"]);
+    nft.apply(&serve("10.96.0.1:8080", even(&own))).unwrap();
+    assert_eq!(nft.check().unwrap(), Found::InForce);
+    run(&node, "nft add chain inet theirs mine");
+    assert_eq!(nft.check().unwrap(), Found::InForce);
+    for harm in [
+        "nft delete table inet mainstay",
+        "nft delete table arp mainstay",
+        "nft flush table inet mainstay",
+        "nft flush map inet mainstay services4",
+        "nft delete element inet mainstay slots4 { 10.96.0.1 . 8080 . 0 }",
+        "nft add element inet mainstay dead4 { 127.0.0.1 . 9001 }",
+        "nft add chain inet mainstay theirs { type filter hook output priority 0 ; policy drop ; }",
+        "nft insert rule inet mainstay guard-output drop",
+        "nft add table inet mainstay { flags dormant ; }",
+    ] {
+        run(&node, harm);
+        assert!(matches!(nft.check().unwrap(), Found::Repaired(_)), "{harm}");
+        assert_eq!(
+            answer(&connect(&node, "10.96.0.1:8080").unwrap()).unwrap(),
+            own[0],
+            "{harm}"
+        );
+        assert_eq!(nft.check().unwrap(), Found::InForce, "{harm}");
+    }
+    // A change finds out by itself.
+    run(&node, "nft flush ruleset");
+    run(&node, "nft add table inet theirs");
+    nft.apply(&serve("10.96.0.2:8080", even(&own))).unwrap();
+    for service in ["10.96.0.1:8080", "10.96.0.2:8080"] {
+        assert_eq!(answer(&connect(&node, service).unwrap()).unwrap(), own[0]);
+    }
+    assert!(run(&node, "nft list tables").contains("inet theirs"));
+    nft.remove().unwrap();
+    assert_eq!(run(&node, "nft list tables").trim(), "table inet theirs");
+}
+
+#[test]
+fn system_the_next_process_takes_the_maps_over() {
+    if !is_root() {
+        return skip(NEEDS_ROOT);
+    }
+    let node = node();
+    let own = instances(&node, &["127.0.0.1:9001", "127.0.0.1:9002"]);
+    let mut first = start(&node);
+    first.apply(&serve("10.96.0.1:8080", even(&own))).unwrap();
+    first
+        .apply(&Batch {
+            dead: vec![address("10.9.9.9:1")],
+            ..Batch::default()
+        })
+        .unwrap();
+    shares(&node, "10.96.0.1:8080", 20);
+    drop(first);
+    run(&node, "nft flush chain inet mainstay output");
+    run(
+        &node,
+        "nft add element inet mainstay slots4 { 10.96.7.7 . 1 . 0 : 10.0.0.1 . 1 }",
+    );
+    let mut second = start(&node);
+    let (services, dead) = second.in_force();
+    assert_eq!(services, [address("10.96.0.1:8080")]);
+    assert_eq!(dead, [address("10.9.9.9:1")]);
+    assert_eq!(
+        second.connections().unwrap()[0].1,
+        20,
+        "the elements are the same"
+    );
+    shares(&node, "10.96.0.1:8080", 20);
+    assert_eq!(second.check().unwrap(), Found::InForce);
+    assert!(!run(&node, "nft list map inet mainstay slots4").contains("10.96.7.7"));
+    drop(second);
+    // Something else under our name.
+    run(&node, "nft delete table inet mainstay");
+    run(&node, "nft add table inet mainstay");
+    run(
+        &node,
+        "nft add map inet mainstay services4 { type ipv4_addr : verdict ; }",
+    );
+    let mut third = start(&node);
+    assert_eq!(third.in_force().0, []);
+    third.apply(&serve("10.96.0.1:8080", even(&own))).unwrap();
+    shares(&node, "10.96.0.1:8080", 2);
+}
+
+#[test]
+fn system_clients_of_one_source_stay_with_their_instance() {
+    if !is_root() {
+        return skip(NEEDS_ROOT);
+    }
+    let node = node();
+    let mut nft = start(&node);
+    let own = instances(
+        &node,
+        &["127.0.0.1:9001", "127.0.0.1:9002", "127.0.0.1:9003"],
+    );
+    let spread = Spread {
+        staying: Staying::Source,
+        ..even(&own)
+    };
+    nft.apply(&serve("10.96.0.1:8080", spread)).unwrap();
+    let found = shares(&node, "10.96.0.1:8080", 50);
+    assert_eq!(found.len(), 1, "{found:?}");
+}
+
+#[test]
+fn system_without_the_right_nothing_is_made_and_it_is_told() {
+    if !is_root() {
+        return skip(NEEDS_ROOT);
+    }
+    let node = node();
+    let error = node.enter(|| {
+        let nothing = rustix::thread::CapabilitySet::empty();
+        let sets = rustix::thread::CapabilitySets {
+            effective: nothing,
+            permitted: nothing,
+            inheritable: nothing,
+        };
+        rustix::thread::set_capabilities(None, sets).unwrap();
+        Nft::start(settings()).unwrap_err()
+    });
+    assert!(matches!(error, ForwardError::Forbidden { .. }), "{error:?}");
+}
+
+#[test]
+fn system_nobody_on_the_link_is_told_that_a_service_address_is_here() {
+    if !is_root() {
+        return skip(NEEDS_ROOT);
+    }
+    let (node, client, _host) = three_hosts();
+    let own = instances(&node, &["10.1.0.1:9001"]);
+    let asks = || -> bool {
+        // As if the range were on the link: the address is asked for by ARP.
+        run(&client, "ip neigh flush all");
+        connect(&client, "10.96.0.1:8080").is_ok()
+    };
+    let links = run(&client, "ip -o link show type veth");
+    let link = links.split(&[' ', '@'][..]).nth(1).unwrap();
+    run(&client, &format!("ip route add 10.96.0.0/16 dev {link}"));
+    let mut nft = start(&node);
+    nft.apply(&serve("10.96.0.1:8080", even(&own))).unwrap();
+    assert!(!asks());
+    drop(nft);
+    let answering = Settings {
+        answering: Answering::On,
+        ..settings()
+    };
+    let _nft = node.enter(|| Nft::start(answering)).unwrap();
+    assert!(asks());
+    // By a route it is reached either way.
+    run(&client, &format!("ip route del 10.96.0.0/16 dev {link}"));
+    assert!(connect(&client, "10.96.0.1:8080").is_ok());
+}
