@@ -1,12 +1,16 @@
 //! Floating addresses of `mainstay run` beside each other and beside the real keepalived, on a link of their own.
 
-mod floating;
-
+use std::path::Path;
 use std::time::Duration;
 
-use floating::{Kind, Link, Plan};
-use mainstay_testkit::{Carrier, is_root, skip};
+use mainstay_testkit::floating::{self, Kind, Link, Plan};
+use mainstay_testkit::{Carrier, TempDir, is_root, program, skip, wait_until};
 use rustix::process::Signal;
+
+/// Two routers on a link.
+fn link(kinds: [Kind; 2], plan: &Plan) -> Link {
+    Link::new(Path::new(env!("CARGO_BIN_EXE_mainstay")), kinds, plan)
+}
 
 const PAIRS: [[Kind; 2]; 3] = [
     [Kind::Ours, Kind::Ours],
@@ -25,7 +29,7 @@ macro_rules! need_root {
 /// One holder, its host vanishes, both hold it while the link is split, one after that heals, it is stopped.
 fn a_life(plan: &Plan) {
     for kinds in PAIRS {
-        let mut link = Link::new(kinds, plan);
+        let mut link = link(kinds, plan);
         link.start(0);
         link.wait_holder(0, "the better one starts alone");
         link.start(1);
@@ -81,7 +85,7 @@ fn system_who_comes_back_takes_the_address_only_if_that_is_written() {
     need_root!();
     for (preempt, holder) in [(false, 1), (true, 0)] {
         for kinds in PAIRS {
-            let mut link = Link::new(
+            let mut link = link(
                 kinds,
                 &Plan {
                     preempt,
@@ -101,7 +105,7 @@ fn system_who_comes_back_takes_the_address_only_if_that_is_written() {
 #[test]
 fn system_a_holder_that_is_killed_leaves_no_second_holder() {
     need_root!();
-    let mut link = Link::new([Kind::Ours, Kind::Keepalived], &Plan::default());
+    let mut link = link([Kind::Ours, Kind::Keepalived], &Plan::default());
     link.start(0);
     link.wait_holder(0, "the better one starts alone");
     link.start(1);
@@ -119,7 +123,7 @@ fn system_a_holder_that_is_killed_leaves_no_second_holder() {
 #[test]
 fn system_a_holder_without_a_carrier_gives_the_address_up_and_takes_part_again() {
     need_root!();
-    let mut link = Link::new([Kind::Ours, Kind::Ours], &Plan::default());
+    let mut link = link([Kind::Ours, Kind::Ours], &Plan::default());
     link.start(0);
     link.wait_holder(0, "the better one starts alone");
     link.start(1);
@@ -134,7 +138,7 @@ fn system_a_holder_without_a_carrier_gives_the_address_up_and_takes_part_again()
 #[test]
 fn system_a_planned_move_loses_nothing() {
     need_root!();
-    let mut link = Link::new([Kind::Ours, Kind::Ours], &Plan::default());
+    let mut link = link([Kind::Ours, Kind::Ours], &Plan::default());
     link.start(0);
     link.wait_holder(0, "the better one starts alone");
     link.start(1);
@@ -165,10 +169,10 @@ fn system_a_planned_move_loses_nothing() {
 fn system_what_the_address_depends_on_takes_it_along() {
     need_root!();
     let track = "track = [{ process = \"ms-tracked\" }]";
-    let mut link = Link::new(
+    let mut link = link(
         [Kind::Ours, Kind::Ours],
         &Plan {
-            keys: ["", track],
+            keys: [String::new(), track.to_owned()],
             ..Plan::default()
         },
     );
@@ -192,4 +196,135 @@ fn system_what_the_address_depends_on_takes_it_along() {
         link.log(1)
             .contains("the process ms-tracked does not work any more")
     );
+}
+
+#[test]
+fn system_a_gateway_that_dies_or_freezes_takes_the_address_along() {
+    need_root!();
+    let mut link = link(
+        [Kind::Ours, Kind::Ours],
+        &Plan {
+            gateway: true,
+            ..Plan::default()
+        },
+    );
+    link.start(0);
+    link.wait_track(0, "works");
+    link.wait_holder(0, "the better one starts alone");
+    link.start(1);
+    link.wait_track(1, "works");
+    link.wait_state(1, "backup");
+    link.signal(0, "gateway", Signal::KILL);
+    link.wait_holder(1, "its gateway was killed");
+    link.wait_track(0, "works");
+    link.signal(1, "gateway", Signal::STOP);
+    link.wait_holder(0, "its gateway froze");
+    link.wait_answer(0, "clients follow");
+}
+
+#[test]
+fn system_a_restart_that_works_keeps_the_address_and_one_that_cannot_loses_it() {
+    need_root!();
+    let dir = TempDir::new("vip-restart");
+    let name = format!("msr{}", std::process::id());
+    let may_start = dir.join("may-start");
+    let pid_file = dir.join("pid");
+    let script = format!(
+        "import os, sys\nif not os.path.exists('{}'): sys.exit(1)\nopen('{}', 'w').write(str(os.getpid()))\n{}",
+        may_start.display(),
+        pid_file.display(),
+        floating::named_script(&name)
+    );
+    let program_file = dir.join("tracked.py");
+    std::fs::write(&program_file, script).unwrap();
+    std::fs::write(&may_start, "").unwrap();
+    let (python, file) = (program("python3"), program_file.display());
+    let keys = format!(
+        "on_dead = \"restart-then-yield\"\ntrack = [{{ process = \"{name}\", restart = [\"{}\", \"{file}\"] }}]",
+        python.display()
+    );
+    let mut link = link(
+        [Kind::Ours, Kind::Ours],
+        &Plan {
+            keys: [keys, String::new()],
+            ..Plan::default()
+        },
+    );
+    let first = link.run_named(&name);
+    link.start(0);
+    link.wait_holder(0, "the better one starts alone");
+    link.start(1);
+    link.wait_state(1, "backup");
+    first.signal(Signal::KILL);
+    let started = wait_until(Duration::from_mins(1), "it was started again", || {
+        let pid = std::fs::read_to_string(&pid_file).map_err(|error| error.to_string())?;
+        pid.parse::<i32>().map_err(|error| error.to_string())
+    });
+    link.wait_log(0, &format!("the process {name} works"), 2);
+    assert_eq!(link.took_over(1), Some(0), "it did not leave");
+    std::fs::remove_file(&may_start).unwrap();
+    let started = rustix::process::Pid::from_raw(started).unwrap();
+    rustix::process::kill_process(started, Signal::KILL).unwrap();
+    link.wait_holder(1, "it could not be started again");
+}
+
+/// A router in Python that speaks nonsense, and then as RFC 9568 says, with the checksum of the message alone.
+const STRANGER: &str = r#"
+import socket, struct, sys, time
+def total(data):
+    words = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    words = (words & 0xffff) + (words >> 16)
+    return (words & 0xffff) + (words >> 16)
+def advert(priority, vrid=51):
+    packet = struct.pack("!BBBBHH4B", 0x31, vrid, priority, 1, 10, 0, 10, 88, 0, 100)
+    return packet[:6] + struct.pack("!H", ~total(packet) & 0xffff) + packet[8:]
+s = socket.socket(socket.AF_INET, socket.SOCK_RAW, 112)
+s.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("10.88.0.2"))
+group = socket.inet_aton("224.0.0.18") + socket.inet_aton("10.88.0.2")
+s.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group)
+s.settimeout(1)
+good = advert(200)
+def say(packet, ttl=255):
+    s.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, ttl)
+    s.sendto(packet, ("224.0.0.18", 0))
+def alone():
+    packet, sender = s.recvfrom(2000)
+    return sender[0] == "10.88.0.1" and total(packet[20:]) == 0xffff
+broken = bytes([good[0], good[1], good[2], good[3] + 1]) + good[4:]
+for nonsense in [b"", good[:7], good[:-1], good + bytes(1500), broken, advert(200, 0), advert(200, 52)]:
+    say(nonsense)
+    say(good, 254)
+    time.sleep(0.02)
+print("nonsense", flush=True)
+sys.stdin.readline()
+for _ in range(10):
+    say(good)
+    time.sleep(0.1)
+print("followed", flush=True)
+while not alone():
+    pass
+print("alone", flush=True)
+"#;
+
+#[test]
+fn system_nonsense_moves_nothing_and_a_peer_is_answered_with_its_own_checksum() {
+    need_root!();
+    let mut link = link([Kind::Ours, Kind::Ours], &Plan::default());
+    link.start(0);
+    link.wait_holder(0, "it is alone");
+    let mut stranger = link.converse(1, STRANGER);
+    assert_eq!(stranger.line(), "nonsense");
+    link.wait_answers(500, "a better one would have been followed");
+    link.wait_holder(0, "none of it was an advert");
+    assert_eq!(link.took_over(0), Some(1), "it did not leave");
+    assert!(
+        link.log(0).contains("its TTL or hop limit is 254"),
+        "{}",
+        link.log(0)
+    );
+    stranger.go_on();
+    link.wait_holders([false, false], "a better one is there");
+    assert_eq!(stranger.line(), "followed");
+    link.wait_holder(0, "it is silent again");
+    assert_eq!(stranger.line(), "alone");
 }

@@ -78,6 +78,9 @@ pub struct Probe {
     stop: Arc<AtomicBool>,
     /// The mark of who answered last, and in the upper bits how many answers there were.
     last: Arc<AtomicU64>,
+    /// When another one began to answer, in nanoseconds since the start.
+    changed: Arc<AtomicU64>,
+    started: Instant,
     thread: Option<JoinHandle<Seen>>,
 }
 
@@ -96,9 +99,14 @@ impl Probe {
             Arc::new(AtomicBool::new(false)),
             Arc::new(AtomicU64::new(0)),
         );
+        let (changed, started) = (Arc::new(AtomicU64::new(0)), Instant::now());
         let (stopped, told) = (Arc::clone(&stop), Arc::clone(&last));
+        let of_client = Arc::clone(&changed);
         let thread = std::thread::spawn(move || {
             let mut client = Client {
+                changed: of_client,
+                started,
+                mark: 0,
                 socket,
                 to: (to, PORT).into(),
                 answers: 0,
@@ -110,8 +118,15 @@ impl Probe {
         Self {
             stop,
             last,
+            changed,
+            started,
             thread: Some(thread),
         }
+    }
+
+    /// When another one than before began to answer.
+    pub fn changed(&self) -> Instant {
+        self.started + Duration::from_nanos(self.changed.load(Ordering::Relaxed))
     }
 
     /// The mark of who answered last, and how many answers there were.
@@ -136,6 +151,9 @@ impl Drop for Probe {
 }
 
 struct Client {
+    changed: Arc<AtomicU64>,
+    started: Instant,
+    mark: u8,
     socket: UdpSocket,
     to: SocketAddr,
     answers: u64,
@@ -179,6 +197,12 @@ impl Client {
                 }
                 self.last = Some(now);
                 self.answers += 1;
+                if answer[8] != self.mark {
+                    self.mark = answer[8];
+                    let since = now.saturating_duration_since(self.started).as_nanos();
+                    let since = u64::try_from(since).unwrap_or(u64::MAX);
+                    self.changed.store(since, Ordering::Relaxed);
+                }
                 told.store(self.answers << 8 | u64::from(answer[8]), Ordering::Relaxed);
             }
         }

@@ -25,6 +25,7 @@
 pub mod census;
 mod dir;
 mod echo;
+pub mod floating;
 pub mod kills;
 mod netns;
 mod ports;

@@ -1,38 +1,51 @@
-//! Two hosts and a client on a link, and a virtual router on each host.
+//! Two hosts and a client on a link, and a virtual router on each host: ours (`mainstay run`) or keepalived.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
 use std::fs;
+use std::io::{BufRead, BufReader, Write as _};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
-use mainstay_testkit::{Echo, Netns, Probe, Segment, Spawned, TempDir, program, wait_until};
 use rustix::process::Signal;
+
+use crate::{Echo, Netns, Probe, Segment, Spawned, TempDir, program, wait_until};
 
 /// How long anything may take on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-const MAINSTAY: &str = env!("CARGO_BIN_EXE_mainstay");
 const NAMES: [&str; 2] = ["a", "b"];
 const PRIORITIES: [u8; 2] = [150, 100];
 
 /// Who holds the address on a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// `mainstay run`, started as this program.
     Ours,
+    /// Debian's keepalived.
     Keepalived,
 }
 
 /// What both hosts are told.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Plan {
-    pub(crate) version: u8,
-    pub(crate) advert: Duration,
-    pub(crate) address: &'static str,
-    pub(crate) preempt: bool,
-    pub(crate) unicast: bool,
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The version of VRRP.
+    pub version: u8,
+    /// The time between two adverts.
+    pub advert: Duration,
+    /// The floating address, alone.
+    pub address: &'static str,
+    /// Whether it is taken from a worse one.
+    pub preempt: bool,
+    /// Whether each is told the other as its only peer.
+    pub unicast: bool,
+    /// keepalived's configuration, with `PRIORITY` and `ADVERT` in it, instead of a simple one.
+    pub keepalived: Option<String>,
+    /// Whether ours have a gateway each, on which the address depends.
+    pub gateway: bool,
     /// More keys of ours, per host.
-    pub(crate) keys: [&'static str; 2],
+    pub keys: [String; 2],
 }
 
 impl Default for Plan {
@@ -43,27 +56,32 @@ impl Default for Plan {
             address: "10.88.0.100",
             preempt: false,
             unicast: false,
-            keys: ["", ""],
+            keepalived: None,
+            gateway: false,
+            keys: [String::new(), String::new()],
         }
     }
 }
 
-/// The fields are dropped in this order: processes first, then what they run in.
-pub(crate) struct Link {
+/// The fields are dropped in this order: processes first, then what they run in. Needs root.
+#[derive(Debug)]
+pub struct Link {
+    mainstay: PathBuf,
     routers: [Option<Spawned>; 2],
     probe: Probe,
     _echoes: [Echo; 2],
     plan: Plan,
     kinds: [Kind; 2],
     dir: TempDir,
-    pub(crate) segment: Segment,
+    /// What they are plugged into: the ports are `a`, `b` and `c`, the client's.
+    pub segment: Segment,
     hosts: [Netns; 2],
     client: Netns,
 }
 
 impl Link {
-    /// Nothing holds the address yet.
-    pub(crate) fn new(kinds: [Kind; 2], plan: &Plan) -> Self {
+    /// Nothing holds the address yet. `mainstay` is the program of [`Kind::Ours`].
+    pub fn new(mainstay: &Path, kinds: [Kind; 2], plan: &Plan) -> Self {
         let segment = Segment::new();
         let hosts = [Netns::new(), Netns::new()];
         let client = Netns::new();
@@ -80,10 +98,11 @@ impl Link {
         let echoes = [Echo::start(&hosts[0], b'a'), Echo::start(&hosts[1], b'b')];
         let address: IpAddr = plan.address.parse().expect("an address");
         Self {
+            mainstay: mainstay.to_owned(),
             routers: [None, None],
             probe: Probe::start(&client, address),
             _echoes: echoes,
-            plan: *plan,
+            plan: plan.clone(),
             kinds,
             dir: TempDir::new("vip"),
             segment,
@@ -93,18 +112,18 @@ impl Link {
     }
 
     /// Another client, from now on.
-    pub(crate) fn probe(&self) -> Probe {
+    pub fn probe(&self) -> Probe {
         Probe::start(&self.client, self.plan.address.parse().expect("an address"))
     }
 
     /// Starts the virtual router of a host.
-    pub(crate) fn start(&mut self, at: usize) {
+    pub fn start(&mut self, at: usize) {
         let name = NAMES[at];
         let mut command = match self.kinds[at] {
             Kind::Ours => {
                 let config = self.dir.join(format!("{name}.toml"));
                 fs::write(&config, self.node_file(at)).expect("the directory is ours");
-                let mut command = self.hosts[at].command(Path::new(MAINSTAY));
+                let mut command = self.hosts[at].command(&self.mainstay);
                 command.arg("run").arg("--config").arg(config);
                 command
             }
@@ -137,12 +156,22 @@ impl Link {
             address,
             preempt,
             unicast,
-            keys,
+            gateway,
+            keepalived: _,
+            ref keys,
         } = self.plan;
+        let (more_roles, gateway) = if gateway {
+            (
+                "\"gateway\", ",
+                "[gateway]\nhttp = \":8080\"\nstats = \"off\"\nworkers = 1",
+            )
+        } else {
+            ("", "")
+        };
         let (state, priority) = (self.state_dir(at), PRIORITIES[at]);
         let state = state.display();
         let mut file = format!(
-            "roles = [\"vip\"]\nstate = \"{state}\"\n[vip.entry]\naddress = \"{address}\"\ninterface = \"eth0\"\nvrid = 51\n\
+            "roles = [{more_roles}\"vip\"]\nstate = \"{state}\"\n{gateway}\n[vip.entry]\naddress = \"{address}\"\ninterface = \"eth0\"\nvrid = 51\n\
              version = {version}\npriority = {priority}\npreempt = {preempt}\nadvert = \"{}ms\"\n{}\n",
             advert.as_millis(),
             keys[at]
@@ -160,8 +189,13 @@ impl Link {
             address,
             preempt,
             unicast,
+            ref keepalived,
             ..
         } = self.plan;
+        if let Some(text) = keepalived {
+            let text = text.replace("PRIORITY", &PRIORITIES[at].to_string());
+            return text.replace("ADVERT", &advert.as_secs_f64().to_string());
+        }
         let priority = PRIORITIES[at];
         let peers = format!("unicast_peer {{ 10.88.0.{} }}", 2 - at);
         format!(
@@ -174,28 +208,47 @@ impl Link {
         )
     }
 
+    /// Has a virtual router end as an operator does, and waits for nothing.
+    pub fn terminate(&self, at: usize) {
+        let router = self.routers[at].as_ref().expect("it runs");
+        router.signal(Signal::TERM);
+    }
+
     /// Ends a virtual router as an operator does.
-    pub(crate) fn stop(&mut self, at: usize) {
+    pub fn stop(&mut self, at: usize) {
         let router = self.routers[at].take().expect("it runs");
         router.signal(Signal::TERM);
         router.wait(PATIENCE);
     }
 
     /// Kills a virtual router, and whoever would start it again.
-    pub(crate) fn kill(&mut self, at: usize) {
+    pub fn kill(&mut self, at: usize) {
         let router = self.routers[at].take().expect("it runs");
         router.signal(Signal::KILL);
-        let claim = fs::read(self.state_dir(at).join("processes/vip.json")).expect("it is signed");
+        match self.kinds[at] {
+            Kind::Ours => self.signal(at, "vip", Signal::KILL),
+            // Its processes are one group, which is killed with the first.
+            Kind::Keepalived => drop(router),
+        }
+    }
+
+    /// Sends a signal to one of our processes on a host.
+    pub fn signal(&self, at: usize, kind: &str, signal: Signal) {
+        let claim = self
+            .state_dir(at)
+            .join("processes")
+            .join(format!("{kind}.json"));
+        let claim = fs::read(claim).expect("it is signed");
         let claim: serde_json::Value = serde_json::from_slice(&claim).expect("it is whole");
-        let holder = claim["pid"]
+        let pid = claim["pid"]
             .as_i64()
             .and_then(|pid| i32::try_from(pid).ok());
-        let holder = rustix::process::Pid::from_raw(holder.expect("a number")).expect("a process");
-        rustix::process::kill_process(holder, Signal::KILL).expect("it is ours");
+        let pid = rustix::process::Pid::from_raw(pid.expect("a number")).expect("a process");
+        rustix::process::kill_process(pid, signal).expect("it is ours");
     }
 
     /// Which hosts have the address.
-    fn holders(&self) -> [bool; 2] {
+    pub fn holders(&self) -> [bool; 2] {
         [0, 1].map(|at| {
             let mut list = self.hosts[at].command(&program("ip"));
             let listed = list.args(["-o", "address", "show", "dev", "eth0"]).output();
@@ -206,12 +259,12 @@ impl Link {
     }
 
     /// Waits until exactly this host has the address; how long that took.
-    pub(crate) fn wait_holder(&self, at: usize, when: &str) -> Duration {
+    pub fn wait_holder(&self, at: usize, when: &str) -> Duration {
         self.wait_holders([at == 0, at == 1], when)
     }
 
     /// Waits until exactly these hosts have the address.
-    pub(crate) fn wait_holders(&self, wanted: [bool; 2], when: &str) -> Duration {
+    pub fn wait_holders(&self, wanted: [bool; 2], when: &str) -> Duration {
         let begun = Instant::now();
         let what = format!("{:?}: {when}: {wanted:?} hold it", self.kinds);
         wait_until(PATIENCE, &what, || {
@@ -224,7 +277,7 @@ impl Link {
     }
 
     /// Waits until the client is answered by this host.
-    pub(crate) fn wait_answer(&self, at: usize, when: &str) {
+    pub fn wait_answer(&self, at: usize, when: &str) {
         let before = self.probe.last().1;
         let what = format!("{:?}: {when}: {} answers", self.kinds, NAMES[at]);
         wait_until(PATIENCE, &what, || {
@@ -241,7 +294,7 @@ impl Link {
     }
 
     /// Waits until the client got so many more answers, one each millisecond.
-    pub(crate) fn wait_answers(&self, more: u64, when: &str) {
+    pub fn wait_answers(&self, more: u64, when: &str) {
         let before = self.probe.last().1;
         wait_until(PATIENCE, when, || {
             let count = self.probe.last().1;
@@ -254,8 +307,8 @@ impl Link {
     }
 
     /// Runs `mainstay vip` on a host: its code, and all that it said.
-    pub(crate) fn vip(&self, at: usize, arguments: &[&str]) -> (Option<i32>, String) {
-        let mut command = self.hosts[at].command(Path::new(MAINSTAY));
+    pub fn vip(&self, at: usize, arguments: &[&str]) -> (Option<i32>, String) {
+        let mut command = self.hosts[at].command(&self.mainstay);
         command
             .arg("--state")
             .arg(self.state_dir(at))
@@ -279,7 +332,7 @@ impl Link {
     }
 
     /// Waits until a router of ours says that it is in this state.
-    pub(crate) fn wait_state(&self, at: usize, state: &str) {
+    pub fn wait_state(&self, at: usize, state: &str) {
         wait_until(PATIENCE, &format!("{} is {state}", NAMES[at]), || {
             let shown = self.shown(at)?;
             if shown["state"] == state {
@@ -291,7 +344,7 @@ impl Link {
     }
 
     /// Waits until what a router of ours depends on works, or not.
-    pub(crate) fn wait_track(&self, at: usize, word: &str) {
+    pub fn wait_track(&self, at: usize, word: &str) {
         wait_until(
             PATIENCE,
             &format!("what {} depends on {word}", NAMES[at]),
@@ -307,17 +360,55 @@ impl Link {
         );
     }
 
+    /// How often a router of ours became master.
+    pub fn took_over(&self, at: usize) -> Option<u64> {
+        self.shown(at).expect("it runs")["counts"]["took_over"].as_u64()
+    }
+
     /// A process of this name.
-    pub(crate) fn run_named(&self, name: &str) -> Spawned {
-        let script =
-            format!("open('/proc/self/comm', 'w').write('{name}'); import signal; signal.pause()");
+    pub fn run_named(&self, name: &str) -> Spawned {
         let mut command = std::process::Command::new(program("python3"));
-        Spawned::start(&self.dir, name, command.args(["-c", &script]))
+        Spawned::start(&self.dir, name, command.args(["-c", &named_script(name)]))
+    }
+
+    /// What the router on a host wrote, and whoever started it.
+    pub fn said(&self, at: usize) -> String {
+        let said = self.routers[at]
+            .as_ref()
+            .map(Spawned::log)
+            .unwrap_or_default();
+        format!("{said}\n{}", self.log(at))
     }
 
     /// What the holder of ours wrote.
-    pub(crate) fn log(&self, at: usize) -> String {
+    pub fn log(&self, at: usize) -> String {
         fs::read_to_string(self.state_dir(at).join("logs/vip.log")).unwrap_or_default()
+    }
+
+    /// Waits until the holder of ours wrote something so often.
+    pub fn wait_log(&self, at: usize, text: &str, count: usize) {
+        wait_until(
+            PATIENCE,
+            &format!("`{text}` was told {count} times"),
+            || {
+                let log = self.log(at);
+                if log.matches(text).count() >= count {
+                    Ok(())
+                } else {
+                    Err(log)
+                }
+            },
+        );
+    }
+
+    /// A program in Python on a host, with which the test speaks by lines.
+    pub fn converse(&self, at: usize, script: &str) -> Partner {
+        let mut command = self.hosts[at].command(&program("python3"));
+        command.args(["-u", "-c", script]);
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut child = child.expect("python can be started");
+        let said = BufReader::new(child.stdout.take().expect("it is piped"));
+        Partner { child, said }
     }
 
     fn logs(&self) -> String {
@@ -331,5 +422,39 @@ impl Link {
             lines[lines.len().saturating_sub(12)..].join("\n")
         });
         ends.join("\n--\n")
+    }
+}
+
+/// A program in Python that does nothing under this name.
+pub fn named_script(name: &str) -> String {
+    format!("open('/proc/self/comm', 'w').write('{name}'); import signal; signal.pause()")
+}
+
+/// A program with which the test speaks; it ends with it.
+#[derive(Debug)]
+pub struct Partner {
+    child: Child,
+    said: BufReader<ChildStdout>,
+}
+
+impl Partner {
+    /// The next line that it says.
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.said.read_line(&mut line).expect("it speaks");
+        line.trim_end().to_owned()
+    }
+
+    /// Says a line to it.
+    pub fn go_on(&mut self) {
+        let stdin = self.child.stdin.as_mut().expect("it is piped");
+        stdin.write_all(b"\n").expect("it listens");
+    }
+}
+
+impl Drop for Partner {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
     }
 }
