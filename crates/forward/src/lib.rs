@@ -9,7 +9,9 @@
 mod back_end;
 mod claim;
 pub mod nft;
+mod start;
 
 pub use back_end::{BackEnd, Counted, ForwardError, Found};
 pub use claim::{Claim, ClaimError};
 pub use mainstay_control::forward::Batch;
+pub use start::start;
