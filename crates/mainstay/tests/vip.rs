@@ -328,3 +328,46 @@ fn system_nonsense_moves_nothing_and_a_peer_is_answered_with_its_own_checksum() 
     link.wait_holder(0, "it is silent again");
     assert_eq!(stranger.line(), "alone");
 }
+
+#[test]
+fn system_a_changed_file_is_in_force_without_a_gap_and_each_change_is_told_to_a_program() {
+    need_root!();
+    let dir = TempDir::new("vip-notify");
+    let told = dir.join("told");
+    let shell = program("sh");
+    let notify = format!(
+        "notify = [\"{}\", \"-c\", \"echo $* >> {}\", \"sh\", \"own\"]",
+        shell.display(),
+        told.display()
+    );
+    let mut link = link(
+        [Kind::Ours, Kind::Ours],
+        &Plan {
+            keys: [notify, String::new()],
+            ..Plan::default()
+        },
+    );
+    link.start(0);
+    link.wait_holder(0, "the better one starts alone");
+    link.start(1);
+    link.wait_state(1, "backup");
+    let probe = link.probe();
+    link.wait_answers(200, "clients are served");
+    link.change(0, "priority = 150", "priority = 50");
+    link.wait_holder(1, "the holder started anew");
+    link.wait_priority(0, 50);
+    link.wait_answers(200, "clients are served");
+    let seen = probe.end();
+    assert_eq!(seen.sent, seen.answered, "{seen:?}");
+    wait_until(Duration::from_mins(1), "each change was told", || {
+        let told = std::fs::read_to_string(&told).unwrap_or_default();
+        let lines: Vec<&str> = told.lines().collect();
+        let wanted = [
+            "own INSTANCE entry BACKUP 150",
+            "own INSTANCE entry MASTER 150",
+            "own INSTANCE entry STOP 150",
+            "own INSTANCE entry BACKUP 50",
+        ];
+        if lines == wanted { Ok(()) } else { Err(told) }
+    });
+}

@@ -145,6 +145,14 @@ impl Link {
         self.routers[at] = Some(Spawned::start(&self.dir, name, &mut command));
     }
 
+    /// Changes the node file of a router of ours while it runs.
+    pub fn change(&self, at: usize, from: &str, to: &str) {
+        let config = self.dir.join(format!("{}.toml", NAMES[at]));
+        let file = self.node_file(at);
+        assert!(file.contains(from), "{file}");
+        fs::write(config, file.replace(from, to)).expect("the directory is ours");
+    }
+
     fn state_dir(&self, at: usize) -> PathBuf {
         self.dir.join(format!("state-{}", NAMES[at]))
     }
@@ -352,6 +360,22 @@ impl Link {
                 let shown = self.shown(at)?;
                 let works = shown["tracks"][0]["works"] == true;
                 if works == (word == "works") {
+                    Ok(())
+                } else {
+                    Err(shown.to_string())
+                }
+            },
+        );
+    }
+
+    /// Waits until a router of ours has this priority.
+    pub fn wait_priority(&self, at: usize, priority: u8) {
+        wait_until(
+            PATIENCE,
+            &format!("the priority of {} is {priority}", NAMES[at]),
+            || {
+                let shown = self.shown(at)?;
+                if shown["priority"] == priority {
                     Ok(())
                 } else {
                     Err(shown.to_string())

@@ -30,7 +30,23 @@ impl Past {
     }
 }
 
-/// The state of a seat, by keepalived's words.
+/// What a seat became, by keepalived's words.
+pub(crate) fn became(role: Role, why: Why) -> State {
+    match why {
+        Why::Stopped => State::Stop,
+        Why::Started
+        | Why::Owner
+        | Why::MasterSilent
+        | Why::MasterLeft
+        | Why::Preempts
+        | Why::Outranked(_)
+        | Why::HandedOver(_)
+        | Why::Replaced(_)
+        | Why::LinkLost => state(role),
+    }
+}
+
+/// The state of a seat that goes on, by keepalived's words.
 pub(crate) fn state(role: Role) -> State {
     match role {
         Role::Init => State::Fault,

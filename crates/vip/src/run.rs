@@ -96,7 +96,7 @@ pub fn run(options: Options) -> Result<(), RunError> {
         let name = spec.name.clone();
         seats.push(Seat::new(spec).map_err(|source| RunError::Options { name, source })?);
     }
-    let mut process = Process {
+    let mut holder = Holder {
         host,
         signals,
         changes,
@@ -105,7 +105,7 @@ pub fn run(options: Options) -> Result<(), RunError> {
         real_time,
         life: Life::GoesOn,
     };
-    process.run()
+    holder.run()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +115,7 @@ enum Life {
 }
 
 #[derive(Debug)]
-struct Process {
+struct Holder {
     host: Host,
     signals: SignalFd,
     changes: Changes,
@@ -125,7 +125,7 @@ struct Process {
     life: Life,
 }
 
-impl Process {
+impl Holder {
     fn run(&mut self) -> Result<(), RunError> {
         loop {
             self.follow_changes();

@@ -341,7 +341,7 @@ impl Seat {
     fn tell(&mut self, note: Note) {
         journal::tell(self.spec.name.as_str(), note);
         if let Note::Became(role, why) = note {
-            let state = journal::state(role);
+            let state = journal::became(role, why);
             self.past.note(state, Because(why).to_string());
             self.call_hook(state);
         }

@@ -16,6 +16,8 @@ pub enum State {
     Backup,
     /// It cannot take part: the interface does not work, or has no address of its own.
     Fault,
+    /// The process ends.
+    Stop,
 }
 
 impl fmt::Display for State {
@@ -24,6 +26,7 @@ impl fmt::Display for State {
             Self::Master => "MASTER",
             Self::Backup => "BACKUP",
             Self::Fault => "FAULT",
+            Self::Stop => "STOP",
         })
     }
 }

@@ -343,7 +343,7 @@ struct Vip {
     #[schemars(extend("default" = "yield-at-once"))]
     on_dead: Option<OnDead>,
     /// A program and its arguments that is run at each change, with `INSTANCE`, the name,
-    /// `MASTER`, `BACKUP` or `FAULT`, and the priority behind them, as keepalived's `notify`.
+    /// `MASTER`, `BACKUP`, `FAULT` or `STOP`, and the priority behind them, as keepalived's `notify`.
     #[schemars(extend("default" = serde_json::json!([])))]
     notify: Option<Vec<String>>,
 }

@@ -9,7 +9,7 @@ use mainstay_ids::Instant;
 use mainstay_kernel::Identity;
 use serde::Deserialize;
 
-use super::process::Held;
+use super::namesake::Held;
 use super::{Found, Works};
 use crate::host::Host;
 

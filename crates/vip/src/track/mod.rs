@@ -2,7 +2,7 @@
 
 mod exec;
 mod gateway;
-mod process;
+mod namesake;
 mod tcp;
 
 use mainstay_ids::Instant;
@@ -11,7 +11,7 @@ use mainstay_model::vip::{TrackSpec, Tracked};
 
 use self::exec::Run;
 use self::gateway::Gateway;
-use self::process::Process;
+use self::namesake::Namesake;
 use self::tcp::Port;
 use crate::host::Host;
 
@@ -36,7 +36,7 @@ pub(crate) enum Works {
 #[derive(Debug)]
 enum Watch {
     Gateway(Gateway),
-    Process(Process),
+    Process(Namesake),
     Port(Port),
     Run(Run),
 }
@@ -60,7 +60,7 @@ impl Track {
     pub(crate) fn new(spec: TrackSpec) -> Self {
         let watch = match &spec.what {
             Tracked::Gateway => Watch::Gateway(Gateway::default()),
-            Tracked::Process(name) => Watch::Process(Process::named(name)),
+            Tracked::Process(name) => Watch::Process(Namesake::of(name)),
             Tracked::Tcp(address) => Watch::Port(Port::new(*address, spec.every, spec.timeout)),
             Tracked::Exec(command) => Watch::Run(Run::new(command, spec.every, spec.timeout)),
         };

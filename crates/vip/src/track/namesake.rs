@@ -57,14 +57,14 @@ impl Held {
 
 /// A process of this name, whichever.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(super) struct Namesake {
     name: String,
     held: Option<Held>,
     look: Instant,
 }
 
-impl Process {
-    pub(super) fn named(name: &str) -> Self {
+impl Namesake {
+    pub(super) fn of(name: &str) -> Self {
         Self {
             name: name.to_owned(),
             held: None,
