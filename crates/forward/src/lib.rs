@@ -4,14 +4,23 @@
 //! It decides nothing: which instance gets which share comes from `mainstay_control::forward`. One
 //! [`BackEnd`] brings it about; which one a host can have is found out by trying.
 //!
-//! Start reading at [`BackEnd`], then [`nft`].
+//! Start reading at [`BackEnd`], then [`nft`]; [`iptables`] and [`userspace`] do the same with less.
+//! What rules cannot do for those who are under way is in [`Underway`].
 
 mod back_end;
 mod claim;
+#[cfg(test)]
+mod conformance;
+pub mod iptables;
+#[cfg(any(test, feature = "measured"))]
+pub mod measured;
 pub mod nft;
 mod start;
+mod underway;
+pub mod userspace;
 
 pub use back_end::{BackEnd, Counted, ForwardError, Found};
 pub use claim::{Claim, ClaimError};
 pub use mainstay_control::forward::Batch;
 pub use start::start;
+pub use underway::{Dead, Draining, Severed, Underway, UnderwayError, Whereabouts};

@@ -16,6 +16,7 @@ use super::address::{bind, parse_bind};
 use super::forward::forward;
 use super::gateway::{default_gateway, gateway};
 use super::listen::{Taken, listens};
+use super::names::names;
 use super::vip::{OwnGateway, vips};
 use super::{Api, Gateway, NodeFile, Role, defaults, later};
 
@@ -29,8 +30,8 @@ const ALL_ROLES: [Role; 4] = [Role::Control, Role::Agent, Role::Gateway, Role::V
 const LATER: [&str; 1] = ["broker"];
 
 /// The keys at the top.
-pub(super) const KNOWN: [&str; 9] = [
-    "roles", "state", "address", "services", "api", "gateway", "listen", "forward", "vip",
+pub(super) const KNOWN: [&str; 10] = [
+    "roles", "state", "address", "services", "api", "gateway", "listen", "names", "forward", "vip",
 ];
 
 impl Role {
@@ -63,32 +64,37 @@ fn keys(s: &mut Section<'_, '_>, dir: &Path) -> Option<NodeFile> {
     let services = services.map_or(Some(Vec::new()), |e| service_files(e, dir));
     let api = s.or("api", default_api(), api);
     let gateway = s.or("gateway", default_gateway(), gateway);
-    let taken = taken(roles.as_ref(), api.as_ref(), gateway.as_ref());
+    let mut taken = taken(roles.as_ref(), api.as_ref(), gateway.as_ref());
+    let names_entry = s.take("names");
+    let names = names_entry.as_ref().map(|entry| names(entry, &taken));
+    taken.extend(names.iter().flatten().map(|names| Taken {
+        address: names.listen,
+        by: "`listen` in `[names]`",
+    }));
     let listens = s.or("listen", Vec::new(), |e| listens(e, &taken));
+    let reason = (
+        "names are answered by the agent, and `roles` has no `agent`",
+        "add the role `agent`, or take `[names]` out",
+    );
+    belongs_to(Role::Agent, roles.as_ref(), names_entry, reason);
     let forward_entry = s.take("forward");
     let forwarded = forward_entry.as_ref();
     let forwarded = forwarded.map_or(Some(None), |e| forward(e).map(Some));
-    if let (Some(roles), Some(entry)) = (&roles, forward_entry)
-        && !roles.contains(&Role::Agent)
-    {
-        let message = "connections are forwarded by the agent, and `roles` has no `agent`";
-        let refused = Refused::new(Code::Conflict, message);
-        let help = "add the role `agent`, or take `[forward]` out";
-        entry.walk().refuse(&entry.at_key(), refused.help(help));
-    }
+    let reason = (
+        "connections are forwarded by the agent, and `roles` has no `agent`",
+        "add the role `agent`, or take `[forward]` out",
+    );
+    belongs_to(Role::Agent, roles.as_ref(), forward_entry, reason);
     let vip_entry = s.take("vip");
     let vips = vip_entry
         .as_ref()
         .map_or(Some(Vec::new()), |e| vips(e, own_gateway(roles.as_ref())));
     let roles = roles.and_then(|roles| with_vip(s, roles, vip_entry.is_some()));
-    if let (Some(roles), Some(entry)) = (&roles, services_entry)
-        && !roles.contains(&Role::Control)
-    {
-        let message = "services are declared at the control centre, and `roles` has no `control`";
-        let refused = Refused::new(Code::Conflict, message);
-        let help = "add the role `control`, or take `services` out";
-        entry.walk().refuse(&entry.at_key(), refused.help(help));
-    }
+    let reason = (
+        "services are declared at the control centre, and `roles` has no `control`",
+        "add the role `control`, or take `services` out",
+    );
+    belongs_to(Role::Control, roles.as_ref(), services_entry, reason);
     let gateway = gateway?;
     Some(NodeFile {
         roles: roles?,
@@ -103,9 +109,28 @@ fn keys(s: &mut Section<'_, '_>, dir: &Path) -> Option<NodeFile> {
             },
             ..gateway
         },
+        names: match names {
+            None => None,
+            Some(names) => Some(names?),
+        },
         forward: forwarded?,
         vips: vips?,
     })
+}
+
+/// Refuses a key whose work is that of a role which the node does not have, with why and what to do.
+fn belongs_to(
+    role: Role,
+    roles: Option<&BTreeSet<Role>>,
+    entry: Option<Entry<'_, '_>>,
+    (message, help): (&str, &str),
+) {
+    if let (Some(roles), Some(entry)) = (roles, entry)
+        && !roles.contains(&role)
+    {
+        let refused = Refused::new(Code::Conflict, message);
+        entry.walk().refuse(&entry.at_key(), refused.help(help));
+    }
 }
 
 /// An address of this machine, at which its instances listen.

@@ -32,10 +32,10 @@ pub(crate) mod views;
 use alloc::vec::Vec;
 
 use mainstay_ids::{Epoch, Generation, Instant, NodeName};
-use mainstay_model::{Ack, BootId, Event, EventKind, NodePlan, NodeReport, Routing};
+use mainstay_model::{Ack, BootId, Directory, Event, EventKind, NodePlan, NodeReport, Routing};
 
 use consumers::Consumers;
-use contract::{Apply, Clock, Input, Refusal, Reply, Settings};
+use contract::{AcknowledgedDrain, Apply, Clock, Input, Refusal, Reply, Settings};
 use declare::Services;
 use handle::StickyKey;
 use journal::Journal;
@@ -49,7 +49,7 @@ use supply::{Room, Supply};
 #[derive(Debug, Clone)]
 pub struct Control {
     node: NodeName,
-    settings: Settings,
+    acknowledged_drain: AcknowledgedDrain,
     epoch: Epoch,
     knowledge: Knowledge,
     purpose: Purpose,
@@ -63,6 +63,7 @@ pub struct Control {
     journal: Journal,
     routing: Routing,
     plan: NodePlan,
+    directory: Directory,
 }
 
 /// Whether enough is known to decide and to publish.
@@ -103,14 +104,18 @@ impl Control {
                 generation,
                 services: Vec::new(),
             },
+            directory: Directory {
+                generation,
+                services: Vec::new(),
+            },
             node,
-            settings,
+            acknowledged_drain: settings.acknowledged_drain,
             epoch,
             knowledge: Knowledge::Sufficient,
             purpose: Purpose::KeepUp,
             services: Services {
                 address_seed: settings.address_seed,
-                address_range: settings.address_range,
+                ranges: settings.ranges,
                 ..Services::default()
             },
             strangers: Strangers::default(),
@@ -133,6 +138,7 @@ impl Control {
             return Err(RestoreError::NewerFormat { found });
         }
         let epoch = Epoch(snapshot.epoch.0 + 1);
+        let sticky_key = settings.sticky_key;
         let mut control = Self::at_epoch(epoch, snapshot.node, settings);
         control.purpose = snapshot.purpose;
         for record in snapshot.services {
@@ -144,7 +150,7 @@ impl Control {
         }
         control.services.retired = snapshot.retired.into_iter().collect();
         control.boot = snapshot.boot;
-        control.sticky_key = snapshot.sticky_key.unwrap_or(settings.sticky_key);
+        control.sticky_key = snapshot.sticky_key.unwrap_or(sticky_key);
         control.consumers = Consumers::restore(snapshot.consumers, clock.now);
         control.journal = Journal::resumed(snapshot.event);
         control.record_start(clock);
@@ -329,7 +335,7 @@ impl Control {
         let step = Step {
             supply,
             clock,
-            settings: self.settings,
+            acknowledged_drain: self.acknowledged_drain,
             upcoming: self.upcoming(),
             routed_in: self.routing.generation,
             consumers: &self.consumers,
@@ -338,10 +344,12 @@ impl Control {
         (&mut self.services, &mut self.strangers, step)
     }
 
-    /// The generation of the next change. Routes and plan share the counter, so that what one input
-    /// changes in both has one number.
+    /// The generation of the next change. Routes, plan and directory share the counter, so that what
+    /// one input changes in several has one number.
     fn upcoming(&self) -> Generation {
-        self.routing.generation.max(self.plan.generation).next()
+        let routed = self.routing.generation;
+        let published = routed.max(self.plan.generation);
+        published.max(self.directory.generation).next()
     }
 
     fn publish(&mut self) {
@@ -353,6 +361,8 @@ impl Control {
             .publish_routing(self.purpose, self.sticky_key, &mut self.routing, upcoming);
         self.services
             .publish_plan(&self.strangers, &mut self.plan, upcoming);
+        self.services
+            .publish_directory(self.purpose, &mut self.directory, upcoming);
     }
 
     /// When [`Control::handle`] wants [`Input::Tick`]; `None`: only when something happens.
@@ -381,6 +391,11 @@ impl Control {
     /// What the agent is to do. A changed content has the next generation.
     pub fn plan(&self) -> &NodePlan {
         &self.plan
+    }
+
+    /// Where services are found by name. A changed content has the next generation.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
     }
 
     /// Whether routing and plan may be given out. After a restore not until the agent has reported

@@ -8,7 +8,7 @@ mod arp;
 mod elements;
 mod rules;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::io;
 use std::net::SocketAddr;
@@ -43,6 +43,8 @@ pub struct Settings {
     pub counting: Counting,
     /// Whether ARP is answered.
     pub answering: Answering,
+    /// Where this node itself listens within the ranges.
+    pub own: Vec<SocketAddr>,
 }
 
 impl Settings {
@@ -53,6 +55,7 @@ impl Settings {
             ranges: settings.ranges.clone(),
             counting: settings.counting,
             answering: settings.answering,
+            own: settings.own.clone(),
         })
     }
 }

@@ -10,21 +10,21 @@ use mainstay_testkit::{Netns, is_root, program, skip};
 
 use super::*;
 
-const NEEDS_ROOT: &str = "needs root: makes network namespaces and rules in them";
-const DEADLINE: Duration = Duration::from_secs(5);
+pub(crate) const NEEDS_ROOT: &str = "needs root: makes network namespaces and rules in them";
+pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
 
-fn address(text: &str) -> SocketAddr {
+pub(crate) fn address(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-fn settings() -> Settings {
+pub(crate) fn settings() -> Settings {
     let networks = ["10.96.0.0/16", "fd96::/112"];
     let networks = networks.map(|text| mainstay_model::Network::parse(text).unwrap());
     let ranges = Ranges::new(networks.to_vec()).unwrap();
     Settings::of(&ForwardSettings::new(ranges)).unwrap()
 }
 
-fn run(netns: &Netns, line: &str) -> String {
+pub(crate) fn run(netns: &Netns, line: &str) -> String {
     let mut words = line.split(' ');
     let of = match words.next() {
         Some("ip") => program("ip"),
@@ -43,18 +43,18 @@ fn run(netns: &Netns, line: &str) -> String {
 }
 
 /// A node whose service addresses are its own.
-fn node() -> Netns {
+pub(crate) fn node() -> Netns {
     let netns = Netns::new();
     run(&netns, "ip route add local 10.96.0.0/16 dev lo");
     run(&netns, "ip -6 route add local fd96::/112 dev lo");
     netns
 }
 
-fn start(netns: &Netns) -> Nft {
+pub(crate) fn start(netns: &Netns) -> Nft {
     netns.enter(|| Nft::start(settings())).unwrap()
 }
 
-fn even(to: &[SocketAddr]) -> Spread {
+pub(crate) fn even(to: &[SocketAddr]) -> Spread {
     weighed(&to.iter().map(|to| (*to, 1)).collect::<Vec<_>>())
 }
 
@@ -71,7 +71,7 @@ fn weighed(to: &[(SocketAddr, u64)]) -> Spread {
     Spread { staying, shares }
 }
 
-fn serve(address: &str, spread: Spread) -> Batch {
+pub(crate) fn serve(address: &str, spread: Spread) -> Batch {
     let services = vec![(self::address(address), spread)];
     Batch {
         services,
@@ -80,7 +80,7 @@ fn serve(address: &str, spread: Spread) -> Batch {
 }
 
 /// Instances that tell each client where they listen, until the test ends.
-fn instances(netns: &Netns, at: &[&str]) -> Vec<SocketAddr> {
+pub(crate) fn instances(netns: &Netns, at: &[&str]) -> Vec<SocketAddr> {
     let listen = |at: &&str| {
         let listener = netns.enter(|| TcpListener::bind(at).unwrap());
         let own = listener.local_addr().unwrap();
@@ -99,14 +99,14 @@ fn instances(netns: &Netns, at: &[&str]) -> Vec<SocketAddr> {
     at.iter().map(listen).collect()
 }
 
-fn connect(netns: &Netns, to: &str) -> std::io::Result<TcpStream> {
+pub(crate) fn connect(netns: &Netns, to: &str) -> std::io::Result<TcpStream> {
     let to = address(to);
     let stream = netns.enter(|| TcpStream::connect_timeout(&to, DEADLINE))?;
     stream.set_read_timeout(Some(DEADLINE))?;
     Ok(stream)
 }
 
-fn answer(mut stream: &TcpStream) -> std::io::Result<SocketAddr> {
+pub(crate) fn answer(mut stream: &TcpStream) -> std::io::Result<SocketAddr> {
     let mut text = Vec::new();
     let mut byte = [0];
     while stream.read(&mut byte)? == 1 && byte[0] != b'\n' {
@@ -222,6 +222,29 @@ fn system_ipv6_and_udp_are_forwarded_too() {
 }
 
 #[test]
+fn system_where_the_node_itself_listens_in_a_range_nobody_is_refused() {
+    if !is_root() {
+        return skip(NEEDS_ROOT);
+    }
+    let node = node();
+    let listening = instances(&node, &["10.96.0.53:53", "[::]:54", "10.96.0.53:80"]);
+    let own = ["10.96.0.53:53", "[fd96::53]:54"];
+    let with = Settings {
+        own: own.map(address).to_vec(),
+        ..settings()
+    };
+    let nft = node.enter(|| Nft::start(with)).unwrap();
+    for (at, expected) in own.into_iter().zip(&listening) {
+        assert_eq!(answer(&connect(&node, at).unwrap()).unwrap(), *expected);
+    }
+    // Another port there is refused, as that of any address.
+    assert!(is_refused(connect(&node, "10.96.0.53:80")));
+    drop(nft);
+    let _without = start(&node);
+    assert!(is_refused(connect(&node, own[0])));
+}
+
+#[test]
 fn system_what_no_service_has_reaches_no_program_that_listens_everywhere() {
     if !is_root() {
         return skip(NEEDS_ROOT);
@@ -253,7 +276,7 @@ fn system_what_no_service_has_reaches_no_program_that_listens_everywhere() {
 }
 
 /// A node, a client's host behind it and an instance's host, each a namespace, and the instance.
-fn three_hosts() -> (Netns, Netns, Netns) {
+pub(crate) fn three_hosts() -> (Netns, Netns, Netns) {
     let (node, client, host) = (node(), Netns::new(), Netns::new());
     Netns::join((&node, "10.1.0.1/24"), (&client, "10.1.0.2/24"));
     Netns::join((&node, "10.2.0.1/24"), (&host, "10.2.0.2/24"));

@@ -12,6 +12,8 @@ mod attribute;
 
 pub mod conntrack;
 pub mod diag;
+#[cfg(feature = "driven")]
+pub mod driven;
 pub mod link;
 pub mod nft;
 mod prefix;

@@ -10,6 +10,7 @@ pub(crate) mod plan;
 pub(crate) mod prove;
 pub(crate) mod ps;
 pub(crate) mod request;
+pub(crate) mod resolve;
 pub(crate) mod restore;
 pub(crate) mod rollback;
 pub(crate) mod rollout;

@@ -9,7 +9,7 @@ use super::*;
 const NEEDS_ROOT: &str = "needs root: makes network namespaces and routes in them";
 
 fn prefix(text: &str) -> Prefix {
-    text.parse().unwrap()
+    crate::netlink::prefix::tests::read(text).unwrap()
 }
 
 fn route(to: &str, source: Option<&str>) -> LocalRoute {
@@ -33,7 +33,7 @@ fn system_every_address_of_the_range_is_the_machines_own() {
     }
     let netns = Netns::new();
     ip(&netns, "address add 10.77.0.1/24 dev lo");
-    ip(&netns, "address add fd00:77::1/64 dev lo");
+    ip(&netns, "address add fd00:77::1/64 dev lo nodad");
     netns.enter(|| {
         let routes = Routes::open().unwrap();
         // One for both versions of IP, on all addresses.
