@@ -108,7 +108,7 @@ pub fn named(name: &str) -> io::Result<Vec<u32>> {
             continue;
         };
         match fs::read(format!("/proc/{pid}/comm")) {
-            Ok(comm) if comm.trim_ascii_end() == wanted => found.push(pid),
+            Ok(comm) if comm.strip_suffix(b"\n") == Some(wanted) => found.push(pid),
             // It has another name, ended meanwhile, or is hidden from us.
             Ok(_) | Err(_) => {}
         }
