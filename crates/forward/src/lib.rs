@@ -9,18 +9,18 @@
 
 mod back_end;
 mod claim;
-#[cfg(test)]
-mod conformance;
 pub mod iptables;
 #[cfg(any(test, feature = "measured"))]
 pub mod measured;
 pub mod nft;
 mod start;
+#[cfg(test)]
+mod tests;
 mod underway;
 pub mod userspace;
 
 pub use back_end::{BackEnd, Counted, ForwardError, Found};
 pub use claim::{Claim, ClaimError};
 pub use mainstay_control::forward::Batch;
-pub use start::start;
+pub use start::{Started, start};
 pub use underway::{Dead, Draining, Severed, Underway, UnderwayError, Whereabouts};
