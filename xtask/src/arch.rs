@@ -44,6 +44,7 @@ const CRATES: &[Crate] = &[
     Crate { name: "mainstay-control", tier: Tier::Core, uses: &["mainstay-ids", "mainstay-model"] },
     Crate { name: "mainstay-http1", tier: Tier::Core, uses: &[] },
     Crate { name: "mainstay-vrrp", tier: Tier::Core, uses: &["mainstay-ids"] },
+    Crate { name: "mainstay-amqp", tier: Tier::Core, uses: &["mainstay-ids"] },
     Crate { name: "mainstay-kernel", tier: Tier::Adapter, uses: &[] },
     Crate { name: "mainstay-journal", tier: Tier::Adapter, uses: &[] },
     Crate { name: "mainstay-sqlite", tier: Tier::Adapter, uses: &[] },
