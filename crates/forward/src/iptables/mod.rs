@@ -1,8 +1,8 @@
 //! By rules of iptables, for hosts whose kernel has no nf_tables, and to compare with (ADR 35).
 //!
 //! Each change reads the two tables, and writes what differs in one `iptables-restore --noflush`, which
-//! replaces each table at once. That takes some 20 ms, and more the more rules there are: reading and
-//! writing is of whole tables. `rules.rs` has the chains; a connection meets a rule for each service.
+//! replaces each table at once. That takes some 20 ms with 100 services, and a second with 5,000: reading
+//! and writing is of whole tables. `rules.rs` has the chains; a connection meets a rule for each service.
 //!
 //! What it cannot do: bytes are not counted, since that would take each packet past two rules for each
 //! instance; and where clients stay is found by two hashes of 8 and 32 slots instead of one, so that a
@@ -24,6 +24,8 @@ use std::net::SocketAddr;
 pub use command::{CommandError, Variant};
 
 use mainstay_control::forward::Batch;
+use mainstay_kernel::netlink::Socket;
+use mainstay_kernel::netlink::nft::Generation;
 use mainstay_model::forward::{BackEndKind, ForwardSettings, Ranges};
 
 use crate::back_end::{BackEnd, Counted, ForwardError, Found};
@@ -67,8 +69,18 @@ pub struct Iptables {
     /// For each version of IP that the ranges have.
     programs: Vec<(Ip, Programs)>,
     state: InForce,
-    /// Of the tables as they were found right, in the order of `programs`. `None`: to be looked at.
-    seen: Vec<Option<[u64; 2]>>,
+    /// How the tables were found right, in the order of `programs`. `None`: to be looked at.
+    seen: Vec<Option<Seen>>,
+    /// Where the kernel says whether any rule of nf_tables has changed: reading them takes seconds with
+    /// thousands of services. The old tables have nothing like it.
+    nf_tables: Option<Socket>,
+}
+
+/// Tables that were right.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    digests: [u64; 2],
+    generation: Option<Generation>,
 }
 
 /// Both tables of one version of IP.
@@ -100,11 +112,15 @@ impl Iptables {
             .services
             .retain(|address, _| ranges.contain(address.ip()));
         let seen = programs.iter().map(|_| None).collect();
+        let over_nf_tables = |(_, programs): &(Ip, Programs)| programs.variant() == Variant::Nft;
+        // Without it each look reads all.
+        let nf_tables = programs.iter().all(over_nf_tables).then(Socket::open);
         let mut this = Self {
             settings,
             programs,
             state,
             seen,
+            nf_tables: nf_tables.and_then(Result::ok),
         };
         this.check()?;
         Ok(this)
@@ -181,13 +197,27 @@ impl Iptables {
     /// Repairs one version of IP, if it has to be. What was wrong.
     fn check_one(&mut self, index: usize) -> Result<Vec<String>, ForwardError> {
         let (ip, programs) = &self.programs[index];
+        // Asked before, so that what is changed while it is read is seen the next time.
+        let generation = self
+            .nf_tables
+            .as_ref()
+            .and_then(|one| one.generation().ok());
+        let before = self.seen[index];
+        if before.is_some_and(|seen| seen.generation.is_some() && seen.generation == generation) {
+            return Ok(Vec::new());
+        }
         let found = look(programs)?;
-        if self.seen[index] == Some(found.digests) {
+        let seen = Seen {
+            digests: found.digests,
+            generation,
+        };
+        if before.is_some_and(|before| before.digests == found.digests) {
+            self.seen[index] = Some(seen);
             return Ok(Vec::new());
         }
         let (text, wrong) = self.difference(*ip, &found, &self.state);
         if text.is_empty() {
-            self.seen[index] = Some(found.digests);
+            self.seen[index] = Some(seen);
             return Ok(wrong);
         }
         let mended = self.establish_one(*ip, programs, &self.state);
