@@ -2,7 +2,7 @@
 
 use super::{
     back_ends,
-    field::{Field, Service, even},
+    field::{Field, Service, even, pause},
     servers::Echo,
 };
 use crate::bench::frame::Run;
@@ -166,13 +166,13 @@ fn make_changes(
     let start = Instant::now();
     let (mut made, mut late) = (0, 0);
     if changes == Changes::None {
-        std::thread::sleep(lasts);
+        pause(lasts);
         return Ok((0, 0));
     }
     while start.elapsed() < lasts {
         let due = start + BETWEEN_CHANGES * made;
         match due.checked_duration_since(Instant::now()) {
-            Some(early) => std::thread::sleep(early),
+            Some(early) => pause(early),
             None => late += u32::from(due.elapsed() > BETWEEN_CHANGES),
         }
         if changes == Changes::InTwoSteps {

@@ -9,6 +9,7 @@ use std::{
     fs,
     net::{Ipv4Addr, SocketAddr},
     process::Command,
+    time::Duration,
 };
 
 /// Service addresses, which the node takes for its own.
@@ -91,6 +92,15 @@ pub(super) fn fed(command: &mut Command, arguments: &[&str], text: &str) -> Resu
 
 pub(super) fn ranges() -> Result<Ranges> {
     Ok(Ranges::new(vec![Network::parse(RANGE)?])?)
+}
+
+/// Until the next turn.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "clients and changes have a pace, in threads of their own that wait for nothing else"
+)]
+pub(super) fn pause(lasts: Duration) {
+    std::thread::sleep(lasts);
 }
 
 /// A service and who is to answer it.

@@ -3,7 +3,7 @@
 
 use super::{
     back_ends,
-    field::{Field, Service, even, instance},
+    field::{Field, Service, even, instance, pause},
     servers::{Answerer, Echo, last_byte},
 };
 use crate::bench::frame::{Run, median};
@@ -169,7 +169,7 @@ impl Stage {
         self.bury(feature, Feature::Off)?;
         let mut last = Duration::ZERO;
         for client in &clients {
-            last = last.max(speak(client, start)?);
+            last = last.max(speak(client, start));
         }
         drop(clients);
         self.revive()?;
@@ -211,7 +211,7 @@ impl Stage {
             .enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))?;
         self.field.node.enter(|| socket.connect(service.address))?;
         socket.set_read_timeout(Some(Duration::from_millis(10)))?;
-        let first = answer(&socket, PATIENCE, |_| true)?.context("nobody answers a datagram")?;
+        let first = answer(&socket, PATIENCE, |_| true).context("nobody answers a datagram")?;
         let (left, stays): (Vec<_>, Vec<_>) = places
             .into_iter()
             .partition(|place| last_byte(place.ip()) == first);
@@ -223,8 +223,7 @@ impl Stage {
         if let (Feature::On, [left]) = (feature, &left[..]) {
             self.underway.release(&[*left])?;
         }
-        answer(&socket, NEVER, |name| name != first)?;
-        Ok(start.elapsed())
+        Ok(answer(&socket, NEVER, |name| name != first).map_or(NEVER, |_| start.elapsed()))
     }
 }
 
@@ -274,18 +273,18 @@ fn greeted(from: &Netns, to: SocketAddr) -> Result<TcpStream> {
 }
 
 /// Speaks until it is told, or for ever.
-fn speak(mut client: &TcpStream, since: Instant) -> Result<Duration> {
+fn speak(mut client: &TcpStream, since: Instant) -> Duration {
     let is_told = |done: std::io::Result<usize>| match done {
         Ok(_) => false,
         Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
     };
     while since.elapsed() < NEVER {
         if is_told(client.write(b"x")) || is_told(client.read(&mut [0])) {
-            return Ok(since.elapsed());
+            return since.elapsed();
         }
-        std::thread::sleep(BETWEEN_WORDS);
+        pause(BETWEEN_WORDS);
     }
-    Ok(NEVER)
+    NEVER
 }
 
 /// When the last of them was told, or never.
@@ -310,20 +309,16 @@ fn all_told(clients: &[TcpStream], since: Instant) -> Result<Duration> {
 }
 
 /// Sends datagrams until one that it wants has answered.
-fn answer(
-    socket: &UdpSocket,
-    patience: Duration,
-    is_wanted: impl Fn(u8) -> bool,
-) -> Result<Option<u8>> {
+fn answer(socket: &UdpSocket, patience: Duration, is_wanted: impl Fn(u8) -> bool) -> Option<u8> {
     let start = Instant::now();
     let mut name = [0];
     while start.elapsed() < patience {
         // Nobody may be there for a moment.
         socket.send(b"x").ok();
         match socket.recv(&mut name) {
-            Ok(_) if is_wanted(name[0]) => return Ok(Some(name[0])),
-            Ok(_) | Err(_) => std::thread::sleep(BETWEEN_WORDS),
+            Ok(_) if is_wanted(name[0]) => return Some(name[0]),
+            Ok(_) | Err(_) => pause(BETWEEN_WORDS),
         }
     }
-    Ok(None)
+    None
 }

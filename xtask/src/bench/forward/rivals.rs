@@ -144,7 +144,9 @@ fn filled(template: &str, services: &[Service]) -> String {
     let mut rules = String::new();
     for group in lines.chunk_by(|one, next| is_repeated(one) == is_repeated(next)) {
         if !is_repeated(&group[0]) {
-            group.iter().for_each(|line| push(&mut rules, line));
+            for line in group {
+                push(&mut rules, line);
+            }
             continue;
         }
         for (index, service) in services.iter().enumerate() {
