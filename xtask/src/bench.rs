@@ -12,6 +12,8 @@ mod dev;
 #[cfg(feature = "bench")]
 mod failure;
 #[cfg(feature = "bench")]
+mod forward;
+#[cfg(feature = "bench")]
 mod frame;
 #[cfg(feature = "bench")]
 mod gateway;
@@ -52,6 +54,8 @@ pub(crate) struct Arguments {
 enum Name {
     /// What clients see when instances are killed, cut off, frozen and replaced, and when the gateway is
     Failure,
+    /// What forwarding in the kernel costs and keeps, and what rules of iptables do
+    Forward,
     /// What requests, connections and large bodies cost the gateway
     Gateway,
     /// Where the gateway's processor time goes, and its system calls
@@ -68,6 +72,7 @@ impl Name {
     fn as_str(self) -> &'static str {
         match self {
             Self::Failure => "failure",
+            Self::Forward => "forward",
             Self::Gateway => "gateway",
             Self::GatewayProfile => "gateway-profile",
             Self::Node => "node",
@@ -142,6 +147,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 async fn measure(name: Name, run: &mut frame::Run) -> Result<()> {
     match name {
         Name::Failure => failure::run(run).await,
+        Name::Forward => forward::run(run).await,
         Name::Gateway => gateway::run(run).await,
         Name::GatewayProfile => gateway::profile::run(run).await,
         Name::Node => node::run(run).await,

@@ -24,17 +24,29 @@ pub(crate) enum Cpus {
     Others,
 }
 
+impl Cpus {
+    fn set(self) -> CpuSet {
+        let mut set = CpuSet::new();
+        match (self, all_cpus()) {
+            (Self::Others, [_, others @ ..]) if !others.is_empty() => {
+                for cpu in others {
+                    set.set(*cpu);
+                }
+            }
+            (Self::First | Self::Others, all) => set.set(all[0]),
+        }
+        set
+    }
+}
+
+/// Confines this thread alone, and those that it will start.
+pub(crate) fn pin_thread(cpus: Cpus) -> Result<()> {
+    sched_setaffinity(None, &cpus.set()).context("cannot pin a thread")
+}
+
 /// Confines a process with all the threads that it has now, and those that they will start.
 pub(crate) fn pin(pid: Pid, cpus: Cpus) -> Result<()> {
-    let mut set = CpuSet::new();
-    match (cpus, all_cpus()) {
-        (Cpus::Others, [_, others @ ..]) if !others.is_empty() => {
-            for cpu in others {
-                set.set(*cpu);
-            }
-        }
-        (Cpus::First | Cpus::Others, all) => set.set(all[0]),
-    }
+    let set = cpus.set();
     for thread in threads(pid)? {
         let id = thread
             .file_name()

@@ -172,6 +172,16 @@ pub(super) fn received(ip: Ip) -> Name {
     name(&format!("received{}", ip.digit()))
 }
 
+/// The chain in which it is decided how something is refused.
+fn refusal(ip: Ip) -> Name {
+    name(&format!("refuse{}", ip.digit()))
+}
+
+/// The chain in which bytes are counted.
+fn count_of(ip: Ip) -> Name {
+    name(&format!("count{}", ip.digit()))
+}
+
 /// The chain of a class.
 pub(super) fn chain_of(ip: Ip, class: Class) -> Name {
     let draw = match class.draw() {
@@ -253,9 +263,11 @@ fn chains(settings: &Settings) -> Vec<(Chain, Vec<Rule>)> {
         }
     }
     let networks = settings.ranges.networks();
+    chains.extend(Ip::BOTH.map(refusing));
     chains.extend(translating(networks));
     chains.extend(guarding(networks, &settings.own));
     if settings.counting == Counting::On {
+        chains.extend(Ip::BOTH.map(counted));
         chains.extend(counting(networks));
     }
     chains
@@ -285,7 +297,7 @@ fn guarding(networks: &[Network], own: &[SocketAddr]) -> [(Chain, Vec<Rule>); 3]
     let spare = || own.iter().flat_map(spare);
     let refuse = |before: &[Expression]| -> Vec<Rule> {
         let rules = networks.iter().map(|network| refuse(network, before));
-        rules.flatten().collect()
+        rules.collect()
     };
     // Within the host it is refused as it arrives: a sender whose packet is stopped as it leaves is
     // told that it may not send, instead of that nobody is there.
@@ -302,9 +314,7 @@ fn guarding(networks: &[Network], own: &[SocketAddr]) -> [(Chain, Vec<Rule>); 3]
 
 fn counting(networks: &[Network]) -> [(Chain, Vec<Rule>); 2] {
     let count = |before: &[Expression]| -> Vec<Rule> {
-        let rules = networks
-            .iter()
-            .flat_map(|network| [count_sent(network, before), count_received(network, before)]);
+        let rules = networks.iter().map(|network| count(network, before));
         rules.collect()
     };
     // What stays within the host was counted as it left.
@@ -330,6 +340,11 @@ fn compare(how: Comparison, with: &[u8]) -> Expression {
         how,
         with: with.to_vec(),
     }
+}
+
+/// Nothing behind it is looked at: ranges do not overlap.
+fn go_to(chain: Name) -> Expression {
+    Expression::Verdict(Verdict::Goto(chain))
 }
 
 fn not_loopback(key: MetaKey) -> [Expression; 2] {
@@ -524,17 +539,23 @@ fn spare(own: &SocketAddr) -> [Rule; 2] {
 }
 
 /// What no map translated must not reach a program of this host that listens on all addresses.
-fn refuse(network: &Network, before: &[Expression]) -> Vec<Rule> {
+fn refuse(network: &Network, before: &[Expression]) -> Rule {
     let ip = Ip::of(network.address());
     let [to, _] = destination(ip);
-    let addressed = [before, &is_ip(ip), &[to], &lies_in(network)].concat();
-    // A client's own address may be a service's: the answers to it are translated, too.
-    let addressed = [&addressed[..], &is_not_translated()].concat();
-    let end = |protocol: Option<u8>, last| {
-        let protocol = protocol.map(is_protocol);
-        let protocol = protocol.as_ref().map_or(&[][..], |steps| &steps[..]);
-        [&addressed[..], protocol, &[last]].concat()
-    };
+    [
+        before,
+        &is_ip(ip),
+        &[to],
+        &lies_in(network),
+        // A client's own address may be a service's: the answers to it are translated, too.
+        &is_not_translated(),
+        &[go_to(refusal(ip))],
+    ]
+    .concat()
+}
+
+fn refusing(ip: Ip) -> (Chain, Vec<Rule>) {
+    let end = |protocol: u8, last| [&is_protocol(protocol)[..], &[last]].concat();
     let is_reset = [
         load(Base::Transport, FLAGS_AT, 1, 0),
         Expression::Mask {
@@ -545,13 +566,15 @@ fn refuse(network: &Network, before: &[Expression]) -> Vec<Rule> {
         compare(Comparison::NotEqual, &[0]),
     ];
     let accept = || Expression::Verdict(Verdict::Accept);
-    vec![
+    let rules = vec![
         // Refusals themselves: a client's own address may be a service's.
-        [&addressed[..], &is_protocol(TCP), &is_reset, &[accept()]].concat(),
-        end(Some(ip.icmp()), accept()),
-        end(Some(TCP), Expression::Reject(Rejection::TcpReset)),
-        end(None, Expression::Reject(Rejection::PortUnreachable)),
-    ]
+        [&is_protocol(TCP)[..], &is_reset, &[accept()]].concat(),
+        end(ip.icmp(), accept()),
+        end(TCP, Expression::Reject(Rejection::TcpReset)),
+        vec![Expression::Reject(Rejection::PortUnreachable)],
+    ];
+    let (name, base) = (refusal(ip), None);
+    (Chain { name, base }, rules)
 }
 
 /// Nothing but TCP and UDP ever is.
@@ -590,21 +613,22 @@ fn is_direction(direction: u8) -> [Expression; 2] {
     ]
 }
 
-fn count_sent(network: &Network, before: &[Expression]) -> Rule {
-    let ip = Ip::of(network.address());
-    let which = [&is_direction(ORIGINAL)[..], &destination(ip)].concat();
-    count(network, before, &which, sent(ip))
+/// One look for both ways, since all packets of the host come by here.
+fn count(network: &Network, before: &[Expression]) -> Rule {
+    let to = go_to(count_of(Ip::of(network.address())));
+    [before, &is_ours(network), &is_translated(), &[to]].concat()
 }
 
-fn count_received(network: &Network, before: &[Expression]) -> Rule {
-    let ip = Ip::of(network.address());
-    let which = [&is_direction(REPLY)[..], &source(ip)].concat();
-    count(network, before, &which, received(ip))
-}
-
-fn count(network: &Network, before: &[Expression], which: &[Expression], set: Name) -> Rule {
+fn counted(ip: Ip) -> (Chain, Vec<Rule>) {
     let key = register(0);
-    let count = [Expression::Count { set, key }];
-    let ours = is_ours(network);
-    [before, &ours, &is_translated(), which, &count].concat()
+    let rule = |direction, place: [Expression; 2], set| {
+        let count = Expression::Count { set, key };
+        [&is_direction(direction)[..], &place, &[count]].concat()
+    };
+    let rules = vec![
+        rule(ORIGINAL, destination(ip), sent(ip)),
+        rule(REPLY, source(ip), received(ip)),
+    ];
+    let (name, base) = (count_of(ip), None);
+    (Chain { name, base }, rules)
 }
