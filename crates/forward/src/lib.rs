@@ -4,10 +4,16 @@
 //! It decides nothing: which instance gets which share comes from `mainstay_control::forward`. One
 //! [`BackEnd`] brings it about; which one a host can have is found out by trying.
 //!
-//! Start reading at [`BackEnd`], then [`nft`].
+//! Start reading at [`BackEnd`], then [`nft`]. What is in force, whoever made it, is a
+//! [`reading::Reading`]; [`host`] knows what of the host stands in the way.
 
 mod back_end;
+pub mod host;
 pub mod nft;
+pub mod purge;
+pub mod reading;
+pub mod router;
+pub mod xtables;
 
 pub use back_end::{
     BackEnd, BackEndKind, Batch, Counted, ForwardError, Found, Ranges, RangesError,

@@ -5,6 +5,7 @@
 //! whether anybody changed anything; only if so the table is read and compared.
 
 mod elements;
+mod reading;
 mod rules;
 #[cfg(test)]
 mod tests;
@@ -18,11 +19,17 @@ use mainstay_kernel::netlink::nft::{
 };
 
 use crate::back_end::{BackEnd, BackEndKind, Batch, Counted, ForwardError, Found, Ranges};
+use crate::router::Opened;
 use elements::{InForce, Present};
+pub use reading::read;
 use rules::Ip;
 
 /// The table's name if none is given.
 pub const TABLE: &str = "mainstay";
+
+/// Families of which tables of ours may be, as `nft` writes them: `arp`, where nodes are kept from
+/// answering for the range.
+const FAMILIES: [(Family, &str); 2] = [(Family::Inet, "inet"), (Family::Arp, "arp")];
 
 /// How often a transaction is tried that another program overtakes. Each try costs it a transaction,
 /// too.
@@ -47,6 +54,9 @@ pub struct Settings {
     pub ranges: Ranges,
     /// Whether bytes are counted.
     pub counting: Counting,
+    /// Where it was us who had the host forward, it forwards nothing but connections to service
+    /// addresses, and what passes from one bridge to another.
+    pub opened: Opened,
 }
 
 impl Settings {
@@ -56,6 +66,7 @@ impl Settings {
             table: Name::new(TABLE)?,
             ranges,
             counting: Counting::default(),
+            opened: Opened::default(),
         })
     }
 }
@@ -193,15 +204,44 @@ impl BackEnd for Nft {
     }
 
     fn remove(&mut self) -> Result<(), ForwardError> {
-        let mut tx = self.transaction();
-        // It may be gone: made and deleted in one transaction it never was.
-        tx.add_table();
-        tx.delete_table();
-        tx.commit(&self.socket)
-            .map_err(|error| classed(error, "the whole table"))?;
+        delete(Family::Inet, &self.settings.table, &self.socket)?;
         self.state = InForce::default();
         Ok(())
     }
+}
+
+fn delete(family: Family, table: &Name, socket: &Socket) -> Result<(), ForwardError> {
+    let mut tx = Transaction::new(family, table.clone());
+    // It may be gone: made and deleted in one transaction it never was.
+    tx.add_table();
+    tx.delete_table();
+    let done = tx.commit(socket);
+    done.map_err(|error| classed(error, "the whole table"))
+}
+
+/// The families of which this thread's network namespace has a table of this name, as an earlier
+/// process may have left it.
+pub fn left(table: &Name) -> Result<Vec<&'static str>, ForwardError> {
+    let socket = Socket::open().map_err(missing)?;
+    let mut found = Vec::new();
+    for (family, word) in FAMILIES {
+        if socket.list_table(family, table).map_err(missing)?.is_some() {
+            found.push(word);
+        }
+    }
+    Ok(found)
+}
+
+/// Deletes all that [`left`] finds. Of which families it was.
+pub fn clear(table: &Name) -> Result<Vec<&'static str>, ForwardError> {
+    let socket = Socket::open().map_err(missing)?;
+    let found = left(table)?;
+    for (family, word) in FAMILIES {
+        if found.contains(&word) {
+            delete(family, table, &socket)?;
+        }
+    }
+    Ok(found)
 }
 
 /// Everything, into a table that is not there.

@@ -295,6 +295,37 @@ fn system_other_hosts_reach_services_through_the_node() {
 }
 
 #[test]
+fn system_a_host_that_forwards_for_us_alone_forwards_nothing_else() {
+    if !is_root() {
+        return skip(NEEDS_ROOT);
+    }
+    let (node, client, host) = three_hosts();
+    run(&host, "ip route add default via 10.2.0.1");
+    let there = instances(&host, &["10.2.0.2:80"]);
+    let mut nft = start(&node);
+    nft.apply(&serve("10.96.0.1:8080", even(&there))).unwrap();
+    let direct = || connect(&client, "10.2.0.2:80").map(|stream| answer(&stream).unwrap());
+    assert_eq!(direct().unwrap(), there[0]);
+    let opened = Opened {
+        ipv4: true,
+        ipv6: false,
+    };
+    let settings = Settings {
+        opened,
+        ..settings()
+    };
+    drop(nft);
+    let nft = node.enter(|| Nft::start(settings)).unwrap();
+    let (services, _) = nft.in_force();
+    assert_eq!(services.len(), 1, "they were taken over");
+    let (service, counted) = (address("10.96.0.1:8080"), Duration::from_millis(300));
+    let refused = client.enter(|| TcpStream::connect_timeout(&there[0], counted));
+    assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+    let stream = connect(&client, &service.to_string()).unwrap();
+    assert_eq!(answer(&stream).unwrap(), there[0]);
+}
+
+#[test]
 fn system_what_is_under_way_to_a_dead_instance_is_reset() {
     if !is_root() {
         return skip(NEEDS_ROOT);
