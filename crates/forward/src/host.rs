@@ -280,6 +280,11 @@ impl Survey {
         }
     }
 
+    /// Whether packets that came by an interface may go to 127.0.0.0/8.
+    pub fn takes_loopback(&self) -> bool {
+        self.route_localnet
+    }
+
     /// All that is wrong, the worst first.
     pub fn concerns(&self) -> Vec<Concern> {
         let mut found = Vec::new();

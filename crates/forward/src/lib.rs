@@ -5,9 +5,11 @@
 //! [`BackEnd`] brings it about; which one a host can have is found out by trying.
 //!
 //! Start reading at [`BackEnd`], then [`nft`]. What is in force, whoever made it, is a
-//! [`reading::Reading`]; [`host`] knows what of the host stands in the way.
+//! [`reading::Reading`]; [`explain`] says how a connection would
+//! go, [`host`] what of the host stands in the way.
 
 mod back_end;
+pub mod explain;
 pub mod host;
 pub mod nft;
 pub mod purge;

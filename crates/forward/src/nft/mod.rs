@@ -23,9 +23,13 @@ use crate::router::Opened;
 use elements::{InForce, Present};
 pub use reading::read;
 use rules::Ip;
+pub(crate) use rules::SOURCE_SEED;
 
 /// The table's name if none is given.
 pub const TABLE: &str = "mainstay";
+
+/// The priority of the chains that translate first packets: as `nft` names it, `dstnat`.
+pub const TRANSLATION_PRIORITY: i32 = -100;
 
 /// Families of which tables of ours may be, as `nft` writes them: `arp`, where nodes are kept from
 /// answering for the range.

@@ -41,11 +41,11 @@ const ORIGINAL: u8 = 0;
 const REPLY: u8 = 1;
 /// Jenkins' hash of a client's address is changed by it; the same on every node, so that a client
 /// comes to the same instance by each.
-const SOURCE_SEED: u32 = 0x5eed_0001;
+pub(crate) const SOURCE_SEED: u32 = 0x5eed_0001;
 /// `IFNAMSIZ`.
 const INTERFACE_KIND_LEN: usize = 16;
 /// Priorities as `nft` names them: `dstnat`, `srcnat`, `filter`.
-const DSTNAT: i32 = -100;
+const DSTNAT: i32 = super::TRANSLATION_PRIORITY;
 const SRCNAT: i32 = 100;
 const FILTER: i32 = 0;
 /// How many instances' traffic is counted. Beyond, packets of new ones pass uncounted.
