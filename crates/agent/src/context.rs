@@ -1,5 +1,6 @@
 //! What all instances of a node share.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -54,6 +55,7 @@ pub(crate) struct Context {
 impl Context {
     pub(crate) fn new(
         state: PathBuf,
+        address: IpAddr,
         shim: ShimProgram,
         secrets: Client,
         stop: CancellationToken,
@@ -65,7 +67,7 @@ impl Context {
         Self {
             state,
             cgroups,
-            ports: Ports::new(),
+            ports: Ports::new(address),
             shim,
             secrets,
             adoption: Adoption::On,

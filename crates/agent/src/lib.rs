@@ -43,11 +43,13 @@ mod shim;
 #[cfg(test)]
 mod tests;
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mainstay_api::client::Client;
 use mainstay_ids::{Incarnation, NodeName, Timestamp};
+use mainstay_model::ForwardSettings;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -68,6 +70,10 @@ pub struct Options {
     pub node: NodeName,
     /// Which start of the agent this is.
     pub incarnation: Incarnation,
+    /// Where instances listen.
+    pub address: IpAddr,
+    /// How connections to service addresses are forwarded; `None`: not at all.
+    pub forward: Option<ForwardSettings>,
     /// The unix socket of the control centre.
     pub api: PathBuf,
     /// How a shim is started.
@@ -94,6 +100,8 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
         state,
         node,
         incarnation,
+        address,
+        forward,
         api,
         shim,
         adoption,
@@ -116,7 +124,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     ));
     let secrets = client.clone();
     let report = tokio::spawn(link::report(client, reports, reached, stop.clone()));
-    let mut context = Context::new(state, shim, secrets, stop.clone());
+    let mut context = Context::new(state, address, shim, secrets, stop.clone());
     context.adoption = adoption;
     let node = Node::adopt(node, incarnation, context).await?;
     let result = node.run(plans, reports_end).await;

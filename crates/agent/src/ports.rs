@@ -1,7 +1,7 @@
 //! Ports for instances.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,7 +14,11 @@ const RANGE: RangeInclusive<u16> = 20_000..=29_999;
 /// The ports of one node. A lock and not a task, because it is held for a few system calls and
 /// never over an await.
 #[derive(Debug, Clone)]
-pub(crate) struct Ports(Arc<Mutex<Used>>);
+pub(crate) struct Ports {
+    /// Where instances listen.
+    at: IpAddr,
+    used: Arc<Mutex<Used>>,
+}
 
 #[derive(Debug)]
 struct Used {
@@ -33,16 +37,19 @@ pub(crate) struct Port {
 }
 
 impl Ports {
-    pub(crate) fn new() -> Self {
-        Self(Arc::new(Mutex::new(Used {
+    /// Those of this address of the node.
+    pub(crate) fn new(at: IpAddr) -> Self {
+        let used = Used {
             ports: BTreeSet::new(),
             next: fastrand::u16(RANGE),
-        })))
+        };
+        let used = Arc::new(Mutex::new(used));
+        Self { at, used }
     }
 
     /// A port that is free now; `None` if there is none in the range.
     pub(crate) fn take(&self) -> Option<Port> {
-        let mut used = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         for _ in RANGE {
             let number = used.next;
             used.next = if number == *RANGE.end() {
@@ -50,7 +57,7 @@ impl Ports {
             } else {
                 number + 1
             };
-            if !used.ports.contains(&number) && is_free(number) {
+            if !used.ports.contains(&number) && is_free(SocketAddr::new(self.at, number)) {
                 used.ports.insert(number);
                 return Some(Port {
                     number,
@@ -63,7 +70,7 @@ impl Ports {
 
     /// The port of an instance that was started before.
     pub(crate) fn hold(&self, number: u16) -> Port {
-        self.0
+        self.used
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .ports
@@ -78,14 +85,14 @@ impl Ports {
 impl Port {
     /// Where the instance is to listen.
     pub(crate) fn address(&self) -> SocketAddr {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, self.number))
+        SocketAddr::new(self.ports.at, self.number)
     }
 }
 
 impl Drop for Port {
     fn drop(&mut self) {
         self.ports
-            .0
+            .used
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .ports
@@ -95,20 +102,23 @@ impl Drop for Port {
 
 /// Without `SO_REUSEADDR`, which would call a port free that an old connection still occupies, or
 /// that somebody has bound and not yet opened.
-fn is_free(number: u16) -> bool {
-    let bound = socket(AddressFamily::INET, SocketType::STREAM, None)
-        .and_then(|fd| bind(&fd, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, number)));
+fn is_free(address: SocketAddr) -> bool {
+    let family = match address {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let bound = socket(family, SocketType::STREAM, None).and_then(|fd| bind(&fd, &address));
     bound.is_ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::TcpListener;
+    use std::net::{Ipv4Addr, TcpListener};
 
     #[test]
     fn a_port_is_given_once_while_it_is_held_and_rests_afterwards() {
-        let ports = Ports::new();
+        let ports = Ports::new(Ipv4Addr::LOCALHOST.into());
         let mut held: Vec<Port> = (0..300).map(|_| ports.take().unwrap()).collect();
         let numbers: BTreeSet<u16> = held.iter().map(|port| port.number).collect();
         assert_eq!(numbers.len(), 300);
@@ -119,8 +129,8 @@ mod tests {
 
     #[test]
     fn a_port_on_which_somebody_listens_is_not_given() {
-        let ports = Ports::new();
-        let next = || ports.0.lock().unwrap().next;
+        let ports = Ports::new(Ipv4Addr::LOCALHOST.into());
+        let next = || ports.used.lock().unwrap().next;
         let taken: Vec<_> = (0..3)
             .filter_map(|step| TcpListener::bind(("0.0.0.0", next() + step)).ok())
             .collect();
@@ -135,8 +145,8 @@ mod tests {
 
     #[test]
     fn the_port_of_an_adopted_instance_is_not_given() {
-        let ports = Ports::new();
-        let next = ports.0.lock().unwrap().next;
+        let ports = Ports::new(Ipv4Addr::LOCALHOST.into());
+        let next = ports.used.lock().unwrap().next;
         let _held = ports.hold(next);
         assert_ne!(ports.take().unwrap().number, next);
     }

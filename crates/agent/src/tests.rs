@@ -84,6 +84,7 @@ impl State {
     pub(super) fn context(&self) -> Context {
         let mut context = Context::new(
             self.path.clone(),
+            std::net::Ipv4Addr::LOCALHOST.into(),
             self.shim.clone(),
             Client::unix(&self.path.join("api.sock")),
             CancellationToken::new(),

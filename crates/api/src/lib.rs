@@ -7,6 +7,7 @@
 
 pub mod calls;
 pub mod client;
+pub mod consumer;
 pub mod file;
 pub mod node;
 pub mod openapi;

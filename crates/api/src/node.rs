@@ -6,6 +6,7 @@
 
 mod address;
 pub mod defaults;
+mod forward;
 mod gateway;
 mod keys;
 mod later;
@@ -15,9 +16,10 @@ mod reference;
 mod schema;
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use mainstay_model::ForwardSettings;
 use mainstay_model::gateway::GatewaySettings;
 use toml::de::DeTable;
 
@@ -36,6 +38,8 @@ pub struct NodeFile {
     pub roles: BTreeSet<Role>,
     /// The state directory, absolute.
     pub state: PathBuf,
+    /// Where instances listen.
+    pub address: IpAddr,
     /// The service files that are declared at the start and when they change, absolute. None
     /// without [`Role::Control`].
     pub services: Vec<PathBuf>,
@@ -43,6 +47,9 @@ pub struct NodeFile {
     pub api: Api,
     /// How the gateway is to be.
     pub gateway: Gateway,
+    /// How connections to service addresses are forwarded; `None`: not at all, the gateway has all of
+    /// them.
+    pub forward: Option<ForwardSettings>,
 }
 
 /// What a node does.

@@ -5,10 +5,11 @@
 //! [`BackEnd`] brings it about; which one a host can have is found out by trying.
 //!
 //! Start reading at [`BackEnd`], then [`nft`]. What is in force, whoever made it, is a
-//! [`reading::Reading`]; [`explain`] says how a connection would
-//! go, [`host`] what of the host stands in the way.
+//! [`reading::Reading`]; [`explain`] says how a connection would go, [`host`] what of the host stands in
+//! the way, [`purge`] takes everything away.
 
 mod back_end;
+mod claim;
 pub mod explain;
 pub mod host;
 pub mod nft;
@@ -17,6 +18,6 @@ pub mod reading;
 pub mod router;
 pub mod xtables;
 
-pub use back_end::{
-    BackEnd, BackEndKind, Batch, Counted, ForwardError, Found, Ranges, RangesError,
-};
+pub use back_end::{BackEnd, Counted, ForwardError, Found};
+pub use claim::{Claim, ClaimError};
+pub use mainstay_control::forward::Batch;

@@ -140,8 +140,8 @@ fn of(family: &str, table: &Name) -> Trace {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::BackEnd as _;
     use crate::host::{Version, setting};
-    use crate::{BackEnd as _, Ranges};
     use mainstay_kernel::netlink::route::LocalRoute;
     use mainstay_testkit::{Netns, TempDir, is_root, program, skip};
 
@@ -186,12 +186,10 @@ mod tests {
             let source = None;
             let route = LocalRoute { prefix, source };
             Routes::open().unwrap().add_local(&route).unwrap();
-            let network = mainstay_model::Network::parse("10.96.0.0/16").unwrap();
-            let ranges = Ranges::new(vec![network]).unwrap();
-            let nft = nft::Nft::start(nft::Settings::new(ranges).unwrap()).unwrap();
+            let nft = nft::Nft::start(nft::tests::settings()).unwrap();
             assert_eq!(nft.in_force().0, []);
             let found = find(&table, &settings).unwrap();
-            assert_eq!(found.len(), 7, "{found:#?}");
+            assert_eq!(found.len(), 8, "{found:#?}");
             let mut removed = Vec::new();
             remove(&table, &settings, |trace| removed.push(trace)).unwrap();
             assert_eq!(removed, found);

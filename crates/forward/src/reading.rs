@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 
 use mainstay_control::forward::Slots;
 
-use crate::back_end::{BackEndKind, Counted};
+use mainstay_model::forward::BackEndKind;
+
+use crate::back_end::Counted;
 
 /// All that there is in a network namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]

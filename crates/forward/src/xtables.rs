@@ -148,7 +148,7 @@ pub fn clear() -> io::Result<Vec<String>> {
 
 /// Our chains in what was saved, and what `iptables-restore` has to be told to remove them.
 pub fn removal(saved: &str) -> (Vec<String>, String) {
-    let (mut all, mut text) = (Vec::new(), String::new());
+    let (mut all, mut lines) = (Vec::new(), Vec::new());
     for table in tables(saved) {
         let is_ours = |chain: &str| chain.starts_with(CHAIN_PREFIX);
         let chains: Vec<&str> = table.chains().map(|(chain, _)| chain).collect();
@@ -156,21 +156,18 @@ pub fn removal(saved: &str) -> (Vec<String>, String) {
         if ours.is_empty() {
             continue;
         }
-        text.push_str(&format!("*{}\n", table.name));
+        lines.push(format!("*{}", table.name));
         for rule in table.rules() {
             if !is_ours(rule.chain) && rule.target().is_some_and(is_ours) {
-                text.push_str(&format!("-D {} {}\n", rule.chain, rule.rest));
+                lines.push(format!("-D {} {}", rule.chain, rule.rest));
             }
         }
-        for chain in &ours {
-            text.push_str(&format!("-F {chain}\n"));
-        }
-        for chain in &ours {
-            text.push_str(&format!("-X {chain}\n"));
-        }
-        text.push_str("COMMIT\n");
+        lines.extend(ours.iter().map(|chain| format!("-F {chain}")));
+        lines.extend(ours.iter().map(|chain| format!("-X {chain}")));
+        lines.push("COMMIT".to_owned());
         all.extend(ours.into_iter().map(str::to_owned));
     }
+    let text = lines.iter().map(|line| format!("{line}\n")).collect();
     (all, text)
 }
 
@@ -217,9 +214,9 @@ impl<'a> Table<'a> {
             .body
             .lines()
             .filter_map(|line| line.strip_prefix("-A "));
-        lines.filter_map(|line| {
+        lines.map(|line| {
             let (chain, rest) = line.split_once(' ').unwrap_or((line, ""));
-            Some(Rule { chain, rest })
+            Rule { chain, rest }
         })
     }
 }
@@ -250,8 +247,8 @@ impl<'a> Rule<'a> {
     /// Whether it lets the connections of a range of service addresses pass, of whichever state.
     fn lets_pass(self, range: Prefix) -> bool {
         let is_wide = |text: &str| {
-            let found = text.parse::<Prefix>();
-            found.is_ok_and(|found| found.len() <= range.len() && found.overlaps(range))
+            let found = range_of(text);
+            found.is_some_and(|found| found.len() <= range.len() && found.overlaps(range))
         };
         let only = ["-m", "conntrack", "--ctorigdst", "-j", "ACCEPT"];
         let words = self.rest.split(' ');
@@ -265,8 +262,7 @@ impl<'a> Rule<'a> {
     fn translates(self, to: IpAddr, port: Option<u16>) -> bool {
         let is_translation = matches!(self.target(), Some("DNAT" | "REDIRECT"));
         let address = self.option("-d").is_none_or(|(negated, range)| {
-            let range = range.parse::<Prefix>();
-            range.is_ok_and(|range| range.contains(to) != negated)
+            range_of(range).is_some_and(|range| range.contains(to) != negated)
         });
         let same_port = match (self.option("--dport"), port) {
             (Some((negated, range)), Some(port)) => is_in(range, port) != negated,
@@ -274,6 +270,12 @@ impl<'a> Rule<'a> {
         };
         is_translation && address && same_port
     }
+}
+
+/// A range, or an address alone.
+fn range_of(text: &str) -> Option<Prefix> {
+    let alone = || text.parse().ok().map(Prefix::of);
+    text.parse().ok().or_else(alone)
 }
 
 /// Whether a port lies in `80` or `80:90`.

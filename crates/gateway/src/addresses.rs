@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 
 use mainstay_kernel::hand::{self, Offer};
+use mainstay_model::Network;
 use tokio::sync::mpsc;
 
 use crate::table::Table;
@@ -36,6 +37,8 @@ pub(crate) struct Addresses {
     workers: Vec<mpsc::Sender<Order>>,
     heritage: Heritage,
     duty: Duty,
+    /// Addresses in these are not its own.
+    forwarded: Vec<Network>,
     bound: HashSet<SocketAddr>,
     /// Those that could not be bound, so that each is told once.
     failing: HashMap<SocketAddr, io::ErrorKind>,
@@ -51,11 +54,16 @@ enum Duty {
 
 impl Addresses {
     /// No sockets yet; orders go to `workers`.
-    pub(crate) fn new(workers: Vec<mpsc::Sender<Order>>, heritage: Heritage) -> Self {
+    pub(crate) fn new(
+        workers: Vec<mpsc::Sender<Order>>,
+        heritage: Heritage,
+        forwarded: Vec<Network>,
+    ) -> Self {
         Self {
             workers,
             heritage,
             duty: Duty::Listen,
+            forwarded,
             bound: HashSet::new(),
             failing: HashMap::new(),
         }
@@ -74,7 +82,11 @@ impl Addresses {
         if self.duty == Duty::Over {
             return;
         }
-        let wanted: HashSet<SocketAddr> = table.addresses().collect();
+        let is_ours = |address: &SocketAddr| {
+            let mut forwarded = self.forwarded.iter();
+            !forwarded.any(|network| network.contains(address.ip()))
+        };
+        let wanted: HashSet<SocketAddr> = table.addresses().filter(is_ours).collect();
         self.failing.retain(|address, _| wanted.contains(address));
         let unwanted: Vec<SocketAddr> = self.bound.difference(&wanted).copied().collect();
         for address in unwanted {

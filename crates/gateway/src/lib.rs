@@ -69,7 +69,6 @@ mod http2;
 mod inbound;
 mod ledger;
 mod limits;
-mod link;
 pub mod listen;
 mod matching;
 mod metrics;
@@ -101,6 +100,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use mainstay_api::client::Client;
+use mainstay_api::consumer;
 pub use mainstay_control::balance::{Hedging, Limiting, Patience};
 use mainstay_ids::ConsumerId;
 use mainstay_kernel::hand::Offer;
@@ -342,14 +342,14 @@ pub fn run(options: Options, sockets: Sockets, stop: CancellationToken) -> Resul
     let client = Client::unix(&options.api);
     let consumer = options.consumer.clone();
     // Joined below: it ends when the coordinator closes the acknowledgements.
-    let mut link = runtime.spawn(link::run(
+    let mut link = runtime.spawn(consumer::run(
         client.clone(),
         consumer.clone(),
         to_coordinator,
         from_coordinator,
     ));
     let ended = serve(&runtime, options, sockets, Link { routings, acks }, &stop);
-    match runtime.block_on(async { timeout(link::PARTING_TIME, &mut link).await }) {
+    match runtime.block_on(async { timeout(consumer::PARTING_TIME, &mut link).await }) {
         Ok(Ok(())) => {}
         Ok(Err(_)) => tracing::error!("the link to the control centre panicked"),
         // An acknowledgement is under way to a control centre that does not answer.
@@ -358,7 +358,7 @@ pub fn run(options: Options, sockets: Sockets, stop: CancellationToken) -> Resul
     // After a farewell instances are stopped without us: not while a successor might begin with
     // routes to them. Without one, the control centre waits for it, or for the lease.
     if matches!(ended, Ok(Left::NoRoutes)) {
-        runtime.block_on(link::say_farewell(&client, consumer));
+        runtime.block_on(consumer::say_farewell(&client, consumer));
     }
     // Not dropped, which would wait for a disk that hangs.
     runtime.shutdown_background();
@@ -415,6 +415,7 @@ fn serve(
     let shown = shown(&options, &sockets, &counters, (roster, listens), clock);
     let display = sockets.stats.map(|stats| Display::open(stats, shown, stop));
     let display = display.transpose()?;
+    let forwarded = options.settings.borrow().forwarded.clone();
     let crew = Crew {
         clock,
         tables: table,
@@ -431,7 +432,7 @@ fn serve(
     let succession = options.succession;
     let coordinator = Coordinator {
         ledger,
-        addresses: Addresses::new(orders, Heritage::of(&succession)),
+        addresses: Addresses::new(orders, Heritage::of(&succession), forwarded),
         file,
         counters: Arc::clone(&counters),
         workers: count,

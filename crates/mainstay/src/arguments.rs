@@ -1,6 +1,6 @@
 //! What a user can type.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,7 +8,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mainstay_gateway::Seams;
 use mainstay_ids::{InstanceId, NodeName, SecretName, ServiceName, Version};
-use mainstay_model::Weight;
+use mainstay_model::network::NetworkError;
+use mainstay_model::{ForwardSettings, Network, Weight};
 use mainstay_prove::Scenario;
 use mainstay_prove::load::Request;
 
@@ -259,6 +260,10 @@ pub(crate) struct Dev {
     /// How many threads the gateway uses; by default one per core.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) workers: Option<u16>,
+    /// Forward connections to service addresses in this network by the kernel, for every program and
+    /// protocol; `auto` addresses are picked from it. Needs root.
+    #[arg(long, value_name = "NETWORK", value_parser = parse_network)]
+    pub(crate) forward: Option<Network>,
     /// Whether the gateway writes a line per request into `logs/access.log`.
     #[arg(long, value_enum, default_value_t = Switch::On, value_name = "ON|OFF")]
     pub(crate) access_log: Switch,
@@ -469,6 +474,9 @@ pub(crate) struct ServerProcess {
     /// The number of the group whose members may call.
     #[arg(long)]
     pub(crate) api_group: Option<u32>,
+    /// From which `auto` addresses are picked.
+    #[arg(long, value_parser = parse_network)]
+    pub(crate) auto_range: Option<Network>,
     #[arg(long)]
     pub(crate) unsafe_no_acknowledged_drain: bool,
 }
@@ -477,6 +485,12 @@ pub(crate) struct ServerProcess {
 pub(crate) struct AgentProcess {
     #[command(flatten)]
     pub(crate) start: Start,
+    /// Where instances listen.
+    #[arg(long, default_value = "127.0.0.1")]
+    pub(crate) address: IpAddr,
+    /// How it forwards, as JSON.
+    #[arg(long, value_parser = parse_forward)]
+    pub(crate) forward: Option<ForwardSettings>,
     #[arg(long)]
     pub(crate) unsafe_no_adoption: bool,
 }
@@ -509,6 +523,14 @@ fn parse_seams(text: &str) -> Result<String, mainstay_gateway::SeamError> {
 
 fn parse_duration(text: &str) -> Result<Duration, mainstay_ids::duration::DurationError> {
     mainstay_ids::duration::parse(text)
+}
+
+fn parse_network(text: &str) -> Result<Network, NetworkError> {
+    Network::parse(text)
+}
+
+fn parse_forward(text: &str) -> Result<ForwardSettings, serde_json::Error> {
+    serde_json::from_str(text)
 }
 
 fn parse_stats(text: &str) -> Result<StatsPlace, String> {

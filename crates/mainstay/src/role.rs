@@ -131,6 +131,7 @@ fn run_server(place: &Place, server: &ServerProcess, mut sockets: Inherited) -> 
             EarlierStop::GoesOn
         },
         api_group: server.api_group,
+        address_range: server.auto_range,
         acknowledged_drain,
     };
     let sockets = mainstay_server::Sockets {
@@ -147,12 +148,16 @@ fn run_server(place: &Place, server: &ServerProcess, mut sockets: Inherited) -> 
 fn run_agent(place: &Place, agent: AgentProcess) -> anyhow::Result<()> {
     let AgentProcess {
         start,
+        address,
+        forward,
         unsafe_no_adoption,
     } = agent;
     let options = mainstay_agent::Options {
         state: place.state.clone(),
         node: start.node,
         incarnation: Incarnation(start.incarnation),
+        address,
+        forward,
         api: place.state.join(API_SOCKET),
         shim: ShimProgram {
             program: None,

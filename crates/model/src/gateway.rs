@@ -7,9 +7,9 @@ use core::fmt;
 use core::ops::RangeInclusive;
 use core::time::Duration;
 
-use crate::ListenSpec;
 use crate::limits::SpecError;
 use crate::listen::Trusted;
+use crate::{ListenSpec, Network};
 
 /// `head_len`: as much as the large servers behind a gateway take at most (8 to 64 KiB), so that a
 /// request is refused here only where it would be refused there as well.
@@ -179,6 +179,9 @@ pub struct GatewaySettings {
     pub accept_proxy: Option<Trusted>,
     /// The entries to servers that Mainstay did not start.
     pub listens: Vec<ListenSpec>,
+    /// Service addresses in these are not its own: the node forwards them. Read at the start only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub forwarded: Vec<Network>,
 }
 
 impl Default for GatewaySettings {
@@ -190,6 +193,7 @@ impl Default for GatewaySettings {
             drain: DRAIN,
             accept_proxy: None,
             listens: Vec::new(),
+            forwarded: Vec::new(),
         }
     }
 }

@@ -91,6 +91,8 @@ async fn system_plans_come_and_reports_go_and_a_restarted_control_centre_is_foun
     let dir = TempDir::new("link");
     let socket = dir.join("api.sock");
     let options = Options {
+        address: std::net::Ipv4Addr::LOCALHOST.into(),
+        forward: None,
         state: dir.path().to_owned(),
         node: "local".parse().unwrap(),
         incarnation: Incarnation(3),

@@ -1,12 +1,16 @@
 //! What holds for a key of a node's file that is not written. The schema and the reference page
 //! print these. The defaults of the limits are in [`mainstay_model::gateway`].
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use super::Role;
 
 /// `roles`: a machine alone does all.
 pub const ROLES: [Role; 3] = [Role::Control, Role::Agent, Role::Gateway];
 /// `state`: where the file hierarchy standard has the state of a daemon.
 pub const STATE: &str = "/var/lib/mainstay";
+/// `address`: reached from this machine alone.
+pub const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// `api.address`: as `mainstay dev` has it.
 pub const API: &str = "127.0.0.1:7770";
 /// `gateway.http`: where clients look first.
@@ -15,3 +19,7 @@ pub const HTTP: &str = ":80";
 pub const STATS: &str = "127.0.0.1:8888";
 /// `gateway.access_log`: who looks for a failed request needs the line.
 pub const ACCESS_LOG: bool = true;
+/// `forward.count`: who scales by traffic needs it.
+pub const COUNT: bool = true;
+/// `forward.answer_arp`: each node has all service addresses, so no one may say that they are its own.
+pub const ANSWER_ARP: bool = false;

@@ -77,6 +77,8 @@ fn keys(s: &mut Section<'_, '_>) -> Option<Gateway> {
             accept_proxy: accept_proxy?,
             // Tables of their own: `keys` puts them in.
             listens: Vec::new(),
+            // The whole file says it.
+            forwarded: Vec::new(),
         },
     })
 }

@@ -1,7 +1,7 @@
 //! The keys at the top of a node's file.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use mainstay_model::gateway::GatewaySettings;
@@ -13,6 +13,7 @@ use crate::file::suggest::closest;
 use crate::file::walk::{Entry, Section, Walk};
 
 use super::address::{bind, parse_bind};
+use super::forward::forward;
 use super::gateway::{default_gateway, gateway};
 use super::listen::{Taken, listens};
 use super::{Api, Gateway, NodeFile, Role, defaults, later};
@@ -24,7 +25,9 @@ const SERVICE_FILES_MAX: usize = 100;
 const LATER: [&str; 2] = ["broker", "vip"];
 
 /// The keys at the top.
-pub(super) const KNOWN: [&str; 6] = ["roles", "state", "services", "api", "gateway", "listen"];
+pub(super) const KNOWN: [&str; 8] = [
+    "roles", "state", "address", "services", "api", "gateway", "listen", "forward",
+];
 
 impl Role {
     /// The word in the file.
@@ -49,6 +52,7 @@ pub(super) fn file(walk: &Walk<'_>, dir: &Path) -> Option<NodeFile> {
 fn keys(s: &mut Section<'_, '_>, dir: &Path) -> Option<NodeFile> {
     let roles = s.or("roles", BTreeSet::from(defaults::ROLES), roles);
     let state = s.or("state", PathBuf::from(defaults::STATE), |e| path(e, dir));
+    let address = s.or("address", defaults::ADDRESS, host);
     let services_entry = s.take("services");
     let services = services_entry.as_ref();
     let services = services.map_or(Some(Vec::new()), |e| service_files(e, dir));
@@ -56,6 +60,17 @@ fn keys(s: &mut Section<'_, '_>, dir: &Path) -> Option<NodeFile> {
     let gateway = s.or("gateway", default_gateway(), gateway);
     let taken = taken(roles.as_ref(), api.as_ref(), gateway.as_ref());
     let listens = s.or("listen", Vec::new(), |e| listens(e, &taken));
+    let forward_entry = s.take("forward");
+    let forwarded = forward_entry.as_ref();
+    let forwarded = forwarded.map_or(Some(None), |e| forward(e).map(Some));
+    if let (Some(roles), Some(entry)) = (&roles, forward_entry)
+        && !roles.contains(&Role::Agent)
+    {
+        let message = "connections are forwarded by the agent, and `roles` has no `agent`";
+        let refused = Refused::new(Code::Conflict, message);
+        let help = "add the role `agent`, or take `[forward]` out";
+        entry.walk().refuse(&entry.at_key(), refused.help(help));
+    }
     if let (Some(roles), Some(entry)) = (&roles, services_entry)
         && !roles.contains(&Role::Control)
     {
@@ -68,6 +83,7 @@ fn keys(s: &mut Section<'_, '_>, dir: &Path) -> Option<NodeFile> {
     Some(NodeFile {
         roles: roles?,
         state: state?,
+        address: address?,
         services: services?,
         api: api?,
         gateway: Gateway {
@@ -77,6 +93,21 @@ fn keys(s: &mut Section<'_, '_>, dir: &Path) -> Option<NodeFile> {
             },
             ..gateway
         },
+        forward: forwarded?,
+    })
+}
+
+/// An address of this machine, at which its instances listen.
+fn host(entry: &Entry<'_, '_>) -> Option<IpAddr> {
+    entry.text("an IP address", "`address = \"10.0.0.7\"`", |text| {
+        let address: IpAddr = text.parse().map_err(|_| {
+            Refused::value(format!("expected an IP address, found {}", quoted(text)))
+        })?;
+        if address.is_unspecified() || address.is_multicast() {
+            let message = format!("{address} is no address of one machine");
+            return Err(Refused::value(message).help("write the one that other machines reach"));
+        }
+        Ok(address)
     })
 }
 

@@ -22,6 +22,12 @@ pub(super) const FILE: &[Explained] = &[
     ),
 ];
 
+/// In `forward`.
+pub(super) const FORWARD: &[Explained] = &[
+    foreign("ranges", "it is `range`, which takes a list, too"),
+    foreign("backend", "it is `back_end`"),
+];
+
 /// In `gateway`.
 pub(super) const GATEWAY: &[Explained] = &[
     later("https", "end TLS before the gateway until then"),

@@ -5,11 +5,11 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use mainstay_ids::ListenName;
-use mainstay_model::ListenSpec;
 use mainstay_model::listen::{
-    self as model, Balance, CheckKind, CheckSpec, ListenDraft, ListenError, Mode, Network, OnDown,
+    self as model, Balance, CheckKind, CheckSpec, ListenDraft, ListenError, Mode, OnDown,
     ProxyVersion, Rank, ServerName, ServerSpec, Timeouts,
 };
+use mainstay_model::{ListenSpec, Network};
 use toml::de::DeValue;
 
 use crate::file::problem::Code;

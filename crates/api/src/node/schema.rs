@@ -22,7 +22,8 @@ pub fn schema() -> serde_json::Value {
 /// and `${NAME:-default}` in any text are filled in from the environment of `mainstay run`, and
 /// `$${NAME}` stands for `${NAME}` itself. The file is looked at once a second and on SIGHUP: what
 /// changed is put in force without losing a request, or told with its place if it cannot be, and
-/// then all stays as it was. `roles`, `state`, `api` and `workers` are read at the start only.
+/// then all stays as it was. `roles`, `state`, `address`, `api`, `forward` and `workers` are read at
+/// the start only.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields, title = "Mainstay node file")]
 struct NodeFile {
@@ -34,6 +35,10 @@ struct NodeFile {
     /// with `--state` or MAINSTAY_STATE.
     #[schemars(extend("default" = defaults::STATE))]
     state: Option<String>,
+    /// The address of this machine at which instances listen: `HOST` in their environment. The
+    /// default is reached from this machine alone; other machines need one that they have a way to.
+    #[schemars(extend("default" = defaults::ADDRESS.to_string(), "examples" = ["10.0.0.7"]))]
+    address: Option<String>,
     /// Service files that are declared at the start, on SIGHUP, and when this file changed. A
     /// service that is in none of them any more is kept until `mainstay down`.
     #[schemars(extend("default" = serde_json::json!([])))]
@@ -45,6 +50,47 @@ struct NodeFile {
     gateway: Option<Gateway>,
     /// The gateway's entries to servers that Mainstay did not start: `[listen.NAME]` each.
     listen: Option<Listens>,
+    /// Forwarding of connections to service addresses, below HTTP: for every program and protocol.
+    forward: Option<Forward>,
+}
+
+/// Service addresses in these networks are not the gateway's: connections to them, of TCP and UDP,
+/// from this machine and through it, are led to instances by the kernel, by weights alone. Read at the
+/// start only.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, extend("x-key" = "forward"))]
+struct Forward {
+    /// The network of service addresses, or a list of up to 16. Nothing else may use it. `auto`
+    /// addresses of services are picked from the first.
+    range: RangeOrRanges,
+    /// What forwards: `nft` (maps of nftables), `iptables` (a rule of weight 1/i for each instance),
+    /// `userspace` (copies, without root), or `auto`, the first of them that the machine can have.
+    #[schemars(extend("default" = "auto"))]
+    back_end: Option<BackEnd>,
+    /// Whether bytes are counted for each instance; by `nft` only.
+    #[schemars(extend("default" = defaults::COUNT))]
+    count: Option<bool>,
+    /// Whether this machine answers ARP for service addresses, so that others on its links reach them
+    /// without a route. Only one machine of a link may.
+    #[schemars(extend("default" = defaults::ANSWER_ARP))]
+    answer_arp: Option<bool>,
+}
+
+/// A network, or a list of networks.
+#[derive(JsonSchema)]
+#[schemars(untagged, extend("examples" = serde_json::json!(["10.96.0.0/16", ["10.96.0.0/16", "fd96::/112"]])))]
+enum RangeOrRanges {
+    One(String),
+    Several(Vec<String>),
+}
+
+#[derive(JsonSchema)]
+#[schemars(inline, rename_all = "snake_case")]
+enum BackEnd {
+    Auto,
+    Nft,
+    Iptables,
+    Userspace,
 }
 
 #[derive(JsonSchema)]

@@ -11,7 +11,7 @@ use mainstay_ids::{ConsumerId, InstanceId, Instant, NodeName, ServiceName, Times
 use mainstay_model::limits::SpecError;
 use mainstay_model::service::INSTANCES_MAX;
 use mainstay_model::{
-    Ack, HttpMatch, IntakeState, NodeReport, Outlook, ProblemCode, ServiceSpec, Weight,
+    Ack, HttpMatch, IntakeState, Network, NodeReport, Outlook, ProblemCode, ServiceSpec, Weight,
 };
 
 /// The time of an input: `now` for decisions, `at` for the record.
@@ -42,6 +42,8 @@ pub struct Settings {
     /// Where the search for `auto` addresses begins: different for two Mainstays on one machine,
     /// so that they do not want the same ones.
     pub address_seed: u32,
+    /// From which `auto` addresses are picked; `None`: from those of loopback that the gateway has.
+    pub address_range: Option<Network>,
     /// The key of the handles by which clients stay with instances, where the state has none yet:
     /// random, and kept from then on.
     pub sticky_key: StickyKey,

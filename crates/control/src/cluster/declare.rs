@@ -7,7 +7,7 @@ use core::net::SocketAddr;
 use mainstay_ids::{ServiceName, Version};
 use mainstay_model::event::RollbackAsked;
 use mainstay_model::service::{AddressSpec, INSTANCES_MAX};
-use mainstay_model::{EventKind, ServiceSpec};
+use mainstay_model::{EventKind, Network, ServiceSpec};
 
 use super::address::{Claims, pick};
 use super::contract::{Apply, Change, Note, Refusal, ServiceChange};
@@ -23,6 +23,8 @@ pub(super) struct Services {
     pub(super) retired: BTreeMap<ServiceName, u64>,
     /// [`Settings::address_seed`](super::contract::Settings::address_seed).
     pub(super) address_seed: u32,
+    /// [`Settings::address_range`](super::contract::Settings::address_range).
+    pub(super) address_range: Option<Network>,
     /// What the node has for instances, as far as its agent has told.
     pub(super) room: Room,
 }
@@ -127,7 +129,8 @@ impl Services {
             let kept = self.auto_address(&spec.name);
             if spec.address == Some(AddressSpec::Auto) {
                 let service = &spec.name;
-                let address = kept.or_else(|| pick(service, self.address_seed, &taken));
+                let address =
+                    kept.or_else(|| pick(service, self.address_seed, self.address_range, &taken));
                 let Some(address) = address else {
                     let service = service.clone();
                     return Err(Refusal::NoAddressFree { service });

@@ -110,6 +110,7 @@ impl Control {
             purpose: Purpose::KeepUp,
             services: Services {
                 address_seed: settings.address_seed,
+                address_range: settings.address_range,
                 ..Services::default()
             },
             strangers: Strangers::default(),

@@ -3,10 +3,12 @@
 //!
 //! [`Spread::of`] says which instance gets which share; [`Slots::of`] turns shares into slots, of
 //! which the kernel draws one for each connection. Every program that forwards, on every node, comes
-//! to the same shares from the same routes.
+//! to the same shares from the same routes. [`Course::follow`] says what a new routing state changes.
 
+mod course;
 mod slots;
 mod spread;
 
+pub use course::{Batch, Course, Place, Turn};
 pub use slots::{Class, Draw, Slots};
 pub use spread::{Share, Spread, Staying};

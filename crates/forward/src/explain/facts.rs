@@ -106,7 +106,11 @@ pub fn gather(question: Question, table: &Name) -> io::Result<Facts> {
     }
     let addresses: Vec<IpAddr> = ways.keys().copied().collect();
     let own = ranges.iter().filter(|range| range.contains(question.to));
-    let own: Vec<Prefix> = own.copied().collect();
+    let mut own: Vec<Prefix> = own.copied().collect();
+    if own.is_empty() {
+        // It is the machine's own without us, as addresses of loopback are.
+        own.push(Prefix::of(question.to));
+    }
     Ok(Facts {
         question,
         way: way(question.to)?,
@@ -161,7 +165,9 @@ fn reverse_path() -> BTreeMap<String, u8> {
     let names = interfaces.into_iter().flatten().flatten();
     let names = names.filter_map(|entry| entry.file_name().into_string().ok());
     let names = names.filter(|name| !["all", "default", "lo"].contains(&name.as_str()));
-    names.map(|name| (name.clone(), value(&name).max(all))).collect()
+    names
+        .map(|name| (name.clone(), value(&name).max(all)))
+        .collect()
 }
 
 fn earlier(table: &Name, version: Version) -> Vec<String> {
@@ -173,7 +179,8 @@ fn earlier(table: &Name, version: Version) -> Vec<String> {
     };
     let others = chains.iter().filter(|chain| {
         let of = host::family_word(chain.family);
-        let translates = chain.kind == "nat" && [PREROUTING_HOOK, OUTPUT_HOOK].contains(&chain.hook);
+        let translates =
+            chain.kind == "nat" && [PREROUTING_HOOK, OUTPUT_HOOK].contains(&chain.hook);
         let is_first = chain.priority <= nft::TRANSLATION_PRIORITY;
         let is_ours = chain.table == table.as_str();
         translates && is_first && !is_ours && [family, "inet"].contains(&of)
@@ -201,7 +208,11 @@ fn translations(question: Question) -> Vec<String> {
             continue;
         };
         let rules = xtables::translations(&saved.text, question.to, question.port);
-        found.extend(rules.into_iter().map(|rule| format!("`{} -t nat {rule}`", variant.name)));
+        found.extend(
+            rules
+                .into_iter()
+                .map(|rule| format!("`{} -t nat {rule}`", variant.name)),
+        );
     }
     found
 }

@@ -24,15 +24,20 @@ pub(super) fn way_to(facts: &Facts, instance: SocketAddr, share: &str) -> Step {
             .remedy(concern.remedy)
         }
         (Leads::Here, from) => {
-            let whom = from.map_or_else(|| "an address of this host".to_owned(), |from| from.to_string());
+            let whom = from.map_or_else(
+                || "an address of this host".to_owned(),
+                |from| from.to_string(),
+            );
             Step::passes(format!(
                 "{head}, on this host: translated to it and not masqueraded, it sees {whom} as its client"
             ))
         }
         (Leads::On, from) => {
             let why = match from {
-                None => "the address that a program of this host has towards a service is not the one by \
-                         which an answer finds back",
+                None => {
+                    "the address that a program of this host has towards a service is not the one by \
+                         which an answer finds back"
+                }
                 Some(_) => "else it would answer the client by itself, who knows nothing of it",
             };
             Step::passes(format!(
@@ -43,7 +48,10 @@ pub(super) fn way_to(facts: &Facts, instance: SocketAddr, share: &str) -> Step {
         }
         (Leads::Otherwise(kind), _) => Step::new(
             Effect::Blocked,
-            format!("{head}: {}, of kind {kind}, leads to no host", described(way)),
+            format!(
+                "{head}: {}, of kind {kind}, leads to no host",
+                described(way)
+            ),
         ),
     }
 }

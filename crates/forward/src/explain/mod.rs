@@ -106,7 +106,8 @@ fn verdict(steps: &[Step]) -> Effect {
 fn arrival(facts: &Facts) -> Step {
     let to = facts.question.to;
     let Some(way) = &facts.way else {
-        let what = format!("no route leads to {to}, and it is in no range of service addresses here");
+        let what =
+            format!("no route leads to {to}, and it is in no range of service addresses here");
         return Step::new(Effect::Diverted, what).remedy(
             "is forwarding on, and is this a node? `[forward]` in the node file says in which range \
              service addresses lie",
@@ -140,8 +141,14 @@ fn arrival(facts: &Facts) -> Step {
 fn in_our_range(facts: &Facts) -> bool {
     let mut ranges = facts.ranges.iter();
     let by_range = ranges.any(|range| range.contains(facts.question.to));
-    let services = facts.rules.reading().map_or(&[][..], |reading| &reading.services);
-    by_range || services.iter().any(|one| one.address.ip() == facts.question.to)
+    let services = facts
+        .rules
+        .reading()
+        .map_or(&[][..], |reading| &reading.services);
+    by_range
+        || services
+            .iter()
+            .any(|one| one.address.ip() == facts.question.to)
 }
 
 fn described(way: &Way) -> String {
@@ -172,10 +179,9 @@ fn meeting_rules(facts: &Facts) -> Vec<Step> {
                 "there is no table `{table}`: nothing is translated, and a program that listens on all \
                  addresses would answer"
             );
-            return vec![
-                Step::new(Effect::Diverted, what)
-                    .remedy("does the agent run? `mainstay status`; its log says why it does not forward"),
-            ];
+            return vec![Step::new(Effect::Diverted, what).remedy(
+                "does the agent run? `mainstay status`; its log says why it does not forward",
+            )];
         }
         Rules::Unreadable(why) => {
             let what = format!("the rules cannot be read: {why}");
@@ -306,7 +312,10 @@ fn drawing(slots: &Slots, facts: &Facts) -> String {
     let count = slots.class().slots();
     match (slots.class().draw(), facts.question.from) {
         (Draw::Random, _) => {
-            format!("chance draws one of {count} slots (`random{}-{count}`)", digit(facts))
+            format!(
+                "chance draws one of {count} slots (`random{}-{count}`)",
+                digit(facts)
+            )
         }
         (Draw::Source, _) => format!(
             "a hash of the client's address chooses one of {count} slots (`source{}-{count}`): a client \

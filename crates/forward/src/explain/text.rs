@@ -142,9 +142,9 @@ impl Words {
     }
 }
 
-/// The same by N rules for N instances, tried one after the other: of equal instances the i-th from
-/// the end takes a connection with the probability 1/i, so that i = N comes first, and the last takes
-/// what is left. Of unequal ones each takes its weight's part of what those behind it and itself have.
+/// The same by N rules for N instances, tried from i = N down to 1: of equal instances the i-th takes a
+/// connection with the probability 1/i, so that the first takes all that is left. Of unequal ones each
+/// takes its own part of what it and those below it have.
 ///
 /// Clients do not stay with an instance: iptables has no hash that chooses among targets.
 pub fn iptables(address: SocketAddr, draw: Draw, shares: &[(SocketAddr, u64)]) -> String {
@@ -170,9 +170,8 @@ pub fn iptables(address: SocketAddr, draw: Draw, shares: &[(SocketAddr, u64)]) -
     }
     let mut left: u64 = shares.iter().map(|(_, weight)| weight).sum();
     let shares: BTreeMap<SocketAddr, u64> = shares.iter().copied().collect();
-    let last = shares.len().saturating_sub(1);
-    for (index, (to, weight)) in shares.iter().enumerate() {
-        let chance = if index == last {
+    for (index, (to, weight)) in shares.iter().enumerate().rev() {
+        let chance = if index == 0 {
             String::new()
         } else {
             format!(

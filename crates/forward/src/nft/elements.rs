@@ -10,7 +10,7 @@ use mainstay_kernel::netlink::nft::{Dumped, Element, Family, Key, Name, Transact
 
 use super::rules::{self, Ip};
 use super::{Counted, ip};
-use crate::back_end::Batch;
+use mainstay_control::forward::Batch;
 
 /// What is in force.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -4,11 +4,12 @@
 //! with any number of services. The rules have a generation, which tells for some microseconds
 //! whether anybody changed anything; only if so the table is read and compared.
 
+mod arp;
 mod elements;
 mod reading;
 mod rules;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,7 +19,10 @@ use mainstay_kernel::netlink::nft::{
     Family, Generation, Listing, Name, NameError, Transaction, TransactionError,
 };
 
-use crate::back_end::{BackEnd, BackEndKind, Batch, Counted, ForwardError, Found, Ranges};
+use mainstay_control::forward::Batch;
+use mainstay_model::forward::{Answering, BackEndKind, Counting, ForwardSettings, Ranges};
+
+use crate::back_end::{BackEnd, Counted, ForwardError, Found};
 use crate::router::Opened;
 use elements::{InForce, Present};
 pub use reading::read;
@@ -39,16 +43,6 @@ const FAMILIES: [(Family, &str); 2] = [(Family::Inet, "inet"), (Family::Arp, "ar
 /// too.
 const TRIES: usize = 8;
 
-/// Whether bytes are counted for each instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Counting {
-    /// They are, which costs each packet to and from an instance a look into a set.
-    #[default]
-    On,
-    /// They are not.
-    Off,
-}
-
 /// What the rules depend on. With other settings the table is made anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -58,18 +52,21 @@ pub struct Settings {
     pub ranges: Ranges,
     /// Whether bytes are counted.
     pub counting: Counting,
+    /// Whether ARP is answered.
+    pub answering: Answering,
     /// Where it was us who had the host forward, it forwards nothing but connections to service
     /// addresses, and what passes from one bridge to another.
     pub opened: Opened,
 }
 
 impl Settings {
-    /// With the usual name.
-    pub fn new(ranges: Ranges) -> Result<Self, NameError> {
+    /// With the usual name of the table.
+    pub fn of(settings: &ForwardSettings) -> Result<Self, NameError> {
         Ok(Self {
             table: Name::new(TABLE)?,
-            ranges,
-            counting: Counting::default(),
+            ranges: settings.ranges.clone(),
+            counting: settings.counting,
+            answering: settings.answering,
             opened: Opened::default(),
         })
     }
@@ -90,6 +87,8 @@ pub struct Nft {
 struct Left {
     generation: Generation,
     listing: Listing,
+    /// Of the table of ARP; `None`: there is none.
+    arp: Option<Listing>,
 }
 
 impl Nft {
@@ -97,7 +96,8 @@ impl Nft {
     /// maps stay as they are, rules are written anew in the same instant.
     pub fn start(settings: Settings) -> Result<Self, ForwardError> {
         let socket = Socket::open().map_err(missing)?;
-        let (state, left) = take_over(&settings, &socket)?;
+        let arp = make_arp(&settings, &socket)?;
+        let (state, left) = take_over(&settings, &socket, arp)?;
         Ok(Self {
             settings,
             socket,
@@ -112,9 +112,14 @@ impl Nft {
 
     /// Makes the table as it should be, if it is not.
     fn repair(&mut self) -> Result<Found, ForwardError> {
+        let arp = list(&self.settings, &self.socket, Family::Arp)?;
+        let silent = arp == self.left.arp;
+        if !silent {
+            self.left.arp = make_arp(&self.settings, &self.socket)?;
+        }
         for _ in 0..TRIES {
             let generation = generation(&self.socket)?;
-            let listing = list(&self.settings, &self.socket)?;
+            let listing = list(&self.settings, &self.socket, Family::Inet)?;
             let mut tx = self.transaction();
             tx.only_at(generation);
             let found = match &listing {
@@ -128,7 +133,11 @@ impl Nft {
                         Present::read(&self.settings.table, &self.socket).map_err(refused)?;
                     if present.mend(&self.state, &mut tx) == 0 {
                         self.left.generation = generation;
-                        return Ok(Found::InForce);
+                        return Ok(if silent {
+                            Found::InForce
+                        } else {
+                            Found::Repaired("the table of ARP was changed".to_owned())
+                        });
                     }
                     "elements were changed"
                 }
@@ -138,7 +147,8 @@ impl Nft {
             }
             match tx.commit(&self.socket) {
                 Ok(()) => {
-                    self.left = look(&self.settings, &self.socket, generation)?;
+                    let arp = self.left.arp.take();
+                    self.left = look(&self.settings, &self.socket, generation, arp)?;
                     return Ok(Found::Repaired(found.to_owned()));
                 }
                 Err(TransactionError::Overtaken) => {}
@@ -208,7 +218,9 @@ impl BackEnd for Nft {
     }
 
     fn remove(&mut self) -> Result<(), ForwardError> {
-        delete(Family::Inet, &self.settings.table, &self.socket)?;
+        for (family, _) in FAMILIES {
+            delete(family, &self.settings.table, &self.socket)?;
+        }
         self.state = InForce::default();
         Ok(())
     }
@@ -220,7 +232,14 @@ fn delete(family: Family, table: &Name, socket: &Socket) -> Result<(), ForwardEr
     tx.add_table();
     tx.delete_table();
     let done = tx.commit(socket);
-    done.map_err(|error| classed(error, "the whole table"))
+    done.map_err(|error| classed(error, what(family)))
+}
+
+fn what(family: Family) -> &'static str {
+    match family {
+        Family::Arp => "the table of ARP",
+        Family::Inet | Family::Ipv4 | Family::Ipv6 => "the whole table",
+    }
 }
 
 /// The families of which this thread's network namespace has a table of this name, as an earlier
@@ -248,6 +267,21 @@ pub fn clear(table: &Name) -> Result<Vec<&'static str>, ForwardError> {
     Ok(found)
 }
 
+/// The table of ARP as it should be, whatever was there.
+fn make_arp(settings: &Settings, socket: &Socket) -> Result<Option<Listing>, ForwardError> {
+    let what = "the table of ARP";
+    if list(settings, socket, Family::Arp)?.is_some() {
+        let mut tx = Transaction::new(Family::Arp, settings.table.clone());
+        tx.delete_table();
+        tx.commit(socket).map_err(|error| classed(error, what))?;
+    }
+    let Some(tx) = arp::make(settings) else {
+        return Ok(None);
+    };
+    tx.commit(socket).map_err(|error| classed(error, what))?;
+    list(settings, socket, Family::Arp)
+}
+
 /// Everything, into a table that is not there.
 fn make(settings: &Settings, state: &InForce, tx: &mut Transaction) {
     tx.add_table();
@@ -255,12 +289,16 @@ fn make(settings: &Settings, state: &InForce, tx: &mut Transaction) {
     InForce::default().write_change(&state.as_change(), tx);
 }
 
-fn take_over(settings: &Settings, socket: &Socket) -> Result<(InForce, Left), ForwardError> {
+fn take_over(
+    settings: &Settings,
+    socket: &Socket,
+    arp: Option<Listing>,
+) -> Result<(InForce, Left), ForwardError> {
     // Whether what is there can be taken over is seen by trying.
     let mut adoptable = true;
     for _ in 0..TRIES {
         let generation = generation(socket)?;
-        let listing = list(settings, socket)?;
+        let listing = list(settings, socket, Family::Inet)?;
         let mut tx = Transaction::new(Family::Inet, settings.table.clone());
         tx.only_at(generation);
         let present = match &listing {
@@ -275,7 +313,7 @@ fn take_over(settings: &Settings, socket: &Socket) -> Result<(InForce, Left), Fo
             InForce::default()
         });
         match tx.commit(socket) {
-            Ok(()) => return Ok((state, look(settings, socket, generation)?)),
+            Ok(()) => return Ok((state, look(settings, socket, generation, arp)?)),
             Err(TransactionError::Overtaken) => {}
             Err(error) if adoptable && listing.is_some() && is_surprise(&error) => {
                 adoptable = false;
@@ -316,12 +354,18 @@ fn adopt(
 }
 
 /// After a transaction at this generation.
-fn look(settings: &Settings, socket: &Socket, before: Generation) -> Result<Left, ForwardError> {
-    let listing = list(settings, socket)?.unwrap_or_default();
+fn look(
+    settings: &Settings,
+    socket: &Socket,
+    before: Generation,
+    arp: Option<Listing>,
+) -> Result<Left, ForwardError> {
+    let listing = list(settings, socket, Family::Inet)?.unwrap_or_default();
     Ok(Left {
         // Should somebody have changed rules between, the next check sees a later one.
         generation: before.next(),
         listing,
+        arp,
     })
 }
 
@@ -329,8 +373,12 @@ fn generation(socket: &Socket) -> Result<Generation, ForwardError> {
     socket.generation().map_err(missing)
 }
 
-fn list(settings: &Settings, socket: &Socket) -> Result<Option<Listing>, ForwardError> {
-    let listed = socket.list_table(Family::Inet, &settings.table);
+fn list(
+    settings: &Settings,
+    socket: &Socket,
+    family: Family,
+) -> Result<Option<Listing>, ForwardError> {
+    let listed = socket.list_table(family, &settings.table);
     listed.map_err(missing)
 }
 

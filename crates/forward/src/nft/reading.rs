@@ -5,7 +5,9 @@ use mainstay_kernel::netlink::nft::{Family, Name};
 
 use super::elements::{self, Present};
 use super::{missing, refused};
-use crate::back_end::{BackEndKind, ForwardError};
+use mainstay_model::forward::BackEndKind;
+
+use crate::back_end::ForwardError;
 use crate::reading::{Reading, ServiceReading};
 
 /// Reads the table of this thread's network namespace; `None` if there is none. Slow with very many

@@ -396,7 +396,7 @@ fn is_protocol(protocol: u8) -> [Expression; 2] {
 }
 
 /// Whether what begins in the first register lies in a network.
-fn lies_in(network: &Network) -> Vec<Expression> {
+pub(super) fn lies_in(network: &Network) -> Vec<Expression> {
     let ip = Ip::of(network.address());
     let octets = octets(network.address());
     let len = u8::try_from(octets.len() * 8).unwrap_or(u8::MAX);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use mainstay_control::forward::{Share, Spread, Staying};
@@ -13,17 +13,18 @@ use super::*;
 const NEEDS_ROOT: &str = "needs root: makes network namespaces and rules in them";
 const DEADLINE: Duration = Duration::from_secs(5);
 
-fn address(text: &str) -> SocketAddr {
+pub(crate) fn address(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-fn settings() -> Settings {
+pub(crate) fn settings() -> Settings {
     let networks = ["10.96.0.0/16", "fd96::/112"];
     let networks = networks.map(|text| mainstay_model::Network::parse(text).unwrap());
-    Settings::new(Ranges::new(networks.to_vec()).unwrap()).unwrap()
+    let ranges = Ranges::new(networks.to_vec()).unwrap();
+    Settings::of(&ForwardSettings::new(ranges)).unwrap()
 }
 
-fn run(netns: &Netns, line: &str) -> String {
+pub(crate) fn run(netns: &Netns, line: &str) -> String {
     let mut words = line.split(' ');
     let of = match words.next() {
         Some("ip") => program("ip"),
@@ -42,22 +43,22 @@ fn run(netns: &Netns, line: &str) -> String {
 }
 
 /// A node whose service addresses are its own.
-fn node() -> Netns {
+pub(crate) fn node() -> Netns {
     let netns = Netns::new();
     run(&netns, "ip route add local 10.96.0.0/16 dev lo");
     run(&netns, "ip -6 route add local fd96::/112 dev lo");
     netns
 }
 
-fn start(netns: &Netns) -> Nft {
+pub(crate) fn start(netns: &Netns) -> Nft {
     netns.enter(|| Nft::start(settings())).unwrap()
 }
 
-fn even(to: &[SocketAddr]) -> Spread {
+pub(crate) fn even(to: &[SocketAddr]) -> Spread {
     weighed(&to.iter().map(|to| (*to, 1)).collect::<Vec<_>>())
 }
 
-fn weighed(to: &[(SocketAddr, u64)]) -> Spread {
+pub(crate) fn weighed(to: &[(SocketAddr, u64)]) -> Spread {
     let mut shares: Vec<Share> = to
         .iter()
         .map(|(to, weight)| Share {
@@ -70,7 +71,7 @@ fn weighed(to: &[(SocketAddr, u64)]) -> Spread {
     Spread { staying, shares }
 }
 
-fn serve(address: &str, spread: Spread) -> Batch {
+pub(crate) fn serve(address: &str, spread: Spread) -> Batch {
     let services = vec![(self::address(address), spread)];
     Batch {
         services,
@@ -79,7 +80,7 @@ fn serve(address: &str, spread: Spread) -> Batch {
 }
 
 /// Instances that tell each client where they listen, until the test ends.
-fn instances(netns: &Netns, at: &[&str]) -> Vec<SocketAddr> {
+pub(crate) fn instances(netns: &Netns, at: &[&str]) -> Vec<SocketAddr> {
     let listen = |at: &&str| {
         let listener = netns.enter(|| TcpListener::bind(at).unwrap());
         let own = listener.local_addr().unwrap();
@@ -98,14 +99,14 @@ fn instances(netns: &Netns, at: &[&str]) -> Vec<SocketAddr> {
     at.iter().map(listen).collect()
 }
 
-fn connect(netns: &Netns, to: &str) -> std::io::Result<TcpStream> {
+pub(crate) fn connect(netns: &Netns, to: &str) -> std::io::Result<TcpStream> {
     let to = address(to);
     let stream = netns.enter(|| TcpStream::connect_timeout(&to, DEADLINE))?;
     stream.set_read_timeout(Some(DEADLINE))?;
     Ok(stream)
 }
 
-fn answer(mut stream: &TcpStream) -> std::io::Result<SocketAddr> {
+pub(crate) fn answer(mut stream: &TcpStream) -> std::io::Result<SocketAddr> {
     let mut text = Vec::new();
     let mut byte = [0];
     while stream.read(&mut byte)? == 1 && byte[0] != b'\n' {
@@ -117,7 +118,7 @@ fn answer(mut stream: &TcpStream) -> std::io::Result<SocketAddr> {
 }
 
 /// In thousandths.
-fn shares(netns: &Netns, to: &str, count: u32) -> BTreeMap<SocketAddr, u32> {
+pub(crate) fn shares(netns: &Netns, to: &str, count: u32) -> BTreeMap<SocketAddr, u32> {
     let to = address(to);
     let mut counts = BTreeMap::new();
     netns.enter(|| {
@@ -132,7 +133,7 @@ fn shares(netns: &Netns, to: &str, count: u32) -> BTreeMap<SocketAddr, u32> {
     counts
 }
 
-fn is_refused(result: std::io::Result<TcpStream>) -> bool {
+pub(crate) fn is_refused(result: std::io::Result<TcpStream>) -> bool {
     result.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
 }
 
@@ -252,7 +253,7 @@ fn system_what_no_service_has_reaches_no_program_that_listens_everywhere() {
 }
 
 /// A node, a client's host behind it and an instance's host, each a namespace, and the instance.
-fn three_hosts() -> (Netns, Netns, Netns) {
+pub(crate) fn three_hosts() -> (Netns, Netns, Netns) {
     let (node, client, host) = (node(), Netns::new(), Netns::new());
     Netns::join((&node, "10.1.0.1/24"), (&client, "10.1.0.2/24"));
     Netns::join((&node, "10.2.0.1/24"), (&host, "10.2.0.2/24"));
@@ -387,6 +388,7 @@ fn system_what_others_do_to_the_table_is_undone_and_their_tables_are_left_alone(
     assert_eq!(nft.check().unwrap(), Found::InForce);
     for harm in [
         "nft delete table inet mainstay",
+        "nft delete table arp mainstay",
         "nft flush table inet mainstay",
         "nft flush map inet mainstay services4",
         "nft delete element inet mainstay slots4 { 10.96.0.1 . 8080 . 0 }",
@@ -504,12 +506,31 @@ fn system_without_the_right_nothing_is_made_and_it_is_told() {
 }
 
 #[test]
-fn ranges_that_overlap_are_refused() {
-    let network = |text| mainstay_model::Network::parse(text).unwrap();
-    let ranges = Ranges::new(vec![network("10.96.0.0/16"), network("10.0.0.0/8")]);
-    let message = ranges.unwrap_err().to_string();
-    assert!(message.contains("10.96.0.0/16 and 10.0.0.0/8"), "{message}");
-    assert!(Ranges::new(vec![]).is_err());
-    let ipv4 = IpAddr::V4(Ipv4Addr::new(10, 96, 1, 1));
-    assert!(settings().ranges.contain(ipv4));
+fn system_nobody_on_the_link_is_told_that_a_service_address_is_here() {
+    if !is_root() {
+        return skip(NEEDS_ROOT);
+    }
+    let (node, client, _host) = three_hosts();
+    let own = instances(&node, &["10.1.0.1:9001"]);
+    let asks = || -> bool {
+        // As if the range were on the link: the address is asked for by ARP.
+        run(&client, "ip neigh flush all");
+        connect(&client, "10.96.0.1:8080").is_ok()
+    };
+    let links = run(&client, "ip -o link show type veth");
+    let link = links.split(&[' ', '@'][..]).nth(1).unwrap();
+    run(&client, &format!("ip route add 10.96.0.0/16 dev {link}"));
+    let mut nft = start(&node);
+    nft.apply(&serve("10.96.0.1:8080", even(&own))).unwrap();
+    assert!(!asks());
+    drop(nft);
+    let answering = Settings {
+        answering: Answering::On,
+        ..settings()
+    };
+    let _nft = node.enter(|| Nft::start(answering)).unwrap();
+    assert!(asks());
+    // By a route it is reached either way.
+    run(&client, &format!("ip route del 10.96.0.0/16 dev {link}"));
+    assert!(connect(&client, "10.96.0.1:8080").is_ok());
 }

@@ -410,7 +410,21 @@ impl Family {
             .output(log.as_fd())
             .place(Place::OwnSession);
         match kind {
-            Kind::Agent => spawn.arguments(self.settings.agent_flags.iter()),
+            Kind::Agent => {
+                let address = self.settings.address.to_string();
+                let spawn = spawn
+                    .arguments(self.settings.agent_flags.iter())
+                    .argument("--address")
+                    .argument(address);
+                match &self.settings.forward {
+                    None => spawn,
+                    Some(forward) => {
+                        let text = serde_json::to_string(forward);
+                        let text = text.expect("networks and words are JSON");
+                        spawn.argument("--forward").argument(text)
+                    }
+                }
+            }
             Kind::Server => {
                 // A stop of everything is this supervisor's own, and outlives the control centre.
                 let over = match origin {
@@ -426,6 +440,10 @@ impl Family {
                     if let Some(stats) = self.settings.addresses.stats {
                         spawn = spawn.argument("--stats").argument(stats.to_string());
                     }
+                }
+                if let Some(forward) = &self.settings.forward {
+                    let range = forward.ranges.networks()[0].to_string();
+                    spawn = spawn.argument("--auto-range").argument(range);
                 }
                 if let Some(group) = self.settings.api_group {
                     spawn = spawn.argument("--api-group").argument(group.to_string());

@@ -2,13 +2,15 @@
 //! file.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mainstay_api::node::{NodeFile, Role};
+use mainstay_api::node::{NodeFile, Role, defaults};
 use mainstay_ids::NodeName;
+use mainstay_model::forward::Ranges;
 use mainstay_model::gateway::{AccessLog, GatewaySettings};
+use mainstay_model::{ForwardSettings, Network};
 
 use super::kind::all_roles;
 use super::record::Addresses;
@@ -42,6 +44,10 @@ pub(crate) struct Settings {
     pub(crate) hand_over: HandOver,
     pub(crate) server_flags: Vec<&'static str>,
     pub(crate) agent_flags: Vec<&'static str>,
+    /// Where instances listen.
+    pub(crate) address: IpAddr,
+    /// How the agent forwards.
+    pub(crate) forward: Option<ForwardSettings>,
     /// Test seam: what the gateway does without.
     pub(crate) gateway_seams: String,
 }
@@ -85,6 +91,11 @@ impl Settings {
             let remedy = "choose a --stats of 127.0.0.1, or a node file with `stats_auth`";
             return Err(failure.remedy(remedy).into());
         }
+        let forward = dev
+            .forward
+            .map(|range| Ranges::new(vec![range]))
+            .transpose()?;
+        let forward = forward.map(ForwardSettings::new);
         let flag = |set: bool, name| set.then_some(name).into_iter().collect();
         let group = dev.api_group.as_deref();
         let group = group.map(|name| sockets::group(name, OF_DEV.api_group));
@@ -107,6 +118,7 @@ impl Settings {
                     Switch::Off => AccessLog::Off,
                 },
                 drain: DEV_DRAIN,
+                forwarded: forwarded(forward.as_ref()),
                 ..GatewaySettings::default()
             },
             hand_over: if dev.unsafe_no_hand_over {
@@ -119,6 +131,8 @@ impl Settings {
                 "--unsafe-no-acknowledged-drain",
             ),
             agent_flags: flag(dev.unsafe_no_adoption, "--unsafe-no-adoption"),
+            address: defaults::ADDRESS,
+            forward,
             gateway_seams: dev.unsafe_gateway_seams.clone(),
         })
     }
@@ -140,10 +154,15 @@ impl Settings {
             options: OF_NODE_FILE,
             api_group: group.transpose()?,
             workers: file.gateway.workers.map_or_else(cores, usize::from),
-            gateway: file.gateway.settings.clone(),
+            gateway: GatewaySettings {
+                forwarded: forwarded(file.forward.as_ref()),
+                ..file.gateway.settings.clone()
+            },
             hand_over: HandOver::On,
             server_flags: Vec::new(),
             agent_flags: Vec::new(),
+            address: file.address,
+            forward: file.forward.clone(),
             gateway_seams: String::new(),
         })
     }
@@ -158,6 +177,8 @@ impl Settings {
                     || self.api_group != other.api_group,
                 "`[api]`",
             ),
+            (self.address != other.address, "`address`"),
+            (self.forward != other.forward, "`[forward]`"),
             (self.workers != other.workers, "`workers` in `[gateway]`"),
         ];
         let changed = keys.into_iter().filter(|(changed, _)| *changed);
@@ -175,6 +196,11 @@ impl Settings {
     pub(crate) fn has(&self, role: Role) -> bool {
         self.roles.contains(&role)
     }
+}
+
+/// What is not the gateway's.
+fn forwarded(forward: Option<&ForwardSettings>) -> Vec<Network> {
+    forward.map_or_else(Vec::new, |forward| forward.ranges.networks().to_vec())
 }
 
 /// Whether who listens at `bound` listens where it is wanted. Port 0 is any.

@@ -77,6 +77,7 @@ impl Place {
     pub(crate) fn start(&mut self) -> Running {
         self.incarnation.0 += 1;
         let options = Options {
+            address_range: None,
             state: self.state.clone(),
             node: node(),
             incarnation: self.incarnation,

@@ -51,6 +51,8 @@ pub enum Hook {
     FilterOutput(i32),
     /// `type filter hook postrouting`.
     FilterPostrouting(i32),
+    /// `type filter hook input` of ARP.
+    ArpInput(i32),
 }
 
 impl Hook {
@@ -59,7 +61,8 @@ impl Hook {
             Self::NatPrerouting(priority) => ("nat", 0, priority),
             Self::NatOutput(priority) => ("nat", 3, priority),
             Self::NatPostrouting(priority) => ("nat", 4, priority),
-            Self::FilterPrerouting(priority) => ("filter", 0, priority),
+            // NF_ARP_IN is 0, as the first one of IP.
+            Self::FilterPrerouting(priority) | Self::ArpInput(priority) => ("filter", 0, priority),
             Self::FilterInput(priority) => ("filter", 1, priority),
             Self::FilterForward(priority) => ("filter", 2, priority),
             Self::FilterOutput(priority) => ("filter", 3, priority),

@@ -1,14 +1,16 @@
-//! The way to the control centre: the watch of routes in, acknowledgements out.
+//! A consumer's way to the control centre: the watch of routes in, acknowledgements out. Who sends
+//! traffic by the routes, a gateway or a node that forwards, is one.
 
 use std::time::Duration;
 
-use mainstay_api::client::{self, Client};
-use mainstay_api::wire::Accepted;
 use mainstay_ids::ConsumerId;
 use mainstay_model::routing::Farewell;
 use mainstay_model::{Ack, Routing};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
+
+use crate::client::{self, Client};
+use crate::wire::Accepted;
 
 /// After a watch broke or could not be opened. The control centre is started again within some
 /// hundred milliseconds, and a try costs a connect to a unix socket.
@@ -16,10 +18,10 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
 
 /// The supervisor waits for our end. A control centre that does not hear the farewell sees it by the
 /// supervisor's next incarnation, or by the lease.
-pub(crate) const PARTING_TIME: Duration = Duration::from_millis(500);
+pub const PARTING_TIME: Duration = Duration::from_millis(500);
 
 /// Follows the routes and posts acknowledgements until `acks` is closed.
-pub(crate) async fn run(
+pub async fn run(
     client: Client,
     consumer: ConsumerId,
     routings: mpsc::Sender<Routing>,
@@ -32,7 +34,7 @@ pub(crate) async fn run(
 }
 
 /// Tells that this consumer is no more.
-pub(crate) async fn say_farewell(client: &Client, consumer: ConsumerId) {
+pub async fn say_farewell(client: &Client, consumer: ConsumerId) {
     let farewell = Farewell {
         consumer,
         reason: "stopped".to_owned(),

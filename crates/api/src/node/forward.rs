@@ -1,0 +1,91 @@
+//! The keys of `[forward]`.
+
+use mainstay_model::Network;
+use mainstay_model::forward::{Answering, BackEndKind, Counting, ForwardSettings, Ranges};
+use toml::de::DeValue;
+
+use crate::file::refusal::{Refused, quoted};
+use crate::file::suggest::closest;
+use crate::file::walk::{Entry, Section};
+
+use super::{defaults, later};
+
+const HELP: &str = "write `[forward]` with `range = \"10.96.0.0/16\"`";
+
+/// The word for the best that the host can have.
+const AUTO: &str = "auto";
+
+pub(super) fn forward(entry: &Entry<'_, '_>) -> Option<ForwardSettings> {
+    entry
+        .section("a table", Some(HELP.to_owned()), later::FORWARD, keys)
+        .flatten()
+}
+
+/// The order is that of the list in messages.
+fn keys(s: &mut Section<'_, '_>) -> Option<ForwardSettings> {
+    let ranges = s.required("range", HELP).and_then(|e| ranges(&e));
+    let back_end = s.or("back_end", None, |e| {
+        e.text("a back end", "`back_end = \"nft\"`", back_end)
+    });
+    let count = s.or("count", defaults::COUNT, Entry::boolean);
+    let answer_arp = s.or("answer_arp", defaults::ANSWER_ARP, Entry::boolean);
+    Some(ForwardSettings {
+        ranges: ranges?,
+        back_end: back_end?,
+        counting: if count? { Counting::On } else { Counting::Off },
+        answering: if answer_arp? {
+            Answering::On
+        } else {
+            Answering::Off
+        },
+    })
+}
+
+/// One network, or a list of networks.
+fn ranges(entry: &Entry<'_, '_>) -> Option<Ranges> {
+    let networks = if let DeValue::String(_) = entry.value() {
+        vec![network(entry)]
+    } else {
+        let listed = entry.list("a network, or a list of networks", Some(HELP.to_owned()))?;
+        listed.iter().map(network).collect()
+    };
+    let networks: Option<Vec<Network>> = networks.into_iter().collect();
+    match Ranges::new(networks?) {
+        Ok(ranges) => Some(ranges),
+        Err(error) => {
+            entry.refuse(Refused::value(error.to_string()));
+            None
+        }
+    }
+}
+
+fn network(entry: &Entry<'_, '_>) -> Option<Network> {
+    entry.text("a network", "`\"10.96.0.0/16\"`", |text| {
+        let network = Network::parse(text).map_err(|error| Refused::value(error.to_string()))?;
+        let address = network.address();
+        if network.prefix() == 0 || address.is_multicast() || address.is_unspecified() {
+            let refused = Refused::value(format!("{network} cannot be service addresses"));
+            return Err(refused.help("take one of a private network that nothing else uses"));
+        }
+        Ok(network)
+    })
+}
+
+fn back_end(text: &str) -> Result<Option<BackEndKind>, Refused> {
+    if text == AUTO {
+        return Ok(None);
+    }
+    let known = BackEndKind::ALL;
+    if let Some(kind) = known.into_iter().find(|kind| kind.as_str() == text) {
+        return Ok(Some(kind));
+    }
+    let words = || known.map(BackEndKind::as_str).into_iter().chain([AUTO]);
+    let refused = Refused::value(format!("there is no back end {}", quoted(text)));
+    Err(match closest(text, words()) {
+        Some(meant) => refused.help(format!("did you mean `{meant}`?")),
+        None => refused.help(format!(
+            "back ends are {}",
+            words().collect::<Vec<_>>().join(", ")
+        )),
+    })
+}
