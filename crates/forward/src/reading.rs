@@ -1,13 +1,20 @@
 //! What the kernel has in force, whoever made it.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::SocketAddr;
 
 use mainstay_control::forward::Slots;
+use mainstay_kernel::netlink::conntrack::{Conntrack, Protocol, Tuple};
+use mainstay_kernel::netlink::diag::{End, Sockets, State};
+use mainstay_kernel::netlink::route::{Leads, Routes};
 
 use mainstay_model::forward::BackEndKind;
 
 use crate::back_end::Counted;
+
+/// Connections to one service that are counted: more than a host has ports for one address.
+const CLIENTS_MAX: usize = 65_536;
 
 /// All that there is in a network namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +60,51 @@ impl ServiceReading {
         }
         counts.into_iter().collect()
     }
+}
+
+/// Established connections of TCP that sockets of this thread's network namespace have, by instance: to
+/// an instance here all of its own, also those that no service led there; to one elsewhere those of
+/// clients here that services led there. Clients elsewhere of instances elsewhere have no socket here.
+pub fn established(reading: &Reading) -> io::Result<BTreeMap<SocketAddr, u64>> {
+    let (routes, sockets, conntrack) = (Routes::open()?, Sockets::open()?, Conntrack::open()?);
+    let mut counts = BTreeMap::new();
+    for service in &reading.services {
+        let mut led = Vec::new();
+        for (instance, _) in service.counts() {
+            let way = routes.way(instance.ip(), None)?;
+            if way.is_some_and(|way| way.leads == Leads::Here) {
+                counts.insert(instance, sockets.established(instance)?);
+            } else {
+                led.push(instance);
+            }
+        }
+        if led.is_empty() {
+            continue;
+        }
+        let clients = clients(&sockets, service.address)?;
+        for flow in conntrack.find(&clients)?.into_iter().flatten() {
+            *counts.entry(flow.reply.source).or_default() += 1;
+        }
+        for instance in led {
+            counts.entry(instance).or_default();
+        }
+    }
+    Ok(counts)
+}
+
+/// Connections of programs here to a service.
+fn clients(sockets: &Sockets, service: SocketAddr) -> io::Result<Vec<Tuple>> {
+    let mut found = Vec::new();
+    sockets.each(End::Remote(service), &[State::Established], |socket| {
+        if found.len() < CLIENTS_MAX {
+            found.push(Tuple {
+                protocol: Protocol::Tcp,
+                source: socket.local,
+                destination: service,
+            });
+        }
+    })?;
+    Ok(found)
 }
 
 /// A part of all, in percent with one digit, such as `33.3 %`.

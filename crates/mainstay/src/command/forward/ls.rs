@@ -1,0 +1,245 @@
+//! `mainstay forward ls`: which service addresses the kernel has, and where they lead.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use mainstay_control::forward::{Draw, Slots, Spread};
+use mainstay_forward::explain::Rules;
+use mainstay_forward::reading::{self, Reading, ServiceReading, percent};
+use mainstay_ids::{InstanceId, ServiceName};
+use mainstay_model::routing::ServiceRoutes;
+use serde::Serialize;
+
+use super::{names, routes, table};
+use crate::arguments::Place;
+use crate::command::{or_dash, print_table};
+use crate::outcome::Outcome;
+use crate::output;
+
+/// Where what is listed comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum From {
+    /// The kernel's rules.
+    Kernel,
+    /// The control centre: what is to be, since the rules cannot be read.
+    ControlCentre,
+}
+
+/// What is written with `--json`.
+#[derive(Debug, Serialize)]
+struct Listed {
+    from: From,
+    services: Vec<ListedService>,
+    /// Instances to which what is under way is reset.
+    dead: Vec<SocketAddr>,
+    notes: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct ListedService {
+    service: Option<ServiceName>,
+    address: SocketAddr,
+    /// By what an instance is chosen; `null`: the rules are not whole.
+    by: Option<&'static str>,
+    /// Since the rules of the service were made.
+    new_connections: Option<u64>,
+    instances: Vec<ListedInstance>,
+}
+
+#[derive(Debug, Serialize)]
+struct ListedInstance {
+    instance: Option<InstanceId>,
+    address: SocketAddr,
+    /// How many of all slots.
+    slots: u64,
+    slots_of: u64,
+    bytes_to: Option<u64>,
+    bytes_from: Option<u64>,
+    /// By sockets of this network namespace.
+    established: Option<u64>,
+}
+
+pub(crate) async fn run(place: &Place) -> anyhow::Result<Outcome> {
+    let rules = Rules::read(&table()?);
+    let routes = routes(place).await;
+    let mut notes = Vec::new();
+    if let Err(why) = &routes {
+        notes.push(format!("names of services are not known: {why}"));
+    }
+    let routes = routes.unwrap_or_default();
+    let listed = match rules {
+        Rules::Read(reading) => of_kernel(&reading, &routes, notes),
+        Rules::None => {
+            notes.push("the kernel of this network namespace forwards nothing of ours".to_owned());
+            notes.extend(missing(&[], &routes));
+            Listed {
+                from: From::Kernel,
+                services: Vec::new(),
+                dead: Vec::new(),
+                notes,
+            }
+        }
+        Rules::Unreadable(why) => {
+            notes.push(format!("{why}; this is what the control centre wants"));
+            of_routes(&routes, notes)
+        }
+    };
+    if place.json {
+        output::json(&listed)?;
+    } else {
+        print(&listed)?;
+    }
+    Ok(Outcome::Holds)
+}
+
+fn of_kernel(reading: &Reading, routes: &[ServiceRoutes], mut notes: Vec<String>) -> Listed {
+    let established = reading::established(reading).unwrap_or_else(|error| {
+        notes.push(format!("cannot count established connections: {error}"));
+        BTreeMap::new()
+    });
+    if reading.dormant {
+        notes.push("somebody switched the rules off (flag dormant)".to_owned());
+    }
+    notes.extend(missing(&reading.services, routes));
+    let services = reading.services.iter();
+    let services = services.map(|service| ListedService {
+        service: super::service_at(routes, service.address).map(|one| one.service.clone()),
+        address: service.address,
+        by: service.slots.as_ref().map(by),
+        new_connections: Some(service.connections),
+        instances: instances(service, reading, &established, routes),
+    });
+    Listed {
+        from: From::Kernel,
+        services: services.collect(),
+        dead: reading.dead.clone(),
+        notes,
+    }
+}
+
+fn by(slots: &Slots) -> &'static str {
+    match slots.class().draw() {
+        Draw::Random => "chance",
+        Draw::Source => "source",
+    }
+}
+
+fn instances(
+    service: &ServiceReading,
+    reading: &Reading,
+    established: &BTreeMap<SocketAddr, u64>,
+    routes: &[ServiceRoutes],
+) -> Vec<ListedInstance> {
+    let counts = service.counts();
+    let slots_of = counts.iter().map(|(_, slots)| slots).sum();
+    let listed = counts.iter().map(|(address, slots)| {
+        let traffic = reading.traffic.get(address);
+        ListedInstance {
+            instance: names(routes, service.address, *address).1,
+            address: *address,
+            slots: *slots,
+            slots_of,
+            bytes_to: traffic.map(|traffic| traffic.sent),
+            bytes_from: traffic.map(|traffic| traffic.received),
+            established: established.get(address).copied(),
+        }
+    });
+    listed.collect()
+}
+
+/// Services that should be there, and are not.
+fn missing(present: &[ServiceReading], routes: &[ServiceRoutes]) -> Vec<String> {
+    let is_there = |address| present.iter().any(|service| service.address == address);
+    let missing = routes.iter().filter_map(|service| {
+        let address = service.address.filter(|address| !is_there(*address))?;
+        let name = &service.service;
+        let serves = Slots::of(&Spread::of(service), None).is_some();
+        serves
+            .then(|| format!("{name} has the address {address}, which the kernel does not forward"))
+    });
+    missing.collect()
+}
+
+fn of_routes(routes: &[ServiceRoutes], notes: Vec<String>) -> Listed {
+    let services = routes.iter().filter_map(|service| {
+        let address = service.address?;
+        let slots = Slots::of(&Spread::of(service), None);
+        let wanted = ServiceReading {
+            address,
+            slots,
+            connections: 0,
+        };
+        let counts = wanted.counts();
+        let slots_of = counts.iter().map(|(_, slots)| slots).sum();
+        let instances = counts.iter().map(|(to, slots)| ListedInstance {
+            instance: names(routes, address, *to).1,
+            address: *to,
+            slots: *slots,
+            slots_of,
+            bytes_to: None,
+            bytes_from: None,
+            established: None,
+        });
+        Some(ListedService {
+            service: Some(service.service.clone()),
+            address,
+            by: wanted.slots.as_ref().map(by),
+            new_connections: None,
+            instances: instances.collect(),
+        })
+    });
+    Listed {
+        from: From::ControlCentre,
+        services: services.collect(),
+        dead: Vec::new(),
+        notes,
+    }
+}
+
+fn print(listed: &Listed) -> anyhow::Result<()> {
+    let heading = [
+        "SERVICE", "ADDRESS", "BY", "NEW", "INSTANCE", "AT", "SHARE", "OPEN", "TO", "FROM",
+    ];
+    let mut rows = crate::command::table(&heading);
+    for service in &listed.services {
+        let own = [
+            or_dash(service.service.as_ref()),
+            service.address.to_string(),
+            service.by.unwrap_or("broken").to_owned(),
+            or_dash(service.new_connections),
+        ];
+        if service.instances.is_empty() {
+            rows.add_row(own.iter().cloned().chain(["-", "-"].map(str::to_owned)));
+        }
+        for (index, instance) in service.instances.iter().enumerate() {
+            // The service is named once; a blank cell means the one above.
+            let own = own.iter().map(|cell| {
+                if index == 0 {
+                    cell.clone()
+                } else {
+                    String::new()
+                }
+            });
+            let its = [
+                or_dash(instance.instance.as_ref()),
+                instance.address.to_string(),
+                percent(instance.slots, instance.slots_of),
+                or_dash(instance.established),
+                or_dash(instance.bytes_to),
+                or_dash(instance.bytes_from),
+            ];
+            rows.add_row(own.chain(its));
+        }
+    }
+    if !listed.services.is_empty() {
+        print_table(&rows)?;
+    }
+    for dead in &listed.dead {
+        output::line(format_args!("{dead} is declared dead"))?;
+    }
+    for note in &listed.notes {
+        output::warn(format_args!("note: {note}"));
+    }
+    Ok(())
+}
