@@ -52,7 +52,7 @@ const CRATES: &[Crate] = &[
     Crate { name: "mainstay-api", tier: Tier::Adapter, uses: &["mainstay-ids", "mainstay-model"] },
     Crate { name: "mainstay-forward", tier: Tier::Adapter, uses: &["mainstay-ids", "mainstay-model", "mainstay-control", "mainstay-kernel"] },
     Crate { name: "mainstay-gateway", tier: Tier::Driver, uses: &["mainstay-ids", "mainstay-model", "mainstay-control", "mainstay-kernel", "mainstay-http1", "mainstay-api"] },
-    Crate { name: "mainstay-agent", tier: Tier::Driver, uses: &["mainstay-ids", "mainstay-model", "mainstay-control", "mainstay-api", "mainstay-kernel"] },
+    Crate { name: "mainstay-agent", tier: Tier::Driver, uses: &["mainstay-ids", "mainstay-model", "mainstay-control", "mainstay-api", "mainstay-forward", "mainstay-kernel"] },
     Crate { name: "mainstay-server", tier: Tier::Driver, uses: &["mainstay-ids", "mainstay-model", "mainstay-control", "mainstay-api", "mainstay-store", "mainstay-journal", "mainstay-vault", "mainstay-kernel"] },
     Crate { name: "mainstay-prove", tier: Tier::Driver, uses: &["mainstay-ids", "mainstay-model", "mainstay-api"] },
     Crate { name: "mainstay", tier: Tier::Binary, uses: &["mainstay-ids", "mainstay-model", "mainstay-control", "mainstay-api", "mainstay-kernel", "mainstay-forward", "mainstay-gateway", "mainstay-agent", "mainstay-server", "mainstay-prove"] },

@@ -27,6 +27,7 @@
 //! (the files by which agents and shims know of each other), `shim`.
 
 mod context;
+mod forward;
 mod found;
 mod groups;
 mod instance;
@@ -48,12 +49,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mainstay_api::client::Client;
-use mainstay_ids::{Incarnation, NodeName, Timestamp};
+use mainstay_ids::{ConsumerId, Incarnation, NodeName, Timestamp};
 use mainstay_model::ForwardSettings;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use context::Context;
+use forward::Forwarding;
 use node::Node;
 
 pub use context::ShimProgram;
@@ -124,6 +126,20 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     ));
     let secrets = client.clone();
     let report = tokio::spawn(link::report(client, reports, reached, stop.clone()));
+    let consumer = ConsumerId {
+        name: forward::CONSUMER.to_owned(),
+        incarnation,
+    };
+    let forward = forward.map(|settings| {
+        let forwarding = Forwarding {
+            settings,
+            state: state.clone(),
+            source: address,
+            client: secrets.clone(),
+            consumer,
+        };
+        tokio::spawn(forwarding.run(stop.clone()))
+    });
     let mut context = Context::new(state, address, shim, secrets, stop.clone());
     context.adoption = adoption;
     let node = Node::adopt(node, incarnation, context).await?;
@@ -132,6 +148,9 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     // Both end with `stop`.
     follow.await.map_err(Error::Task)?;
     report.await.map_err(Error::Task)?;
+    if let Some(forward) = forward {
+        forward.await.map_err(Error::Task)?;
+    }
     result
 }
 

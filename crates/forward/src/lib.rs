@@ -16,8 +16,10 @@ pub mod nft;
 pub mod purge;
 pub mod reading;
 pub mod router;
+mod start;
 pub mod xtables;
 
 pub use back_end::{BackEnd, Counted, ForwardError, Found};
 pub use claim::{Claim, ClaimError};
 pub use mainstay_control::forward::Batch;
+pub use start::start;

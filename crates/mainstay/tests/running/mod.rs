@@ -88,6 +88,12 @@ impl Running {
         self
     }
 
+    /// Its network, if it has one of its own.
+    #[track_caller]
+    pub(crate) fn netns(&self) -> &Netns {
+        self.netns.as_ref().expect("a network of its own")
+    }
+
     /// A command that runs where `dev` does.
     pub(crate) fn command(&self, program_path: &Path) -> Command {
         match &self.netns {

@@ -71,8 +71,11 @@ pub(crate) async fn run(place: &Place) -> anyhow::Result<Outcome> {
     let listed = match rules {
         Rules::Read(reading) => of_kernel(&reading, &routes, notes),
         Rules::None => {
-            notes.push("the kernel of this network namespace forwards nothing of ours".to_owned());
-            notes.extend(missing(&[], &routes));
+            notes.push(
+                "the kernel of this network namespace forwards nothing of ours; without `[forward]` in \
+                 the node file, or `dev --forward`, the gateway serves service addresses"
+                    .to_owned(),
+            );
             Listed {
                 from: From::Kernel,
                 services: Vec::new(),

@@ -1,0 +1,248 @@
+//! What blocks: the back end, the routes of the ranges, sockets and flows.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+use mainstay_control::forward::{Course, Place};
+use mainstay_forward::{BackEnd, Claim, Found};
+use mainstay_ids::{ConsumerId, InstanceId};
+use mainstay_kernel::netlink::conntrack::Fill;
+use mainstay_kernel::netlink::diag::Sockets;
+use mainstay_model::forward::{BackEndKind, ForwardSettings, Ranges};
+use mainstay_model::{Ack, InFlight, Routing};
+
+use super::file::PlacesFile;
+
+/// Connection tracking refuses new connections when its table is full: from this fill on it is told,
+/// in percent, and again when it was below the second one in between.
+const FILL_ALARM: u64 = 80;
+const FILL_CALM: u64 = 70;
+
+/// What the works are to do.
+pub(super) enum Input {
+    /// Newer routes.
+    Routes(Routing),
+    /// Look whether all is as it should be.
+    Tick,
+}
+
+/// Whether there is something to tell the control centre.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum News {
+    None,
+    Some,
+}
+
+pub(super) struct Works {
+    ranges: Ranges,
+    back_end: Box<dyn BackEnd>,
+    /// `None`: the back end has sockets of its own, and needs no routes.
+    claim: Option<Claim>,
+    /// `None`: there is no way to ask for sockets.
+    sockets: Option<Sockets>,
+    file: PlacesFile,
+    course: Course,
+    /// Routes that could not be brought about yet.
+    pending: Option<Routing>,
+    in_flight: BTreeMap<InstanceId, u64>,
+    /// The trouble that was told last.
+    told: Option<String>,
+    fill: FillState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FillState {
+    Calm,
+    Alarmed,
+}
+
+impl Works {
+    /// Takes over what an earlier agent left, or begins with nothing.
+    pub(super) fn start(
+        settings: &ForwardSettings,
+        state: &Path,
+        source: IpAddr,
+    ) -> Result<Self, String> {
+        let (back_end, refused) = mainstay_forward::start(settings).map_err(|refused| {
+            let reasons = refused.iter().map(|error| crate::chain(error));
+            reasons.collect::<Vec<_>>().join("; ")
+        })?;
+        for error in &refused {
+            tracing::warn!(error = %crate::chain(error), "a better back end cannot be had");
+        }
+        let claim = match back_end.kind() {
+            BackEndKind::Nft | BackEndKind::Iptables => {
+                let claim = Claim::make(&settings.ranges, Some(source));
+                Some(claim.map_err(|error| crate::chain(&error))?)
+            }
+            BackEndKind::Userspace => None,
+        };
+        let mut file = PlacesFile::in_state(state);
+        let places = file.load().unwrap_or_else(|error| {
+            tracing::error!(error = %crate::chain(&error), "forward.json is of no use; connections to instances that left before are not waited for");
+            Vec::new()
+        });
+        let (services, dead) = back_end.in_force();
+        tracing::info!(
+            back_end = %back_end.kind(),
+            ranges = ?settings.ranges.networks().iter().map(ToString::to_string).collect::<Vec<_>>(),
+            services = services.len(),
+            "connections to service addresses are forwarded"
+        );
+        Ok(Self {
+            ranges: settings.ranges.clone(),
+            back_end,
+            claim,
+            sockets: Sockets::open().ok(),
+            file,
+            course: Course::left_behind(services, dead, places),
+            pending: None,
+            in_flight: BTreeMap::new(),
+            told: None,
+            fill: FillState::Calm,
+        })
+    }
+
+    /// Does what is to be done.
+    pub(super) fn turn(&mut self, input: Input) -> News {
+        let mut news = News::None;
+        match input {
+            Input::Routes(routing) => self.pending = Some(routing),
+            Input::Tick => self.look(),
+        }
+        if let Some(routing) = self.pending.take() {
+            match self.follow(&routing) {
+                Ok(()) => {
+                    self.told = None;
+                    news = News::Some;
+                }
+                Err(trouble) => {
+                    self.tell(trouble);
+                    self.pending = Some(routing);
+                }
+            }
+        }
+        if self.count() {
+            news = News::Some;
+        }
+        news
+    }
+
+    fn follow(&mut self, routing: &Routing) -> Result<(), String> {
+        let ranges = &self.ranges;
+        let is_forwarded = |address: SocketAddr| ranges.contain(address.ip());
+        let (turn, next) = self.course.follow(routing, is_forwarded);
+        if !turn.batch.is_empty() {
+            let applied = self.back_end.apply(&turn.batch);
+            applied.map_err(|error| crate::chain(&error))?;
+        }
+        self.course = next;
+        // Before it is acknowledged: who comes after us must know whose connections these are.
+        let stored = self.file.store(self.course.places());
+        stored.map_err(|error| format!("cannot write forward.json: {error}"))
+    }
+
+    /// Counts what is under way to those that left. Whether that changed.
+    fn count(&mut self) -> bool {
+        let before = std::mem::take(&mut self.in_flight);
+        let leaving: Vec<Place> = self.course.leaving().cloned().collect();
+        for place in leaving {
+            let counted = self
+                .sockets
+                .as_ref()
+                .map(|sockets| sockets.in_flight(place.address));
+            match counted {
+                Some(Ok(0)) => self.course.has_left(place.address),
+                Some(Ok(count)) => *self.in_flight.entry(place.instance).or_default() += count,
+                Some(Err(error)) => {
+                    self.tell(format!(
+                        "cannot count connections to {}: {error}",
+                        place.address
+                    ));
+                    // Not known is not none: the drain then takes its time.
+                    *self.in_flight.entry(place.instance).or_default() += 1;
+                }
+                None => *self.in_flight.entry(place.instance).or_default() += 1,
+            }
+        }
+        before != self.in_flight
+    }
+
+    fn look(&mut self) {
+        match self.back_end.check() {
+            Ok(Found::InForce) => {}
+            Ok(Found::Repaired(what)) => {
+                tracing::warn!(%what, "somebody changed our rules; they are as they were");
+            }
+            Err(error) => self.tell(crate::chain(&error)),
+        }
+        if let Some(Err(error)) = self.claim.as_ref().map(Claim::hold) {
+            self.tell(crate::chain(&error));
+        }
+        if let Ok(fill) = Fill::read() {
+            self.watch_fill(fill);
+        }
+    }
+
+    fn watch_fill(&mut self, fill: Fill) {
+        let percent = fill.entries.saturating_mul(100) / fill.entries_max.max(1);
+        match self.fill {
+            FillState::Calm if percent >= FILL_ALARM => {
+                self.fill = FillState::Alarmed;
+                tracing::error!(
+                    entries = fill.entries,
+                    max = fill.entries_max,
+                    "connection tracking is nearly full, and refuses new connections then; raise net.netfilter.nf_conntrack_max"
+                );
+            }
+            FillState::Alarmed if percent < FILL_CALM => self.fill = FillState::Calm,
+            FillState::Calm | FillState::Alarmed => {}
+        }
+    }
+
+    /// Each trouble once, until all is well again.
+    fn tell(&mut self, trouble: String) {
+        if self.told.as_ref() != Some(&trouble) {
+            tracing::error!(%trouble, "forwarding; trying again");
+            self.told = Some(trouble);
+        }
+    }
+
+    /// What is in force.
+    pub(super) fn ack(&self, consumer: ConsumerId) -> Ack {
+        let in_flight = self.in_flight.iter();
+        let pending = self.pending.iter().flat_map(|routing| &routing.services);
+        let pending = pending.filter_map(|routes| routes.address);
+        Ack {
+            consumer,
+            generation: self.course.generation(),
+            in_flight: in_flight
+                .map(|(instance, requests)| InFlight {
+                    instance: instance.clone(),
+                    requests: *requests,
+                })
+                .collect(),
+            unbound: pending
+                .filter(|address| self.ranges.contain(address.ip()))
+                .collect(),
+        }
+    }
+
+    /// At the end: when there is nothing that anybody could be led to, everything is taken away.
+    /// Whether it was.
+    pub(super) fn wind_up(mut self) -> bool {
+        if self.course.serves() {
+            tracing::info!("connections go on being forwarded by the rules as they are");
+            return false;
+        }
+        if let Err(error) = self.back_end.remove() {
+            tracing::warn!(error = %crate::chain(&error), "rules of forwarding are left");
+            return false;
+        }
+        if let Some(Err(error)) = self.claim.as_ref().map(Claim::give_up) {
+            tracing::warn!(error = %crate::chain(&error), "a route of service addresses is left");
+        }
+        true
+    }
+}

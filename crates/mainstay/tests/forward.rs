@@ -1,0 +1,185 @@
+//! Forwarding by the kernel through the whole: file, control centre, agent, rules.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod running;
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use mainstay_api::wire::Status;
+use mainstay_testkit::{Ended, Netns, is_root, program, skip, wait_until};
+use running::{PATIENCE, Running, kill, python_server, text};
+use rustix::process::Signal;
+
+const NEEDS_ROOT: &str = "needs root: makes a network namespace and rules in it";
+
+/// A `dev` in a network of its own, whose service is reached by an address of the kernel's.
+fn start(keys: &str) -> (Running, SocketAddr) {
+    let mut running = Running::prepare("forward").in_own_network();
+    let keys =
+        format!("address = \"auto\"\ninstances = 3\nrollout = {{ hold = \"100ms\" }}\n{keys}");
+    let file = running.write_service(&python_server(""), &keys);
+    running.dev(&[file.to_str().unwrap(), "--forward", "10.96.0.0/16"]);
+    let status = running.wait_until_steady();
+    let address = status.services[0].address.unwrap();
+    wait_until(PATIENCE, "the address is forwarded", || {
+        connect(running.netns(), address).map_err(|error| error.to_string())
+    });
+    (running, address)
+}
+
+fn connect(netns: &Netns, to: SocketAddr) -> std::io::Result<TcpStream> {
+    let stream = netns.enter(|| TcpStream::connect_timeout(&to, Duration::from_secs(5)))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+/// Asks over a connection that stays, and gets the name of the instance.
+fn ask(mut stream: &TcpStream) -> std::io::Result<String> {
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n")?;
+    let mut answer = Vec::new();
+    let mut bytes = [0; 512];
+    loop {
+        let len = stream.read(&mut bytes)?;
+        if len == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        answer.extend_from_slice(&bytes[..len]);
+        let text = String::from_utf8_lossy(&answer);
+        if let Some((_, body)) = text.split_once("\r\n\r\n")
+            && let Some(name) = body.strip_suffix('\n')
+        {
+            return Ok(name.to_owned());
+        }
+    }
+}
+
+fn nft(running: &Running, arguments: &[&str]) -> String {
+    text(
+        &running
+            .command(&program("nft"))
+            .args(arguments)
+            .output()
+            .unwrap(),
+    )
+}
+
+/// What the control centre knows of the node that forwards.
+fn acknowledged(running: &Running) -> Result<String, String> {
+    let status: Status = running.json(&["status"])?;
+    let found = status
+        .consumers
+        .iter()
+        .find(|one| one.consumer.name == "forward");
+    let found = found.ok_or_else(|| format!("{:?}", status.consumers))?;
+    match found.acknowledged {
+        Some(generation) if generation == status.generation => Ok(found.consumer.to_string()),
+        other => Err(format!("{other:?} instead of {}", status.generation)),
+    }
+}
+
+#[test]
+fn system_forwarding_goes_on_without_the_agent_and_the_next_one_takes_over() {
+    if !is_root() {
+        return skip(NEEDS_ROOT);
+    }
+    let (running, address) = start("");
+    let kept = connect(running.netns(), address).unwrap();
+    let first = ask(&kept).unwrap();
+    let elder = running.own_process("agent").unwrap();
+    let before = acknowledged(&running).unwrap();
+    kill(elder, Signal::KILL);
+    for _ in 0..50 {
+        let fresh = connect(running.netns(), address).unwrap();
+        ask(&fresh).unwrap();
+    }
+    assert_eq!(ask(&kept).unwrap(), first);
+    let after = wait_until(PATIENCE, "the next agent acknowledges", || {
+        acknowledged(&running).and_then(|now| if now == before { Err(now) } else { Ok(now) })
+    });
+    assert_ne!(after, before);
+    assert_eq!(ask(&kept).unwrap(), first);
+    // Somebody deletes everything.
+    nft(&running, &["flush", "ruleset"]);
+    wait_until(Duration::from_secs(5), "the rules are back", || {
+        let stream = connect(running.netns(), address).map_err(|error| error.to_string())?;
+        ask(&stream).map_err(|error| error.to_string())
+    });
+    assert_eq!(
+        ask(&kept).unwrap(),
+        first,
+        "connection tracking still knows it"
+    );
+}
+
+#[test]
+fn system_an_instance_is_stopped_when_its_last_connection_has_ended() {
+    if !is_root() {
+        return skip(NEEDS_ROOT);
+    }
+    let (mut running, address) = start("drain = \"50s\"");
+    // A connection to each.
+    let mut kept: Vec<(String, TcpStream)> = Vec::new();
+    wait_until(PATIENCE, "each instance has a connection", || {
+        let stream = connect(running.netns(), address).map_err(|error| error.to_string())?;
+        let name = ask(&stream).map_err(|error| error.to_string())?;
+        if kept.iter().all(|(one, _)| *one != name) {
+            kept.push((name, stream));
+        }
+        if kept.len() == 3 {
+            Ok(())
+        } else {
+            Err(format!("{kept:?}"))
+        }
+    });
+    let scaled = running.run(&["scale", "web", "1", "--no-wait"]);
+    assert!(scaled.status.success(), "{}", text(&scaled));
+    let left = wait_until(PATIENCE, "one is in the routes", || {
+        let status: Status = running.json(&["status"])?;
+        let seen: std::collections::BTreeSet<String> = (0..40)
+            .filter_map(|_| ask(&connect(running.netns(), address).ok()?).ok())
+            .collect();
+        if seen.len() == 1 {
+            Ok(seen.into_iter().next().unwrap())
+        } else {
+            Err(format!("{seen:?} {status:?}"))
+        }
+    });
+    // Those that drain still answer who had a connection.
+    for (name, stream) in &kept {
+        assert_eq!(ask(stream).unwrap(), *name);
+    }
+    assert_eq!(running.instances().unwrap().len(), 3);
+    kept.retain(|(name, _)| *name == left);
+    let began = std::time::Instant::now();
+    wait_until(PATIENCE, "the others are gone", || {
+        let instances = running.instances()?;
+        if instances.len() == 1 {
+            Ok(())
+        } else {
+            Err(format!("{instances:?}"))
+        }
+    });
+    assert!(
+        began.elapsed() < Duration::from_secs(40),
+        "not by the drain's end"
+    );
+    drop(kept);
+    let (ended, log) = running.stop();
+    assert_eq!(ended, Ended::Code(0), "{log}");
+    assert_eq!(
+        nft(&running, &["list", "ruleset"]),
+        "",
+        "nothing is left behind"
+    );
+    let routes = running
+        .command(&program("ip"))
+        .args(["route", "show", "table", "local"])
+        .output();
+    assert!(
+        !text(&routes.unwrap()).contains("10.96."),
+        "nothing is left behind"
+    );
+}
