@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use mainstay_testkit::{is_root, program, skip, wait_until};
+use mainstay_testkit::{Netns, is_root, program, skip, wait_until};
 use running::{MAINSTAY, PATIENCE, Running, kill, python_server, text};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -52,10 +52,11 @@ fn run_powerless(running: &Running, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-/// Has a program read what a command printed.
-fn feed(running: &Running, reader: &[&str], printed: &Output) {
+/// Has a program load what a command printed, on another host.
+fn feed(reader: &[&str], printed: &Output) {
     assert!(printed.status.success(), "{}", text(printed));
-    let mut command = running.command(&program(reader[0]));
+    let host = Netns::new();
+    let mut command = host.command(&program(reader[0]));
     command.args(&reader[1..]).stdin(Stdio::piped());
     let mut child = command.spawn().unwrap();
     child
@@ -116,13 +117,13 @@ fn system_what_the_kernel_has_is_listed_explained_and_printed() {
     assert_eq!(wrong.status.code(), Some(2), "{}", text(&wrong));
 
     for (dialect, reader) in [
-        ("nft", &["nft", "-c", "-f", "-"][..]),
-        ("iptables", &["iptables-nft-restore", "--noflush", "--test"]),
+        ("nft", &["nft", "-f", "-"][..]),
+        ("iptables", &["iptables-nft-restore", "--noflush"]),
     ] {
         let arguments = ["forward", "explain", &address.to_string(), "--as", dialect];
-        feed(&running, reader, &running.run(&arguments));
+        feed(reader, &running.run(&arguments));
         // Without the right it comes from the control centre.
-        feed(&running, reader, &run_powerless(&running, &arguments));
+        feed(reader, &run_powerless(&running, &arguments));
     }
     let powerless = run_powerless(&running, &["forward", "ls", "--json"]);
     let listed: Value = serde_json::from_slice(&powerless.stdout).unwrap();

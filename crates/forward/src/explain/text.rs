@@ -68,7 +68,7 @@ pub fn nft(table: &str, range: Prefix, address: SocketAddr, slots: &Slots) -> St
     };
     let (leaving, all) = (refuse("oif != \"lo\" "), refuse(""));
     format!(
-        "# {range} is to be this host's own: ip route add local {range} dev lo
+        "# for a host that has no such table, after: ip route add local {range} dev lo
 table inet {table} {{
   map services{digit} {{
     type {kind} . inet_service : verdict

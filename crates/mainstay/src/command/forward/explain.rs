@@ -4,14 +4,15 @@
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Context as _;
-use mainstay_control::forward::{Slots, Spread};
+use mainstay_control::forward::Slots;
 use mainstay_forward::explain::{self, Effect, Question, Rules, Step, text};
 use mainstay_forward::nft;
 use mainstay_kernel::netlink::Prefix;
 use mainstay_kernel::netlink::route::Routes;
 use serde::Serialize;
 
-use super::{routes, service_at, table};
+use super::known::Known;
+use super::table;
 use crate::arguments::{Dialect, ForwardExplain, Place, Target};
 use crate::outcome::{Failure, Outcome};
 use crate::output;
@@ -110,25 +111,23 @@ async fn served(
     {
         return Ok((service.address, slots.clone(), service.counts()));
     }
-    let routes = routes(place).await;
-    let known = routes.as_deref().unwrap_or_default();
-    let addresses = known.iter().filter_map(|service| service.address);
-    let mut asked = addresses.filter(|address| is_asked(*address));
-    let address = asked.next();
-    let spread = address.and_then(|address| service_at(known, address).map(Spread::of));
-    let slots = spread.as_ref().and_then(|spread| Slots::of(spread, None));
-    if let (Some(address), Some(spread), Some(slots)) = (address, spread, slots) {
+    let known = Known::ask(place).await;
+    let asked = known.as_ref().ok().and_then(|known| {
+        let (service, address) = known.addressed().find(|(_, address)| is_asked(*address))?;
+        Some((address, known.slots(service)?, known.spread(service)))
+    });
+    if let Some((address, slots, spread)) = asked {
         let shares = spread.shares.iter().map(|share| (share.to, share.weight));
         return Ok((address, slots, shares.collect()));
     }
-    let why = match (&rules, &routes) {
-        (Rules::Unreadable(why), Err(and)) => format!("{why}, and {and}"),
-        (_, Err(and)) => format!("the kernel has none, and {and}"),
-        (_, Ok(_)) => {
-            "neither the kernel nor the control centre has one with an instance".to_owned()
-        }
+    let kernel = match rules {
+        Rules::Unreadable(why) => why,
+        Rules::Read(_) | Rules::None => "the kernel has none".to_owned(),
     };
-    let message = format!("no service is known at {target}: {why}");
+    let centre = known.err();
+    let centre =
+        centre.unwrap_or_else(|| "the control centre has none with an instance".to_owned());
+    let message = format!("no service is known at {target}: {kernel}, and {centre}");
     Err(Failure::new(Outcome::DoesNotHold, message)
         .remedy("`mainstay forward ls` lists them")
         .into())

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use mainstay_control::forward::{Draw, Slots, Spread};
+use mainstay_control::forward::{Draw, Slots};
 use mainstay_forward::explain::Rules;
 use mainstay_forward::reading::{self, Reading, ServiceReading, percent};
 use mainstay_ids::{InstanceId, ServiceName};
-use mainstay_model::routing::ServiceRoutes;
 use serde::Serialize;
 
-use super::{names, routes, table};
+use super::known::Known;
+use super::table;
 use crate::arguments::Place;
 use crate::command::{or_dash, print_table};
 use crate::outcome::Outcome;
@@ -62,14 +62,14 @@ struct ListedInstance {
 
 pub(crate) async fn run(place: &Place) -> anyhow::Result<Outcome> {
     let rules = Rules::read(&table()?);
-    let routes = routes(place).await;
+    let known = Known::ask(place).await;
     let mut notes = Vec::new();
-    if let Err(why) = &routes {
+    if let Err(why) = &known {
         notes.push(format!("names of services are not known: {why}"));
     }
-    let routes = routes.unwrap_or_default();
+    let known = known.unwrap_or_default();
     let listed = match rules {
-        Rules::Read(reading) => of_kernel(&reading, &routes, notes),
+        Rules::Read(reading) => of_kernel(&reading, &known, notes),
         Rules::None => {
             notes.push(
                 "the kernel of this network namespace forwards nothing of ours; without `[forward]` in \
@@ -85,7 +85,7 @@ pub(crate) async fn run(place: &Place) -> anyhow::Result<Outcome> {
         }
         Rules::Unreadable(why) => {
             notes.push(format!("{why}; this is what the control centre wants"));
-            of_routes(&routes, notes)
+            of_known(&known, notes)
         }
     };
     if place.json {
@@ -96,7 +96,7 @@ pub(crate) async fn run(place: &Place) -> anyhow::Result<Outcome> {
     Ok(Outcome::Holds)
 }
 
-fn of_kernel(reading: &Reading, routes: &[ServiceRoutes], mut notes: Vec<String>) -> Listed {
+fn of_kernel(reading: &Reading, known: &Known, mut notes: Vec<String>) -> Listed {
     let established = reading::established(reading).unwrap_or_else(|error| {
         notes.push(format!("cannot count established connections: {error}"));
         BTreeMap::new()
@@ -104,14 +104,14 @@ fn of_kernel(reading: &Reading, routes: &[ServiceRoutes], mut notes: Vec<String>
     if reading.dormant {
         notes.push("somebody switched the rules off (flag dormant)".to_owned());
     }
-    notes.extend(missing(&reading.services, routes));
+    notes.extend(missing(&reading.services, known));
     let services = reading.services.iter();
     let services = services.map(|service| ListedService {
-        service: super::service_at(routes, service.address).map(|one| one.service.clone()),
+        service: known.service(service.address).cloned(),
         address: service.address,
         by: service.slots.as_ref().map(by),
         new_connections: Some(service.connections),
-        instances: instances(service, reading, &established, routes),
+        instances: instances(service, reading, &established, known),
     });
     Listed {
         from: From::Kernel,
@@ -132,14 +132,14 @@ fn instances(
     service: &ServiceReading,
     reading: &Reading,
     established: &BTreeMap<SocketAddr, u64>,
-    routes: &[ServiceRoutes],
+    known: &Known,
 ) -> Vec<ListedInstance> {
     let counts = service.counts();
     let slots_of = counts.iter().map(|(_, slots)| slots).sum();
     let listed = counts.iter().map(|(address, slots)| {
         let traffic = reading.traffic.get(address);
         ListedInstance {
-            instance: names(routes, service.address, *address).1,
+            instance: known.instance(*address).cloned(),
             address: *address,
             slots: *slots,
             slots_of,
@@ -152,31 +152,28 @@ fn instances(
 }
 
 /// Services that should be there, and are not.
-fn missing(present: &[ServiceReading], routes: &[ServiceRoutes]) -> Vec<String> {
+fn missing(present: &[ServiceReading], known: &Known) -> Vec<String> {
     let is_there = |address| present.iter().any(|service| service.address == address);
-    let missing = routes.iter().filter_map(|service| {
-        let address = service.address.filter(|address| !is_there(*address))?;
-        let name = &service.service;
-        let serves = Slots::of(&Spread::of(service), None).is_some();
-        serves
-            .then(|| format!("{name} has the address {address}, which the kernel does not forward"))
+    let missing = known
+        .addressed()
+        .filter(|(service, address)| !is_there(*address) && known.slots(service).is_some());
+    let told = missing.map(|(service, address)| {
+        format!("{service} has the address {address}, which the kernel does not forward")
     });
-    missing.collect()
+    told.collect()
 }
 
-fn of_routes(routes: &[ServiceRoutes], notes: Vec<String>) -> Listed {
-    let services = routes.iter().filter_map(|service| {
-        let address = service.address?;
-        let slots = Slots::of(&Spread::of(service), None);
+fn of_known(known: &Known, notes: Vec<String>) -> Listed {
+    let services = known.addressed().map(|(service, address)| {
         let wanted = ServiceReading {
             address,
-            slots,
+            slots: known.slots(service),
             connections: 0,
         };
         let counts = wanted.counts();
         let slots_of = counts.iter().map(|(_, slots)| slots).sum();
         let instances = counts.iter().map(|(to, slots)| ListedInstance {
-            instance: names(routes, address, *to).1,
+            instance: known.instance(*to).cloned(),
             address: *to,
             slots: *slots,
             slots_of,
@@ -184,13 +181,13 @@ fn of_routes(routes: &[ServiceRoutes], notes: Vec<String>) -> Listed {
             bytes_from: None,
             established: None,
         });
-        Some(ListedService {
-            service: Some(service.service.clone()),
+        ListedService {
+            service: Some(service.clone()),
             address,
             by: wanted.slots.as_ref().map(by),
             new_connections: None,
             instances: instances.collect(),
-        })
+        }
     });
     Listed {
         from: From::ControlCentre,
@@ -209,7 +206,7 @@ fn print(listed: &Listed) -> anyhow::Result<()> {
         let own = [
             or_dash(service.service.as_ref()),
             service.address.to_string(),
-            service.by.unwrap_or("broken").to_owned(),
+            or_dash(service.by),
             or_dash(service.new_connections),
         ];
         if service.instances.is_empty() {
