@@ -558,9 +558,9 @@ pub(crate) struct ServerProcess {
     /// The number of the group whose members may call.
     #[arg(long)]
     pub(crate) api_group: Option<u32>,
-    /// From which `auto` addresses are picked.
+    /// Where service addresses may lie.
     #[arg(long, value_parser = parse_network)]
-    pub(crate) auto_range: Option<Network>,
+    pub(crate) range: Vec<Network>,
     #[arg(long)]
     pub(crate) unsafe_no_acknowledged_drain: bool,
 }

@@ -19,6 +19,7 @@ use mainstay_gateway::settings::Settings as GatewaySettings;
 use mainstay_gateway::{AccessLogTo, Beginning, Deadlines, Stats, StatsAuth, Succession};
 use mainstay_ids::Incarnation;
 use mainstay_kernel::hand::Offer;
+use mainstay_model::forward::Ranges;
 use mainstay_server::EarlierStop;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
@@ -131,7 +132,9 @@ fn run_server(place: &Place, server: &ServerProcess, mut sockets: Inherited) -> 
             EarlierStop::GoesOn
         },
         api_group: server.api_group,
-        address_range: server.auto_range,
+        ranges: (!server.range.is_empty())
+            .then(|| Ranges::new(server.range.clone()))
+            .transpose()?,
         acknowledged_drain,
     };
     let sockets = mainstay_server::Sockets {

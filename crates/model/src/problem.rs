@@ -107,6 +107,8 @@ codes! {
         TooManyInstances: "too-many-instances", 422, "choose a smaller number";
         /// Another service has the address.
         AddressTaken: "address-taken", 422, "choose another address, or `auto`";
+        /// Nobody serves the address.
+        AddressOutside: "address-outside", 422, "choose one of 127.0.0.0/8, one in `range` of the node's `[forward]`, or `auto`";
         /// Another service has the same match.
         RouteTaken: "route-taken", 422, "take the other service down, or change it first and let its rollout finish";
         /// All addresses for `auto` are taken.

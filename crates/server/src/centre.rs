@@ -165,7 +165,7 @@ impl Centre {
         let settings = Settings {
             acknowledged_drain: options.acknowledged_drain,
             address_seed: address_seed(&options.state),
-            address_range: options.address_range,
+            ranges: options.ranges.clone(),
             sticky_key: StickyKey::new(token::random().map_err(StartError::Random)?),
         };
         let directory = options.state.join("control");

@@ -45,7 +45,7 @@ use std::time::Duration;
 
 use mainstay_control::AcknowledgedDrain;
 use mainstay_ids::{Incarnation, NodeName};
-use mainstay_model::Network;
+use mainstay_model::forward::Ranges;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -86,8 +86,8 @@ pub struct Options {
     pub earlier_stop: EarlierStop,
     /// The group whose members may call on the unix socket, beside the own account and root.
     pub api_group: Option<u32>,
-    /// From which `auto` addresses are picked; `None`: loopback.
-    pub address_range: Option<Network>,
+    /// Where service addresses may lie, beside loopback; `auto` ones are picked from the first.
+    pub ranges: Option<Ranges>,
     /// A test seam, see [`AcknowledgedDrain`].
     pub acknowledged_drain: AcknowledgedDrain,
 }

@@ -119,7 +119,7 @@ impl Mishaps {
 }
 
 /// The conditions of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conditions {
     /// Steps of 0 to 150 ms in which things go wrong; then comes the calm.
     pub steps: u32,

@@ -86,7 +86,7 @@ impl Simulation {
         let mut random = Random::new(seed);
         let settings = Settings {
             address_seed: random.below(1000) as u32,
-            ..conditions.settings
+            ..conditions.settings.clone()
         };
         Self {
             world: World::new(settings),

@@ -111,7 +111,7 @@ impl World {
     /// A world in which nothing runs.
     pub fn new(settings: Settings) -> Self {
         let node = NodeName::parse("local").expect("a legal name");
-        let control = Control::new(node, settings);
+        let control = Control::new(node, settings.clone());
         Self {
             routing: control.routing().clone(),
             plan: control.plan().clone(),
@@ -319,7 +319,7 @@ impl World {
         self.down = false;
         let text = serde_json::to_string(&self.disk.snapshot).expect("it is JSON");
         let snapshot: Snapshot = serde_json::from_str(&text).expect("it was written by us");
-        let restored = Control::restore(snapshot, self.settings, self.clock());
+        let restored = Control::restore(snapshot, self.settings.clone(), self.clock());
         self.control = restored.expect("it was written by us");
         self.judge.told = self.disk.told.clone();
         self.judge.told.begin_anew();

@@ -102,8 +102,9 @@ struct Service {
     /// has set; the secret is the whole value.
     #[schemars(extend("default" = serde_json::json!({})))]
     env: Option<BTreeMap<String, Template>>,
-    /// Where other services reach this one, through the gateway: `"auto"`, or an address and port
-    /// on 127.0.0.0/8. Without it the service has no address.
+    /// Where other services reach this one: `"auto"`, or an address and port. One of 127.0.0.0/8 is
+    /// the gateway's; one in `range` of the node's `[forward]` is forwarded by the kernel, for every
+    /// protocol on TCP and UDP. Without it the service has no address.
     address: Option<Address>,
     /// Which requests at the gateway's entry belong to the service; without it, none.
     http: Option<HttpMatches>,
@@ -549,11 +550,11 @@ struct Size(String);
 struct Share(String);
 
 /// `"auto"` lets Mainstay pick an address and keep it for the life of the service. An address is
-/// one of 127.0.0.0/8 with a port.
+/// one of 127.0.0.0/8, or of a range that the node forwards, with a port.
 #[derive(JsonSchema)]
 #[schemars(extend(
-    "pattern" = r"^auto$|^127(\.[0-9]{1,3}){3}:[0-9]{1,5}$|\$\{",
-    "examples" = ["auto", "127.96.0.10:8080"]
+    "pattern" = r"^auto$|^[0-9a-fA-F:.\[\]]+:[0-9]{1,5}$|\$\{",
+    "examples" = ["auto", "127.96.0.10:8080", "10.96.0.10:8080", "[fd96::10]:8080"]
 ))]
 struct Address(String);
 

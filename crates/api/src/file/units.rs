@@ -1,6 +1,6 @@
 //! Texts that stand for something: durations, sizes, percents, addresses, accounts.
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
@@ -142,57 +142,37 @@ pub(crate) fn parse_step(text: &str) -> Result<NonZeroU32, Refused> {
         })
 }
 
-/// A service address: `auto`, or an address and port on 127.0.0.0/8.
+/// A service address: `auto`, or an address and port. Whether a node serves it is not known here.
 pub(crate) fn parse_address(text: &str) -> Result<AddressSpec, Refused> {
-    const EXPECTED: &str = "an address is `auto`, or an IP address of 127.0.0.0/8 with a port, as \
-                            in `127.96.0.10:8080`";
+    const EXPECTED: &str =
+        "an address is `auto`, or an IP address with a port, as in `127.96.0.10:8080`";
     if text == "auto" {
         return Ok(AddressSpec::Auto);
     }
-    let refused = || Refused::value(format!("{EXPECTED}; found {}", quoted(text)));
-    let Ok(address) = text.parse::<SocketAddrV4>() else {
+    let Ok(address) = text.parse::<SocketAddr>() else {
+        let refused = Refused::value(format!("{EXPECTED}; found {}", quoted(text)));
         let port = text.rsplit_once(':').map_or(text, |(_, port)| port);
-        let guess = match (text.parse::<Ipv4Addr>(), port.parse::<NonZeroU16>()) {
-            (Ok(ip), _) => Some(format!("{}:8080", loopback_like(ip))),
-            (Err(_), Ok(port)) => Some(format!("{EXAMPLE_IP}:{port}")),
-            (Err(_), Err(_)) => None,
+        let guess = match (text.parse::<IpAddr>(), port.parse::<NonZeroU16>()) {
+            (Ok(ip), _) => SocketAddr::new(ip, 8080).to_string(),
+            (Err(_), Ok(port)) => format!("{EXAMPLE_IP}:{port}"),
+            (Err(_), Err(_)) => return Err(refused),
         };
-        let ipv6 = text.parse::<SocketAddrV6>().is_ok();
-        return Err(match guess {
-            Some(guess) if ipv6 => refused().help(format!(
-                "IPv6 is not in this version; did you mean `{guess}`?"
-            )),
-            Some(guess) => refused().help(format!("did you mean `{guess}`?")),
-            None => refused(),
-        });
+        return Err(refused.help(format!("did you mean `{guess}`?")));
     };
-    if !address.ip().is_loopback() {
-        let here = SocketAddrV4::new(loopback_like(*address.ip()), address.port());
-        let message = format!(
-            "{} is not on 127.0.0.0/8; on one machine a service address is a listener of the \
-             gateway there, and addresses on the nodes' network are not in this version",
-            address.ip()
-        );
-        return Err(Refused::value(message).help(format!("did you mean `{here}`?")));
+    if address.ip().is_unspecified() || address.ip().is_multicast() {
+        let message = format!("{} is no address of one service", address.ip());
+        let help = format!("did you mean `{EXAMPLE_IP}:{}`?", address.port());
+        return Err(Refused::value(message).help(help));
     }
     if address.port() == 0 {
         let help = "write the port, or `address = \"auto\"` and Mainstay picks an address";
         return Err(Refused::value("port 0 is not a port to be reached at").help(help));
     }
-    Ok(AddressSpec::Fixed(SocketAddr::V4(address)))
+    Ok(AddressSpec::Fixed(address))
 }
 
 /// Not 127.0.0.1, where the gateway's entry and the instances listen.
 const EXAMPLE_IP: Ipv4Addr = Ipv4Addr::new(127, 96, 0, 10);
-
-/// The same address on 127.0.0.0/8.
-fn loopback_like(ip: Ipv4Addr) -> Ipv4Addr {
-    let [_, b, c, d] = ip.octets();
-    match [b, c, d] {
-        [0, 0, 0] => EXAMPLE_IP,
-        [b, c, d] => Ipv4Addr::new(127, b, c, d),
-    }
-}
 
 /// A host name, or `*.` and one.
 pub(super) fn parse_host_pattern(text: &str) -> Result<HostPattern, Refused> {

@@ -8,10 +8,11 @@ use core::net::SocketAddr;
 
 use super::handle::StickyKey;
 use mainstay_ids::{ConsumerId, InstanceId, Instant, NodeName, ServiceName, Timestamp, Version};
+use mainstay_model::forward::Ranges;
 use mainstay_model::limits::SpecError;
 use mainstay_model::service::INSTANCES_MAX;
 use mainstay_model::{
-    Ack, HttpMatch, IntakeState, Network, NodeReport, Outlook, ProblemCode, ServiceSpec, Weight,
+    Ack, HttpMatch, IntakeState, NodeReport, Outlook, ProblemCode, ServiceSpec, Weight,
 };
 
 /// The time of an input: `now` for decisions, `at` for the record.
@@ -35,15 +36,16 @@ pub enum AcknowledgedDrain {
 }
 
 /// What is fixed for the life of a control centre.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
     /// Whether drains are acknowledged.
     pub acknowledged_drain: AcknowledgedDrain,
     /// Where the search for `auto` addresses begins: different for two Mainstays on one machine,
     /// so that they do not want the same ones.
     pub address_seed: u32,
-    /// From which `auto` addresses are picked; `None`: from those of loopback that the gateway has.
-    pub address_range: Option<Network>,
+    /// Service addresses may lie in these, beside those of loopback that the gateway has, and `auto`
+    /// ones are picked from the first.
+    pub ranges: Option<Ranges>,
     /// The key of the handles by which clients stay with instances, where the state has none yet:
     /// random, and kept from then on.
     pub sticky_key: StickyKey,
@@ -298,6 +300,17 @@ pub enum Refusal {
         /// Whose it is.
         by: ServiceName,
     },
+    /// Nobody serves the address.
+    #[error(
+        "service `{service}` wants the address {address}, which is neither on 127.0.0.0/8 nor in a \
+         range that this node forwards"
+    )]
+    AddressOutside {
+        /// The declared service.
+        service: ServiceName,
+        /// The address.
+        address: SocketAddr,
+    },
     /// Another service has the same match, or would have it again after a rollback.
     #[error("service `{service}` wants requests that belong to `{by}`: `{route}`")]
     RouteTaken {
@@ -471,6 +484,7 @@ impl Refusal {
             Self::DeclaredTwice { .. } => ProblemCode::ServiceDeclaredTwice,
             Self::TooMany { .. } => ProblemCode::TooManyInstances,
             Self::AddressTaken { .. } => ProblemCode::AddressTaken,
+            Self::AddressOutside { .. } => ProblemCode::AddressOutside,
             Self::RouteTaken { .. } => ProblemCode::RouteTaken,
             Self::AddressedUnknown { .. } => ProblemCode::AddressedUnknown,
             Self::AddressedWithout { .. } => ProblemCode::AddressedWithoutAddress,

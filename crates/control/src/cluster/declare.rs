@@ -6,6 +6,7 @@ use core::net::SocketAddr;
 
 use mainstay_ids::{ServiceName, Version};
 use mainstay_model::event::RollbackAsked;
+use mainstay_model::forward::Ranges;
 use mainstay_model::service::{AddressSpec, INSTANCES_MAX};
 use mainstay_model::{EventKind, Network, ServiceSpec};
 
@@ -23,8 +24,8 @@ pub(super) struct Services {
     pub(super) retired: BTreeMap<ServiceName, u64>,
     /// [`Settings::address_seed`](super::contract::Settings::address_seed).
     pub(super) address_seed: u32,
-    /// [`Settings::address_range`](super::contract::Settings::address_range).
-    pub(super) address_range: Option<Network>,
+    /// [`Settings::ranges`](super::contract::Settings::ranges).
+    pub(super) ranges: Option<Ranges>,
     /// What the node has for instances, as far as its agent has told.
     pub(super) room: Room,
 }
@@ -112,6 +113,9 @@ impl Services {
         specs: &[ServiceSpec],
         declared: &BTreeSet<ServiceName>,
     ) -> Result<BTreeMap<ServiceName, SocketAddr>, Refusal> {
+        for spec in specs {
+            self.check_place(spec)?;
+        }
         let mut claims = Claims::default();
         for (name, service) in &self.by_name {
             let stable = service.stable.map(|stable| service.spec_of(stable));
@@ -130,7 +134,7 @@ impl Services {
             if spec.address == Some(AddressSpec::Auto) {
                 let service = &spec.name;
                 let address =
-                    kept.or_else(|| pick(service, self.address_seed, self.address_range, &taken));
+                    kept.or_else(|| pick(service, self.address_seed, self.auto_range(), &taken));
                 let Some(address) = address else {
                     let service = service.clone();
                     return Err(Refusal::NoAddressFree { service });
@@ -140,6 +144,28 @@ impl Services {
             }
         }
         Ok(autos)
+    }
+
+    /// Whether anybody serves the address.
+    fn check_place(&self, spec: &ServiceSpec) -> Result<(), Refusal> {
+        let Some(AddressSpec::Fixed(address)) = spec.address else {
+            return Ok(());
+        };
+        let forwarded = self.ranges.as_ref();
+        let forwarded = forwarded.is_some_and(|ranges| ranges.contain(address.ip()));
+        let of_gateway = address.is_ipv4() && address.ip().is_loopback();
+        if forwarded || of_gateway {
+            return Ok(());
+        }
+        Err(Refusal::AddressOutside {
+            service: spec.name.clone(),
+            address,
+        })
+    }
+
+    /// From which `auto` addresses are picked.
+    fn auto_range(&self) -> Option<Network> {
+        self.ranges.as_ref()?.networks().first().copied()
     }
 
     fn auto_address(&self, name: &ServiceName) -> Option<SocketAddr> {

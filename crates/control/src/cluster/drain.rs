@@ -97,7 +97,7 @@ fn outcome(
     if released {
         return Some(DrainOutcome::Acknowledged);
     }
-    let over = match step.settings.acknowledged_drain {
+    let over = match step.acknowledged_drain {
         AcknowledgedDrain::On => drain.deadline <= step.clock.now,
         AcknowledgedDrain::Off => true,
     };

@@ -35,7 +35,7 @@ use mainstay_ids::{Epoch, Generation, Instant, NodeName};
 use mainstay_model::{Ack, BootId, Event, EventKind, NodePlan, NodeReport, Routing};
 
 use consumers::Consumers;
-use contract::{Apply, Clock, Input, Refusal, Reply, Settings};
+use contract::{AcknowledgedDrain, Apply, Clock, Input, Refusal, Reply, Settings};
 use declare::Services;
 use handle::StickyKey;
 use journal::Journal;
@@ -49,7 +49,7 @@ use supply::{Room, Supply};
 #[derive(Debug, Clone)]
 pub struct Control {
     node: NodeName,
-    settings: Settings,
+    acknowledged_drain: AcknowledgedDrain,
     epoch: Epoch,
     knowledge: Knowledge,
     purpose: Purpose,
@@ -104,13 +104,13 @@ impl Control {
                 services: Vec::new(),
             },
             node,
-            settings,
+            acknowledged_drain: settings.acknowledged_drain,
             epoch,
             knowledge: Knowledge::Sufficient,
             purpose: Purpose::KeepUp,
             services: Services {
                 address_seed: settings.address_seed,
-                address_range: settings.address_range,
+                ranges: settings.ranges,
                 ..Services::default()
             },
             strangers: Strangers::default(),
@@ -133,6 +133,7 @@ impl Control {
             return Err(RestoreError::NewerFormat { found });
         }
         let epoch = Epoch(snapshot.epoch.0 + 1);
+        let sticky_key = settings.sticky_key;
         let mut control = Self::at_epoch(epoch, snapshot.node, settings);
         control.purpose = snapshot.purpose;
         for record in snapshot.services {
@@ -144,7 +145,7 @@ impl Control {
         }
         control.services.retired = snapshot.retired.into_iter().collect();
         control.boot = snapshot.boot;
-        control.sticky_key = snapshot.sticky_key.unwrap_or(settings.sticky_key);
+        control.sticky_key = snapshot.sticky_key.unwrap_or(sticky_key);
         control.consumers = Consumers::restore(snapshot.consumers, clock.now);
         control.journal = Journal::resumed(snapshot.event);
         control.record_start(clock);
@@ -329,7 +330,7 @@ impl Control {
         let step = Step {
             supply,
             clock,
-            settings: self.settings,
+            acknowledged_drain: self.acknowledged_drain,
             upcoming: self.upcoming(),
             routed_in: self.routing.generation,
             consumers: &self.consumers,

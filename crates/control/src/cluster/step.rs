@@ -4,14 +4,14 @@ use mainstay_ids::{Generation, ServiceName};
 use mainstay_model::EventKind;
 
 use super::consumers::Consumers;
-use super::contract::{Clock, Settings};
+use super::contract::{AcknowledgedDrain, Clock};
 use super::journal::Journal;
 use super::supply::Supply;
 
 /// One input's decisions: their time, the number that a changed state will have, and the record.
 pub(super) struct Step<'a> {
     pub(super) clock: Clock,
-    pub(super) settings: Settings,
+    pub(super) acknowledged_drain: AcknowledgedDrain,
     /// The generation of the routing and of the plan if this input changes them.
     pub(super) upcoming: Generation,
     /// The generation of the newest routing.
@@ -27,7 +27,7 @@ impl Step<'_> {
     pub(super) fn with_supply<'b>(&'b mut self, supply: &'b Supply) -> Step<'b> {
         Step {
             clock: self.clock,
-            settings: self.settings,
+            acknowledged_drain: self.acknowledged_drain,
             upcoming: self.upcoming,
             routed_in: self.routed_in,
             consumers: self.consumers,

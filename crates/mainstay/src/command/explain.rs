@@ -85,6 +85,7 @@ fn page(code: ProblemCode) -> &'static str {
         ProblemCode::SpecInvalid => include_str!("../../../../docs/errors/spec-invalid.md"),
         ProblemCode::TooManyInstances => include_str!("../../../../docs/errors/too-many-instances.md"),
         ProblemCode::AddressTaken => include_str!("../../../../docs/errors/address-taken.md"),
+        ProblemCode::AddressOutside => include_str!("../../../../docs/errors/address-outside.md"),
         ProblemCode::RouteTaken => include_str!("../../../../docs/errors/route-taken.md"),
         ProblemCode::NoAddressFree => include_str!("../../../../docs/errors/no-address-free.md"),
         ProblemCode::AddressedUnknown => include_str!("../../../../docs/errors/addressed-unknown.md"),

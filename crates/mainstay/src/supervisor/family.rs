@@ -442,8 +442,9 @@ impl Family {
                     }
                 }
                 if let Some(forward) = &self.settings.forward {
-                    let range = forward.ranges.networks()[0].to_string();
-                    spawn = spawn.argument("--auto-range").argument(range);
+                    for range in forward.ranges.networks() {
+                        spawn = spawn.argument("--range").argument(range.to_string());
+                    }
                 }
                 if let Some(group) = self.settings.api_group {
                     spawn = spawn.argument("--api-group").argument(group.to_string());

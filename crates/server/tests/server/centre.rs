@@ -77,7 +77,7 @@ impl Place {
     pub(crate) fn start(&mut self) -> Running {
         self.incarnation.0 += 1;
         let options = Options {
-            address_range: None,
+            ranges: None,
             state: self.state.clone(),
             node: node(),
             incarnation: self.incarnation,
