@@ -113,7 +113,7 @@ pub(crate) fn mark(state: &Path) -> String {
 pub(crate) struct Clock(tokio::time::Instant);
 
 impl Clock {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self(tokio::time::Instant::now())
     }
 

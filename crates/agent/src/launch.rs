@@ -83,6 +83,7 @@ pub(crate) fn instance(
         ("MAINSTAY_VERSION", planned.version.0.to_string()),
     ];
     environment.extend(own.map(|(name, value)| (name.to_owned(), value)));
+    environment.extend(needed(planned));
     for (name, value) in &spec.env {
         environment.insert(name.clone(), fill(value, planned, address)?);
     }
@@ -100,6 +101,21 @@ pub(crate) fn instance(
         environment,
         directory,
         user,
+    })
+}
+
+/// Where the services are that it needs, of those that have an address: `PAYMENTS_ADDRESS`,
+/// `PAYMENTS_HOST` and `PAYMENTS_PORT`. What its file sets comes after, and so stands.
+fn needed(planned: &PlannedInstance) -> impl Iterator<Item = (String, String)> {
+    let needs = planned.spec.needs.iter();
+    let found = needs.filter_map(|name| Some((name, planned.addresses.get(name)?)));
+    found.flat_map(|(name, address)| {
+        let name = name.as_str().to_ascii_uppercase().replace('-', "_");
+        [
+            (format!("{name}_ADDRESS"), address.to_string()),
+            (format!("{name}_HOST"), address.ip().to_string()),
+            (format!("{name}_PORT"), address.port().to_string()),
+        ]
     })
 }
 

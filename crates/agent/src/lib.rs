@@ -35,6 +35,7 @@ mod launch;
 mod leftovers;
 mod link;
 mod logs;
+pub mod names;
 mod node;
 mod ports;
 mod probe;
@@ -64,7 +65,7 @@ pub use node::Error;
 pub use shim::shim_main;
 
 /// What an agent must know.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Options {
     /// The state directory; it exists.
     pub state: PathBuf,
@@ -82,6 +83,8 @@ pub struct Options {
     pub shim: ShimProgram,
     /// Whether it takes over what earlier agents started.
     pub adoption: Adoption,
+    /// Where names are answered; `None`: nowhere.
+    pub names: Option<names::Options>,
 }
 
 /// Whether an agent takes over what earlier agents started.
@@ -107,6 +110,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
         api,
         shim,
         adoption,
+        names,
     } = options;
     let state = absolute(&state)?;
     // Ends everything in here when one part fails.
@@ -125,6 +129,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
         stop.clone(),
     ));
     let secrets = client.clone();
+    let directory = client.clone();
     let report = tokio::spawn(link::report(client, reports, reached, stop.clone()));
     let consumer = ConsumerId {
         name: forward::CONSUMER.to_owned(),
@@ -142,16 +147,33 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     });
     let mut context = Context::new(state, address, shim, secrets, stop.clone());
     context.adoption = adoption;
+    let names = names.map(|names| tokio::spawn(answer_names(names, directory, context.clone())));
     let node = Node::adopt(node, incarnation, context).await?;
     let result = node.run(plans, reports_end).await;
     stop.cancel();
     // Both end with `stop`.
     follow.await.map_err(Error::Task)?;
     report.await.map_err(Error::Task)?;
+    if let Some(names) = names {
+        names.await.map_err(Error::Task)?;
+    }
     if let Some(forward) = forward {
         forward.await.map_err(Error::Task)?;
     }
     result
+}
+
+/// Until the end of the agent. Instances are kept also if no names can be answered.
+async fn answer_names(names: names::Options, client: Client, context: Context) {
+    let (directories, directory) = watch::channel(None);
+    let (stop, clock) = (context.stop.clone(), context.clock);
+    let ((), answered) = tokio::join!(
+        names::follow(client, context.state, directories, stop.clone()),
+        names::run(names, directory, clock, stop),
+    );
+    if let Err(error) = answered {
+        tracing::error!(%error, "cannot answer names");
+    }
 }
 
 fn absolute(state: &Path) -> Result<PathBuf, Error> {

@@ -4,14 +4,16 @@
 use std::borrow::Cow;
 
 use mainstay_model::routing::Farewell;
-use mainstay_model::{Ack, NodePlan, NodeReport, ProblemCode, Routing, ServiceSpec, Why};
+use mainstay_model::{
+    Ack, Directory, NodePlan, NodeReport, ProblemCode, Routing, ServiceSpec, Why,
+};
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use crate::wire::{
-    Accepted, Applied, Apply, Backup, EventLine, EventsQuery, InstanceStatus, PlanQuery, Rollback,
-    RoutesQuery, Scale, SecretRemoveQuery, SecretRemoved, SecretSet, SecretStatus, SecretValue,
-    ServiceStatus, SetIntake, Status, WhyQuery,
+    Accepted, Applied, Apply, Backup, DirectoryQuery, EventLine, EventsQuery, InstanceStatus,
+    PlanQuery, Rollback, RoutesQuery, Scale, SecretRemoveQuery, SecretRemoved, SecretSet,
+    SecretStatus, SecretValue, ServiceStatus, SetIntake, Status, WhyQuery,
 };
 
 /// A call's name; whoever answers calls matches over it.
@@ -44,6 +46,7 @@ pub enum Name {
     Acknowledge,
     Farewell,
     WatchPlan,
+    WatchDirectory,
     Report,
 }
 
@@ -579,6 +582,16 @@ pub const CALLS: &[Call] = &[
             "/v1/watch/plan",
             Form::of::<PlanQuery>(),
             Form::of::<NodePlan>(),
+        )
+    },
+    Call {
+        summary: "For those who answer for names: where services are found, whole, at once and on each \
+                  change. Nobody waits for whoever follows.",
+        ..Call::watch(
+            Name::WatchDirectory,
+            "/v1/watch/directory",
+            Form::of::<DirectoryQuery>(),
+            Form::of::<Directory>(),
         )
     },
     Call {

@@ -12,6 +12,7 @@ mod keys;
 mod later;
 mod limits;
 mod listen;
+mod names;
 mod reference;
 mod schema;
 
@@ -20,6 +21,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use mainstay_model::ForwardSettings;
+use mainstay_model::Network;
 use mainstay_model::gateway::GatewaySettings;
 use toml::de::DeTable;
 
@@ -47,6 +49,8 @@ pub struct NodeFile {
     pub api: Api,
     /// How the gateway is to be.
     pub gateway: Gateway,
+    /// Where services are found by name; `None`: nowhere. Only with [`Role::Agent`].
+    pub names: Option<Names>,
     /// How connections to service addresses are forwarded; `None`: not at all, the gateway has all of
     /// them.
     pub forward: Option<ForwardSettings>,
@@ -83,6 +87,17 @@ pub struct Gateway {
     pub workers: Option<u16>,
     /// What its process is told. `stats_auth` is `Some` if `stats` is no loopback address.
     pub settings: GatewaySettings,
+}
+
+/// Where services are found by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    /// One address, where names are answered by UDP and TCP.
+    pub listen: SocketAddr,
+    /// Who is asked for other names, and never this server itself; `None`: whom this machine asked before.
+    pub upstream: Option<Vec<SocketAddr>>,
+    /// Who is answered beside this machine.
+    pub allow: Vec<Network>,
 }
 
 /// Reads the node file at `path`, with `env` for `${VARIABLE}`. Relative paths in it begin at the

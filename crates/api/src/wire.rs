@@ -361,6 +361,14 @@ pub struct PlanQuery {
     pub after: Option<After>,
 }
 
+/// The query of `/v1/watch/directory`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DirectoryQuery {
+    /// The generation that the reader has: it is not sent again, the next one is.
+    pub after: Option<After>,
+}
+
 /// A generation in a query, as `3.17`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]

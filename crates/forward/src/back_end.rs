@@ -80,6 +80,18 @@ pub trait BackEnd: Send {
     /// What each instance was sent and has sent.
     fn traffic(&mut self) -> Result<Vec<(SocketAddr, Counted)>, ForwardError>;
 
+    /// Connections and flows of each instance that are open now, if the back end has them in its own
+    /// hands. `None`: the kernel has them.
+    fn in_flight(&mut self) -> Result<Option<Vec<(SocketAddr, u64)>>, ForwardError> {
+        Ok(None)
+    }
+
+    /// What it has in force for one service address, in its own language, for people. Empty: it has
+    /// nothing.
+    fn rules(&mut self, _address: SocketAddr) -> Result<String, ForwardError> {
+        Ok(String::new())
+    }
+
     /// Takes everything away that it made.
     fn remove(&mut self) -> Result<(), ForwardError>;
 }

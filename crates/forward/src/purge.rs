@@ -182,7 +182,7 @@ mod tests {
         let before = rules();
         netns.enter(|| {
             router::open(&settings, &[Version::V4]).unwrap();
-            let prefix = "10.96.0.0/16".parse().unwrap();
+            let prefix = xtables::range_of("10.96.0.0/16").unwrap();
             let source = None;
             let route = LocalRoute { prefix, source };
             Routes::open().unwrap().add_local(&route).unwrap();

@@ -73,7 +73,8 @@ pub fn established(reading: &Reading) -> io::Result<BTreeMap<SocketAddr, u64>> {
         for (instance, _) in service.counts() {
             let way = routes.way(instance.ip(), None)?;
             if way.is_some_and(|way| way.leads == Leads::Here) {
-                counts.insert(instance, sockets.established(instance)?);
+                let crowds = sockets.crowds(&[instance])?;
+                counts.insert(instance, crowds.iter().map(|crowd| crowd.established).sum());
             } else {
                 led.push(instance);
             }
@@ -95,7 +96,7 @@ pub fn established(reading: &Reading) -> io::Result<BTreeMap<SocketAddr, u64>> {
 /// Connections of programs here to a service.
 fn clients(sockets: &Sockets, service: SocketAddr) -> io::Result<Vec<Tuple>> {
     let mut found = Vec::new();
-    sockets.each(End::Remote(service), &[State::Established], |socket| {
+    sockets.each(&[End::Remote(service)], &[State::Established], |_, socket| {
         if found.len() < CLIENTS_MAX {
             found.push(Tuple {
                 protocol: Protocol::Tcp,

@@ -3,7 +3,9 @@
 use mainstay_model::forward::{BackEndKind, ForwardSettings};
 
 use crate::back_end::{BackEnd, ForwardError};
+use crate::iptables::{self, Iptables};
 use crate::nft::{self, Nft};
+use crate::userspace::{self, Userspace};
 
 /// Starts the back end that the settings name, or the best that this host can have, in this thread's
 /// network namespace. What could not be had is given with its reason, the better one first.
@@ -34,8 +36,13 @@ fn start_one(
             let settings = nft::Settings::of(settings).map_err(|error| missing(error.into()))?;
             Ok(Box::new(Nft::start(settings)?))
         }
-        BackEndKind::Iptables | BackEndKind::Userspace => {
-            Err(missing("it is not in this version".into()))
+        BackEndKind::Iptables => {
+            let settings = iptables::Settings::of(settings);
+            Ok(Box::new(Iptables::start(settings)?))
+        }
+        BackEndKind::Userspace => {
+            let settings = userspace::Settings::of(settings);
+            Ok(Box::new(Userspace::start(settings)))
         }
     }
 }

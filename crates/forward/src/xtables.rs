@@ -273,9 +273,11 @@ impl<'a> Rule<'a> {
 }
 
 /// A range, or an address alone.
-fn range_of(text: &str) -> Option<Prefix> {
-    let alone = || text.parse().ok().map(Prefix::of);
-    text.parse().ok().or_else(alone)
+pub(crate) fn range_of(text: &str) -> Option<Prefix> {
+    match text.split_once('/') {
+        Some((address, len)) => Prefix::new(address.parse().ok()?, len.parse().ok()?).ok(),
+        None => text.parse().ok().map(Prefix::of),
+    }
 }
 
 /// Whether a port lies in `80` or `80:90`.
@@ -356,7 +358,7 @@ COMMIT
 ";
 
     fn prefix(text: &str) -> Prefix {
-        text.parse().unwrap()
+        range_of(text).unwrap()
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! What a user can type.
 
+use std::fmt::{self, Display, Formatter};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -12,6 +14,8 @@ use mainstay_model::network::NetworkError;
 use mainstay_model::{ForwardSettings, Network, Weight};
 use mainstay_prove::Scenario;
 use mainstay_prove::load::Request;
+
+use crate::command::resolve::ResolveName;
 
 /// Keeps microservices available on plain Linux machines.
 ///
@@ -82,6 +86,8 @@ pub(crate) enum Command {
     Logs(Logs),
     /// Print what was decided and why.
     Events(Events),
+    /// Say where a service is found: its addresses, ports and instances, or why there are none.
+    Resolve(Resolve),
     /// Say why a service, an instance or the answer to a request is as it is.
     Why(Why),
     /// Set how many instances of a service are wanted, and wait until they are ready.
@@ -337,6 +343,10 @@ pub(crate) struct Dev {
     /// port if that is taken].
     #[arg(long, value_name = "IP:PORT|off", value_parser = parse_stats)]
     pub(crate) stats: Option<StatsPlace>,
+    /// Where services are found by name, `SERVICE.mainstay.internal`, by UDP and TCP, for instance
+    /// 127.0.0.1:5353; other names are asked of the servers of this machine. By default nowhere.
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) names: Option<SocketAddr>,
     /// The group whose members may use Mainstay, too; by default nobody but this account and root.
     /// They can run programs as this account.
     #[arg(long, value_name = "GROUP")]
@@ -492,6 +502,19 @@ pub(crate) struct Why {
     pub(crate) id: Option<String>,
 }
 
+/// A service, by whichever of its names.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+For instance:
+  mainstay resolve payments           its address, or the addresses of its instances
+  mainstay resolve payments:srv       with ports, as the server of names says
+  mainstay resolve payments.mainstay.internal:aaaa")]
+pub(crate) struct Resolve {
+    /// A service or its whole name, and of which kind: a, aaaa or srv; by default all.
+    #[arg(value_name = "NAME[:TYPE]")]
+    pub(crate) name: ResolveName,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Prove {
     /// What to break: kill, stop, rollout, rollout-bad, scale, processes, freeze, blackhole; several
@@ -577,6 +600,55 @@ pub(crate) struct AgentProcess {
     pub(crate) forward: Option<ForwardSettings>,
     #[arg(long)]
     pub(crate) unsafe_no_adoption: bool,
+    /// Who is asked for names that are not ours; by default those of this machine.
+    #[arg(long)]
+    pub(crate) names_upstream: Option<ServerList>,
+    /// Who is answered beside this machine.
+    #[arg(long, default_value = "")]
+    pub(crate) names_allow: NetworkList,
+}
+
+/// Servers with commas between them; empty: none.
+#[derive(Debug, Clone)]
+pub(crate) struct ServerList(pub(crate) Vec<SocketAddr>);
+
+/// Networks with commas between them; empty: none.
+#[derive(Debug, Clone)]
+pub(crate) struct NetworkList(pub(crate) Vec<Network>);
+
+impl FromStr for ServerList {
+    type Err = std::net::AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let words = text.split(',').filter(|word| !word.is_empty());
+        words.map(str::parse).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl FromStr for NetworkList {
+    type Err = NetworkError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let words = text.split(',').filter(|word| !word.is_empty());
+        words
+            .map(Network::parse)
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
+impl Display for ServerList {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let words: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&words.join(","))
+    }
+}
+
+impl Display for NetworkList {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let words: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&words.join(","))
+    }
 }
 
 #[derive(Debug, Args)]

@@ -87,6 +87,7 @@ async fn run_online(place: &arguments::Place, command: Command) -> anyhow::Resul
         Command::Status { service } => command::status::run(place, service).await,
         Command::Logs(logs) => command::logs::run(place, &logs).await,
         Command::Events(events) => command::events::run(place, &events).await,
+        Command::Resolve(resolve) => command::resolve::run(place, &resolve).await,
         Command::Why(why) => command::why::run(place, why).await,
         Command::Scale {
             service,

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -13,6 +13,7 @@ use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
+use mainstay_agent::names::{self, ResolvConf, Upstreams};
 use mainstay_agent::{Adoption, ShimProgram};
 use mainstay_control::AcknowledgedDrain;
 use mainstay_gateway::settings::Settings as GatewaySettings;
@@ -29,7 +30,7 @@ use crate::arguments::{AgentProcess, GatewayProcess, Internal, Place, ServerProc
 use crate::command::API_SOCKET;
 use crate::outcome::Outcome;
 use crate::supervisor::claim::{self, CLAIM, Stage};
-use crate::supervisor::sockets::{API_TCP, API_UNIX, ENTRY, STATS};
+use crate::supervisor::sockets::{API_TCP, API_UNIX, ENTRY, NAMES_TCP, NAMES_UDP, STATS};
 
 pub(crate) fn run(place: &Place, internal: Internal) -> anyhow::Result<Outcome> {
     start_log();
@@ -49,7 +50,7 @@ pub(crate) fn run(place: &Place, internal: Internal) -> anyhow::Result<Outcome> 
     claim.sign(Stage::Runs);
     match internal {
         Internal::Server(server) => run_server(place, &server, sockets)?,
-        Internal::Agent(agent) => run_agent(place, agent)?,
+        Internal::Agent(agent) => run_agent(place, agent, sockets)?,
         Internal::Gateway(gateway) => {
             let signals = signals.context("a gateway receives signals")?;
             run_gateway(place, &gateway, sockets, &signals, &claim)?;
@@ -148,13 +149,19 @@ fn run_server(place: &Place, server: &ServerProcess, mut sockets: Inherited) -> 
     })
 }
 
-fn run_agent(place: &Place, agent: AgentProcess) -> anyhow::Result<()> {
+fn run_agent(place: &Place, agent: AgentProcess, mut sockets: Inherited) -> anyhow::Result<()> {
     let AgentProcess {
         start,
         address,
         forward,
         unsafe_no_adoption,
+        names_upstream,
+        names_allow,
     } = agent;
+    let names = sockets
+        .named(NAMES_UDP)
+        .pop()
+        .zip(sockets.named(NAMES_TCP).pop());
     let options = mainstay_agent::Options {
         state: place.state.clone(),
         node: start.node,
@@ -171,6 +178,15 @@ fn run_agent(place: &Place, agent: AgentProcess) -> anyhow::Result<()> {
         } else {
             Adoption::On
         },
+        names: names.map(|(udp, tcp)| names::Options {
+            udp: UdpSocket::from(udp),
+            tcp: TcpListener::from(tcp),
+            allow: names_allow.0,
+            upstreams: match names_upstream {
+                Some(servers) => Upstreams::These(servers.0),
+                None => Upstreams::Of(ResolvConf::default()),
+            },
+        }),
     };
     on_runtime(async |stop| {
         mainstay_agent::run(options, stop)

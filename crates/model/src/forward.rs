@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 use core::fmt;
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 
 use crate::Network;
 
@@ -130,6 +130,10 @@ pub struct ForwardSettings {
     pub counting: Counting,
     /// Whether ARP is answered.
     pub answering: Answering,
+    /// Where this node itself listens within the ranges: these are no services, and nobody is refused
+    /// there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub own: Vec<SocketAddr>,
 }
 
 impl ForwardSettings {
@@ -140,6 +144,7 @@ impl ForwardSettings {
             back_end: None,
             counting: Counting::default(),
             answering: Answering::default(),
+            own: Vec::new(),
         }
     }
 }

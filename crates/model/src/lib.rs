@@ -11,6 +11,7 @@ extern crate alloc;
 
 pub mod cron;
 pub mod difference;
+pub mod directory;
 pub mod event;
 pub mod forward;
 pub mod gateway;
@@ -35,6 +36,7 @@ pub mod why;
 
 pub use cron::Cron;
 pub use difference::{Difference, differences};
+pub use directory::{Directory, Listed, Listing};
 pub use event::{Event, EventKind};
 pub use forward::ForwardSettings;
 pub use gateway::GatewayLimits;

@@ -31,7 +31,7 @@ pub struct PlannedInstance {
     pub version: Version,
     /// What that version says.
     pub spec: ServiceSpec,
-    /// The service addresses that stand in the specification.
+    /// The service addresses that stand in the specification, and those of the services that it needs.
     pub addresses: BTreeMap<ServiceName, SocketAddr>,
     /// What to do with it.
     pub action: PlannedAction,

@@ -378,6 +378,7 @@ impl Centre {
                 self.since = clock.at;
             }
             self.publication.publish_routing(self.control.routing());
+            self.publication.publish_directory(self.control.directory());
             match self.durability {
                 Durability::Kept => self.publication.publish_plan(self.control.plan()),
                 Durability::Behind { .. } => {}

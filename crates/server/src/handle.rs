@@ -43,6 +43,7 @@ pub(crate) struct Handle {
     inbox: mpsc::Sender<Ask>,
     routing: watch::Receiver<Option<Published>>,
     plan: watch::Receiver<Option<Published>>,
+    directory: watch::Receiver<Option<Published>>,
     events: watch::Receiver<u64>,
     shelf: Shelf,
 }
@@ -53,6 +54,7 @@ impl Handle {
             inbox,
             routing: publication.routing.subscribe(),
             plan: publication.plan.subscribe(),
+            directory: publication.directory.subscribe(),
             events: publication.events.subscribe(),
             shelf,
         }
@@ -96,6 +98,11 @@ impl Handle {
     /// The newest plan and those to come.
     pub(crate) fn plan(&self) -> watch::Receiver<Option<Published>> {
         self.plan.clone()
+    }
+
+    /// The newest directory and those to come.
+    pub(crate) fn directory(&self) -> watch::Receiver<Option<Published>> {
+        self.directory.clone()
     }
 
     /// The history on disk as it is now.

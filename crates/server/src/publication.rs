@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use mainstay_ids::Generation;
-use mainstay_model::{NodePlan, Routing};
+use mainstay_model::{Directory, NodePlan, Routing};
 use serde::Serialize;
 use tokio::sync::watch;
 
@@ -18,6 +18,7 @@ pub(crate) struct Published {
 pub(crate) struct Publication {
     pub(crate) routing: watch::Sender<Option<Published>>,
     pub(crate) plan: watch::Sender<Option<Published>>,
+    pub(crate) directory: watch::Sender<Option<Published>>,
     /// The number of the newest event: a doorbell, the events are asked for.
     pub(crate) events: watch::Sender<u64>,
 }
@@ -27,6 +28,7 @@ impl Publication {
         Self {
             routing: watch::Sender::new(None),
             plan: watch::Sender::new(None),
+            directory: watch::Sender::new(None),
             events: watch::Sender::new(0),
         }
     }
@@ -37,6 +39,10 @@ impl Publication {
 
     pub(crate) fn publish_plan(&self, plan: &NodePlan) {
         publish(&self.plan, plan.generation, plan);
+    }
+
+    pub(crate) fn publish_directory(&self, directory: &Directory) {
+        publish(&self.directory, directory.generation, directory);
     }
 }
 

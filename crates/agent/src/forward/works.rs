@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use mainstay_control::forward::{Course, Place};
-use mainstay_forward::{BackEnd, Claim, Found};
+use mainstay_control::forward::{Course, Place, Turn};
+use mainstay_forward::{
+    BackEnd, Claim, Dead, Draining, Found, Severed, Underway, UnderwayError, Whereabouts,
+};
 use mainstay_ids::{ConsumerId, InstanceId};
 use mainstay_kernel::netlink::conntrack::Fill;
-use mainstay_kernel::netlink::diag::Sockets;
 use mainstay_model::forward::{BackEndKind, ForwardSettings, Ranges};
 use mainstay_model::{Ack, InFlight, Routing};
 
@@ -40,7 +41,7 @@ pub(super) struct Works {
     /// `None`: the back end has sockets of its own, and needs no routes.
     claim: Option<Claim>,
     /// `None`: there is no way to ask for sockets.
-    sockets: Option<Sockets>,
+    underway: Option<Underway>,
     file: PlacesFile,
     course: Course,
     /// Routes that could not be brought about yet.
@@ -94,7 +95,7 @@ impl Works {
             ranges: settings.ranges.clone(),
             back_end,
             claim,
-            sockets: Sockets::open().ok(),
+            underway: Underway::open().ok(),
             file,
             course: Course::left_behind(services, dead, places),
             pending: None,
@@ -138,32 +139,60 @@ impl Works {
             applied.map_err(|error| crate::chain(&error))?;
         }
         self.course = next;
+        if let Err(error) = self.attend(&turn) {
+            self.tell(crate::chain(&error));
+        }
         // Before it is acknowledged: who comes after us must know whose connections these are.
         let stored = self.file.store(self.course.places());
         stored.map_err(|error| format!("cannot write forward.json: {error}"))
+    }
+
+    /// What rules cannot do for those who are under way, once they are in force.
+    fn attend(&self, turn: &Turn) -> Result<(), UnderwayError> {
+        let (Some(underway), Some(_)) = (&self.underway, &self.claim) else {
+            return Ok(());
+        };
+        let dead: Vec<Dead> = turn.severed.iter().map(dead).collect();
+        let released: Vec<SocketAddr> = turn.released.iter().map(|place| place.address).collect();
+        let severed = if dead.is_empty() {
+            Ok(Severed::default())
+        } else {
+            underway.sever(&dead)
+        };
+        underway.release(&released)?;
+        underway.admit(&turn.opened)?;
+        let Severed { reset, led_anew } = severed?;
+        if reset + led_anew > 0 {
+            tracing::info!(
+                reset,
+                led_anew,
+                "programs of this machine wait for a dead instance no longer"
+            );
+        }
+        Ok(())
     }
 
     /// Counts what is under way to those that left. Whether that changed.
     fn count(&mut self) -> bool {
         let before = std::mem::take(&mut self.in_flight);
         let leaving: Vec<Place> = self.course.leaving().cloned().collect();
-        for place in leaving {
-            let counted = self
-                .sockets
-                .as_ref()
-                .map(|sockets| sockets.in_flight(place.address));
-            match counted {
-                Some(Ok(0)) => self.course.has_left(place.address),
-                Some(Ok(count)) => *self.in_flight.entry(place.instance).or_default() += count,
-                Some(Err(error)) => {
-                    self.tell(format!(
-                        "cannot count connections to {}: {error}",
-                        place.address
-                    ));
-                    // Not known is not none: the drain then takes its time.
-                    *self.in_flight.entry(place.instance).or_default() += 1;
-                }
-                None => *self.in_flight.entry(place.instance).or_default() += 1,
+        let draining: Vec<Draining> = leaving.iter().map(draining).collect();
+        let counts = match &self.underway {
+            Some(underway) => underway.in_flight(&draining).map_err(Some),
+            None => Err(None),
+        };
+        let counts = counts.unwrap_or_else(|error| {
+            if let Some(error) = error {
+                self.tell(crate::chain(&error));
+            }
+            // Not known is not none: the drain then takes its time.
+            vec![1; leaving.len()]
+        });
+        for (place, count) in leaving.into_iter().zip(counts) {
+            if count == 0 {
+                self.course.has_left(place.address);
+            } else {
+                *self.in_flight.entry(place.instance).or_default() += count;
             }
         }
         before != self.in_flight
@@ -244,5 +273,19 @@ impl Works {
             tracing::warn!(error = %crate::chain(&error), "a route of service addresses is left");
         }
         true
+    }
+}
+
+fn dead(place: &Place) -> Dead {
+    Dead {
+        instance: place.address,
+        services: vec![place.through],
+    }
+}
+
+fn draining(place: &Place) -> Draining {
+    Draining {
+        instance: place.address,
+        whereabouts: Whereabouts::Here,
     }
 }

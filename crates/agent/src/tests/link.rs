@@ -102,6 +102,7 @@ async fn system_plans_come_and_reports_go_and_a_restarted_control_centre_is_foun
             arguments: Vec::new(),
         },
         adoption: Adoption::On,
+        names: None,
     };
     let stop = CancellationToken::new();
     let agent = tokio::spawn(run(options, stop.clone()));

@@ -97,8 +97,9 @@ struct Service {
     /// runs Mainstay. Another one takes root.
     user: Option<String>,
     /// Environment variables of the instances. They also get PATH, HOME and LANG of the agent, and
-    /// HOST and PORT, where they are to listen. HOST, PORT and names that start with MAINSTAY_
-    /// cannot be set. A value typed as `secret:NAME` is the secret that `mainstay secret set NAME`
+    /// HOST and PORT, where they are to listen, and of each service in `needs` that has an address,
+    /// for instance PAYMENTS_ADDRESS, PAYMENTS_HOST and PAYMENTS_PORT, unless these are set here.
+    /// HOST, PORT and names that start with MAINSTAY_ cannot be set. A value typed as `secret:NAME` is the secret that `mainstay secret set NAME`
     /// has set; the secret is the whole value.
     #[schemars(extend("default" = serde_json::json!({})))]
     env: Option<BTreeMap<String, Template>>,

@@ -38,6 +38,8 @@ fn keys(s: &mut Section<'_, '_>) -> Option<ForwardSettings> {
         } else {
             Answering::Off
         },
+        // Where names are answered, which whoever starts the agent puts in.
+        own: Vec::new(),
     })
 }
 

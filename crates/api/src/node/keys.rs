@@ -16,6 +16,7 @@ use super::address::{bind, parse_bind};
 use super::forward::forward;
 use super::gateway::{default_gateway, gateway};
 use super::listen::{Taken, listens};
+use super::names::names;
 use super::{Api, Gateway, NodeFile, Role, defaults, later};
 
 /// More files than a node has services are surely a mistake.
@@ -25,8 +26,8 @@ const SERVICE_FILES_MAX: usize = 100;
 const LATER: [&str; 2] = ["broker", "vip"];
 
 /// The keys at the top.
-pub(super) const KNOWN: [&str; 8] = [
-    "roles", "state", "address", "services", "api", "gateway", "listen", "forward",
+pub(super) const KNOWN: [&str; 9] = [
+    "roles", "state", "address", "services", "api", "gateway", "listen", "names", "forward",
 ];
 
 impl Role {
@@ -58,8 +59,22 @@ fn keys(s: &mut Section<'_, '_>, dir: &Path) -> Option<NodeFile> {
     let services = services.map_or(Some(Vec::new()), |e| service_files(e, dir));
     let api = s.or("api", default_api(), api);
     let gateway = s.or("gateway", default_gateway(), gateway);
-    let taken = taken(roles.as_ref(), api.as_ref(), gateway.as_ref());
+    let mut taken = taken(roles.as_ref(), api.as_ref(), gateway.as_ref());
+    let names_entry = s.take("names");
+    let names = names_entry.as_ref().map(|entry| names(entry, &taken));
+    taken.extend(names.iter().flatten().map(|names| Taken {
+        address: names.listen,
+        by: "`listen` in `[names]`",
+    }));
     let listens = s.or("listen", Vec::new(), |e| listens(e, &taken));
+    if let (Some(roles), Some(entry)) = (&roles, names_entry)
+        && !roles.contains(&Role::Agent)
+    {
+        let message = "names are answered by the agent, and `roles` has no `agent`";
+        let refused = Refused::new(Code::Conflict, message);
+        let help = "add the role `agent`, or take `[names]` out";
+        entry.walk().refuse(&entry.at_key(), refused.help(help));
+    }
     let forward_entry = s.take("forward");
     let forwarded = forward_entry.as_ref();
     let forwarded = forwarded.map_or(Some(None), |e| forward(e).map(Some));
@@ -92,6 +107,10 @@ fn keys(s: &mut Section<'_, '_>, dir: &Path) -> Option<NodeFile> {
                 ..gateway.settings
             },
             ..gateway
+        },
+        names: match names {
+            None => None,
+            Some(names) => Some(names?),
         },
         forward: forwarded?,
     })

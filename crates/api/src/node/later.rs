@@ -16,6 +16,7 @@ pub(super) const FILE: &[Explained] = &[
         "services are declared in files of their own: `services = [\"shop.toml\"]`",
     ),
     foreign("limits", "they are the gateway's: `[gateway.limits]`"),
+    foreign("dns", "write `[names]` with `listen = \"127.0.0.1:53\"`"),
     foreign(
         "stats",
         "it is the gateway's: `[gateway]` with `stats = \":8888\"`",
@@ -39,6 +40,18 @@ pub(super) const GATEWAY: &[Explained] = &[
     ),
     foreign("maxconn", "write `connections` in `[gateway.limits]`"),
     foreign("threads", "write `workers`"),
+];
+
+/// In `names`.
+pub(super) const NAMES: &[Explained] = &[
+    foreign(
+        "zone",
+        "services are found under `mainstay.internal`; take it out",
+    ),
+    foreign("forward", "write `upstream = [\"192.0.2.1\"]`"),
+    foreign("server", "write `upstream = [\"192.0.2.1\"]`"),
+    foreign("nameserver", "write `upstream = [\"192.0.2.1\"]`"),
+    foreign("ttl", "it is 5 seconds; take it out"),
 ];
 
 /// In `gateway.limits`.

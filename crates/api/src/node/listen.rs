@@ -386,7 +386,7 @@ pub(super) fn proxy(entry: &Entry<'_, '_>) -> Option<Option<Vec<Network>>> {
         .flatten()
 }
 
-fn network(entry: &Entry<'_, '_>) -> Option<Network> {
+pub(super) fn network(entry: &Entry<'_, '_>) -> Option<Network> {
     entry.text(
         "a network, as in `10.0.0.0/8`",
         "`\"10.0.0.0/8\"`",

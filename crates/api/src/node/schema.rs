@@ -50,6 +50,8 @@ struct NodeFile {
     gateway: Option<Gateway>,
     /// The gateway's entries to servers that Mainstay did not start: `[listen.NAME]` each.
     listen: Option<Listens>,
+    /// Where services are found by name, `SERVICE.mainstay.internal`; by default nowhere.
+    names: Option<Names>,
     /// Forwarding of connections to service addresses, below HTTP: for every program and protocol.
     forward: Option<Forward>,
 }
@@ -304,6 +306,24 @@ struct Api {
     /// The group whose members may use the unix socket, beside this account and root. They can run
     /// programs as this account.
     group: Option<String>,
+}
+
+/// A server of names, for `SERVICE.mainstay.internal`; other names are asked of the servers that this
+/// machine asked before. With the role `agent` only. A change is in force within a second, and no query is
+/// lost by it.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, extend("x-key" = "names"))]
+struct Names {
+    /// Where names are answered, by UDP and TCP: one address of this machine, which programs and
+    /// containers that are to ask can reach.
+    listen: Bind,
+    /// Up to three servers that are asked for other names, one after the other, as `"192.0.2.1"` or
+    /// `"192.0.2.1:5353"`; `[]` for none. By default those of `/etc/resolv.conf`, without this one.
+    upstream: Option<Vec<String>>,
+    /// Up to 64 networks that are answered beside this machine itself, as `"172.17.0.0/16"`. Others get no
+    /// answer at all.
+    #[schemars(extend("default" = serde_json::json!([])))]
+    allow: Option<Vec<String>>,
 }
 
 /// The entry of clients.

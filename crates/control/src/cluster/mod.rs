@@ -32,7 +32,7 @@ pub(crate) mod views;
 use alloc::vec::Vec;
 
 use mainstay_ids::{Epoch, Generation, Instant, NodeName};
-use mainstay_model::{Ack, BootId, Event, EventKind, NodePlan, NodeReport, Routing};
+use mainstay_model::{Ack, BootId, Directory, Event, EventKind, NodePlan, NodeReport, Routing};
 
 use consumers::Consumers;
 use contract::{AcknowledgedDrain, Apply, Clock, Input, Refusal, Reply, Settings};
@@ -63,6 +63,7 @@ pub struct Control {
     journal: Journal,
     routing: Routing,
     plan: NodePlan,
+    directory: Directory,
 }
 
 /// Whether enough is known to decide and to publish.
@@ -100,6 +101,10 @@ impl Control {
                 instances: Vec::new(),
             },
             routing: Routing {
+                generation,
+                services: Vec::new(),
+            },
+            directory: Directory {
                 generation,
                 services: Vec::new(),
             },
@@ -339,10 +344,12 @@ impl Control {
         (&mut self.services, &mut self.strangers, step)
     }
 
-    /// The generation of the next change. Routes and plan share the counter, so that what one input
-    /// changes in both has one number.
+    /// The generation of the next change. Routes, plan and directory share the counter, so that what
+    /// one input changes in several has one number.
     fn upcoming(&self) -> Generation {
-        self.routing.generation.max(self.plan.generation).next()
+        let routed = self.routing.generation;
+        let published = routed.max(self.plan.generation);
+        published.max(self.directory.generation).next()
     }
 
     fn publish(&mut self) {
@@ -354,6 +361,8 @@ impl Control {
             .publish_routing(self.purpose, self.sticky_key, &mut self.routing, upcoming);
         self.services
             .publish_plan(&self.strangers, &mut self.plan, upcoming);
+        self.services
+            .publish_directory(self.purpose, &mut self.directory, upcoming);
     }
 
     /// When [`Control::handle`] wants [`Input::Tick`]; `None`: only when something happens.
@@ -382,6 +391,11 @@ impl Control {
     /// What the agent is to do. A changed content has the next generation.
     pub fn plan(&self) -> &NodePlan {
         &self.plan
+    }
+
+    /// Where services are found by name. A changed content has the next generation.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
     }
 
     /// Whether routing and plan may be given out. After a restore not until the agent has reported

@@ -10,11 +10,11 @@ use core::time::Duration;
 use mainstay_ids::{Generation, InstanceId, ServiceName, Version};
 use mainstay_model::plan::{PlannedAction, PlannedInstance};
 use mainstay_model::rewrite::Rewrite;
-use mainstay_model::routing::{Dead, Endpoint, ServiceRoutes, VersionRewrite};
+use mainstay_model::routing::{Dead, Endpoint, EndpointHealth, ServiceRoutes, VersionRewrite};
 use mainstay_model::service::{
     Check, HealthSpec, LimitsSpec, LogSpec, OnFailure, RolloutSpec, Step,
 };
-use mainstay_model::{NodePlan, Routing, ServiceSpec, Traffic};
+use mainstay_model::{Directory, Listed, Listing, NodePlan, Routing, ServiceSpec, Traffic};
 
 use super::Purpose;
 use super::declare::Services;
@@ -57,6 +57,24 @@ impl Services {
                     (None, kept @ (Exposure::Never | Exposure::Unlisted { .. })) => kept,
                 };
             }
+        }
+    }
+
+    /// Brings the directory up to date. A changed content has the generation `upcoming`.
+    pub(super) fn publish_directory(
+        &self,
+        purpose: Purpose,
+        directory: &mut Directory,
+        upcoming: Generation,
+    ) {
+        let services = self.by_name.iter();
+        let serving = services.filter(|(_, service)| service.spec().schedule.is_none());
+        let services: Vec<Listing> = serving
+            .map(|(name, service)| listing(name, service, purpose))
+            .collect();
+        if services != directory.services {
+            directory.services = services;
+            directory.generation = upcoming;
         }
     }
 
@@ -110,9 +128,11 @@ impl Services {
         }
     }
 
+    /// Those that stand in it, and those of the services that it needs.
     fn addresses_in(&self, spec: &ServiceSpec) -> BTreeMap<ServiceName, SocketAddr> {
         let address = |name: &ServiceName| self.by_name.get(name)?.address();
         spec.addressed()
+            .chain(&spec.needs)
             .filter_map(|name| Some((name.clone(), address(name)?)))
             .collect()
     }
@@ -179,6 +199,32 @@ fn routes(
             canary: None,
             ..service.spec().traffic.clone()
         },
+    }
+}
+
+fn listing(name: &ServiceName, service: &Service, purpose: Purpose) -> Listing {
+    let instances = service.instances.iter();
+    let endpoints: Vec<Endpoint> = instances
+        .filter_map(|(number, instance)| instance.endpoint(instance_id(name, *number)))
+        .collect();
+    let good = |endpoint: &Endpoint| {
+        endpoint.health == EndpointHealth::Passing && endpoint.intake.takes_any()
+    };
+    let any_good = endpoints.iter().any(good);
+    let unavailable = endpoints.is_empty().then(|| service.unavailable(purpose));
+    let instances = endpoints
+        .into_iter()
+        .filter(|endpoint| !any_good || good(endpoint))
+        .map(|endpoint| Listed {
+            instance: endpoint.instance,
+            address: endpoint.address,
+            weight: endpoint.intake.weight,
+        });
+    Listing {
+        service: name.clone(),
+        address: service.address(),
+        instances: instances.collect(),
+        unavailable,
     }
 }
 

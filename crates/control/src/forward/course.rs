@@ -58,6 +58,9 @@ pub struct Turn {
     pub released: Vec<Place>,
     /// Those that are dead: who waits for them waits no more.
     pub severed: Vec<Place>,
+    /// Service addresses that led to nobody, or were none, and lead to somebody now. What was refused
+    /// and goes on asking, as UDP, is let through.
+    pub opened: Vec<SocketAddr>,
 }
 
 /// All that forwarding is to do at present.
@@ -149,6 +152,9 @@ impl Course {
             );
             next.take(address, routes);
             let spread = Spread::of(routes);
+            if !spread.shares.is_empty() && !self.leads_on(address) {
+                turn.opened.push(address);
+            }
             if self.services.get(&address) != Some(&Some(spread.clone())) {
                 turn.batch.services.push((address, spread.clone()));
             }
@@ -160,6 +166,12 @@ impl Course {
         self.part(&dead_now, &mut next, &mut turn);
         next.bury(&mut turn);
         (turn, next)
+    }
+
+    /// Whether a service address is known to lead to somebody.
+    fn leads_on(&self, address: SocketAddr) -> bool {
+        let spread = self.services.get(&address).and_then(Option::as_ref);
+        spread.is_some_and(|spread| !spread.shares.is_empty())
     }
 
     fn take(&mut self, through: SocketAddr, routes: &ServiceRoutes) {
@@ -289,8 +301,10 @@ mod tests {
         let start = routing(1, vec![endpoint(1, 1, A), endpoint(2, 1, B)], &[]);
         let (turn, course) = Course::default().follow(&start, all);
         assert_eq!(turn.batch.services.len(), 1);
+        assert_eq!(turn.opened, [address(SERVICE)]);
         let (turn, course) = course.follow(&routing(2, vec![endpoint(2, 1, B)], &[]), all);
         assert_eq!(addresses(&turn.released), [address(A)]);
+        assert_eq!(turn.opened, []);
         assert!(turn.severed.is_empty() && turn.batch.dead.is_empty());
         assert_eq!(course.leaving().count(), 1);
         // It dies while it drains, and the other one, too.
@@ -304,6 +318,7 @@ mod tests {
         // At the same address again.
         let (turn, _) = course.follow(&routing(4, vec![endpoint(1, 2, A)], &[(1, 1)]), all);
         assert_eq!(turn.batch.revived, [address(A)]);
+        assert_eq!(turn.opened, [address(SERVICE)]);
         assert!(turn.batch.dead.is_empty());
     }
 

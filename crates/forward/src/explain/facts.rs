@@ -36,6 +36,8 @@ pub enum Rules {
     Read(Reading),
     /// There are none.
     None,
+    /// There are chains of iptables of ours, which only their own back end reads.
+    Iptables,
     /// In words: why not.
     Unreadable(String),
 }
@@ -45,6 +47,7 @@ impl Rules {
     pub fn read(table: &Name) -> Self {
         match nft::read(table) {
             Ok(Some(reading)) => Self::Read(reading),
+            Ok(None) if xtables::left().is_ok_and(|chains| !chains.is_empty()) => Self::Iptables,
             Ok(None) => Self::None,
             Err(error @ ForwardError::Forbidden { .. }) => Self::Unreadable(error.to_string()),
             Err(error) => {
@@ -58,7 +61,7 @@ impl Rules {
     pub fn reading(&self) -> Option<&Reading> {
         match self {
             Self::Read(reading) => Some(reading),
-            Self::None | Self::Unreadable(_) => None,
+            Self::None | Self::Iptables | Self::Unreadable(_) => None,
         }
     }
 }
@@ -146,7 +149,7 @@ fn listeners(port: Option<u16>) -> io::Result<Vec<SocketAddr>> {
     };
     let anywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
     let listening = [State::Listening];
-    Sockets::open()?.each(End::Local(anywhere), &listening, |socket| {
+    Sockets::open()?.each(&[End::Local(anywhere)], &listening, |_, socket| {
         found.push(socket.local);
     })?;
     found.sort_unstable();

@@ -32,6 +32,8 @@ pub enum Effect {
     Diverted,
     /// It, or a part of such connections, does not arrive, and clients wait in vain.
     Blocked,
+    /// What becomes of it cannot be told.
+    Unknown,
     /// Something that can be otherwise than it seems.
     Remark,
 }
@@ -98,7 +100,12 @@ pub fn explain(facts: &Facts) -> Explanation {
 
 fn verdict(steps: &[Step]) -> Effect {
     let has = |effect: &Effect| steps.iter().any(|step| step.effect == *effect);
-    let worst = [Effect::Diverted, Effect::Blocked, Effect::Refused];
+    let worst = [
+        Effect::Diverted,
+        Effect::Blocked,
+        Effect::Refused,
+        Effect::Unknown,
+    ];
     worst.into_iter().find(has).unwrap_or(Effect::Passes)
 }
 
@@ -183,9 +190,17 @@ fn meeting_rules(facts: &Facts) -> Vec<Step> {
                 "does the agent run? `mainstay status`; its log says why it does not forward",
             )];
         }
+        Rules::Iptables => {
+            let what = "rules of iptables forward here, in chains that begin with MAINSTAY-; they are not \
+                        read for an explanation";
+            return vec![
+                Step::new(Effect::Unknown, what)
+                    .remedy("`iptables-save -t nat` shows them; `mainstay status` the services"),
+            ];
+        }
         Rules::Unreadable(why) => {
             let what = format!("the rules cannot be read: {why}");
-            return vec![Step::new(Effect::Diverted, what).remedy("try as root")];
+            return vec![Step::new(Effect::Unknown, what).remedy("try as root")];
         }
     };
     if dormant {
@@ -231,13 +246,20 @@ fn services(facts: &Facts) -> Vec<Step> {
         many => {
             let names: Vec<String> = many.iter().map(|one| one.address.to_string()).collect();
             let what = format!("{to} has several services: {}", names.join(", "));
-            vec![Step::remark(what).remedy("name one with its port")]
+            vec![Step::new(Effect::Unknown, what).remedy("name one with its port")]
         }
     }
 }
 
 /// Nobody serves it.
 fn refused(facts: &Facts, asked: SocketAddr) -> Vec<Step> {
+    if facts.listeners.contains(&asked) {
+        let what = format!(
+            "no service has {asked}, and a program of this machine listens there: if it is Mainstay's own \
+             server of names, it answers; any other is refused"
+        );
+        return vec![Step::new(Effect::Unknown, what)];
+    }
     let map = if asked.is_ipv4() { 4 } else { 6 };
     let mut steps = vec![
         Step::new(

@@ -4,13 +4,13 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use mainstay_control::forward::{Batch, Share, Spread, Staying};
-use mainstay_kernel::netlink::Prefix;
 use mainstay_kernel::netlink::nft::Name;
 use mainstay_testkit::{Netns, is_root, program, skip};
 
 use super::*;
 use crate::BackEnd as _;
 use crate::nft::TABLE;
+use crate::xtables::range_of;
 use crate::nft::tests::{
     address, answer, connect, even, instances, is_refused, node, run, serve, shares, start,
     three_hosts,
@@ -75,7 +75,7 @@ fn system_each_step_of_a_connection_is_told_as_the_kernel_has_it() {
         Effect::Diverted,
         &["no route leads to 10.96.0.1"],
     );
-    let range: Prefix = "10.96.0.0/16".parse().unwrap();
+    let range = range_of("10.96.0.0/16").unwrap();
     node.enter(|| {
         let source = None;
         let prefix = range;
@@ -297,7 +297,7 @@ fn system_nft_loads_our_rules_as_text_and_they_are_what_we_make() {
         let own = instances(&node, &at);
         let weights = [(own[0], 3), (own[1], 1)];
         let of = slots(&weights, Staying::Free);
-        let text = text::nft(TABLE, range.parse().unwrap(), address(service), &of);
+        let text = text::nft(TABLE, range_of(range).unwrap(), address(service), &of);
         let mut nft = node.command(&program("nft"));
         load(&node, nft.args(["-f", "-"]), &text);
         let found = shares(&node, service, 1000);
@@ -329,7 +329,7 @@ fn system_nft_loads_our_rules_as_text_and_they_are_what_we_make() {
             assert_eq!(theirs, mine, "{chain}");
         }
         let staying = slots(&weights, Staying::Source);
-        let text = text::nft("other", range.parse().unwrap(), address(service), &staying);
+        let text = text::nft("other", range_of(range).unwrap(), address(service), &staying);
         let mut nft = node.command(&program("nft"));
         load(&node, nft.args(["-c", "-f", "-"]), &text);
     }

@@ -18,7 +18,7 @@ fn run(netns: &Netns, line: &str) {
 }
 
 fn look(netns: &Netns) -> Vec<Concern> {
-    let range: Prefix = "10.96.0.0/16".parse().unwrap();
+    let range = xtables::range_of("10.96.0.0/16").unwrap();
     let instances = ["10.2.0.2", "127.0.0.1"].map(|address| address.parse().unwrap());
     netns.enter(|| survey(&[range], &instances).concerns())
 }

@@ -54,6 +54,8 @@ pub struct Settings {
     pub counting: Counting,
     /// Whether ARP is answered.
     pub answering: Answering,
+    /// Where this node itself listens within the ranges.
+    pub own: Vec<SocketAddr>,
     /// Where it was us who had the host forward, it forwards nothing but connections to service
     /// addresses, and what passes from one bridge to another.
     pub opened: Opened,
@@ -67,6 +69,7 @@ impl Settings {
             ranges: settings.ranges.clone(),
             counting: settings.counting,
             answering: settings.answering,
+            own: settings.own.clone(),
             opened: Opened::default(),
         })
     }

@@ -14,7 +14,7 @@
 //! their first packet, so that nothing of anybody else is ever touched, other programs' translations
 //! included.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use mainstay_control::forward::{Class, Draw};
 use mainstay_kernel::netlink::nft::{
@@ -258,7 +258,7 @@ fn chains(settings: &Settings) -> Vec<(Chain, Vec<Rule>)> {
     }
     let networks = settings.ranges.networks();
     chains.extend(translating(networks));
-    chains.extend(guarding(networks, settings.opened));
+    chains.extend(guarding(settings));
     if settings.counting == Counting::On {
         chains.extend(counting(networks));
     }
@@ -284,8 +284,10 @@ fn translating(networks: &[Network]) -> [(Chain, Vec<Rule>); 3] {
     ]
 }
 
-fn guarding(networks: &[Network], opened: Opened) -> [(Chain, Vec<Rule>); 3] {
+fn guarding(settings: &Settings) -> [(Chain, Vec<Rule>); 3] {
+    let (networks, own) = (settings.ranges.networks(), &settings.own);
     let reset = || networks.iter().map(reset_dead);
+    let spare = || own.iter().flat_map(spare);
     let refuse = |before: &[Expression]| -> Vec<Rule> {
         let rules = networks.iter().map(|network| refuse(network, before));
         rules.flatten().collect()
@@ -293,13 +295,14 @@ fn guarding(networks: &[Network], opened: Opened) -> [(Chain, Vec<Rule>); 3] {
     // Within the host it is refused as it arrives: a sender whose packet is stopped as it leaves is
     // told that it may not send, instead of that nobody is there.
     let leaving = refuse(&not_loopback(MetaKey::OutputInterface));
-    let output = reset().chain(leaving).collect();
-    let limits = limit(networks, opened);
+    let output = spare().chain(reset()).chain(leaving).collect();
+    let limits = limit(networks, settings.opened);
     let forward = reset().chain(refuse(&[])).chain(limits).collect();
+    let input = spare().chain(refuse(&[])).collect();
     [
         hooked("guard-output", Hook::FilterOutput(FILTER), output),
         hooked("guard-forward", Hook::FilterForward(FILTER), forward),
-        hooked("guard-input", Hook::FilterInput(FILTER), refuse(&[])),
+        hooked("guard-input", Hook::FilterInput(FILTER), input),
     ]
 }
 
@@ -531,6 +534,33 @@ fn reset_dead(network: &Network) -> Rule {
         &[is_dead, Expression::Reject(Rejection::TcpReset)],
     ]
     .concat()
+}
+
+/// Where this node itself listens, nobody is refused, nor is the answer: a client on this machine that
+/// goes there has the very same address.
+fn spare(own: &SocketAddr) -> [Rule; 2] {
+    /// Where a transport header has its ports.
+    const SOURCE_PORT: u32 = 0;
+    const DESTINATION_PORT: u32 = 2;
+    let ip = Ip::of(own.ip());
+    let at = |address_at: u32, port_at: u32| {
+        [
+            &is_ip(ip)[..],
+            &[
+                load(Base::Network, address_at, ip.address_len(), 0),
+                compare(Comparison::Equal, &octets(own.ip())),
+                // Only TCP and UDP have a port there; what else has the same bytes is no harm.
+                load(Base::Transport, port_at, 2, 0),
+                compare(Comparison::Equal, &own.port().to_be_bytes()),
+                Expression::Verdict(Verdict::Accept),
+            ],
+        ]
+        .concat()
+    };
+    [
+        at(ip.destination_at(), DESTINATION_PORT),
+        at(ip.source_at(), SOURCE_PORT),
+    ]
 }
 
 /// What no map translated must not reach a program of this host that listens on all addresses.

@@ -10,8 +10,8 @@ use mainstay_testkit::{Netns, is_root, program, skip};
 
 use super::*;
 
-const NEEDS_ROOT: &str = "needs root: makes network namespaces and rules in them";
-const DEADLINE: Duration = Duration::from_secs(5);
+pub(crate) const NEEDS_ROOT: &str = "needs root: makes network namespaces and rules in them";
+pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
 
 pub(crate) fn address(text: &str) -> SocketAddr {
     text.parse().unwrap()
@@ -219,6 +219,29 @@ fn system_ipv6_and_udp_are_forwarded_too() {
     stranger.send(b"question").unwrap();
     let error = stranger.recv(&mut datagram).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn system_where_the_node_itself_listens_in_a_range_nobody_is_refused() {
+    if !is_root() {
+        return skip(NEEDS_ROOT);
+    }
+    let node = node();
+    let listening = instances(&node, &["10.96.0.53:53", "[::]:54", "10.96.0.53:80"]);
+    let own = ["10.96.0.53:53", "[fd96::53]:54"];
+    let with = Settings {
+        own: own.map(address).to_vec(),
+        ..settings()
+    };
+    let nft = node.enter(|| Nft::start(with)).unwrap();
+    for (at, expected) in own.into_iter().zip(&listening) {
+        assert_eq!(answer(&connect(&node, at).unwrap()).unwrap(), *expected);
+    }
+    // Another port there is refused, as that of any address.
+    assert!(is_refused(connect(&node, "10.96.0.53:80")));
+    drop(nft);
+    let _without = start(&node);
+    assert!(is_refused(connect(&node, own[0])));
 }
 
 #[test]

@@ -9,6 +9,8 @@ mod attribute;
 
 pub mod conntrack;
 pub mod diag;
+#[cfg(feature = "driven")]
+pub mod driven;
 pub mod nft;
 mod prefix;
 pub mod route;

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::str::FromStr;
 
 /// All addresses that begin with the same bits, such as 10.96.0.0/16.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -89,25 +88,6 @@ fn bits(address: IpAddr) -> u8 {
     }
 }
 
-impl FromStr for Prefix {
-    type Err = PrefixError;
-
-    fn from_str(text: &str) -> Result<Self, PrefixError> {
-        let parsed = text.split_once('/').and_then(|(address, len)| {
-            let digits = len.bytes().all(|byte| byte.is_ascii_digit());
-            let len = digits.then(|| len.parse().ok())??;
-            Some((address.parse().ok()?, len))
-        });
-        match parsed {
-            Some((address, len)) => Self::new(address, len),
-            None => Err(PrefixError {
-                text: text.to_owned(),
-                expected: "ADDRESS/BITS, such as 10.96.0.0/16".to_owned(),
-            }),
-        }
-    }
-}
-
 impl fmt::Display for Prefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.address, self.len)
@@ -115,11 +95,16 @@ impl fmt::Display for Prefix {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
+    pub(in crate::netlink) fn read(text: &str) -> Result<Prefix, PrefixError> {
+        let (address, len) = text.split_once('/').unwrap();
+        Prefix::new(address.parse().unwrap(), len.parse().unwrap())
+    }
+
     fn prefix(text: &str) -> Prefix {
-        text.parse().unwrap()
+        read(text).unwrap()
     }
 
     #[test]
@@ -155,12 +140,8 @@ mod tests {
             ("10.96.0.1/16", "its first address, 10.96.0.0/16"),
             ("10.96.0.0/33", "at most /32"),
             ("::/129", "at most /128"),
-            ("10.96.0.0", "ADDRESS/BITS"),
-            ("10.96.0.0/+16", "ADDRESS/BITS"),
-            ("10.96.0.0/", "ADDRESS/BITS"),
-            ("", "ADDRESS/BITS"),
         ] {
-            let error = text.parse::<Prefix>().unwrap_err().to_string();
+            let error = read(text).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
         assert_eq!(prefix("0.0.0.0/0").to_string(), "0.0.0.0/0");

@@ -5,7 +5,7 @@
 )]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::net::sockopt::{
@@ -13,8 +13,8 @@ use rustix::net::sockopt::{
     set_socket_timeout,
 };
 use rustix::net::{
-    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind, netlink, recv,
-    send, socket_with,
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send,
+    socket_with,
 };
 
 use super::attribute::{Attributes, Writer};
@@ -26,8 +26,6 @@ const RECEIVE_LEN: usize = 4 * 1024 * 1024;
 /// The largest datagram: what the kernel puts together for a dump at most (`NLMSG_GOODSIZE` is 8 KiB,
 /// dumps grow to 32 KiB).
 const DATAGRAM_LEN: usize = 64 * 1024;
-/// Whoever is told of more than it can read must do other things between: these take some 10 ms.
-const DATAGRAMS_AT_ONCE: usize = 4096;
 /// The kernel answers at once; if not, something holds its lock.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
 
@@ -53,12 +51,6 @@ const OFFSET: u16 = 2;
 #[derive(Debug)]
 pub struct Socket {
     socket: OwnedFd,
-}
-
-impl AsFd for Socket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
 }
 
 /// What the kernel says of one message.
@@ -158,28 +150,6 @@ impl Socket {
                 }
             }
         }
-    }
-
-    /// Has the kernel send what it tells these groups, each a bit, from now on.
-    pub(super) fn join(&self, groups: u32) -> io::Result<()> {
-        let address = netlink::SocketAddrNetlink::new(0, groups);
-        Ok(bind(&self.socket, &address)?)
-    }
-
-    /// Hands on each datagram that waits, and `None` where some were lost, since there was no more room.
-    /// Ends when nothing waits, or after [`DATAGRAMS_AT_ONCE`].
-    pub(super) fn receive_waiting(&self, mut each: impl FnMut(Option<&[u8]>)) -> io::Result<()> {
-        let mut datagram = vec![0; DATAGRAM_LEN];
-        for _ in 0..DATAGRAMS_AT_ONCE {
-            match recv(&self.socket, &mut datagram[..], RecvFlags::DONTWAIT) {
-                Ok((len, _)) => each(Some(&datagram[..len])),
-                Err(rustix::io::Errno::NOBUFS) => each(None),
-                Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::AGAIN) => break,
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
     }
 
     /// Throws away what a call that failed left behind.

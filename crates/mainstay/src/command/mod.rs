@@ -12,6 +12,7 @@ pub(crate) mod prove;
 pub(crate) mod ps;
 pub(crate) mod purge;
 pub(crate) mod request;
+pub(crate) mod resolve;
 pub(crate) mod restore;
 pub(crate) mod rollback;
 pub(crate) mod rollout;

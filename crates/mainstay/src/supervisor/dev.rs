@@ -51,6 +51,9 @@ pub(crate) async fn run(place: &Place, dev: Dev) -> anyhow::Result<Outcome> {
     if !rustix::process::geteuid().is_root() {
         front.say(NOT_ROOT);
     }
+    if let Some(names) = household.family.settings.addresses.names {
+        front.say(format_args!("names  {names}"));
+    }
     // Nobody changes anything while `dev` runs.
     let (_wishes, mut inbox) = mpsc::channel(WISHES);
     let (ended, rest) = tokio::select! {

@@ -16,6 +16,7 @@ use mainstay_api::node::Role;
 use mainstay_control::restart::Restart;
 use mainstay_gateway::settings::SettingsFile;
 use mainstay_ids::{Incarnation, Instant};
+use mainstay_model::ForwardSettings;
 
 use mainstay_kernel::{Ended, Identity, Pidfd, Place, Spawn, Watched};
 use rustix::process::Signal;
@@ -28,6 +29,7 @@ use super::claim::{self, CLAIM, Holder};
 use super::kind::{GATEWAYS, KINDS, Kind};
 use super::last_words::last_words;
 use super::listening::Listening;
+use super::names;
 use super::record::{Duty, ProcessRecord, Record, Upgraded};
 use super::settings::Settings;
 use super::sockets::IfTaken;
@@ -369,7 +371,7 @@ impl Family {
                 }
                 self.listening.for_server(&mut self.settings)
             }
-            Kind::Agent => Ok(()),
+            Kind::Agent => self.listening.for_agent(&mut self.settings),
         }
     }
 
@@ -410,21 +412,7 @@ impl Family {
             .output(log.as_fd())
             .place(Place::OwnSession);
         match kind {
-            Kind::Agent => {
-                let address = self.settings.address.to_string();
-                let spawn = spawn
-                    .arguments(self.settings.agent_flags.iter())
-                    .argument("--address")
-                    .argument(address);
-                match &self.settings.forward {
-                    None => spawn,
-                    Some(forward) => {
-                        let text = serde_json::to_string(forward);
-                        let text = text.expect("networks and words are JSON");
-                        spawn.argument("--forward").argument(text)
-                    }
-                }
-            }
+            Kind::Agent => self.listening.pass_to_agent(self.agent_arguments(spawn)),
             Kind::Server => {
                 // A stop of everything is this supervisor's own, and outlives the control centre.
                 let over = match origin {
@@ -468,6 +456,30 @@ impl Family {
                 self.listening.pass_to_gateway(spawn)
             }
         }
+    }
+
+    fn agent_arguments<'a>(&'a self, spawn: Spawn<'a>) -> Spawn<'a> {
+        let address = self.settings.address.to_string();
+        let mut spawn = spawn
+            .arguments(self.settings.agent_flags.iter())
+            .argument("--address")
+            .argument(address);
+        if let Some(names) = &self.settings.names {
+            spawn = names::arguments(names, spawn);
+        }
+        if let Some(forward) = self.settings.forward.clone() {
+            let names = self.settings.addresses.names.into_iter();
+            let forward = ForwardSettings {
+                own: names
+                    .filter(|address| forward.ranges.contain(address.ip()))
+                    .collect(),
+                ..forward
+            };
+            let text = serde_json::to_string(&forward);
+            let text = text.expect("networks and words are JSON");
+            spawn = spawn.argument("--forward").argument(text);
+        }
+        spawn
     }
 
     fn log(&self, kind: Kind) -> PathBuf {

@@ -10,6 +10,7 @@ use mainstay_kernel::Spawn;
 use mainstay_kernel::hand::{self, EVERYTHING};
 use socket2::Socket;
 
+use super::names::NameSockets;
 use super::record::Addresses;
 use super::settings::{Settings, is_met};
 use super::sockets::{self, API_TCP, API_UNIX, ENTRY, IfTaken, STATS};
@@ -20,6 +21,7 @@ use crate::command::API_SOCKET;
 pub(super) struct Listening {
     gateway: Vec<Bound>,
     api: Option<(OwnedFd, Socket)>,
+    pub(super) names: Option<NameSockets>,
 }
 
 /// What listens elsewhere than before.
@@ -77,6 +79,18 @@ impl Listening {
         let socket = settings.state.join(API_SOCKET);
         let unix = sockets::bind_api_unix(&socket, settings.api_group)?;
         self.api = Some((unix, tcp));
+        Ok(())
+    }
+
+    /// Makes the sockets at which the agent answers names, if it does, unless they are there.
+    pub(super) fn for_agent(&mut self, settings: &mut Settings) -> anyhow::Result<()> {
+        if let Some(address) = settings.addresses.names
+            && self.names.is_none()
+        {
+            let sockets = NameSockets::bind(address, settings.options.names)?;
+            settings.addresses.names = Some(sockets.address);
+            self.names = Some(sockets);
+        }
         Ok(())
     }
 
@@ -193,6 +207,12 @@ impl Listening {
             }
         }
         spawn
+    }
+
+    /// Hands on the sockets at which names are answered.
+    pub(super) fn pass_to_agent<'a>(&'a self, spawn: Spawn<'a>) -> Spawn<'a> {
+        let names = self.names.iter();
+        names.fold(spawn, |spawn, names| names.pass(spawn))
     }
 
     /// Hands the API's sockets on.

@@ -9,7 +9,7 @@
 //!     │ mpsc Wish, 4
 //!   family (same task)  one entry per process: pidfd, restart machine
 //!     ├─ server   sockets: api (unix), api-tcp
-//!     ├─ agent
+//!     ├─ agent    sockets: names-udp, names-tcp
 //!     └─ gateway  sockets: entry × workers, stats; file: gateway/settings.json
 //! ```
 
@@ -23,6 +23,7 @@ pub(crate) mod kind;
 pub(crate) mod last_words;
 mod listening;
 pub(crate) mod lock;
+mod names;
 mod notify;
 pub(crate) mod record;
 pub(crate) mod run;

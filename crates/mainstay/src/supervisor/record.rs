@@ -31,6 +31,9 @@ pub(crate) struct Record {
     /// Where statistics are shown, if they are. An earlier version did not show any.
     #[serde(default)]
     pub(crate) stats: Option<SocketAddr>,
+    /// Where names are answered, if they are.
+    #[serde(default)]
+    pub(crate) names: Option<SocketAddr>,
     /// How the last upgrade of the gateway went.
     #[serde(default)]
     pub(crate) upgrade: Upgraded,
@@ -86,6 +89,8 @@ pub(crate) struct Addresses {
     pub(crate) api: SocketAddr,
     /// The gateway's statistics; `None`: nowhere.
     pub(crate) stats: Option<SocketAddr>,
+    /// The agent's server of names; `None`: nowhere.
+    pub(crate) names: Option<SocketAddr>,
 }
 
 impl Record {
@@ -94,13 +99,19 @@ impl Record {
         upgrade: Upgraded,
         processes: Vec<ProcessRecord>,
     ) -> Self {
-        let Addresses { entry, api, stats } = addresses;
+        let Addresses {
+            entry,
+            api,
+            stats,
+            names,
+        } = addresses;
         Self {
             format: FORMAT,
             supervisor: std::process::id(),
             entry,
             api,
             stats,
+            names,
             upgrade,
             processes,
         }
@@ -112,6 +123,7 @@ impl Record {
             entry: self.entry,
             api: self.api,
             stats: self.stats,
+            names: self.names,
         }
     }
 

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mainstay_api::node::{NodeFile, Role, defaults};
+use mainstay_api::node::{Names, NodeFile, Role, defaults};
 use mainstay_ids::NodeName;
 use mainstay_model::forward::Ranges;
 use mainstay_model::gateway::{AccessLog, GatewaySettings};
@@ -33,6 +33,8 @@ pub(crate) struct Settings {
     pub(crate) addresses: Addresses,
     /// What becomes of the address of the statistics if another program has it.
     pub(crate) stats_if_taken: IfTaken,
+    /// How names are answered; `None`: not at all.
+    pub(crate) names: Option<Names>,
     /// How messages call the keys of the addresses.
     pub(crate) options: OptionNames,
     /// Who may open the unix socket, beside its owner.
@@ -58,6 +60,7 @@ pub(crate) struct OptionNames {
     pub(crate) entry: &'static str,
     pub(crate) api: &'static str,
     pub(crate) stats: &'static str,
+    pub(crate) names: &'static str,
     pub(crate) api_group: &'static str,
 }
 
@@ -66,6 +69,7 @@ const OF_DEV: OptionNames = OptionNames {
     entry: "--entry",
     api: "--api",
     stats: "--stats",
+    names: "--names",
     api_group: "--api-group",
 };
 
@@ -74,6 +78,7 @@ const OF_NODE_FILE: OptionNames = OptionNames {
     entry: "`http` in `[gateway]`",
     api: "`address` in `[api]`",
     stats: "`stats` in `[gateway]`",
+    names: "`listen` in `[names]`",
     api_group: "`group` in `[api]`",
 };
 
@@ -89,6 +94,12 @@ impl Settings {
             let message = format!("statistics are shown on loopback only, not on {address}");
             let failure = Failure::new(Outcome::WrongInput, message);
             let remedy = "choose a --stats of 127.0.0.1, or a node file with `stats_auth`";
+            return Err(failure.remedy(remedy).into());
+        }
+        if let Some(address) = dev.names.filter(|address| !address.ip().is_loopback()) {
+            let message = format!("`dev` answers names on loopback only, not on {address}");
+            let failure = Failure::new(Outcome::WrongInput, message);
+            let remedy = "choose a --names of 127.0.0.1, or a node file with `[names]`";
             return Err(failure.remedy(remedy).into());
         }
         let forward = dev
@@ -107,8 +118,14 @@ impl Settings {
                 entry: dev.entry,
                 api: dev.api,
                 stats: shown_at,
+                names: dev.names,
             },
             stats_if_taken,
+            names: dev.names.map(|listen| Names {
+                listen,
+                upstream: None,
+                allow: Vec::new(),
+            }),
             options: OF_DEV,
             api_group: group.transpose()?,
             workers: dev.workers.map_or_else(cores, usize::from),
@@ -149,8 +166,10 @@ impl Settings {
                 entry: file.gateway.http,
                 api: file.api.address,
                 stats: file.gateway.stats,
+                names: file.names.as_ref().map(|names| names.listen),
             },
             stats_if_taken: IfTaken::Refuse,
+            names: file.names.clone(),
             options: OF_NODE_FILE,
             api_group: group.transpose()?,
             workers: file.gateway.workers.map_or_else(cores, usize::from),

@@ -22,6 +22,11 @@ pub(crate) const API_UNIX: &str = "api";
 /// The name under which the API's loopback port is handed over.
 pub(crate) const API_TCP: &str = "api-tcp";
 
+/// The name under which the socket for names by UDP is handed over.
+pub(crate) const NAMES_UDP: &str = "names-udp";
+/// The name under which the one for names by TCP is.
+pub(crate) const NAMES_TCP: &str = "names-tcp";
+
 /// The name under which the socket for statistics is handed over.
 pub(crate) const STATS: &str = "stats";
 
@@ -30,7 +35,7 @@ pub(crate) const STATS_USUAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::
 
 /// How many connections may wait to be accepted. The kernel cuts it to `net.core.somaxconn`, which
 /// is 4096 by default; a shorter queue would refuse clients while a gateway is replaced.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 
 /// Listens on `address` with one socket per worker: the kernel spreads the connections. `option` is
 /// what the user may change.
@@ -178,10 +183,10 @@ fn refuse_if_taken(address: SocketAddr, option: &str) -> anyhow::Result<()> {
         .map_err(|error| explain(address, option, &error).into())
 }
 
-fn explain(address: SocketAddr, option: &str, error: &io::Error) -> Failure {
+pub(super) fn explain(address: SocketAddr, option: &str, error: &io::Error) -> Failure {
     let remedy = match error.kind() {
         io::ErrorKind::AddrInUse => format!(
-            "another program listens there (`ss -ltnp 'sport = :{}'` shows which); stop it, or \
+            "another program listens there (`ss -lntup 'sport = :{}'` shows which); stop it, or \
              choose another {option}",
             address.port()
         ),

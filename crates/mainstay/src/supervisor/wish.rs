@@ -38,7 +38,9 @@ impl Family {
     /// Puts a changed node file in force, as far as that goes without an end of a process.
     fn adapt(&mut self, file: &NodeFile) -> anyhow::Result<()> {
         let wanted = Settings::of_node(file)?;
+        let names = self.prepare_names(&wanted)?;
         let moved = self.move_gateway(&wanted)?;
+        self.change_names(names, wanted.names.clone())?;
         for key in self.settings.fixed_differences(&wanted) {
             output::warn(format_args!(
                 "{key} changed, which is in force after the next start of `mainstay run`"

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use http::{Uri, header};
 use mainstay_api::calls::{Access, CALLS, Call, Effect, Method, Name};
 use mainstay_api::wire::{
-    Accepted, Applied, Apply, Backup, EventsQuery, InstanceStatus, PlanQuery, ProblemCode,
-    Rollback, RoutesQuery, Scale, ServiceStatus, SetIntake, Status, WhyQuery,
+    Accepted, Applied, Apply, Backup, DirectoryQuery, EventsQuery, InstanceStatus, PlanQuery,
+    ProblemCode, Rollback, RoutesQuery, Scale, ServiceStatus, SetIntake, Status, WhyQuery,
 };
 use mainstay_control::{Input, IntakeWish, LastOne};
 use mainstay_ids::{ConsumerId, NodeName};
@@ -144,6 +144,7 @@ fn endpoint(call: &Call) -> MethodRouter<Api> {
         Name::Acknowledge => on(method, ack),
         Name::Farewell => on(method, farewell),
         Name::WatchPlan => on(method, watch_plan),
+        Name::WatchDirectory => on(method, watch_directory),
         Name::Report => on(method, report),
     }
 }
@@ -387,6 +388,13 @@ async fn watch_plan(
     }
     tracing::info!(%node, incarnation = incarnation.0, "an agent follows its plan");
     Ok(stream::states(api.beat()?, api.handle.plan(), after))
+}
+
+async fn watch_directory(
+    State(api): State<Api>,
+    Asked(DirectoryQuery { after }): Asked<DirectoryQuery>,
+) -> Result<Response, Refused> {
+    Ok(stream::states(api.beat()?, api.handle.directory(), after))
 }
 
 async fn events(

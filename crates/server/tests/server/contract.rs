@@ -152,6 +152,7 @@ pub(crate) fn example(name: Name) -> (&'static str, Value) {
         Name::Backup => ("/v1/backup", Value::Null),
         Name::WatchRoutes => ("/v1/watch/routes?name=gateway&incarnation=1", Value::Null),
         Name::WatchPlan => ("/v1/watch/plan?node=local&incarnation=1", Value::Null),
+        Name::WatchDirectory => ("/v1/watch/directory", Value::Null),
         Name::Acknowledge => (
             "/v1/consumers/ack",
             json!({ "consumer": consumer, "generation": null, "in_flight": [] }),

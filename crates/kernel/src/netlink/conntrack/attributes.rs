@@ -2,19 +2,22 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Flow, Protocol, Tuple};
+use super::{Flow, Led, Phase, Protocol, Tuple};
 use crate::netlink::attribute::{Attributes, Writer};
 
 pub(super) const ORIGINAL: u16 = 1;
 pub(super) const REPLY: u16 = 2;
-const STATUS: u16 = 3;
+pub(super) const STATUS: u16 = 3;
+const PROTOCOL_STATE: u16 = 4;
 pub(super) const ID: u16 = 12;
-pub(super) const FILTER: u16 = 25;
+const STATUS_MASK: u16 = 26;
 /// Of a tuple.
 pub(super) const IP: u16 = 1;
 pub(super) const PROTOCOL_OF: u16 = 2;
 /// `IPS_SEEN_REPLY`.
-const ANSWERED: u64 = 2;
+const ANSWERED: u64 = 1 << 1;
+/// `IPS_DST_NAT`.
+const LED_ON: u32 = 1 << 5;
 
 /// `AF_INET` and `AF_INET6`.
 pub(super) fn family(address: IpAddr) -> u8 {
@@ -31,7 +34,7 @@ pub(super) fn write_source(out: &mut Writer, address: IpAddr) {
     }
 }
 
-fn write_destination(out: &mut Writer, address: IpAddr) {
+pub(super) fn write_destination(out: &mut Writer, address: IpAddr) {
     match address {
         IpAddr::V4(address) => out.attribute(2, &address.octets()),
         IpAddr::V6(address) => out.attribute(4, &address.octets()),
@@ -52,14 +55,36 @@ pub(super) fn write_tuple(out: &mut Writer, kind: u16, tuple: &Tuple) {
     });
 }
 
+/// For a filter.
+pub(super) fn write_led(out: &mut Writer, led: Led) {
+    let status = match led {
+        Led::On => LED_ON,
+        Led::Nowhere => 0,
+    };
+    out.number(STATUS, status);
+    out.number(STATUS_MASK, LED_ON);
+}
+
 pub(super) fn read(attributes: &Attributes<'_>) -> Option<Flow> {
-    // The last message of a flow that ends without having been seen has no status.
-    let status = attributes.find_number(STATUS).unwrap_or(0);
     Some(Flow {
         original: read_tuple(attributes.find(ORIGINAL)?)?,
         reply: read_tuple(attributes.find(REPLY)?)?,
-        answered: status & ANSWERED != 0,
+        phase: read_phase(attributes)?,
         id: u32::try_from(attributes.find_number(ID)?).ok()?,
+    })
+}
+
+fn read_phase(attributes: &Attributes<'_>) -> Option<Phase> {
+    let answered = attributes.find_number(STATUS)? & ANSWERED != 0;
+    // CTA_PROTOINFO_TCP, CTA_PROTOINFO_TCP_STATE
+    let tcp = attributes.find(PROTOCOL_STATE);
+    let tcp = tcp.and_then(|tcp| Attributes::of(tcp).find(1));
+    let state = tcp.and_then(|tcp| Attributes::of(tcp).find(1));
+    Some(match state {
+        // From LAST_ACK on: TIME_WAIT, CLOSE; not SYN_SENT2.
+        Some([6..=8]) => Phase::Over,
+        Some(_) | None if answered => Phase::Open,
+        Some(_) | None => Phase::Asked,
     })
 }
 

@@ -12,6 +12,7 @@ use rustix::net::netlink;
 
 use super::attribute::Writer;
 use super::socket::{ACK, DUMP, Message, REQUEST, Socket, message};
+use filter::ENDS_MAX;
 
 #[cfg(test)]
 mod tests;
@@ -29,8 +30,6 @@ const IPV6: u8 = 10;
 const IDENTITY_LEN: usize = 48;
 /// `struct inet_diag_msg`.
 const FOUND_LEN: usize = 72;
-/// `INET_DIAG_NOCOOKIE`, twice.
-const NO_COOKIE: u64 = u64::MAX;
 /// Sockets that are reset by one datagram. Each is answered at once, and the answers must find room in
 /// the receive buffer, of which each takes about 1 KiB.
 const RESETS_AT_ONCE: usize = 512;
@@ -80,8 +79,9 @@ impl State {
         })
     }
 
-    fn number(self) -> u32 {
-        match self {
+    /// In a set of states.
+    fn bit(self) -> u32 {
+        1 << match self {
             Self::Established => 1,
             Self::SynSent => 2,
             Self::SynReceived => 3,
@@ -97,6 +97,15 @@ impl State {
     }
 }
 
+/// Connections at an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Crowd {
+    /// That are established: a measure of load.
+    pub established: u64,
+    /// That an end of the instance would break off; see [`Connection::is_in_flight`].
+    pub in_flight: u64,
+}
+
 /// What to look for. Of connections whose ends are addresses of IPv4, those of sockets of IPv6 are
 /// found, too (`::ffff:10.0.0.1`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +114,24 @@ pub enum End {
     Local(SocketAddr),
     /// By what is there.
     Remote(SocketAddr),
+}
+
+impl End {
+    fn address(self) -> SocketAddr {
+        match self {
+            Self::Local(address) | Self::Remote(address) => address,
+        }
+    }
+
+    /// Whether a socket has it.
+    fn is_of(self, found: &Connection) -> bool {
+        let (wanted, has) = match self {
+            Self::Local(wanted) => (wanted, found.local),
+            Self::Remote(wanted) => (wanted, found.remote),
+        };
+        wanted.port() == has.port()
+            && (wanted.ip().is_unspecified() || wanted.ip().to_canonical() == has.ip())
+    }
 }
 
 /// A socket, as the kernel describes it.
@@ -148,6 +175,31 @@ impl Connection {
             cookie: u64::from_ne_bytes(cookie),
             interface: u32::from_ne_bytes(word(40)),
         })
+    }
+
+    /// As `struct inet_diag_req_v2`. A socket of IPv6 between addresses of IPv4 is found by these.
+    fn write(&self, out: &mut Writer) {
+        let (local, remote) = (self.local.ip(), self.remote.ip());
+        let family = match local {
+            IpAddr::V4(_) => IPV4,
+            IpAddr::V6(_) => IPV6,
+        };
+        out.raw(&[family, TCP, 0, 0]);
+        out.raw(&u32::MAX.to_ne_bytes());
+        out.raw(&self.local.port().to_be_bytes());
+        out.raw(&self.remote.port().to_be_bytes());
+        for address in [local, remote] {
+            out.raw(&match address {
+                IpAddr::V4(address) => {
+                    let mut bytes = [0; 16];
+                    bytes[..4].copy_from_slice(&address.octets());
+                    bytes
+                }
+                IpAddr::V6(address) => address.octets(),
+            });
+        }
+        out.raw(&self.interface.to_ne_bytes());
+        out.raw(&self.cookie.to_ne_bytes());
     }
 
     /// Whether the program behind the local end still has to do with it, so that ending the program
@@ -216,94 +268,88 @@ impl Sockets {
         Ok(Self { socket })
     }
 
-    /// Hands on each socket with this end that is in one of these states. The kernel walks over all of
-    /// the machine's sockets, but tells only these. What comes and goes meanwhile may be there or not.
+    /// Hands on each socket that has one of these ends and is in one of these states, with the end's
+    /// place in the list; once for each of several ends. The kernel walks over all of the machine's
+    /// sockets, but tells only these. What comes and goes meanwhile may be there or not.
     pub fn each(
         &self,
-        end: End,
+        ends: &[End],
         states: &[State],
-        mut each: impl FnMut(Connection),
+        mut each: impl FnMut(usize, Connection),
     ) -> io::Result<()> {
-        let bits = |mask, state: &State| mask | 1_u32 << state.number();
-        let mask = states.iter().fold(0, bits);
-        for family in filter::families(end) {
-            let mut out = Writer::default();
-            message(&mut out, FIND, (REQUEST | DUMP, 1), |out| {
-                out.raw(&[*family, TCP, 0, 0]);
-                out.raw(&mask.to_ne_bytes());
-                out.raw(&[0; IDENTITY_LEN]);
-                out.attribute(BYTECODE, &filter::bytecode(end));
-            });
-            self.socket.dump(out.as_bytes(), |body| {
-                if let Some(found) = Connection::read(body) {
-                    each(found);
-                }
-            })?;
+        let mask = states.iter().fold(0, |mask, state| mask | state.bit());
+        for (first, ends) in (0..).step_by(ENDS_MAX).zip(ends.chunks(ENDS_MAX)) {
+            let programs = [IPV4, IPV6].map(|family| (family, filter::bytecode(family, ends)));
+            for (family, program) in programs {
+                let Some(program) = program else { continue };
+                let mut out = Writer::default();
+                message(&mut out, FIND, (REQUEST | DUMP, 1), |out| {
+                    out.raw(&[family, TCP, 0, 0]);
+                    out.raw(&mask.to_ne_bytes());
+                    out.raw(&[0; IDENTITY_LEN]);
+                    out.attribute(BYTECODE, &program);
+                });
+                self.socket.dump(out.as_bytes(), |body| {
+                    let Some(found) = Connection::read(body) else {
+                        return;
+                    };
+                    for (index, end) in (first..).zip(ends) {
+                        if end.is_of(&found) {
+                            each(index, found);
+                        }
+                    }
+                })?;
+            }
         }
         Ok(())
     }
 
-    /// How many connections are in flight at an instance of this machine that listens there; see
-    /// [`Connection::is_in_flight`].
-    pub fn in_flight(&self, local: SocketAddr) -> io::Result<u64> {
-        let mut count = 0;
-        self.each(End::Local(local), &IN_FLIGHT, |found| {
-            count += u64::from(found.is_in_flight());
+    /// What goes on at instances of this machine that listen there, in the same order.
+    pub fn crowds(&self, locals: &[SocketAddr]) -> io::Result<Vec<Crowd>> {
+        let mut crowds = vec![Crowd::default(); locals.len()];
+        let ends: Vec<End> = locals.iter().copied().map(End::Local).collect();
+        self.each(&ends, &IN_FLIGHT, |index, found| {
+            let crowd = &mut crowds[index];
+            crowd.in_flight += u64::from(found.is_in_flight());
+            crowd.established += u64::from(found.state == State::Established);
         })?;
-        Ok(count)
-    }
-
-    /// How many connections are established to what listens there: a measure of load.
-    pub fn established(&self, local: SocketAddr) -> io::Result<u64> {
-        let mut count = 0;
-        self.each(End::Local(local), &[State::Established], |_| count += 1)?;
-        Ok(count)
+        Ok(crowds)
     }
 
     /// Resets sockets that were found: whoever waits for one is told at once (`ECONNABORTED`), and the
-    /// other end, if it lives. Returns how many; those that are gone meanwhile are not counted.
+    /// other end, if it lives. Returns how many; those that are gone meanwhile are not counted. If one
+    /// cannot be reset the others are, and it is told then.
     pub fn reset(&self, found: &[Connection]) -> Result<usize, ResetError> {
-        self.reset_each(found.iter().map(Ends::of))
-    }
-
-    /// The same for whichever sockets have these ends, local and remote, if there are any here.
-    pub fn reset_between(&self, ends: &[(SocketAddr, SocketAddr)]) -> Result<usize, ResetError> {
-        self.reset_each(ends.iter().map(|(local, remote)| Ends {
-            local: *local,
-            remote: *remote,
-            cookie: NO_COOKIE,
-            interface: 0,
-        }))
-    }
-
-    fn reset_each(
-        &self,
-        mut ends: impl ExactSizeIterator<Item = Ends> + Clone,
-    ) -> Result<usize, ResetError> {
         let mut reset = 0;
-        while ends.len() > 0 {
-            let batch: Vec<Ends> = ends.by_ref().take(RESETS_AT_ONCE).collect();
-            reset += self.reset_batch(&batch)?;
+        let mut failed = None;
+        for batch in found.chunks(RESETS_AT_ONCE) {
+            match self.reset_batch(batch, &mut reset) {
+                Ok(()) => {}
+                Err(error @ ResetError::Refused { .. }) => {
+                    failed.get_or_insert(error);
+                }
+                // Nor would the others.
+                Err(error) => return Err(error),
+            }
         }
-        Ok(reset)
+        failed.map_or(Ok(reset), Err)
     }
 
-    fn reset_batch(&self, batch: &[Ends]) -> Result<usize, ResetError> {
+    fn reset_batch(&self, batch: &[Connection], reset: &mut usize) -> Result<(), ResetError> {
         let mut out = Writer::default();
-        for (sequence, ends) in (0..).zip(batch) {
+        for (sequence, connection) in (0..).zip(batch) {
             message(&mut out, DESTROY, (REQUEST | ACK, sequence), |out| {
-                ends.write(out);
+                connection.write(out);
             });
         }
-        let mut reset = 0;
         let mut refused = None;
         let heard = |message: Message<'_>| {
             let Some(answer) = message.answer() else {
                 return;
             };
             match answer.errno {
-                0 => reset += 1,
-                // It is gone, or was never of this namespace.
+                0 => *reset += 1,
+                // It is gone.
                 libc::ENOENT => {}
                 _ => refused = refused.or(Some(answer)),
             }
@@ -312,71 +358,24 @@ impl Sockets {
             .exchange(out.as_bytes(), heard)
             .map_err(ResetError::Socket)?;
         let Some(answer) = refused else {
-            return Ok(reset);
+            return Ok(());
         };
-        let ends = usize::try_from(answer.sequence).ok();
-        Err(refusal(
-            ends.and_then(|index| batch.get(index)),
-            answer.errno,
-        ))
+        let index = usize::try_from(answer.sequence).ok();
+        let connection = index.and_then(|index| batch.get(index));
+        Err(refusal(connection, answer.errno))
     }
 }
 
-fn refusal(ends: Option<&Ends>, errno: i32) -> ResetError {
+fn refusal(connection: Option<&Connection>, errno: i32) -> ResetError {
     let source = io::Error::from_raw_os_error(errno);
-    match (errno, ends) {
+    match (errno, connection) {
         (libc::EOPNOTSUPP, _) => ResetError::Unsupported,
         (libc::EPERM, _) => ResetError::Forbidden,
-        (_, Some(ends)) => ResetError::Refused {
-            local: ends.local,
-            remote: ends.remote,
+        (_, Some(connection)) => ResetError::Refused {
+            local: connection.local,
+            remote: connection.remote,
             source,
         },
         (_, None) => ResetError::Socket(source),
-    }
-}
-
-/// What tells one socket from all others.
-#[derive(Debug, Clone, Copy)]
-struct Ends {
-    local: SocketAddr,
-    remote: SocketAddr,
-    cookie: u64,
-    interface: u32,
-}
-
-impl Ends {
-    fn of(found: &Connection) -> Self {
-        Self {
-            local: found.local,
-            remote: found.remote,
-            cookie: found.cookie,
-            interface: found.interface,
-        }
-    }
-
-    /// As `struct inet_diag_req_v2`. A socket of IPv6 between addresses of IPv4 is found by these.
-    fn write(&self, out: &mut Writer) {
-        let (local, remote) = (self.local.ip(), self.remote.ip());
-        let family = match local.to_canonical() {
-            IpAddr::V4(_) => IPV4,
-            IpAddr::V6(_) => IPV6,
-        };
-        out.raw(&[family, TCP, 0, 0]);
-        out.raw(&u32::MAX.to_ne_bytes());
-        out.raw(&self.local.port().to_be_bytes());
-        out.raw(&self.remote.port().to_be_bytes());
-        for address in [local, remote] {
-            out.raw(&match address.to_canonical() {
-                IpAddr::V4(address) => {
-                    let mut bytes = [0; 16];
-                    bytes[..4].copy_from_slice(&address.octets());
-                    bytes
-                }
-                IpAddr::V6(address) => address.octets(),
-            });
-        }
-        out.raw(&self.interface.to_ne_bytes());
-        out.raw(&self.cookie.to_ne_bytes());
     }
 }

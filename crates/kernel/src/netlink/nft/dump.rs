@@ -47,12 +47,17 @@ impl Socket {
         );
         let mut found = Vec::new();
         self.dump(out.as_bytes(), |body| {
-            let attributes = Attributes::of(body.get(GENERIC_LEN..).unwrap_or_default());
-            let list = attributes.find(3).unwrap_or_default();
-            found.extend(Attributes::of(list).filter_map(|(_, element)| read(element)));
+            found.extend(elements(body));
         })?;
         Ok(found)
     }
+}
+
+/// Those of one message.
+pub(super) fn elements(body: &[u8]) -> impl Iterator<Item = Dumped> {
+    let attributes = Attributes::of(body.get(GENERIC_LEN..).unwrap_or_default());
+    let list = attributes.find(3).unwrap_or_default();
+    Attributes::of(list).filter_map(|(_, element)| read(element))
 }
 
 fn read(element: &[u8]) -> Option<Dumped> {

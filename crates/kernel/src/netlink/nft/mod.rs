@@ -24,6 +24,12 @@ pub use listing::{Generation, Listing};
 pub use set::{Dynamic, Element, Fields, Key, Kind, Mapped, Set, Values};
 pub use transaction::{Chain, Hook, Policy, Transaction, TransactionError};
 
+/// Reads an answer as each kind that there is, for fuzzing.
+#[cfg(feature = "driven")]
+pub(super) fn read_all(body: &[u8]) {
+    dump::elements(body).for_each(drop);
+}
+
 /// The longest name that the kernel takes (`NFT_NAME_MAXLEN`, with the zero at the end).
 const NAME_LEN_MAX: usize = 255;
 

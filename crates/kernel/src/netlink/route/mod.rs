@@ -353,3 +353,10 @@ fn name_of(index: u32) -> String {
         .and_then(|socket| netdevice::index_to_name(socket, index))
         .unwrap_or_else(|_| format!("number {index}"))
 }
+
+/// Reads an answer as each kind that there is.
+#[cfg(feature = "driven")]
+pub(super) fn read_all(body: &[u8]) {
+    FoundRoute::read(body);
+    FoundAddress::read(body);
+}

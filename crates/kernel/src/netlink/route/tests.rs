@@ -9,7 +9,7 @@ use super::*;
 const NEEDS_ROOT: &str = "needs root: makes network namespaces and routes in them";
 
 fn prefix(text: &str) -> Prefix {
-    text.parse().unwrap()
+    crate::netlink::prefix::tests::read(text).unwrap()
 }
 
 fn route(to: &str, source: Option<&str>) -> LocalRoute {

@@ -53,7 +53,7 @@ pub(crate) async fn run(place: &Place, asked: &ForwardExplain) -> anyhow::Result
     }
     Ok(match explanation.verdict {
         Effect::Passes | Effect::Remark => Outcome::Holds,
-        Effect::Refused | Effect::Diverted | Effect::Blocked => Outcome::DoesNotHold,
+        Effect::Refused | Effect::Diverted | Effect::Blocked | Effect::Unknown => Outcome::DoesNotHold,
     })
 }
 
@@ -63,6 +63,7 @@ fn print(step: &Step) -> anyhow::Result<()> {
         Effect::Refused => "refused",
         Effect::Diverted => "not us ",
         Effect::Blocked => "blocked",
+        Effect::Unknown => "unknown",
         Effect::Remark => "note   ",
     };
     output::line(format_args!("{mark}  {}", step.what))?;
@@ -75,6 +76,7 @@ fn print(step: &Step) -> anyhow::Result<()> {
 fn summary(verdict: Effect) -> &'static str {
     match verdict {
         Effect::Passes | Effect::Remark => "A connection goes to an instance.",
+        Effect::Unknown => "What becomes of a connection cannot be told.",
         Effect::Refused => "A connection is refused at once, or may be.",
         Effect::Diverted => "A connection is not forwarded by Mainstay.",
         Effect::Blocked => "A connection does not arrive, or may not: its client waits in vain.",
@@ -122,6 +124,7 @@ async fn served(
     }
     let kernel = match rules {
         Rules::Unreadable(why) => why,
+        Rules::Iptables => "rules of iptables are not read".to_owned(),
         Rules::Read(_) | Rules::None => "the kernel has none".to_owned(),
     };
     let centre = known.err();

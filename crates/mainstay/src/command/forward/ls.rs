@@ -83,6 +83,14 @@ pub(crate) async fn run(place: &Place) -> anyhow::Result<Outcome> {
                 notes,
             }
         }
+        Rules::Iptables => {
+            notes.push(
+                "rules of iptables forward here, which are not read (`iptables-save -t nat` shows them); \
+                 this is what the control centre wants"
+                    .to_owned(),
+            );
+            of_known(&known, notes)
+        }
         Rules::Unreadable(why) => {
             notes.push(format!("{why}; this is what the control centre wants"));
             of_known(&known, notes)

@@ -1,0 +1,312 @@
+//! By sockets of our own, without any right: it listens on the service addresses and copies.
+//!
+//! ```text
+//!   caller ── mpsc Ask, 2 ──> one thread: floor ── owns services, instances
+//!     <── sync_channel, 1 ──       ├ a task per listener (TCP), one per socket (UDP)
+//!                                  └ a task per connection, and per flow of UDP
+//! ```
+//!
+//! Every host can listen on `127.0.0.0/8`. Other addresses have to be the host's: on an interface, or by a local
+//! route. What is under way ends with the thread; nothing can be taken over from an earlier process.
+//!
+//! Instances see this host as their client. A service without instances keeps its port, so that no
+//! program that listens everywhere answers in its place, and refuses.
+
+mod floor;
+mod limits;
+mod pump;
+mod service;
+mod session;
+#[cfg(test)]
+mod tests;
+mod udp;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use mainstay_control::forward::{Batch, Spread, Staying};
+use mainstay_model::forward::{BackEndKind, ForwardSettings, Ranges};
+
+use crate::back_end::{BackEnd, Counted, ForwardError, Found};
+use floor::{Ask, Figures};
+
+/// What it depends on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Where service addresses lie.
+    pub ranges: Ranges,
+}
+
+impl Settings {
+    /// What it needs of them.
+    pub fn of(settings: &ForwardSettings) -> Self {
+        Self {
+            ranges: settings.ranges.clone(),
+        }
+    }
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct Userspace {
+    settings: Settings,
+    services: BTreeMap<SocketAddr, Spread>,
+    dead: BTreeSet<SocketAddr>,
+    /// `None` until there is something to do, and after [`BackEnd::remove`].
+    thread: Option<Thread>,
+}
+
+#[derive(Debug)]
+struct Thread {
+    asks: tokio::sync::mpsc::Sender<Ask>,
+    handle: JoinHandle<()>,
+}
+
+/// Why a service address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+enum ListenError {
+    #[error("{0} lies in none of the networks of service addresses")]
+    Elsewhere(SocketAddr),
+    #[error(
+        "{0} is not an address of this host: use addresses of 127.0.0.0/8, or have root give it to \
+         the host, as by `ip route add local {ip} dev lo`", ip = .0.ip()
+    )]
+    NotHere(SocketAddr),
+    #[error(
+        "the port of {0} needs CAP_NET_BIND_SERVICE: use one from 1024 on, or set \
+         net.ipv4.ip_unprivileged_port_start"
+    )]
+    Privileged(SocketAddr),
+    #[error("another program listens on {0}, or on its port of all addresses")]
+    Taken(SocketAddr),
+    #[error("cannot listen on {0}")]
+    Other(SocketAddr, #[source] io::Error),
+}
+
+impl ListenError {
+    fn of(address: SocketAddr, error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::AddrNotAvailable => Self::NotHere(address),
+            io::ErrorKind::PermissionDenied => Self::Privileged(address),
+            io::ErrorKind::AddrInUse => Self::Taken(address),
+            _ => Self::Other(address, error),
+        }
+    }
+}
+
+/// What the thread did not do.
+#[derive(Debug, thiserror::Error)]
+enum ThreadError {
+    #[error("its thread has ended")]
+    Ended,
+    #[error("its thread did not answer within {time:?}", time = limits::ANSWER_TIME)]
+    Silent,
+}
+
+impl Userspace {
+    /// Listens on nothing yet. Its thread will be in the network namespace of the one that applies
+    /// the first change.
+    pub fn start(settings: Settings) -> Self {
+        Self {
+            settings,
+            services: BTreeMap::new(),
+            dead: BTreeSet::new(),
+            thread: None,
+        }
+    }
+
+    /// Of what was asked with this reply.
+    fn ask<T>(&mut self, ask: impl FnOnce(mpsc::SyncSender<T>) -> Ask) -> Result<T, ForwardError> {
+        let (reply, answer) = mpsc::sync_channel(1);
+        let thread = match &mut self.thread {
+            Some(thread) => thread,
+            empty @ None => empty.insert(Thread::start()?),
+        };
+        let sent = thread.asks.try_send(ask(reply));
+        let answer = match sent {
+            Ok(()) => answer.recv_timeout(limits::ANSWER_TIME),
+            Err(tokio::sync::mpsc::error::TrySendError::Full(_)) => {
+                Err(mpsc::RecvTimeoutError::Timeout)
+            }
+            Err(tokio::sync::mpsc::error::TrySendError::Closed(_)) => {
+                Err(mpsc::RecvTimeoutError::Disconnected)
+            }
+        };
+        answer.map_err(|error| {
+            let source = match error {
+                mpsc::RecvTimeoutError::Timeout => ThreadError::Silent,
+                mpsc::RecvTimeoutError::Disconnected => ThreadError::Ended,
+            };
+            refused("any socket", source)
+        })
+    }
+
+    fn figures(&mut self) -> Result<Figures, ForwardError> {
+        if self.thread.is_none() {
+            return Ok(Figures::default());
+        }
+        self.ask(Ask::Look)
+    }
+
+    fn tell(&mut self, batch: Batch) -> Result<(), ForwardError> {
+        let done = self.ask(|reply| Ask::Apply(batch, reply))?;
+        done.map_err(|(address, error)| {
+            let error = ListenError::of(address, error);
+            refused(&format!("the sockets of {address}"), error)
+        })
+    }
+
+    fn as_batch(&self) -> Batch {
+        let services = self.services.iter();
+        Batch {
+            services: services
+                .map(|(address, spread)| (*address, spread.clone()))
+                .collect(),
+            dead: self.dead.iter().copied().collect(),
+            ..Batch::default()
+        }
+    }
+
+    fn stop(&mut self) {
+        let Some(Thread { asks, handle }) = self.thread.take() else {
+            return;
+        };
+        drop(asks);
+        if handle.join().is_err() {
+            tracing::error!("the thread that forwards had panicked");
+        }
+    }
+}
+
+impl Thread {
+    fn start() -> Result<Self, ForwardError> {
+        let missing = |source: io::Error| ForwardError::Missing {
+            back_end: BackEndKind::Userspace,
+            source: source.into(),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build()
+            .map_err(missing)?;
+        let (asks, inbox) = tokio::sync::mpsc::channel(limits::ASKS);
+        let handle = std::thread::Builder::new()
+            .name("forward".to_owned())
+            .spawn(move || floor::run(&runtime, inbox))
+            .map_err(missing)?;
+        Ok(Self { asks, handle })
+    }
+}
+
+impl Drop for Userspace {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl BackEnd for Userspace {
+    fn kind(&self) -> BackEndKind {
+        BackEndKind::Userspace
+    }
+
+    /// Nothing after a start.
+    fn in_force(&self) -> (Vec<SocketAddr>, Vec<SocketAddr>) {
+        let services = self.services.iter();
+        let served = services.filter(|(_, spread)| !spread.shares.is_empty());
+        let served = served.map(|(address, _)| *address).collect();
+        (served, self.dead.iter().copied().collect())
+    }
+
+    fn apply(&mut self, batch: &Batch) -> Result<(), ForwardError> {
+        for (address, _) in &batch.services {
+            if !self.settings.ranges.contain(address.ip()) {
+                let error = ListenError::Elsewhere(*address);
+                return Err(refused(&format!("the sockets of {address}"), error));
+            }
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.tell(batch.clone())?;
+        self.services.extend(batch.services.iter().cloned());
+        for address in &batch.gone {
+            self.services.remove(address);
+        }
+        self.dead.extend(&batch.dead);
+        for address in &batch.revived {
+            self.dead.remove(address);
+        }
+        Ok(())
+    }
+
+    fn check(&mut self) -> Result<Found, ForwardError> {
+        let has_ended = |thread: &Thread| thread.handle.is_finished();
+        if !self.thread.as_ref().is_some_and(has_ended) {
+            self.figures()?;
+            return Ok(Found::InForce);
+        }
+        self.stop();
+        self.tell(self.as_batch())?;
+        Ok(Found::Repaired("its thread had ended".to_owned()))
+    }
+
+    fn connections(&mut self) -> Result<Vec<(SocketAddr, u64)>, ForwardError> {
+        Ok(self.figures()?.connections)
+    }
+
+    fn traffic(&mut self) -> Result<Vec<(SocketAddr, Counted)>, ForwardError> {
+        Ok(self.figures()?.traffic)
+    }
+
+    fn in_flight(&mut self) -> Result<Option<Vec<(SocketAddr, u64)>>, ForwardError> {
+        Ok(Some(self.figures()?.in_flight))
+    }
+
+    fn rules(&mut self, address: SocketAddr) -> Result<String, ForwardError> {
+        let in_flight: BTreeMap<_, _> = self.figures()?.in_flight.into_iter().collect();
+        let Some(spread) = self.services.get(&address) else {
+            return Ok(String::new());
+        };
+        let by = match spread.staying {
+            Staying::Free => "by chance",
+            Staying::Source => "by the client's address",
+        };
+        let mut text = format!("{address} tcp udp, {by}\n");
+        let total = spread.total().max(1);
+        for share in &spread.shares {
+            let thousandths = u128::from(share.weight) * 1000 / u128::from(total);
+            let (whole, tenth) = (thousandths / 10, thousandths % 10);
+            let open = in_flight.get(&share.to).copied().unwrap_or(0);
+            writeln!(
+                text,
+                "  {whole}.{tenth} % to {}, {open} in flight",
+                share.to
+            )
+            .ok();
+        }
+        if spread.shares.is_empty() {
+            text.push_str("  refused\n");
+        }
+        Ok(text)
+    }
+
+    /// Ends what is under way, too.
+    fn remove(&mut self) -> Result<(), ForwardError> {
+        self.stop();
+        self.services.clear();
+        self.dead.clear();
+        Ok(())
+    }
+}
+
+fn refused(what: &str, source: impl std::error::Error + Send + Sync + 'static) -> ForwardError {
+    ForwardError::Refused {
+        back_end: BackEndKind::Userspace,
+        what: what.to_owned(),
+        source: Box::new(source),
+    }
+}
