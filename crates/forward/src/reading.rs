@@ -96,15 +96,19 @@ pub fn established(reading: &Reading) -> io::Result<BTreeMap<SocketAddr, u64>> {
 /// Connections of programs here to a service.
 fn clients(sockets: &Sockets, service: SocketAddr) -> io::Result<Vec<Tuple>> {
     let mut found = Vec::new();
-    sockets.each(&[End::Remote(service)], &[State::Established], |_, socket| {
-        if found.len() < CLIENTS_MAX {
-            found.push(Tuple {
-                protocol: Protocol::Tcp,
-                source: socket.local,
-                destination: service,
-            });
-        }
-    })?;
+    sockets.each(
+        &[End::Remote(service)],
+        &[State::Established],
+        |_, socket| {
+            if found.len() < CLIENTS_MAX {
+                found.push(Tuple {
+                    protocol: Protocol::Tcp,
+                    source: socket.local,
+                    destination: service,
+                });
+            }
+        },
+    )?;
     Ok(found)
 }
 

@@ -10,11 +10,11 @@ use mainstay_testkit::{Netns, is_root, program, skip};
 use super::*;
 use crate::BackEnd as _;
 use crate::nft::TABLE;
-use crate::xtables::range_of;
 use crate::nft::tests::{
     address, answer, connect, even, instances, is_refused, node, run, serve, shares, start,
     three_hosts,
 };
+use crate::xtables::range_of;
 
 const NEEDS_ROOT: &str = "needs root: makes network namespaces and rules in them";
 
@@ -329,7 +329,12 @@ fn system_nft_loads_our_rules_as_text_and_they_are_what_we_make() {
             assert_eq!(theirs, mine, "{chain}");
         }
         let staying = slots(&weights, Staying::Source);
-        let text = text::nft("other", range_of(range).unwrap(), address(service), &staying);
+        let text = text::nft(
+            "other",
+            range_of(range).unwrap(),
+            address(service),
+            &staying,
+        );
         let mut nft = node.command(&program("nft"));
         load(&node, nft.args(["-c", "-f", "-"]), &text);
     }

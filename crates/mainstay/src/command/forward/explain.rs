@@ -53,7 +53,9 @@ pub(crate) async fn run(place: &Place, asked: &ForwardExplain) -> anyhow::Result
     }
     Ok(match explanation.verdict {
         Effect::Passes | Effect::Remark => Outcome::Holds,
-        Effect::Refused | Effect::Diverted | Effect::Blocked | Effect::Unknown => Outcome::DoesNotHold,
+        Effect::Refused | Effect::Diverted | Effect::Blocked | Effect::Unknown => {
+            Outcome::DoesNotHold
+        }
     })
 }
 
