@@ -11,8 +11,6 @@
 
 mod back_end;
 mod claim;
-#[cfg(test)]
-mod conformance;
 pub mod explain;
 pub mod host;
 pub mod iptables;
@@ -23,6 +21,8 @@ pub mod purge;
 pub mod reading;
 pub mod router;
 mod start;
+#[cfg(test)]
+mod tests;
 mod underway;
 pub mod userspace;
 pub mod xtables;
@@ -30,5 +30,5 @@ pub mod xtables;
 pub use back_end::{BackEnd, Counted, ForwardError, Found};
 pub use claim::{Claim, ClaimError};
 pub use mainstay_control::forward::Batch;
-pub use start::start;
+pub use start::{Started, start};
 pub use underway::{Dead, Draining, Severed, Underway, UnderwayError, Whereabouts};

@@ -101,7 +101,7 @@ fn tell(listener: &TcpListener, index: u8, ended: &AtomicBool) {
         // A client that has gone is counted by nobody.
         client.write_all(&[index]).ok();
         client.set_read_timeout(Some(DEADLINE)).ok();
-        client.read(&mut [0]).ok();
+        client.read_exact(&mut [0]).ok();
     }
 }
 

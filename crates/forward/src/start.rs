@@ -7,16 +7,22 @@ use crate::iptables::{self, Iptables};
 use crate::nft::{self, Nft};
 use crate::userspace::{self, Userspace};
 
+/// A back end, and what would have been better.
+pub struct Started {
+    /// It forwards from now on.
+    pub back_end: Box<dyn BackEnd>,
+    /// Those that could not be had, with the reason, the better one first.
+    pub refused: Vec<ForwardError>,
+}
+
 /// Starts the back end that the settings name, or the best that this host can have, in this thread's
-/// network namespace. What could not be had is given with its reason, the better one first.
-pub fn start(
-    settings: &ForwardSettings,
-) -> Result<(Box<dyn BackEnd>, Vec<ForwardError>), Vec<ForwardError>> {
+/// network namespace. If there is none, why.
+pub fn start(settings: &ForwardSettings) -> Result<Started, Vec<ForwardError>> {
     let mut refused = Vec::new();
     let kinds = BackEndKind::ALL.into_iter();
     for kind in kinds.filter(|kind| settings.back_end.is_none_or(|wanted| wanted == *kind)) {
         match start_one(kind, settings) {
-            Ok(back_end) => return Ok((back_end, refused)),
+            Ok(back_end) => return Ok(Started { back_end, refused }),
             Err(error) => refused.push(error),
         }
     }

@@ -7,6 +7,7 @@ mod running;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use mainstay_testkit::{Netns, program, skip, wait_until};
@@ -81,74 +82,13 @@ fn system_services_are_found_by_name_also_right_after_a_kill_of_the_agent() {
     let mut running = Running::prepare("names");
     let file = services(&running);
     running.dev(&[&file, "--names", "127.0.0.1:0"]);
-    running.wait_until_steady();
+    let status = running.wait_until_steady();
+    assert_eq!(status.consumers.len(), 1, "nobody waits for names");
     let server = names_at(&running);
     let pay = address_of(&running, "pay");
-
-    let name = "pay.mainstay.internal";
-    assert_eq!(short(&running, server, &[name]), [pay.ip().to_string()]);
-    let srv = [format!("0 0 {} {name}.", pay.port())];
-    assert_eq!(short(&running, server, &[name, "SRV"]), srv);
-    assert_eq!(
-        short(&running, server, &[name, "SRV", "+tcp", "+noedns"]),
-        srv
-    );
-    let bare = short(&running, server, &["bare.mainstay.internal", "SRV"]);
-    assert_eq!(bare.len(), 2, "{bare:?}");
-    assert!(bare[0].ends_with("bare.mainstay.internal."), "{bare:?}");
-    let ports: Vec<u16> = running
-        .instances()
-        .unwrap()
-        .iter()
-        .filter(|one| one.service.as_str() == "bare")
-        .map(|one| one.address.unwrap().port())
-        .collect();
-    for port in ports {
-        assert!(
-            bare.iter().any(|line| line.contains(&format!(" {port} "))),
-            "{bare:?}"
-        );
-    }
-    assert_eq!(
-        short(&running, server, &["bare.mainstay.internal"]),
-        ["127.0.0.1"]
-    );
-    let denied = dig(&running, server, &["nobody.mainstay.internal"]);
-    assert!(
-        denied.contains("status: NXDOMAIN") && denied.contains("flags: qr aa rd"),
-        "{denied}"
-    );
-    let empty = dig(&running, server, &["gone.mainstay.internal"]);
-    assert!(
-        empty.contains("status: NOERROR") && empty.contains("ANSWER: 0"),
-        "{empty}"
-    );
-    assert!(empty.contains("\t5\tIN\tSOA\t"), "{empty}");
-
-    let said = text(&running.run(&["resolve", "pay"]));
-    assert!(
-        said.contains(&format!("A         {} for 5 s", pay.ip())),
-        "{said}"
-    );
-    assert!(
-        said.contains("pay-1") && said.contains("AAAA      none"),
-        "{said}"
-    );
-    let output = running.run(&["resolve", "gone"]);
-    let said = text(&output);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("no instance is wanted"), "{said}");
-
-    let logged = text(&running.run(&["logs", "web"]));
-    assert!(logged.contains(&format!("PAY_ADDRESS {pay}")), "{logged}");
-    assert!(
-        logged.contains(&format!("PAY_HOST {}", pay.ip())),
-        "{logged}"
-    );
-    assert!(
-        logged.contains("PAY_PORT mine") && logged.contains("BARE_HOST None"),
-        "{logged}"
-    );
+    found_by_dig(&running, server, pay);
+    told_by_resolve(&running, pay);
+    told_to_programs(&running, pay);
 
     // Without a control centre, too: the next agent begins with what is stored.
     let stored = running.state().join("names/directory.json");
@@ -164,20 +104,73 @@ fn system_services_are_found_by_name_also_right_after_a_kill_of_the_agent() {
         kill(running.own_process("server").unwrap(), Signal::KILL);
         kill(running.own_process("agent").unwrap(), Signal::KILL);
         let killed = Instant::now();
-        let found = short(&running, server, &[name]);
-        assert_eq!(found, [pay.ip().to_string()], "{:?}", killed.elapsed());
-        assert!(
-            killed.elapsed() < Duration::from_secs(1),
-            "{:?}",
-            killed.elapsed()
-        );
+        let found = short(&running, server, &["pay.mainstay.internal"]);
+        let took = killed.elapsed();
+        assert_eq!(found, [pay.ip().to_string()], "{took:?}");
+        assert!(took < Duration::from_secs(1), "{took:?}");
         running.wait_until_steady();
     }
 }
 
+fn found_by_dig(running: &Running, server: SocketAddr, pay: SocketAddr) {
+    let name = "pay.mainstay.internal";
+    let found = |words: &[&str]| short(running, server, words);
+    assert_eq!(found(&[name]), [pay.ip().to_string()]);
+    let srv = [format!("0 0 {} {name}.", pay.port())];
+    assert_eq!(found(&[name, "SRV"]), srv);
+    assert_eq!(found(&[name, "SRV", "+tcp", "+noedns"]), srv);
+    let bare = found(&["bare.mainstay.internal", "SRV"]);
+    assert_eq!(bare.len(), 2, "{bare:?}");
+    for one in running.instances().unwrap() {
+        if one.service.as_str() == "bare" {
+            let (port, name) = (one.address.unwrap().port(), one.instance);
+            let line = format!("0 100 {port} {name}.bare.mainstay.internal.");
+            assert!(bare.contains(&line), "{bare:?}");
+        }
+    }
+    assert_eq!(found(&["bare.mainstay.internal"]), ["127.0.0.1"]);
+    let denied = dig(running, server, &["nobody.mainstay.internal"]);
+    assert!(denied.contains("status: NXDOMAIN"), "{denied}");
+    assert!(denied.contains("flags: qr aa rd"), "{denied}");
+    let empty = dig(running, server, &["gone.mainstay.internal"]);
+    assert!(empty.contains("status: NOERROR"), "{empty}");
+    assert!(empty.contains("ANSWER: 0"), "{empty}");
+    assert!(empty.contains("\t5\tIN\tSOA\t"), "{empty}");
+}
+
+fn told_by_resolve(running: &Running, pay: SocketAddr) {
+    let said = text(&running.run(&["resolve", "pay"]));
+    let address = format!("A         {} for 5 s", pay.ip());
+    assert!(said.contains(&address), "{said}");
+    assert!(
+        said.contains("pay-1") && said.contains("AAAA      none"),
+        "{said}"
+    );
+    let output = running.run(&["resolve", "gone"]);
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("no instance is wanted"), "{said}");
+    let output = running.run(&["resolve", "nobody"]);
+    assert_eq!(output.status.code(), Some(4), "{}", text(&output));
+}
+
+fn told_to_programs(running: &Running, pay: SocketAddr) {
+    let logged = text(&running.run(&["logs", "web"]));
+    for line in [
+        format!("PAY_ADDRESS {pay}"),
+        format!("PAY_HOST {}", pay.ip()),
+        // As its file says.
+        "PAY_PORT mine".to_owned(),
+        // It has no address.
+        "BARE_HOST None".to_owned(),
+    ] {
+        assert!(logged.contains(&line), "{line}: {logged}");
+    }
+}
+
 /// A shell in a mount namespace of its own, in which `resolv.conf` is this one.
-fn with_resolv_conf(running: &Running, conf: &Path, script: &str) -> String {
-    let mut command = running.command(&program("unshare"));
+fn with_resolv_conf(within: impl FnOnce(&Path) -> Command, conf: &Path, script: &str) -> String {
+    let mut command = within(&program("unshare"));
     let shell = program("sh");
     command.args(["--mount", "--"]).arg(shell).args(["-ec"]);
     let mount = program("mount");
@@ -211,11 +204,23 @@ fn system_programs_find_services_by_the_c_library() {
         )
     };
     for name in ["pay.mainstay.internal", "pay"] {
-        let said = with_resolv_conf(&running, &conf, &script(name));
+        let said = with_resolv_conf(|shell| running.command(shell), &conf, &script(name));
         assert_eq!(said.trim(), format!("['{}']", pay.ip()), "{name}");
     }
-    let said = with_resolv_conf(&running, &conf, &script("nobody.mainstay.internal"));
+    let said = with_resolv_conf(
+        |shell| running.command(shell),
+        &conf,
+        &script("nobody.mainstay.internal"),
+    );
     assert!(said.contains("Name or service not known"), "{said}");
+}
+
+/// What dig finds out of a namespace.
+fn ask(from: &Netns, server: &str, words: &[&str]) -> String {
+    let mut command = from.command(&program("dig"));
+    command.arg(format!("@{server}"));
+    command.args(["+tries=1", "+time=1", "+short"]).args(words);
+    text(&command.arg("web.mainstay.internal").output().unwrap())
 }
 
 #[test]
@@ -246,19 +251,6 @@ fn system_strangers_get_no_answer_and_networks_that_are_named_do() {
     running.start(command);
     running.wait_until_steady();
 
-    let ask = |from: &Netns, server: &str, words: &[&str]| {
-        let mut command = from.command(&program("dig"));
-        command
-            .arg(format!("@{server}"))
-            .args(["+tries=1", "+time=1", "+short"]);
-        text(
-            &command
-                .args(words)
-                .arg("web.mainstay.internal")
-                .output()
-                .unwrap(),
-        )
-    };
     let address = address_of(&running, "web").ip().to_string();
     assert_eq!(ask(&ours, "10.9.1.1", &[]).trim(), address, "this machine");
     assert_eq!(ask(&ours, "10.9.1.1", &["+tcp"]).trim(), address);
@@ -316,6 +308,59 @@ fn a_port_that_is_taken_is_told_before_anything_runs() {
     );
     let elsewhere = running.run(&["dev", "--names", "192.0.2.1:53"]);
     assert_eq!(elsewhere.status.code(), Some(2), "{}", text(&elsewhere));
+}
+
+/// The server of names has an address of the services' range, in which nobody else is reached that is no
+/// service; a host behind a route asks it, and goes where it says.
+#[test]
+fn system_with_forwarding_names_and_services_are_reached_in_one_range() {
+    if !rustix::process::geteuid().is_root() {
+        return skip("namespaces and rules need root");
+    }
+    let (ours, friend) = (Netns::new(), Netns::new());
+    Netns::join((&ours, "10.9.3.1/24"), (&friend, "10.9.3.2/24"));
+    let route = ["route", "add", "10.96.0.0/16", "via", "10.9.3.1"];
+    let routed = friend.command(&program("ip")).args(route).output();
+    assert!(routed.unwrap().status.success());
+    // Before the namespaces, so that what runs in them ends first.
+    let mut running = Running::prepare("names-forward");
+    running.write_service(
+        &python_server(""),
+        "address = 'auto'\ninstances = 2\nrollout = { hold = '100ms' }",
+    );
+    let roles = "['control', 'agent', 'gateway']\nservices = 'services.toml'\naddress = '10.9.3.1'";
+    let file = running.write_node(roles, "");
+    let before = fs::read_to_string(&file).unwrap();
+    let names = "[forward]\nrange = '10.96.0.0/16'\n[names]\nlisten = '10.96.0.53:53'\nupstream = []\n\
+                 allow = ['10.9.3.0/24']\n";
+    fs::write(&file, before + names).unwrap();
+    let mut command = ours.command(Path::new(MAINSTAY));
+    command.args(["run", "--config"]).arg(&file);
+    running.start(command);
+    running.wait_until_steady();
+    let web = address_of(&running, "web");
+    let conf = running.write("resolv.conf", "nameserver 10.96.0.53\n");
+    for from in [&ours, &friend] {
+        wait_until(PATIENCE, "the name is answered", || {
+            let said = ask(from, "10.96.0.53", &[]);
+            if said.trim() == web.ip().to_string() {
+                Ok(())
+            } else {
+                Err(said)
+            }
+        });
+        assert_eq!(
+            ask(from, "10.96.0.53", &["+tcp"]).trim(),
+            web.ip().to_string()
+        );
+        let curl = format!(
+            "'{}' --silent --show-error --max-time 10 http://web.mainstay.internal:{}/",
+            program("curl").display(),
+            web.port()
+        );
+        let said = with_resolv_conf(|shell| from.command(shell), &conf, &curl);
+        assert!(said.starts_with("web-"), "{said}");
+    }
 }
 
 /// dig against a whole Mainstay that has another one for its upstream, which has it: asked by a program that

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use mainstay_control::forward::{Course, Place, Turn};
 use mainstay_forward::{
-    BackEnd, Claim, Dead, Draining, Found, Severed, Underway, UnderwayError, Whereabouts,
+    BackEnd, Claim, Dead, Draining, Found, Severed, Started, Underway, UnderwayError, Whereabouts,
 };
 use mainstay_ids::{ConsumerId, InstanceId};
 use mainstay_kernel::netlink::conntrack::Fill;
@@ -65,10 +65,11 @@ impl Works {
         state: &Path,
         source: IpAddr,
     ) -> Result<Self, String> {
-        let (back_end, refused) = mainstay_forward::start(settings).map_err(|refused| {
+        let started = mainstay_forward::start(settings).map_err(|refused| {
             let reasons = refused.iter().map(|error| crate::chain(error));
             reasons.collect::<Vec<_>>().join("; ")
         })?;
+        let Started { back_end, refused } = started;
         for error in &refused {
             tracing::warn!(error = %crate::chain(error), "a better back end cannot be had");
         }

@@ -309,8 +309,8 @@ struct Api {
 }
 
 /// A server of names, for `SERVICE.mainstay.internal`; other names are asked of the servers that this
-/// machine asked before. With the role `agent` only. A change is in force within a second, and no query is
-/// lost by it.
+/// machine asked before. With the role `agent` only. A change is in force within a few seconds, and no
+/// query is lost by it.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields, extend("x-key" = "names"))]
 struct Names {

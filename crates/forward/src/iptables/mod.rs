@@ -2,11 +2,12 @@
 //!
 //! Each change reads the two tables, and writes what differs in one `iptables-restore --noflush`, which
 //! replaces each table at once. That takes some 20 ms, and more the more rules there are: reading and
-//! writing is of whole tables. [`rules`] has the chains; a connection meets a rule for each service.
+//! writing is of whole tables. `rules.rs` has the chains; a connection meets a rule for each service.
 //!
 //! What it cannot do: bytes are not counted, since that would take each packet past two rules for each
 //! instance; and where clients stay is found by two hashes of 8 and 32 slots instead of one, so that a
-//! client comes to another instance than by `nft`, and a service whose clients stay has 256 rules.
+//! client comes to another instance than by `nft`, and a service whose clients stay has 256 rules. Who asks
+//! for a service address by ARP is answered as the kernel is set up, since iptables sees no ARP.
 //! `-m recent` would remember clients, for a hundred of them, and forget them by time.
 
 mod command;
@@ -42,6 +43,8 @@ const TABLES: [&str; 2] = ["nat", "filter"];
 pub struct Settings {
     /// Where service addresses lie.
     pub ranges: Ranges,
+    /// Where this node itself listens within them.
+    pub own: Vec<SocketAddr>,
     /// By which programs. `None`: those that the host calls `iptables`.
     pub variant: Option<Variant>,
 }
@@ -51,6 +54,7 @@ impl Settings {
     pub fn of(settings: &ForwardSettings) -> Self {
         Self {
             ranges: settings.ranges.clone(),
+            own: settings.own.clone(),
             variant: None,
         }
     }
@@ -118,13 +122,12 @@ impl Iptables {
         first.map_or(Variant::Legacy, |(_, programs)| programs.variant())
     }
 
-    /// Writes what differs from a state, for all versions of IP. What was wrong, in words.
-    fn establish(&self, state: &InForce) -> Result<Vec<String>, CommandError> {
-        let mut wrong = Vec::new();
-        for (ip, programs) in &self.programs {
-            wrong.append(&mut self.establish_one(*ip, programs, state)?);
-        }
-        Ok(wrong)
+    /// Writes what differs from a state, for each version of IP in which another state does.
+    fn establish(&self, state: &InForce, other: &InForce) -> Result<(), CommandError> {
+        let programs = self.programs.iter();
+        programs
+            .filter(|(ip, _)| state.differs(other, *ip))
+            .try_for_each(|(ip, programs)| self.establish_one(*ip, programs, state))
     }
 
     fn establish_one(
@@ -132,16 +135,16 @@ impl Iptables {
         ip: Ip,
         programs: &Programs,
         state: &InForce,
-    ) -> Result<Vec<String>, CommandError> {
+    ) -> Result<(), CommandError> {
         let mut tries = 1;
         loop {
             let look = Look::at(programs)?;
-            let (text, wrong) = self.difference(ip, &look, state);
+            let (text, _) = self.difference(ip, &look, state);
             if text.is_empty() {
-                return Ok(wrong);
+                return Ok(());
             }
             match programs.restore(&text) {
-                Ok(()) => return Ok(wrong),
+                Ok(()) => return Ok(()),
                 // What was read may not be there any more.
                 Err(error @ CommandError::Failed { .. })
                     if tries < TRIES && !error.is_forbidden() && !error.is_missing() =>
@@ -158,7 +161,7 @@ impl Iptables {
         let ranges = &self.settings.ranges;
         let wanted = [
             rules::nat(ip, ranges, state.services_of(ip)),
-            rules::filter(ip, ranges, state.dead_of(ip)),
+            rules::filter(ip, ranges, &self.settings.own, state.dead_of(ip)),
         ];
         let mut text = String::new();
         let mut wrong = Vec::new();
@@ -229,10 +232,10 @@ impl BackEnd for Iptables {
             return Ok(());
         }
         self.forget_what_was_seen();
-        if let Err(error) = self.establish(&next) {
+        if let Err(error) = self.establish(&next, &self.state) {
             // A table or a version of IP may be changed already. What cannot be undone now is undone by
             // the next look.
-            let undone = self.establish(&self.state);
+            let undone = self.establish(&self.state, &next);
             if let Err(undo) = undone {
                 tracing::warn!(
                     error = &undo as &dyn std::error::Error,

@@ -248,13 +248,16 @@ pub(super) fn nat<'a>(
 pub(super) fn filter<'a>(
     ip: Ip,
     ranges: &Ranges,
+    own: &[SocketAddr],
     dead: impl Iterator<Item = &'a SocketAddr>,
 ) -> Table {
     let mut table = Table::default();
     let networks = || of_ip(ip, ranges);
     table.chain(DEAD, Order::Free, dead.copied().map(dead_rule).collect());
+    let own = own.iter().filter(|own| Ip::of(own.ip()) == ip);
     let refuse = networks().flat_map(|network| refuse(ip, network));
-    table.chain("MAINSTAY-REFUSE", Order::Matters, refuse.collect());
+    let refuse = own.flat_map(spare).chain(refuse).collect();
+    table.chain("MAINSTAY-REFUSE", Order::Matters, refuse);
     let reset = || -> Vec<String> {
         let rules = networks()
             .map(|network| format!("-p tcp -m conntrack --ctorigdst {network} -j {DEAD}"));
@@ -276,6 +279,19 @@ pub(super) fn filter<'a>(
         ("FORWARD", "-j MAINSTAY-FORWARD".to_owned()),
     ];
     table
+}
+
+/// Where this node itself listens, nobody is refused, nor is the answer: a client on this machine that
+/// goes there has the very same address.
+fn spare(own: &SocketAddr) -> [String; 4] {
+    let (ip, port) = (own.ip(), own.port());
+    let answer = |word: &str| format!("-s {ip} -p {word} -m {word} --sport {port} -j RETURN");
+    [
+        format!("{} -j RETURN", is_to(*own, Protocol::Tcp)),
+        format!("{} -j RETURN", is_to(*own, Protocol::Udp)),
+        answer("tcp"),
+        answer("udp"),
+    ]
 }
 
 /// What no rule translated must not reach a program of this host that listens on all addresses.

@@ -77,6 +77,11 @@ impl InForce {
         dead.filter(move |address| Ip::of(address.ip()) == ip)
     }
 
+    /// Whether rules of a version of IP are different in another state.
+    pub(super) fn differs(&self, other: &Self, ip: Ip) -> bool {
+        !self.services_of(ip).eq(other.services_of(ip)) || !self.dead_of(ip).eq(other.dead_of(ip))
+    }
+
     /// Takes over what an earlier process left. What is not complete, or not of our form, is not in
     /// force.
     pub(super) fn adopt(&mut self, nat: &Saved, filter: &Saved) {

@@ -1,11 +1,9 @@
-//! In network namespaces, beside the rules of others. What every back end does is in `conformance`.
+//! In network namespaces, beside the rules of others. What every back end does is in `crate::tests`.
 
 use mainstay_testkit::{Netns, is_root, skip};
 
 use super::*;
-use crate::conformance::{
-    Host, Kind, NEEDS_ROOT, address, even, instances, ranges, run, serve, shares,
-};
+use crate::tests::{Host, Kind, NEEDS_ROOT, address, even, instances, ranges, run, serve, shares};
 
 const SERVICE: &str = "10.96.0.1:8080";
 const KINDS: [(Kind, &str); 2] = [
@@ -182,6 +180,7 @@ fn system_which_programs_there_are_is_said() {
     let start = |variant| {
         let settings = Settings {
             ranges: ranges(),
+            own: Vec::new(),
             variant,
         };
         node.enter(|| Iptables::start(settings)).unwrap()

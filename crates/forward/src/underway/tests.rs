@@ -484,8 +484,8 @@ fn system_what_is_in_flight_to_instances_here_and_elsewhere_is_counted() {
     drop(arrived);
     wait_until(DEADLINE, "nothing is in flight", || {
         let counts = [counts(&order), counts(&all)];
-        let none = counts.iter().flatten().all(|count| *count == 0);
-        none.then_some(()).ok_or_else(|| format!("{counts:?}"))
+        let all_ended = counts.iter().flatten().all(|count| *count == 0);
+        all_ended.then_some(()).ok_or_else(|| format!("{counts:?}"))
     });
     drop(direct);
 }
@@ -558,6 +558,16 @@ fn system_all_are_told_within_a_tenth_of_a_second_on_a_machine_with_many_connect
     panic!("{took:?}");
 }
 
+fn drop_rights() {
+    let none = rustix::thread::CapabilitySet::empty();
+    let sets = rustix::thread::CapabilitySets {
+        effective: none,
+        permitted: none,
+        inheritable: none,
+    };
+    rustix::thread::set_capabilities(None, sets).unwrap();
+}
+
 #[test]
 fn system_without_the_right_it_is_told_which_one_is_missing() {
     if !is_root() {
@@ -570,13 +580,7 @@ fn system_without_the_right_it_is_told_which_one_is_missing() {
     let waits = waiting(&node, SERVICE);
     let dead = bury(&mut nft, own[0], &[(SERVICE, &[])]);
     let error = node.enter(|| {
-        let none = rustix::thread::CapabilitySet::empty();
-        let sets = rustix::thread::CapabilitySets {
-            effective: none,
-            permitted: none,
-            inheritable: none,
-        };
-        rustix::thread::set_capabilities(None, sets).unwrap();
+        drop_rights();
         Underway::open().unwrap().sever(&[dead]).unwrap_err()
     });
     assert!(error.to_string().contains("CAP_NET_ADMIN"), "{error}");

@@ -78,8 +78,8 @@ pub(super) struct Floor {
 }
 
 /// Until nobody asks any more. All tasks end with it.
-pub(super) fn run(runtime: &Runtime, mut asks: mpsc::Receiver<Ask>) {
-    let floor = Rc::new(Floor::new(Limits::of_process()));
+pub(super) fn run(runtime: &Runtime, limits: Limits, mut asks: mpsc::Receiver<Ask>) {
+    let floor = Rc::new(Floor::new(limits));
     LocalSet::new().block_on(runtime, async {
         while let Some(ask) = asks.recv().await {
             floor.answer(ask);

@@ -33,6 +33,7 @@ use mainstay_model::forward::{BackEndKind, ForwardSettings, Ranges};
 
 use crate::back_end::{BackEnd, Counted, ForwardError, Found};
 use floor::{Ask, Figures};
+use limits::Limits;
 
 /// What it depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +55,7 @@ impl Settings {
 #[derive(Debug)]
 pub struct Userspace {
     settings: Settings,
+    limits: Limits,
     services: BTreeMap<SocketAddr, Spread>,
     dead: BTreeSet<SocketAddr>,
     /// `None` until there is something to do, and after [`BackEnd::remove`].
@@ -113,6 +115,7 @@ impl Userspace {
     pub fn start(settings: Settings) -> Self {
         Self {
             settings,
+            limits: Limits::of_process(),
             services: BTreeMap::new(),
             dead: BTreeSet::new(),
             thread: None,
@@ -124,7 +127,7 @@ impl Userspace {
         let (reply, answer) = mpsc::sync_channel(1);
         let thread = match &mut self.thread {
             Some(thread) => thread,
-            empty @ None => empty.insert(Thread::start()?),
+            empty @ None => empty.insert(Thread::start(self.limits)?),
         };
         let sent = thread.asks.try_send(ask(reply));
         let answer = match sent {
@@ -183,7 +186,7 @@ impl Userspace {
 }
 
 impl Thread {
-    fn start() -> Result<Self, ForwardError> {
+    fn start(limits: Limits) -> Result<Self, ForwardError> {
         let missing = |source: io::Error| ForwardError::Missing {
             back_end: BackEndKind::Userspace,
             source: source.into(),
@@ -196,7 +199,7 @@ impl Thread {
         let (asks, inbox) = tokio::sync::mpsc::channel(limits::ASKS);
         let handle = std::thread::Builder::new()
             .name("forward".to_owned())
-            .spawn(move || floor::run(&runtime, inbox))
+            .spawn(move || floor::run(&runtime, limits, inbox))
             .map_err(missing)?;
         Ok(Self { asks, handle })
     }

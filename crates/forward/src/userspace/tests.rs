@@ -1,4 +1,4 @@
-//! What only this back end has. What every one does is in `conformance`.
+//! What only this back end has. What every one does is in `crate::tests`.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
@@ -6,12 +6,14 @@ use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use mainstay_testkit::{is_root, skip, wait_until};
 
 use super::*;
-use crate::conformance::{
+use crate::tests::{
     DEADLINE, Host, Kind, NEEDS_ROOT, address, answer, connect, even, instances, is_refused,
-    is_reset, ranges, serve, shares, weighed,
+    is_reset, serve, shares, weighed,
 };
 
 const SERVICE: &str = "10.96.0.1:8080";
+/// More than is copied before it is spliced, and than all buffers hold.
+const LEN: usize = 4 * 1024 * 1024;
 
 fn in_flight(host: &mut Host) -> Vec<(SocketAddr, u64)> {
     host.back_end.in_flight().unwrap().unwrap()
@@ -22,7 +24,6 @@ fn system_each_end_of_a_long_connection_is_carried_by_itself() {
     if !is_root() {
         return skip(NEEDS_ROOT);
     }
-    const LEN: usize = 4 * 1024 * 1024;
     let mut host = Host::new(Kind::Userspace);
     let listener = host
         .node
@@ -233,9 +234,91 @@ fn a_thread_that_ended_is_started_again_with_all_that_it_had() {
     let (accepted, _) = listener.accept().unwrap();
     drop(client);
     drop(accepted);
-    assert!(ranges_are_kept(&back_end));
+    assert_eq!(back_end.in_force().0, [free]);
 }
 
-fn ranges_are_kept(back_end: &Userspace) -> bool {
-    back_end.settings.ranges != ranges() && back_end.in_force().0.len() == 1
+/// On loopback, without root.
+fn narrow(limits: Limits) -> (Userspace, SocketAddr) {
+    let networks = vec![mainstay_model::Network::parse("127.96.0.0/16").unwrap()];
+    let ranges = Ranges::new(networks).unwrap();
+    let mut back_end = Userspace::start(Settings { ranges });
+    back_end.limits = limits;
+    let free = TcpListener::bind("127.96.0.1:0").unwrap();
+    (back_end, free.local_addr().unwrap())
+}
+
+#[test]
+fn more_clients_than_there_may_be_wait_and_take_nothing_from_the_others() {
+    let limits = Limits {
+        connections: 3,
+        of_instance: 2,
+        ..Limits::of_process()
+    };
+    let (mut back_end, service) = narrow(limits);
+    let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let own = listeners.each_ref().map(|one| one.local_addr().unwrap());
+    back_end
+        .apply(&serve(&service.to_string(), even(&own)))
+        .unwrap();
+    let clients: Vec<TcpStream> = (0..5)
+        .map(|_| TcpStream::connect(service).unwrap())
+        .collect();
+    let open = |back_end: &mut Userspace| -> Vec<u64> {
+        let open = back_end.in_flight().unwrap().unwrap();
+        open.into_iter().map(|(_, count)| count).collect()
+    };
+    wait_until(
+        DEADLINE,
+        "three are open",
+        || match open(&mut back_end)[..] {
+            [one, other] if one + other == 3 && one.max(other) == 2 => Ok(()),
+            ref found => Err(format!("{found:?}")),
+        },
+    );
+    // The others were accepted by the kernel, and have their turn when those in front are done.
+    drop(clients);
+    for listener in listeners {
+        // Until the test ends: an instance that closes when its client does.
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                stream.unwrap().read_to_end(&mut Vec::new()).ok();
+            }
+        });
+    }
+    wait_until(DEADLINE, "all were served", || {
+        let counted = back_end.connections().unwrap()[0].1;
+        let open: u64 = open(&mut back_end).iter().sum();
+        if (counted, open) == (5, 0) {
+            Ok(())
+        } else {
+            Err(format!("{counted} served, {open} open"))
+        }
+    });
+}
+
+#[test]
+fn the_flow_that_was_silent_for_longest_makes_room() {
+    let limits = Limits {
+        flows: 2,
+        ..Limits::of_process()
+    };
+    let (mut back_end, service) = narrow(limits);
+    let instance = UdpSocket::bind("127.0.0.1:0").unwrap();
+    instance.set_read_timeout(Some(DEADLINE)).unwrap();
+    let own = instance.local_addr().unwrap();
+    back_end
+        .apply(&serve(&service.to_string(), even(&[own])))
+        .unwrap();
+    let clients = [(); 3].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+    let ask = |client: &UdpSocket| {
+        client.send_to(b"question", service).unwrap();
+        instance.recv_from(&mut [0; 16]).unwrap().1
+    };
+    let first = ask(&clients[0]);
+    let second = ask(&clients[1]);
+    assert_eq!(ask(&clients[0]), first);
+    ask(&clients[2]);
+    assert_eq!(ask(&clients[0]), first, "it was not silent for longest");
+    assert_ne!(ask(&clients[1]), second, "a new flow");
+    assert_eq!(back_end.in_flight().unwrap().unwrap(), [(own, 2)]);
 }

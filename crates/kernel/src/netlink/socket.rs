@@ -216,7 +216,7 @@ pub(super) struct Message<'a> {
 
 impl Message<'_> {
     /// How a dump ended, of its last message: a dump can fail on the way.
-    fn done(self) -> io::Result<()> {
+    pub(super) fn done(self) -> io::Result<()> {
         let errno = self
             .body
             .first_chunk()

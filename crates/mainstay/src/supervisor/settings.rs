@@ -90,18 +90,8 @@ impl Settings {
             Some(StatsPlace::At(address)) => (Some(address), IfTaken::Refuse),
             Some(StatsPlace::Off) => (None, IfTaken::Refuse),
         };
-        if let Some(address) = shown_at.filter(|address| !address.ip().is_loopback()) {
-            let message = format!("statistics are shown on loopback only, not on {address}");
-            let failure = Failure::new(Outcome::WrongInput, message);
-            let remedy = "choose a --stats of 127.0.0.1, or a node file with `stats_auth`";
-            return Err(failure.remedy(remedy).into());
-        }
-        if let Some(address) = dev.names.filter(|address| !address.ip().is_loopback()) {
-            let message = format!("`dev` answers names on loopback only, not on {address}");
-            let failure = Failure::new(Outcome::WrongInput, message);
-            let remedy = "choose a --names of 127.0.0.1, or a node file with `[names]`";
-            return Err(failure.remedy(remedy).into());
-        }
+        on_loopback(shown_at, "statistics are shown", "--stats")?;
+        on_loopback(dev.names, "names are answered", "--names")?;
         let forward = dev
             .forward
             .map(|range| Ranges::new(vec![range]))
@@ -220,6 +210,19 @@ impl Settings {
 /// What is not the gateway's.
 fn forwarded(forward: Option<&ForwardSettings>) -> Vec<Network> {
     forward.map_or_else(Vec::new, |forward| forward.ranges.networks().to_vec())
+}
+
+/// What `dev` opens is for this machine alone. `what` is done there, as `option` says.
+fn on_loopback(address: Option<SocketAddr>, what: &str, option: &str) -> anyhow::Result<()> {
+    match address {
+        Some(address) if !address.ip().is_loopback() => {
+            let message = format!("{what} on loopback only, not on {address}");
+            let remedy = format!("choose a {option} of 127.0.0.1, or a node file");
+            let failure = Failure::new(Outcome::WrongInput, message);
+            Err(failure.remedy(remedy).into())
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Whether who listens at `bound` listens where it is wanted. Port 0 is any.

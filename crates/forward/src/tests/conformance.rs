@@ -1,4 +1,4 @@
-//! Each takes the kind of back end; below, each is a test of each kind.
+//! What every back end must do. Each function takes the kind; below, each is a test of each kind.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 
@@ -178,6 +178,14 @@ fn staying(kind: Kind) {
     for (was, is) in before.iter().zip(&after) {
         assert!(was == is || *was == own[2], "{was} became {is}");
     }
+}
+
+fn the_node_itself(kind: Kind) {
+    let host = Host::new(kind);
+    let own = instances(&host.node, &[OWN]);
+    let stream = connect(&host.node, OWN).unwrap();
+    assert_eq!(answer(&stream).unwrap(), own[0]);
+    assert!(is_refused(&connect(&host.node, "10.96.0.254:5354")));
 }
 
 fn nobody_else_answers(kind: Kind) {
@@ -379,6 +387,7 @@ conforms! {
     system_what_is_under_way_to_a_dead_instance_is_reset => dead,
     system_ipv6_and_udp_are_forwarded_too => ipv6_and_udp,
     system_clients_that_stay_move_only_with_their_instance => staying,
+    system_where_the_node_itself_listens_it_is_reached => the_node_itself,
     system_no_program_that_listens_everywhere_answers_for_a_service => nobody_else_answers,
     system_other_hosts_reach_services_and_instances_on_others => other_hosts,
     system_the_next_process_goes_on => started_again,

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::Command;
 use std::time::Duration;
 
 use mainstay_control::forward::{Batch, Share, Spread, Staying};
@@ -18,6 +17,8 @@ use crate::userspace::{self, Userspace};
 
 pub(crate) const NEEDS_ROOT: &str = "needs root: makes network namespaces and rules in them";
 pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
+/// Where the node itself listens.
+pub(crate) const OWN: &str = "10.96.0.254:5353";
 /// The last is the one of the published example.
 const RANGES: [&str; 3] = ["10.96.0.0/16", "fd96::/112", "10.10.1.0/24"];
 
@@ -43,20 +44,20 @@ impl Kind {
     pub(crate) fn start(self) -> Result<Box<dyn BackEnd>, ForwardError> {
         let iptables = |variant| {
             let settings = iptables::Settings {
-                ranges: ranges(),
                 variant: Some(variant),
+                ..iptables::Settings::of(&settings())
             };
             Ok::<Box<dyn BackEnd>, _>(Box::new(Iptables::start(settings)?))
         };
         match self {
             Self::Nft => {
-                let settings = nft::Settings::of(&ForwardSettings::new(ranges())).unwrap();
+                let settings = nft::Settings::of(&settings()).unwrap();
                 Ok(Box::new(Nft::start(settings)?))
             }
             Self::Legacy => iptables(Variant::Legacy),
             Self::OverNft => iptables(Variant::Nft),
             Self::Userspace => {
-                let settings = userspace::Settings { ranges: ranges() };
+                let settings = userspace::Settings::of(&settings());
                 Ok(Box::new(Userspace::start(settings)))
             }
         }
@@ -123,6 +124,13 @@ pub(crate) fn ranges() -> Ranges {
     Ranges::new(networks.to_vec()).unwrap()
 }
 
+fn settings() -> ForwardSettings {
+    ForwardSettings {
+        own: vec![address(OWN)],
+        ..ForwardSettings::new(ranges())
+    }
+}
+
 pub(crate) fn address(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
@@ -130,7 +138,14 @@ pub(crate) fn address(text: &str) -> SocketAddr {
 #[track_caller]
 pub(crate) fn run(netns: &Netns, line: &str) -> String {
     let mut words = line.split(' ');
-    let mut command: Command = netns.command(&program(words.next().unwrap()));
+    let of = match words.next() {
+        Some("ip") => program("ip"),
+        Some("iptables-legacy") => program("iptables-legacy"),
+        Some("iptables-nft") => program("iptables-nft"),
+        Some("nft") => program("nft"),
+        other => panic!("`{other:?}` is not known here"),
+    };
+    let mut command = netns.command(&of);
     let output = command.args(words).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let said = String::from_utf8_lossy(&output.stderr);
