@@ -29,6 +29,8 @@ mod network;
 mod node;
 #[cfg(feature = "bench")]
 mod store;
+#[cfg(feature = "bench")]
+mod vip;
 
 use anyhow::{Result, bail};
 #[cfg(feature = "bench")]
@@ -58,6 +60,8 @@ enum Name {
     Node,
     /// Durable transactions of the control centre's store
     Store,
+    /// For how long nobody answers at a floating address
+    Vip,
 }
 
 impl Name {
@@ -68,6 +72,7 @@ impl Name {
             Self::GatewayProfile => "gateway-profile",
             Self::Node => "node",
             Self::Store => "store",
+            Self::Vip => "vip",
         }
     }
 }
@@ -141,6 +146,7 @@ async fn measure(name: Name, run: &mut frame::Run) -> Result<()> {
         Name::GatewayProfile => gateway::profile::run(run).await,
         Name::Node => node::run(run).await,
         Name::Store => store::run(run).await,
+        Name::Vip => vip::run(run).await,
     }
 }
 

@@ -15,14 +15,14 @@ mod listen;
 mod names;
 mod reference;
 mod schema;
+mod vip;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use mainstay_model::ForwardSettings;
-use mainstay_model::Network;
 use mainstay_model::gateway::GatewaySettings;
+use mainstay_model::{ForwardSettings, Network, VipSpec};
 use toml::de::DeTable;
 
 use crate::file::disk::{self, Kind};
@@ -54,6 +54,8 @@ pub struct NodeFile {
     /// How connections to service addresses are forwarded; `None`: not at all, the gateway has all of
     /// them.
     pub forward: Option<ForwardSettings>,
+    /// The floating addresses; not empty with [`Role::Vip`], and empty without.
+    pub vips: Vec<VipSpec>,
 }
 
 /// What a node does.
@@ -65,6 +67,8 @@ pub enum Role {
     Agent,
     /// Lets clients in.
     Gateway,
+    /// Holds floating addresses.
+    Vip,
 }
 
 /// Where the API is.
@@ -114,7 +118,7 @@ pub fn read(path: &Path, env: Environment<'_>) -> Result<NodeFile, FileProblems>
 pub fn is_node_file(text: &str) -> bool {
     let (tree, _) = DeTable::parse_recoverable(without_byte_order_mark(text));
     let has = |key: &str| tree.get_ref().contains_key(key);
-    !has("service") && keys::KNOWN.iter().chain(&["vip"]).any(|key| has(key))
+    !has("service") && keys::KNOWN.iter().any(|key| has(key))
 }
 
 /// Reads the text of a node file without looking at the disk. `name` is what problems call the

@@ -18,11 +18,9 @@ use std::time::Duration;
 use listening::{draft, ms, quick};
 use mainstay_gateway::proxy_protocol::{Header, encode};
 use mainstay_model::gateway::GatewayLimits;
-use mainstay_model::Network;
-use mainstay_model::listen::{
-    Balance, CheckKind, ListenDraft, Mode, OnDown, ProxyVersion, Rank,
-};
-use mainstay_model::{ListenSpec, PathPrefix};
+
+use mainstay_model::listen::{Balance, CheckKind, ListenDraft, Mode, OnDown, ProxyVersion, Rank};
+use mainstay_model::{ListenSpec, Network, PathPrefix};
 use mainstay_testkit::wait_until;
 use support::{
     Gateway, Instance, Reply, SOON, Setting, Then, answer, connect, header, read_body, read_head,

@@ -15,7 +15,7 @@ pub mod time;
 
 pub use generation::{Epoch, Generation, Revision};
 pub use instance::{Attempt, ConsumerId, Incarnation, InstanceId};
-pub use name::{ListenName, NodeName, SecretName, ServiceName};
+pub use name::{ListenName, NodeName, SecretName, ServiceName, VipName};
 pub use time::{Instant, Timestamp};
 
 /// The number of one accepted content of a service's declaration, counted from 1 per service.

@@ -125,6 +125,10 @@ name_type! {
     /// The name of a listener for servers that Mainstay did not start.
     ListenName
 }
+name_type! {
+    /// The name of a floating address.
+    VipName
+}
 
 #[cfg(test)]
 mod tests {

@@ -81,6 +81,41 @@ pub fn all() -> io::Result<Vec<Stat>> {
     Ok(found)
 }
 
+/// Whether a process was stopped (SIGSTOP, a debugger) and does nothing until it is told to go on. One that is gone is
+/// not.
+pub fn is_stopped(pid: u32) -> io::Result<bool> {
+    match fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(text) => Ok(state_of(&text).is_some_and(|state| matches!(state, "T" | "t"))),
+        Err(error) if is_gone(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn state_of(stat: &str) -> Option<&str> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_ascii_whitespace().next()
+}
+
+/// The numbers of all processes with this name, which the kernel cuts after 15 bytes (`proc_pid_comm(5)`).
+pub fn named(name: &str) -> io::Result<Vec<u32>> {
+    const LEN_MAX: usize = 15;
+    let wanted = name.as_bytes();
+    let wanted = &wanted[..wanted.len().min(LEN_MAX)];
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let entry = entry?.file_name();
+        let Some(pid) = entry.to_str().and_then(|entry| entry.parse().ok()) else {
+            continue;
+        };
+        match fs::read(format!("/proc/{pid}/comm")) {
+            Ok(comm) if comm.strip_suffix(b"\n") == Some(wanted) => found.push(pid),
+            // It has another name, ended meanwhile, or is hidden from us.
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(found)
+}
+
 /// Whether each of `marks` (`NAME=value`) stands in the environment with which the process was
 /// started. A process of another account cannot be read and counts as unmarked.
 pub fn is_marked(pid: u32, marks: &[String]) -> bool {
@@ -120,5 +155,45 @@ mod tests {
         assert_eq!(Stat::of(own).unwrap().unwrap().liveness, Liveness::Alive);
         assert!(all().unwrap().iter().any(|stat| stat.pid == own));
         assert_eq!(Stat::of(u32::MAX).unwrap(), None);
+    }
+
+    #[test]
+    fn system_a_process_is_found_by_its_name_and_seen_to_be_stopped() {
+        use rustix::process::Signal;
+        let (name, limit) = ("a name that is longer", std::time::Duration::from_secs(20));
+        let script =
+            format!("open('/proc/self/comm', 'w').write('{name}'); import signal; signal.pause()");
+        let child = crate::Spawn::new(mainstay_testkit::program("python3"))
+            .arguments(["-c", &script])
+            .life(crate::Life::EndsWithParent)
+            .start()
+            .unwrap();
+        let is = |wanted: bool| {
+            mainstay_testkit::wait_until(limit, "its state", || {
+                let stopped = is_stopped(child.pid()).unwrap();
+                if stopped == wanted {
+                    Ok(())
+                } else {
+                    Err(format!("{stopped}"))
+                }
+            });
+        };
+        mainstay_testkit::wait_until(limit, "it has its name", || {
+            let found = named(name).unwrap();
+            if found.contains(&child.pid()) {
+                Ok(())
+            } else {
+                Err(format!("{found:?}"))
+            }
+        });
+        is(false);
+        child.handle().signal(Signal::STOP).unwrap();
+        is(true);
+        child.handle().signal(Signal::CONT).unwrap();
+        is(false);
+        child.handle().signal(Signal::KILL).unwrap();
+        child.handle().wait_end(limit).unwrap();
+        child.try_reap().unwrap();
+        assert!(!is_stopped(child.pid()).unwrap());
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mainstay_gateway::Seams;
-use mainstay_ids::{InstanceId, NodeName, SecretName, ServiceName, Version};
+use mainstay_ids::{InstanceId, NodeName, SecretName, ServiceName, Version, VipName};
 use mainstay_model::network::NetworkError;
 use mainstay_model::{ForwardSettings, Network, Weight};
 use mainstay_prove::Scenario;
@@ -198,6 +198,11 @@ pub(crate) enum Command {
     /// Remove what forwarding left in the kernel of this network namespace: rules, routes, settings.
     /// Without `--yes` it only says what that would be.
     Purge(Purge),
+    /// Show the floating addresses of this node: who holds them, and why.
+    Vip {
+        #[command(subcommand)]
+        deed: Option<VipDeed>,
+    },
     /// Check a service file or a node file, and tell all its problems at once.
     Validate {
         /// The file.
@@ -327,6 +332,16 @@ pub(crate) struct Purge {
     /// Also while an agent runs here, which makes it again.
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+/// What to do with a floating address.
+#[derive(Debug, Subcommand)]
+pub(crate) enum VipDeed {
+    /// Give an address that is held here to another machine, without a gap; it stays if nobody takes it.
+    Move {
+        /// Its name in the node file.
+        name: VipName,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -552,6 +567,8 @@ pub(crate) enum Internal {
     Agent(AgentProcess),
     /// The gateway.
     Gateway(GatewayProcess),
+    /// What holds the floating addresses.
+    Vip(VipProcess),
 }
 
 /// What the supervisor tells each of its processes.
@@ -670,6 +687,12 @@ pub(crate) struct GatewayProcess {
     /// What it does without.
     #[arg(long, default_value = "")]
     pub(crate) unsafe_gateway_seams: Seams,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VipProcess {
+    #[command(flatten)]
+    pub(crate) start: Start,
 }
 
 /// Checks them and keeps them as they are written: they are handed on.

@@ -143,6 +143,7 @@ async fn run_online(place: &arguments::Place, command: Command) -> anyhow::Resul
         Command::Backup { file } => command::backup::run(place, file).await,
         Command::Restore { file } => command::restore::run(place, &file).await,
         Command::Prove(prove) => command::prove::run(place, prove).await,
+        Command::Vip { deed } => command::vip::run(place, deed).await,
         Command::Internal(_)
         | Command::Schema { .. }
         | Command::Validate { .. }

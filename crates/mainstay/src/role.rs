@@ -22,11 +22,12 @@ use mainstay_ids::Incarnation;
 use mainstay_kernel::hand::Offer;
 use mainstay_model::forward::Ranges;
 use mainstay_server::EarlierStop;
+use mainstay_vip::RealTime;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::arguments::{AgentProcess, GatewayProcess, Internal, Place, ServerProcess};
+use crate::arguments::{AgentProcess, GatewayProcess, Internal, Place, ServerProcess, VipProcess};
 use crate::command::API_SOCKET;
 use crate::outcome::Outcome;
 use crate::supervisor::claim::{self, CLAIM, Stage};
@@ -37,7 +38,7 @@ pub(crate) fn run(place: &Place, internal: Internal) -> anyhow::Result<Outcome> 
     // Before the claim is signed: from then on the supervisor may send signals.
     let signals = match &internal {
         Internal::Gateway(_) => Some(Signals::receive()?),
-        Internal::Server(_) | Internal::Agent(_) => None,
+        Internal::Server(_) | Internal::Agent(_) | Internal::Vip(_) => None,
     };
     let mut sockets = Inherited::take()?;
     let claim = sockets.named(CLAIM).pop();
@@ -55,6 +56,7 @@ pub(crate) fn run(place: &Place, internal: Internal) -> anyhow::Result<Outcome> 
             let signals = signals.context("a gateway receives signals")?;
             run_gateway(place, &gateway, sockets, &signals, &claim)?;
         }
+        Internal::Vip(_) => run_vip(place)?,
     }
     Ok(Outcome::Holds)
 }
@@ -76,7 +78,8 @@ impl Signing {
 fn incarnation(internal: &Internal) -> Incarnation {
     let (Internal::Server(ServerProcess { start, .. })
     | Internal::Agent(AgentProcess { start, .. })
-    | Internal::Gateway(GatewayProcess { start, .. })) = internal;
+    | Internal::Gateway(GatewayProcess { start, .. })
+    | Internal::Vip(VipProcess { start })) = internal;
     Incarnation(start.incarnation)
 }
 
@@ -258,6 +261,17 @@ fn run_gateway(
         signals.stop.clone(),
     )
     .context("the gateway failed")
+}
+
+/// One thread, and no runtime: see `mainstay-vip`.
+fn run_vip(place: &Place) -> anyhow::Result<()> {
+    let vips = mainstay_vip::settings::load(&place.state).context("cannot hold an address")?;
+    let options = mainstay_vip::Options {
+        state: place.state.clone(),
+        vips,
+        real_time: RealTime::IfAllowed,
+    };
+    mainstay_vip::run(options).context("the floating addresses failed")
 }
 
 /// What a gateway is told by signals. It makes its own threads and runtimes, so they are received in

@@ -7,12 +7,11 @@ mod running;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use mainstay_api::wire::{InstanceState, Status};
+use mainstay_api::wire::{InstanceState, InstanceStatus, Status};
 use mainstay_testkit::{Netns, Spawned, is_root, program, skip, wait_until};
 use running::{MAINSTAY, PATIENCE, Running, kill, python_server, text};
 use rustix::process::Signal;
@@ -249,6 +248,24 @@ fn web(running: &Running) -> BTreeSet<String> {
     ready.map(|one| one.instance.to_string()).collect()
 }
 
+const ASK: [&str; 7] = [
+    "-h",
+    "10.96.0.5",
+    "-U",
+    "postgres",
+    "-AtX",
+    "-c",
+    "select 6 * 7",
+];
+const LOOK_UP: [&str; 4] = ["@10.96.0.53", "+short", "+tries=1", "orders.example"];
+const FETCH: [&str; 5] = [
+    "--silent",
+    "--fail",
+    "--output",
+    "/dev/null",
+    "http://10.96.0.1/",
+];
+
 #[test]
 fn system_services_are_reached_from_everywhere_while_instances_come_and_go() {
     if !is_root() {
@@ -265,80 +282,79 @@ fn system_services_are_reached_from_everywhere_while_instances_come_and_go() {
             Err(format!("{status:?}"))
         }
     });
-    let ask = [
-        "-h",
-        "10.96.0.5",
-        "-U",
-        "postgres",
-        "-AtX",
-        "-c",
-        "select 6 * 7",
-    ];
-    assert_eq!(places.says(&program("psql"), &ask), "42");
-    let look_up = ["@10.96.0.53", "+short", "+tries=1", "orders.example"];
-    assert_eq!(places.says(&program("dig"), &look_up), "192.0.2.7");
-    let fetch = [
-        "--silent",
-        "--fail",
-        "--output",
-        "/dev/null",
-        "http://10.96.0.1/",
-    ];
-    assert_eq!(places.says(&program("curl"), &fetch), "");
+    assert_eq!(places.says(&program("psql"), &ASK), "42");
+    assert_eq!(places.says(&program("dig"), &LOOK_UP), "192.0.2.7");
+    assert_eq!(places.says(&program("curl"), &FETCH), "");
     let script = running.write("client.py", CLIENT);
     let loads = Load::start(&places, &script);
     wait_for_answers_of(&loads, &web(running));
+    nobody_notices_one_more_and_one_drained(running, &loads);
+    one_killed_fails_only_what_it_had(running, &loads);
+    one_cut_off_is_found_out(running, &loads);
+    assert_eq!(places.says(&program("psql"), &ASK), "42");
+    assert_eq!(places.says(&program("dig"), &LOOK_UP), "192.0.2.7");
+}
 
-    // One more, then one drained by hand: nobody notices.
+#[track_caller]
+fn done(running: &Running, arguments: &[&str]) {
+    let output = running.run(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output));
+}
+
+#[track_caller]
+fn none_failed_since(loads: &[Load], since: f64) {
+    for load in loads {
+        let failed = load.failed_since(since);
+        assert!(failed.is_empty(), "{}: {failed:?}", load.place);
+    }
+}
+
+fn instance(running: &Running, name: &str) -> InstanceStatus {
+    let mut instances = running.instances().unwrap().into_iter();
+    instances
+        .find(|one| one.instance.to_string() == name)
+        .unwrap()
+}
+
+fn nobody_notices_one_more_and_one_drained(running: &Running, loads: &[Load]) {
     let began = now();
-    let done = |arguments: &[&str]| {
-        let output = running.run(arguments);
-        assert!(output.status.success(), "{arguments:?}: {}", text(&output));
-    };
-    done(&["scale", "web", "4"]);
-    wait_for_answers_of(&loads, &web(running));
-    done(&["drain", "web-1"]);
+    done(running, &["scale", "web", "4"]);
+    wait_for_answers_of(loads, &web(running));
+    done(running, &["drain", "web-1"]);
     let mut left = web(running);
     left.remove("web-1");
-    wait_for_answers_of(&loads, &left);
-    done(&["undrain", "web-1"]);
-    wait_for_answers_of(&loads, &web(running));
-    for load in &loads {
-        let failed = load.failed_since(began);
-        assert!(failed.is_empty(), "{}: {failed:?}", load.place);
-    }
+    wait_for_answers_of(loads, &left);
+    done(running, &["undrain", "web-1"]);
+    wait_for_answers_of(loads, &web(running));
+    none_failed_since(loads, began);
+}
 
-    // One killed: only what it had, and what came within the moment of its death.
+/// And what came within the moment of its death.
+fn one_killed_fails_only_what_it_had(running: &Running, loads: &[Load]) {
     let killed = now();
-    let instances = running.instances().unwrap();
-    let victim = instances
-        .iter()
-        .find(|one| one.instance.to_string() == "web-2")
-        .unwrap();
-    kill(victim.pid.unwrap(), Signal::KILL);
-    wait_for_answers_of(&loads, &web(running));
-    for load in &loads {
-        let failed = load.failed_since(killed + 0.5);
-        assert!(failed.is_empty(), "{}: {failed:?}", load.place);
-    }
+    kill(instance(running, "web-2").pid.unwrap(), Signal::KILL);
+    wait_until(PATIENCE, "it is back", || {
+        let ready = web(running);
+        if ready.len() == 4 {
+            Ok(())
+        } else {
+            Err(format!("{ready:?}"))
+        }
+    });
+    wait_for_answers_of(loads, &web(running));
+    none_failed_since(loads, killed + 0.5);
+}
 
-    // One cut off: it is found out by its probes.
+/// By its probes.
+fn one_cut_off_is_found_out(running: &Running, loads: &[Load]) {
     let cut = now();
-    let instances = running.instances().unwrap();
-    let victim = instances
-        .iter()
-        .find(|one| one.instance.to_string() == "web-3")
-        .unwrap();
-    let port = victim
-        .address
-        .map(|address: SocketAddr| address.port())
-        .unwrap();
+    let port = instance(running, "web-3").address.unwrap().port();
     let nft = |line: &str| {
         let output = running
             .command(&program("nft"))
             .args(line.split(' '))
-            .output()
-            .unwrap();
+            .output();
+        let output = output.unwrap();
         assert!(output.status.success(), "nft {line}: {}", text(&output));
     };
     nft("add table inet cut");
@@ -346,11 +362,8 @@ fn system_services_are_reached_from_everywhere_while_instances_come_and_go() {
     nft(&format!("add rule inet cut in tcp dport {port} drop"));
     let mut left = web(running);
     left.remove("web-3");
-    wait_for_answers_of(&loads, &left);
-    for load in &loads {
-        let failed = load.failed_since(cut + 10.0);
-        assert!(failed.is_empty(), "{}: {failed:?}", load.place);
-    }
+    wait_for_answers_of(loads, &left);
+    none_failed_since(loads, cut + 10.0);
     nft("delete table inet cut");
     wait_until(PATIENCE, "all four answer again", || {
         let ready = web(running);
@@ -360,7 +373,5 @@ fn system_services_are_reached_from_everywhere_while_instances_come_and_go() {
             Err(format!("{ready:?}"))
         }
     });
-    wait_for_answers_of(&loads, &web(running));
-    assert_eq!(places.says(&program("psql"), &ask), "42");
-    assert_eq!(places.says(&program("dig"), &look_up), "192.0.2.7");
+    wait_for_answers_of(loads, &web(running));
 }

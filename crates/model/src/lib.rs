@@ -32,6 +32,7 @@ pub mod share;
 pub mod status;
 pub mod template;
 pub mod traffic;
+pub mod vip;
 pub mod why;
 
 pub use cron::Cron;
@@ -56,4 +57,5 @@ pub use share::Share;
 pub use status::{InstanceState, ServiceState};
 pub use template::Template;
 pub use traffic::Traffic;
+pub use vip::VipSpec;
 pub use why::{Reason, Topic, Why};

@@ -83,7 +83,7 @@ impl ServiceSpec {
             None | Some(AddressSpec::Auto) => true,
             Some(AddressSpec::Fixed(address)) => is_service_address(address),
         };
-        let expected = "`auto`, or an address of 127.0.0.0/8 with a port";
+        let expected = "`auto`, or an address of one service, with a port";
         hold(address_can_be, "address", expected)?;
         self.health.check()?;
         self.rollout.check()?;
@@ -182,8 +182,6 @@ fn is_text(text: &str) -> bool {
 }
 
 fn is_service_address(address: SocketAddr) -> bool {
-    match address.ip() {
-        IpAddr::V4(ip) => ip.is_loopback() && address.port() != 0,
-        IpAddr::V6(_) => false,
-    }
+    let ip = address.ip();
+    address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast()
 }

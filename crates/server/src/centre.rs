@@ -156,18 +156,23 @@ fn address_seed(state: &Path) -> u32 {
     u32::from_be_bytes([a, b, c, d])
 }
 
+fn settings(options: &Options) -> Result<Settings, StartError> {
+    let key = token::random().map_err(StartError::Random)?;
+    Ok(Settings {
+        acknowledged_drain: options.acknowledged_drain,
+        address_seed: address_seed(&options.state),
+        ranges: options.ranges.clone(),
+        sticky_key: StickyKey::new(key),
+    })
+}
+
 impl Centre {
     /// Opens the state, and makes the new epoch durable before anybody can see it.
     pub(crate) async fn open(
         options: &Options,
     ) -> Result<(Self, Handle, Scribe, Arc<SqliteStore>), StartError> {
         let start = Instant::now();
-        let settings = Settings {
-            acknowledged_drain: options.acknowledged_drain,
-            address_seed: address_seed(&options.state),
-            ranges: options.ranges.clone(),
-            sticky_key: StickyKey::new(token::random().map_err(StartError::Random)?),
-        };
+        let settings = settings(options)?;
         let directory = options.state.join("control");
         let (state, run) = (directory.join(STATE_DB), options.state.join("run"));
         // Before anything is made: the next start must find it missing, too.

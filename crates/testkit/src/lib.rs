@@ -24,21 +24,26 @@
 
 pub mod census;
 mod dir;
+mod echo;
+pub mod floating;
 pub mod kills;
 mod netns;
 mod ports;
 mod programs;
 mod reach;
+mod segment;
 mod skip;
 mod spawned;
 mod sweep;
 mod wait;
 
 pub use dir::TempDir;
+pub use echo::{Echo, Probe, Seen};
 pub use netns::Netns;
 pub use ports::free_port;
 pub use programs::{Need, Program, find, program, programs};
 pub use reach::service_file_in_reach;
+pub use segment::{Carrier, Segment};
 pub use skip::{SKIP_MARK, SKIPS_FILE, skip};
 pub use spawned::{Ended, Spawned};
 pub use sweep::{Swept, sweep};

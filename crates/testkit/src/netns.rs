@@ -3,7 +3,7 @@
 use crate::program;
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::{self, Command},
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -34,13 +34,18 @@ impl Netns {
         netns
     }
 
+    /// The file by which it is entered.
+    pub fn path(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.name)
+    }
+
     /// A command that runs in the namespace.
     ///
     /// By `nsenter`, since `ip netns exec` would also mount another `/sys` and so hide the cgroups.
     pub fn command(&self, program_path: &Path) -> Command {
         let mut command = Command::new(program("nsenter"));
         command
-            .arg(format!("--net=/run/netns/{}", self.name))
+            .arg(format!("--net={}", self.path().display()))
             .arg("--")
             .arg(program_path);
         command
@@ -48,7 +53,7 @@ impl Netns {
 
     /// Does something in the namespace, in a thread of its own.
     pub fn enter<T: Send>(&self, deed: impl FnOnce() -> T + Send) -> T {
-        let path = Path::new("/run/netns").join(&self.name);
+        let path = self.path();
         let within = || {
             let netns = fs::File::open(path).expect("the namespace is there");
             let kind = Some(rustix::thread::LinkNameSpaceType::Network);

@@ -17,17 +17,21 @@ use super::forward::forward;
 use super::gateway::{default_gateway, gateway};
 use super::listen::{Taken, listens};
 use super::names::names;
+use super::vip::{OwnGateway, vips};
 use super::{Api, Gateway, NodeFile, Role, defaults, later};
 
 /// More files than a node has services are surely a mistake.
 const SERVICE_FILES_MAX: usize = 100;
 
+/// The words that are roles.
+const ALL_ROLES: [Role; 4] = [Role::Control, Role::Agent, Role::Gateway, Role::Vip];
+
 /// Roles of the design that are not built.
-const LATER: [&str; 2] = ["broker", "vip"];
+const LATER: [&str; 1] = ["broker"];
 
 /// The keys at the top.
-pub(super) const KNOWN: [&str; 9] = [
-    "roles", "state", "address", "services", "api", "gateway", "listen", "names", "forward",
+pub(super) const KNOWN: [&str; 10] = [
+    "roles", "state", "address", "services", "api", "gateway", "listen", "names", "forward", "vip",
 ];
 
 impl Role {
@@ -37,6 +41,7 @@ impl Role {
             Self::Control => "control",
             Self::Agent => "agent",
             Self::Gateway => "gateway",
+            Self::Vip => "vip",
         }
     }
 }
@@ -67,33 +72,29 @@ fn keys(s: &mut Section<'_, '_>, dir: &Path) -> Option<NodeFile> {
         by: "`listen` in `[names]`",
     }));
     let listens = s.or("listen", Vec::new(), |e| listens(e, &taken));
-    if let (Some(roles), Some(entry)) = (&roles, names_entry)
-        && !roles.contains(&Role::Agent)
-    {
-        let message = "names are answered by the agent, and `roles` has no `agent`";
-        let refused = Refused::new(Code::Conflict, message);
-        let help = "add the role `agent`, or take `[names]` out";
-        entry.walk().refuse(&entry.at_key(), refused.help(help));
-    }
+    let reason = (
+        "names are answered by the agent, and `roles` has no `agent`",
+        "add the role `agent`, or take `[names]` out",
+    );
+    belongs_to(Role::Agent, roles.as_ref(), names_entry, reason);
     let forward_entry = s.take("forward");
     let forwarded = forward_entry.as_ref();
     let forwarded = forwarded.map_or(Some(None), |e| forward(e).map(Some));
-    if let (Some(roles), Some(entry)) = (&roles, forward_entry)
-        && !roles.contains(&Role::Agent)
-    {
-        let message = "connections are forwarded by the agent, and `roles` has no `agent`";
-        let refused = Refused::new(Code::Conflict, message);
-        let help = "add the role `agent`, or take `[forward]` out";
-        entry.walk().refuse(&entry.at_key(), refused.help(help));
-    }
-    if let (Some(roles), Some(entry)) = (&roles, services_entry)
-        && !roles.contains(&Role::Control)
-    {
-        let message = "services are declared at the control centre, and `roles` has no `control`";
-        let refused = Refused::new(Code::Conflict, message);
-        let help = "add the role `control`, or take `services` out";
-        entry.walk().refuse(&entry.at_key(), refused.help(help));
-    }
+    let reason = (
+        "connections are forwarded by the agent, and `roles` has no `agent`",
+        "add the role `agent`, or take `[forward]` out",
+    );
+    belongs_to(Role::Agent, roles.as_ref(), forward_entry, reason);
+    let vip_entry = s.take("vip");
+    let vips = vip_entry
+        .as_ref()
+        .map_or(Some(Vec::new()), |e| vips(e, own_gateway(roles.as_ref())));
+    let roles = roles.and_then(|roles| with_vip(s, roles, vip_entry.is_some()));
+    let reason = (
+        "services are declared at the control centre, and `roles` has no `control`",
+        "add the role `control`, or take `services` out",
+    );
+    belongs_to(Role::Control, roles.as_ref(), services_entry, reason);
     let gateway = gateway?;
     Some(NodeFile {
         roles: roles?,
@@ -113,7 +114,23 @@ fn keys(s: &mut Section<'_, '_>, dir: &Path) -> Option<NodeFile> {
             Some(names) => Some(names?),
         },
         forward: forwarded?,
+        vips: vips?,
     })
+}
+
+/// Refuses a key whose work is that of a role which the node does not have, with why and what to do.
+fn belongs_to(
+    role: Role,
+    roles: Option<&BTreeSet<Role>>,
+    entry: Option<Entry<'_, '_>>,
+    (message, help): (&str, &str),
+) {
+    if let (Some(roles), Some(entry)) = (roles, entry)
+        && !roles.contains(&role)
+    {
+        let refused = Refused::new(Code::Conflict, message);
+        entry.walk().refuse(&entry.at_key(), refused.help(help));
+    }
 }
 
 /// An address of this machine, at which its instances listen.
@@ -128,6 +145,34 @@ fn host(entry: &Entry<'_, '_>) -> Option<IpAddr> {
         }
         Ok(address)
     })
+}
+
+/// Whoever has floating addresses holds them: the role need not be written.
+fn with_vip(
+    s: &Section<'_, '_>,
+    mut roles: BTreeSet<Role>,
+    has_tables: bool,
+) -> Option<BTreeSet<Role>> {
+    if !has_tables && roles.contains(&Role::Vip) {
+        let message = "`roles` has `vip`, and no floating address is written";
+        let refused = Refused::new(Code::Conflict, message);
+        let help = "write `[vip.entry]` with `address`, `interface` and `vrid`, or take `vip` out";
+        s.walk().refuse(s.at(), refused.help(help));
+        return None;
+    }
+    if has_tables {
+        roles.insert(Role::Vip);
+    }
+    Some(roles)
+}
+
+fn own_gateway(roles: Option<&BTreeSet<Role>>) -> OwnGateway {
+    // Roles that could not be read are told already.
+    if roles.is_none_or(|roles| roles.contains(&Role::Gateway)) {
+        OwnGateway::Runs
+    } else {
+        OwnGateway::No
+    }
 }
 
 /// The addresses that the node's own processes listen on, as far as they could be read.
@@ -179,7 +224,7 @@ fn roles(entry: &Entry<'_, '_>) -> Option<BTreeSet<Role>> {
 }
 
 fn role(text: &str) -> Result<Role, Refused> {
-    let known = defaults::ROLES;
+    let known = ALL_ROLES;
     if let Some(role) = known.into_iter().find(|role| role.as_str() == text) {
         return Ok(role);
     }

@@ -4,10 +4,6 @@ use crate::file::later::{Explained, foreign, later};
 
 /// At the top of the file.
 pub(super) const FILE: &[Explained] = &[
-    later(
-        "vip",
-        "a floating address needs another program, as keepalived, until then",
-    ),
     later("broker", "run a broker of your own until then"),
     later("site", "take it out"),
     later("node", "the only node is called `local`; take it out"),
@@ -105,6 +101,49 @@ pub(super) const CHECK: &[Explained] = &[
         "let a small HTTP server tell it until then, and `get` its path",
     ),
     foreign("inter", "write `every`"),
+];
+
+/// In `vip.NAME`, as keepalived calls things.
+pub(super) const VIP: &[Explained] = &[
+    foreign(
+        "state",
+        "the election decides; who is to be preferred has the greater `priority`",
+    ),
+    foreign("virtual_router_id", "write `vrid`"),
+    foreign("virtual_ipaddress", "write `address`"),
+    foreign("advert_int", "write `advert = \"1s\"`"),
+    foreign(
+        "nopreempt",
+        "that is the default; the other one is `preempt = true`",
+    ),
+    foreign("preempt_delay", "write `preempt = \"30s\"`"),
+    foreign("unicast_peer", "write `peers = [\"10.0.0.2\"]`"),
+    foreign(
+        "track_script",
+        "write `track = [{ exec = [\"/usr/local/bin/check\"] }]`",
+    ),
+    foreign(
+        "track_process",
+        "write `track = [{ process = \"haproxy\" }]`",
+    ),
+    later(
+        "use_vmac",
+        "the address is announced with the interface's own hardware address; take it out",
+    ),
+    later(
+        "authentication",
+        "passwords of version 2 protect nothing: everybody on the link reads them; take it out on all machines",
+    ),
+];
+
+/// In one of `vip.NAME.track`.
+pub(super) const TRACK: &[Explained] = &[
+    foreign("script", "write `exec = [\"/usr/local/bin/check\"]`"),
+    foreign("interval", "write `every`"),
+    foreign(
+        "weight",
+        "what is dead takes the address away, whatever the priorities; take it out",
+    ),
 ];
 
 /// In `listen.NAME.timeouts`.

@@ -169,7 +169,7 @@ fn keys(s: &mut Section<'_, '_>, name: Option<ListenName>) -> Option<ListenDraft
 }
 
 /// One of a few words.
-fn word<T: Copy>(entry: &Entry<'_, '_>, words: &[(&'static str, T)]) -> Option<T> {
+pub(super) fn word<T: Copy>(entry: &Entry<'_, '_>, words: &[(&'static str, T)]) -> Option<T> {
     let listed: Vec<String> = words
         .iter()
         .map(|(word, _)| format!("`\"{word}\"`"))

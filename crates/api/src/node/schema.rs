@@ -6,7 +6,7 @@
 )]
 
 use mainstay_ids::duration::display;
-use mainstay_model::{gateway as model, listen};
+use mainstay_model::{gateway as model, listen, vip};
 use schemars::JsonSchema;
 
 use super::defaults;
@@ -28,7 +28,8 @@ pub fn schema() -> serde_json::Value {
 #[schemars(deny_unknown_fields, title = "Mainstay node file")]
 struct NodeFile {
     /// What the node does: `control` decides and answers the command line, `agent` runs instances
-    /// (with `control` only), `gateway` lets clients in.
+    /// (with `control` only), `gateway` lets clients in, `vip` holds floating addresses (whoever has
+    /// `[vip.NAME]` has this role, too).
     #[schemars(extend("default" = defaults::ROLES.map(super::Role::as_str)), length(min = 1))]
     roles: Option<Vec<Role>>,
     /// The directory in which all state is kept, relative to that of the file. Commands are told it
@@ -54,6 +55,8 @@ struct NodeFile {
     names: Option<Names>,
     /// Forwarding of connections to service addresses, below HTTP: for every program and protocol.
     forward: Option<Forward>,
+    /// Addresses that several machines can hold, and one holds: `[vip.NAME]` each.
+    vip: Option<Vips>,
 }
 
 /// Service addresses in these networks are not the gateway's: connections to them, of TCP and UDP,
@@ -101,6 +104,7 @@ enum Role {
     Control,
     Agent,
     Gateway,
+    Vip,
 }
 
 /// A path, or a list of paths, relative to the directory of the file.
@@ -294,6 +298,117 @@ struct Timeouts {
     /// The sessions of a removed server or listener.
     #[schemars(extend("default" = display(listen::DRAIN)))]
     drain: Option<Duration>,
+}
+
+/// Tables of floating addresses by name.
+#[derive(JsonSchema)]
+struct Vips(std::collections::BTreeMap<String, Vip>);
+
+/// A floating address, by VRRP (RFC 9568), together with other machines that have the same `vrid`
+/// and `address`, and Mainstay or keepalived. Needs root. A change of these tables restarts the
+/// process that holds the addresses, which offers them to others first.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, extend("x-key" = "vip.NAME"))]
+struct Vip {
+    /// The address with its network, or a list of up to 20 of one family, which move together:
+    /// `"10.0.0.100/32"`. Without a network it is the address alone.
+    address: AddressOrAddresses,
+    /// The interface, which has an address of its own.
+    interface: String,
+    /// The number of the virtual router on its link, the same on all machines.
+    #[schemars(range(min = 1, max = 255))]
+    vrid: u32,
+    /// Which VRRP is spoken; 2 is the default of keepalived.
+    #[schemars(range(min = 2, max = 3), extend("default" = 3))]
+    version: Option<u32>,
+    /// Who is preferred: the greater. Between equals the greater address wins.
+    #[schemars(range(min = 1, max = 255), extend("default" = vip::PRIORITY))]
+    priority: Option<u32>,
+    /// Whether the address is taken from a holder with a smaller priority: `false`, `true`, or after
+    /// how long, as in `"30s"`.
+    #[schemars(extend("default" = false))]
+    preempt: Option<Preempt>,
+    /// The time between two adverts, in steps of 10ms; with `version = 2` in whole seconds. A holder
+    /// that is silent for three of them and a little more is taken for dead. Less than 100ms needs
+    /// real-time scheduling, and is 100ms without it.
+    #[schemars(extend("default" = display(vip::ADVERT)))]
+    advert: Option<Duration>,
+    /// The other machines, where the network carries no multicast: each gets adverts of its own, and
+    /// no other one is believed. Up to 16 addresses.
+    #[schemars(extend("default" = serde_json::json!([])))]
+    peers: Option<Vec<String>>,
+    /// What must work for the address to be here: `"gateway"`, or tables. By default the gateway, if
+    /// the node has one.
+    track: Option<Vec<Track>>,
+    /// What happens when it does not: `yield-at-once` offers the address to the others at once;
+    /// `restart-then-yield` waits 500ms for a restart first, except after three deaths in 10s.
+    #[schemars(extend("default" = "yield-at-once"))]
+    on_dead: Option<OnDead>,
+    /// A program and its arguments that is run at each change, with `INSTANCE`, the name,
+    /// `MASTER`, `BACKUP`, `FAULT` or `STOP`, and the priority behind them, as keepalived's `notify`.
+    #[schemars(extend("default" = serde_json::json!([])))]
+    notify: Option<Vec<String>>,
+}
+
+/// One address, or several.
+#[derive(JsonSchema)]
+#[schemars(untagged, inline)]
+enum AddressOrAddresses {
+    One(String),
+    Several(Vec<String>),
+}
+
+/// Yes, no, or after how long.
+#[derive(JsonSchema)]
+#[schemars(untagged, inline)]
+enum Preempt {
+    Switch(bool),
+    After(Duration),
+}
+
+#[derive(JsonSchema)]
+#[schemars(inline, rename_all = "kebab-case")]
+enum OnDead {
+    YieldAtOnce,
+    RestartThenYield,
+}
+
+/// `"gateway"`, or a table.
+#[derive(JsonSchema)]
+#[schemars(untagged, inline)]
+enum Track {
+    Named(TrackName),
+    More(TrackTable),
+}
+
+#[derive(JsonSchema)]
+#[schemars(inline, rename_all = "snake_case")]
+enum TrackName {
+    Gateway,
+}
+
+/// What must work: one of `process`, `tcp` and `exec`.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, inline)]
+struct TrackTable {
+    /// A process of this name runs; its end is seen at once.
+    process: Option<String>,
+    /// Connections are accepted there; a port alone is this machine's.
+    tcp: Option<String>,
+    /// A program with its arguments ends with code 0.
+    exec: Option<Vec<String>>,
+    /// The time between two looks at a port or runs of a program, at least 20ms.
+    every: Option<Duration>,
+    /// How long a look may take before it counts as failed.
+    timeout: Option<Duration>,
+    /// Failed looks in a row that count.
+    #[schemars(range(min = 1, max = 100))]
+    fall: Option<u32>,
+    /// Passed looks in a row that count.
+    #[schemars(range(min = 1, max = 100))]
+    rise: Option<u32>,
+    /// A program with its arguments that starts it again when it has died.
+    restart: Option<Vec<String>>,
 }
 
 /// Where the API is.

@@ -194,8 +194,12 @@ impl Course {
             let is_dead = dead_now
                 .get(&place.instance)
                 .is_some_and(|last| place.attempt <= *last);
-            if next.places.contains_key(&place.address) {
-                // Another attempt at the same address: what was before ended with it.
+            if let Some(now) = next.places.get(&place.address) {
+                // Another attempt at the same address: what was before ended with it. Another
+                // instance must not get the datagrams that were the former one's.
+                if was_routed && now.instance != place.instance {
+                    turn.released.push(place.clone());
+                }
                 continue;
             }
             if is_dead {

@@ -46,7 +46,7 @@ const HAS_ATTRIBUTES: u16 = 0x200;
 /// Where in the message the kernel found the error (`NLMSGERR_ATTR_OFFS`).
 const OFFSET: u16 = 2;
 
-/// A netlink socket; in public, one to netfilter. What it may change is of the network namespace in
+/// A netlink socket; in public, one to netfilter or to rtnetlink. What it may change is of the network namespace in
 /// which it was opened, and needs `CAP_NET_ADMIN` there.
 #[derive(Debug)]
 pub struct Socket {
@@ -68,6 +68,11 @@ impl Socket {
     /// Opens one to netfilter, with buffers for large batches if this process may force them.
     pub fn open() -> io::Result<Self> {
         Self::open_to(Some(netlink::NETFILTER))
+    }
+
+    /// Opens one to links, addresses and routes (rtnetlink(7)).
+    pub fn open_route() -> io::Result<Self> {
+        Self::open_to(None)
     }
 
     /// Opens one to another part of the kernel: one of [`rustix::net::netlink`], or `None`, which is

@@ -23,6 +23,7 @@ pub(crate) mod status;
 pub(crate) mod up;
 pub(crate) mod upgrade;
 pub(crate) mod validate;
+pub(crate) mod vip;
 pub(crate) mod why;
 
 use mainstay_api::client::Client;

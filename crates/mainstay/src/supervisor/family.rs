@@ -17,6 +17,7 @@ use mainstay_control::restart::Restart;
 use mainstay_gateway::settings::SettingsFile;
 use mainstay_ids::{Incarnation, Instant};
 use mainstay_model::ForwardSettings;
+use mainstay_vip::settings as vip_settings;
 
 use mainstay_kernel::{Ended, Identity, Pidfd, Place, Spawn, Watched};
 use rustix::process::Signal;
@@ -42,6 +43,10 @@ use crate::output;
 /// How long one of our processes may take from SIGTERM to its end. A gateway may finish requests
 /// before, for as long as it was told.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long floating addresses may be offered to others before their holder ends; longer intervals
+/// between adverts than some seconds are cut short by it (`mainstay-vrrp`).
+const VIP_OFFERS_MAX: Duration = Duration::from_secs(8);
 
 /// A process that fails so soon after its start has a reason that its next start will meet, too. The
 /// back-off forgets ends after the same time.
@@ -284,6 +289,7 @@ impl Family {
     pub(super) fn patience(&self, kind: Kind) -> Duration {
         match kind {
             Kind::Gateway(_) => self.settings.gateway.drain + STOP_DEADLINE,
+            Kind::Vip => VIP_OFFERS_MAX + STOP_DEADLINE,
             Kind::Server | Kind::Agent => STOP_DEADLINE,
         }
     }
@@ -300,6 +306,9 @@ impl Family {
         }
         if self.settings.has(Role::Gateway) {
             self.save_settings()?;
+        }
+        if self.settings.has(Role::Vip) {
+            self.save_vips()?;
         }
         // Before anything runs: who adopts it must know where it listens.
         self.save()?;
@@ -372,6 +381,7 @@ impl Family {
                 self.listening.for_server(&mut self.settings)
             }
             Kind::Agent => self.listening.for_agent(&mut self.settings),
+            Kind::Vip => Ok(()),
         }
     }
 
@@ -380,6 +390,25 @@ impl Family {
         let file = SettingsFile::in_state(&self.settings.state);
         file.save(&self.settings.gateway)
             .context("cannot write the gateway's settings, `gateway/settings.json`")
+    }
+
+    /// Writes down the floating addresses, which their holder reads at its start. One that runs and
+    /// was told others offers what it holds to others, ends, and is started again.
+    pub(super) fn save_vips(&self) -> anyhow::Result<()> {
+        let (state, vips) = (&self.settings.state, &self.settings.vips);
+        // What cannot be read is written anew.
+        let same = vip_settings::load(state).is_ok_and(|before| before == *vips);
+        if same {
+            return Ok(());
+        }
+        vip_settings::save(state, vips).context("cannot write `vip/settings.json`")?;
+        let holder = |member: &Member| {
+            member.kind == Kind::Vip && matches!(member.state, State::Running { .. })
+        };
+        match self.members.iter().position(holder) {
+            Some(index) => self.signal(index, Signal::TERM),
+            None => Ok(()),
+        }
     }
 
     /// Gateways count together, so that people see which one is newer.
@@ -413,6 +442,7 @@ impl Family {
             .place(Place::OwnSession);
         match kind {
             Kind::Agent => self.listening.pass_to_agent(self.agent_arguments(spawn)),
+            Kind::Vip => spawn,
             Kind::Server => {
                 // A stop of everything is this supervisor's own, and outlives the control centre.
                 let over = match origin {

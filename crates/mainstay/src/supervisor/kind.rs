@@ -14,6 +14,8 @@ pub(crate) enum Kind {
     /// A gateway. There are two places for one, so that a new one can take over from an old one
     /// that finishes what it began; each is a consumer of the routes by its own name.
     Gateway(Seat),
+    /// What holds the floating addresses.
+    Vip,
 }
 
 /// The places of gateways.
@@ -26,9 +28,15 @@ pub(crate) enum Seat {
 /// The gateways, in the order in which they are looked at.
 pub(crate) const GATEWAYS: [Kind; 2] = [Kind::Gateway(Seat::First), Kind::Gateway(Seat::Second)];
 
-/// In the order of their start. At the end the gateways go first, so that they still hear of the
-/// last instances.
-pub(crate) const KINDS: [Kind; 4] = [Kind::Server, Kind::Agent, GATEWAYS[0], GATEWAYS[1]];
+/// In the order of their start. At the end the floating addresses go first, before clients find
+/// nobody there, and then the gateways, so that they still hear of the last instances.
+pub(crate) const KINDS: [Kind; 5] = [
+    Kind::Server,
+    Kind::Agent,
+    GATEWAYS[0],
+    GATEWAYS[1],
+    Kind::Vip,
+];
 
 impl Kind {
     /// The name in files, and for a gateway also that under which it follows the routes.
@@ -38,6 +46,7 @@ impl Kind {
             Self::Agent => "agent",
             Self::Gateway(Seat::First) => "gateway",
             Self::Gateway(Seat::Second) => "gateway-2",
+            Self::Vip => "vip",
         }
     }
 
@@ -47,6 +56,7 @@ impl Kind {
             Self::Server => "server",
             Self::Agent => "agent",
             Self::Gateway(_) => "gateway",
+            Self::Vip => "vip",
         }
     }
 
@@ -56,7 +66,7 @@ impl Kind {
         match self {
             Self::Gateway(Seat::First) => Some("gw1.sock"),
             Self::Gateway(Seat::Second) => Some("gw2.sock"),
-            Self::Server | Self::Agent => None,
+            Self::Server | Self::Agent | Self::Vip => None,
         }
     }
 
@@ -66,6 +76,7 @@ impl Kind {
             Self::Server => Role::Control,
             Self::Agent => Role::Agent,
             Self::Gateway(_) => Role::Gateway,
+            Self::Vip => Role::Vip,
         }
     }
 }
@@ -75,7 +86,7 @@ impl Kind {
     pub(crate) fn other_gateway(self) -> Self {
         match self {
             Self::Gateway(Seat::First) => GATEWAYS[1],
-            Self::Gateway(Seat::Second) | Self::Server | Self::Agent => GATEWAYS[0],
+            Self::Gateway(Seat::Second) | Self::Server | Self::Agent | Self::Vip => GATEWAYS[0],
         }
     }
 }

@@ -10,7 +10,7 @@ use mainstay_api::node::{Names, NodeFile, Role, defaults};
 use mainstay_ids::NodeName;
 use mainstay_model::forward::Ranges;
 use mainstay_model::gateway::{AccessLog, GatewaySettings};
-use mainstay_model::{ForwardSettings, Network};
+use mainstay_model::{ForwardSettings, Network, VipSpec};
 
 use super::kind::all_roles;
 use super::record::Addresses;
@@ -52,6 +52,8 @@ pub(crate) struct Settings {
     pub(crate) forward: Option<ForwardSettings>,
     /// Test seam: what the gateway does without.
     pub(crate) gateway_seams: String,
+    /// The floating addresses.
+    pub(crate) vips: Vec<VipSpec>,
 }
 
 /// How messages call what the user may change.
@@ -141,6 +143,7 @@ impl Settings {
             address: defaults::ADDRESS,
             forward,
             gateway_seams: dev.unsafe_gateway_seams.clone(),
+            vips: Vec::new(),
         })
     }
 
@@ -173,6 +176,7 @@ impl Settings {
             address: file.address,
             forward: file.forward.clone(),
             gateway_seams: String::new(),
+            vips: file.vips.clone(),
         })
     }
 

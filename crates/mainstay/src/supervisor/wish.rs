@@ -59,6 +59,17 @@ impl Family {
             self.tell_gateways_to_reread()?;
             output::warn("the gateway's changed settings are in force");
         }
+        if self.settings.has(Role::Vip)
+            && !wanted.vips.is_empty()
+            && wanted.vips != self.settings.vips
+        {
+            let before = std::mem::replace(&mut self.settings.vips, wanted.vips);
+            if let Err(error) = self.save_vips() {
+                self.settings.vips = before;
+                return Err(error);
+            }
+            output::warn("the floating addresses changed; what is held is offered to others first");
+        }
         match moved {
             Moved::Nothing => {}
             Moved::Others => self.want_upgrade(),

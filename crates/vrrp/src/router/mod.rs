@@ -137,6 +137,17 @@ impl Router {
         }
     }
 
+    /// Whether we hold the address, and want another one to take it.
+    pub fn offers_addresses(&self) -> bool {
+        match &self.state {
+            State::Init | State::Backup(_) => false,
+            State::Master(master) => match master.tenure {
+                Tenure::Offering { .. } => true,
+                Tenure::Speaking { .. } | Tenure::Listening { .. } => false,
+            },
+        }
+    }
+
     /// Who is followed, while we are backup.
     pub fn master(&self) -> Option<IpAddr> {
         match &self.state {

@@ -1,0 +1,373 @@
+//! Floating addresses of `mainstay run` beside each other and beside the real keepalived, on a link of their own.
+
+use std::path::Path;
+use std::time::Duration;
+
+use mainstay_testkit::floating::{self, Kind, Link, Plan};
+use mainstay_testkit::{Carrier, TempDir, is_root, program, skip, wait_until};
+use rustix::process::Signal;
+
+/// Two routers on a link.
+fn link(kinds: [Kind; 2], plan: &Plan) -> Link {
+    Link::new(Path::new(env!("CARGO_BIN_EXE_mainstay")), kinds, plan)
+}
+
+const PAIRS: [[Kind; 2]; 3] = [
+    [Kind::Ours, Kind::Ours],
+    [Kind::Ours, Kind::Keepalived],
+    [Kind::Keepalived, Kind::Ours],
+];
+
+macro_rules! need_root {
+    () => {
+        if !is_root() {
+            return skip("needs root: makes network namespaces");
+        }
+    };
+}
+
+/// One holder, its host vanishes, both hold it while the link is split, one after that heals, it is stopped.
+fn a_life(plan: &Plan) {
+    for kinds in PAIRS {
+        let mut link = link(kinds, plan);
+        link.start(0);
+        link.wait_holder(0, "the better one starts alone");
+        link.start(1);
+        link.wait_holder(0, "the other one follows");
+        link.segment.cut("a");
+        link.wait_answer(1, "the host vanished");
+        link.wait_holders([true, true], "each part has its holder");
+        link.segment.heal("a");
+        link.wait_holder(0, "the better one keeps it after the split");
+        link.wait_answer(0, "clients know who has it after the split");
+        link.stop(0);
+        link.wait_holder(1, "the holder was stopped");
+        link.wait_answer(1, "clients follow a stop");
+    }
+}
+
+#[test]
+fn system_the_address_survives_its_host_a_split_and_a_stop_in_version_3() {
+    need_root!();
+    a_life(&Plan::default());
+}
+
+#[test]
+fn system_the_address_survives_its_host_a_split_and_a_stop_with_ipv6() {
+    need_root!();
+    a_life(&Plan {
+        address: "fd88::100",
+        ..Plan::default()
+    });
+}
+
+#[test]
+fn system_the_address_survives_its_host_a_split_and_a_stop_in_version_2() {
+    need_root!();
+    a_life(&Plan {
+        version: 2,
+        advert: Duration::from_secs(1),
+        ..Plan::default()
+    });
+}
+
+#[test]
+fn system_with_unicast_peers_alone_the_same_election_is_held() {
+    need_root!();
+    a_life(&Plan {
+        unicast: true,
+        ..Plan::default()
+    });
+}
+
+#[test]
+fn system_who_comes_back_takes_the_address_only_if_that_is_written() {
+    need_root!();
+    for (preempt, holder) in [(false, 1), (true, 0)] {
+        for kinds in PAIRS {
+            let mut link = link(
+                kinds,
+                &Plan {
+                    preempt,
+                    ..Plan::default()
+                },
+            );
+            link.start(1);
+            link.wait_holder(1, "the worse one is alone");
+            link.start(0);
+            // A better one that may not preempt is quiet, which is seen when it has listened for a second.
+            link.wait_answers(1000, "both have heard each other");
+            link.wait_holder(holder, "the better one is there");
+        }
+    }
+}
+
+#[test]
+fn system_a_holder_that_is_killed_leaves_no_second_holder() {
+    need_root!();
+    let mut link = link([Kind::Ours, Kind::Keepalived], &Plan::default());
+    link.start(0);
+    link.wait_holder(0, "the better one starts alone");
+    link.start(1);
+    link.wait_holder(0, "the other one follows");
+    // With its supervisor, which would start another one at once.
+    link.kill(0);
+    let alone = link.wait_holder(1, "the kernel removed what nobody renewed");
+    assert!(alone < Duration::from_secs(4), "two held it for {alone:?}");
+    // One that is started again finds it taken.
+    link.start(0);
+    link.wait_answers(500, "it has listened");
+    link.wait_holder(1, "it does not preempt");
+}
+
+#[test]
+fn system_a_holder_without_a_carrier_gives_the_address_up_and_takes_part_again() {
+    need_root!();
+    let mut link = link([Kind::Ours, Kind::Ours], &Plan::default());
+    link.start(0);
+    link.wait_holder(0, "the better one starts alone");
+    link.start(1);
+    link.segment.carrier("a", Carrier::Off);
+    link.wait_holder(1, "its host lost the carrier");
+    link.segment.carrier("a", Carrier::On);
+    link.wait_state(0, "backup");
+    link.kill(1);
+    link.wait_answer(0, "it has the address again");
+}
+
+#[test]
+fn system_a_planned_move_loses_nothing() {
+    need_root!();
+    let mut link = link([Kind::Ours, Kind::Ours], &Plan::default());
+    link.start(0);
+    link.wait_holder(0, "the better one starts alone");
+    link.start(1);
+    link.wait_state(1, "backup");
+    let probe = link.probe();
+    link.wait_answers(200, "clients are served");
+    let (code, said) = link.vip(0, &["move", "entry"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("10.88.0.2 holds entry now"), "{said}");
+    link.wait_holder(1, "it was moved");
+    let seen = probe.end();
+    assert_eq!(seen.sent, seen.answered, "{seen:?}");
+    // It was given away on purpose, and nobody can give what it does not have.
+    let (code, said) = link.vip(0, &["move", "entry"]);
+    assert_eq!(code, Some(4), "{said}");
+    assert!(
+        said.contains("not held here; 10.88.0.2 is its master"),
+        "{said}"
+    );
+    let (_, shown) = link.vip(0, &[]);
+    assert!(
+        shown.contains("it was offered, and 10.88.0.2 has taken it"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn system_what_the_address_depends_on_takes_it_along() {
+    need_root!();
+    let track = "track = [{ process = \"ms-tracked\" }]";
+    let mut link = link(
+        [Kind::Ours, Kind::Ours],
+        &Plan {
+            keys: [String::new(), track.to_owned()],
+            ..Plan::default()
+        },
+    );
+    // The better one depends on nothing yet; the other one on a program that does not run.
+    link.start(1);
+    link.wait_state(1, "master");
+    let (_, shown) = link.vip(1, &[]);
+    assert!(shown.contains("the process ms-tracked is dead"), "{shown}");
+    link.start(0);
+    link.wait_holder(0, "whoever is unfit offers the address to who is not");
+    let tracked = link.run_named("ms-tracked");
+    link.wait_track(1, "works");
+    link.stop(0);
+    link.wait_holder(1, "it works now");
+    link.start(0);
+    link.wait_answers(500, "both have heard each other");
+    link.wait_holder(1, "nobody preempts");
+    tracked.signal(Signal::KILL);
+    link.wait_holder(0, "what it depends on was killed");
+    assert!(
+        link.log(1)
+            .contains("the process ms-tracked does not work any more")
+    );
+}
+
+#[test]
+fn system_a_gateway_that_dies_or_freezes_takes_the_address_along() {
+    need_root!();
+    let mut link = link(
+        [Kind::Ours, Kind::Ours],
+        &Plan {
+            gateway: true,
+            ..Plan::default()
+        },
+    );
+    link.start(0);
+    link.wait_track(0, "works");
+    link.wait_holder(0, "the better one starts alone");
+    link.start(1);
+    link.wait_track(1, "works");
+    link.wait_state(1, "backup");
+    link.signal(0, "gateway", Signal::KILL);
+    link.wait_holder(1, "its gateway was killed");
+    link.wait_track(0, "works");
+    link.signal(1, "gateway", Signal::STOP);
+    link.wait_holder(0, "its gateway froze");
+    link.wait_answer(0, "clients follow");
+}
+
+#[test]
+fn system_a_restart_that_works_keeps_the_address_and_one_that_cannot_loses_it() {
+    need_root!();
+    let dir = TempDir::new("vip-restart");
+    let name = format!("msr{}", std::process::id());
+    let may_start = dir.join("may-start");
+    let pid_file = dir.join("pid");
+    let script = format!(
+        "import os, sys\nif not os.path.exists('{}'): sys.exit(1)\nopen('{}', 'w').write(str(os.getpid()))\n{}",
+        may_start.display(),
+        pid_file.display(),
+        floating::named_script(&name)
+    );
+    let program_file = dir.join("tracked.py");
+    std::fs::write(&program_file, script).unwrap();
+    std::fs::write(&may_start, "").unwrap();
+    let (python, file) = (program("python3"), program_file.display());
+    let keys = format!(
+        "on_dead = \"restart-then-yield\"\ntrack = [{{ process = \"{name}\", restart = [\"{}\", \"{file}\"] }}]",
+        python.display()
+    );
+    let mut link = link(
+        [Kind::Ours, Kind::Ours],
+        &Plan {
+            keys: [keys, String::new()],
+            ..Plan::default()
+        },
+    );
+    let first = link.run_named(&name);
+    link.start(0);
+    link.wait_holder(0, "the better one starts alone");
+    link.start(1);
+    link.wait_state(1, "backup");
+    first.signal(Signal::KILL);
+    let started = wait_until(Duration::from_mins(1), "it was started again", || {
+        let pid = std::fs::read_to_string(&pid_file).map_err(|error| error.to_string())?;
+        pid.parse::<i32>().map_err(|error| error.to_string())
+    });
+    link.wait_log(0, &format!("the process {name} works"), 2);
+    assert_eq!(link.took_over(1), Some(0), "it did not leave");
+    std::fs::remove_file(&may_start).unwrap();
+    let started = rustix::process::Pid::from_raw(started).unwrap();
+    rustix::process::kill_process(started, Signal::KILL).unwrap();
+    link.wait_holder(1, "it could not be started again");
+}
+
+/// A router in Python that speaks nonsense, and then as RFC 9568 says, with the checksum of the message alone.
+const STRANGER: &str = r#"
+import socket, struct, sys, time
+def total(data):
+    words = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    words = (words & 0xffff) + (words >> 16)
+    return (words & 0xffff) + (words >> 16)
+def advert(priority, vrid=51):
+    packet = struct.pack("!BBBBHH4B", 0x31, vrid, priority, 1, 10, 0, 10, 88, 0, 100)
+    return packet[:6] + struct.pack("!H", ~total(packet) & 0xffff) + packet[8:]
+s = socket.socket(socket.AF_INET, socket.SOCK_RAW, 112)
+s.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("10.88.0.2"))
+group = socket.inet_aton("224.0.0.18") + socket.inet_aton("10.88.0.2")
+s.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group)
+s.settimeout(1)
+good = advert(200)
+def say(packet, ttl=255):
+    s.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, ttl)
+    s.sendto(packet, ("224.0.0.18", 0))
+def alone():
+    packet, sender = s.recvfrom(2000)
+    return sender[0] == "10.88.0.1" and total(packet[20:]) == 0xffff
+broken = bytes([good[0], good[1], good[2], good[3] + 1]) + good[4:]
+for nonsense in [b"", good[:7], good[:-1], good + bytes(1500), broken, advert(200, 0), advert(200, 52)]:
+    say(nonsense)
+    say(good, 254)
+    time.sleep(0.02)
+print("nonsense", flush=True)
+sys.stdin.readline()
+for _ in range(10):
+    say(good)
+    time.sleep(0.1)
+print("followed", flush=True)
+while not alone():
+    pass
+print("alone", flush=True)
+"#;
+
+#[test]
+fn system_nonsense_moves_nothing_and_a_peer_is_answered_with_its_own_checksum() {
+    need_root!();
+    let mut link = link([Kind::Ours, Kind::Ours], &Plan::default());
+    link.start(0);
+    link.wait_holder(0, "it is alone");
+    let mut stranger = link.converse(1, STRANGER);
+    assert_eq!(stranger.line(), "nonsense");
+    link.wait_answers(500, "a better one would have been followed");
+    link.wait_holder(0, "none of it was an advert");
+    assert_eq!(link.took_over(0), Some(1), "it did not leave");
+    assert!(
+        link.log(0).contains("its TTL or hop limit is 254"),
+        "{}",
+        link.log(0)
+    );
+    stranger.go_on();
+    link.wait_holders([false, false], "a better one is there");
+    assert_eq!(stranger.line(), "followed");
+    link.wait_holder(0, "it is silent again");
+    assert_eq!(stranger.line(), "alone");
+}
+
+#[test]
+fn system_a_changed_file_is_in_force_without_a_gap_and_each_change_is_told_to_a_program() {
+    need_root!();
+    let dir = TempDir::new("vip-notify");
+    let told = dir.join("told");
+    let shell = program("sh");
+    let notify = format!(
+        "notify = [\"{}\", \"-c\", \"echo $* >> {}\", \"sh\", \"own\"]",
+        shell.display(),
+        told.display()
+    );
+    let mut link = link(
+        [Kind::Ours, Kind::Ours],
+        &Plan {
+            keys: [notify, String::new()],
+            ..Plan::default()
+        },
+    );
+    link.start(0);
+    link.wait_holder(0, "the better one starts alone");
+    link.start(1);
+    link.wait_state(1, "backup");
+    let probe = link.probe();
+    link.wait_answers(200, "clients are served");
+    link.change(0, "priority = 150", "priority = 50");
+    link.wait_holder(1, "the holder started anew");
+    link.wait_priority(0, 50);
+    link.wait_answers(200, "clients are served");
+    let seen = probe.end();
+    assert_eq!(seen.sent, seen.answered, "{seen:?}");
+    wait_until(Duration::from_mins(1), "each change was told", || {
+        let told = std::fs::read_to_string(&told).unwrap_or_default();
+        let lines: Vec<&str> = told.lines().collect();
+        let wanted = [
+            "own INSTANCE entry BACKUP 150",
+            "own INSTANCE entry MASTER 150",
+            "own INSTANCE entry STOP 150",
+            "own INSTANCE entry BACKUP 50",
+        ];
+        if lines == wanted { Ok(()) } else { Err(told) }
+    });
+}

@@ -1,0 +1,240 @@
+//! The process: one loop around all seats.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mainstay_ids::{Instant, VipName};
+use mainstay_kernel::netlink::link::{Change, Changes};
+use mainstay_kernel::realtime;
+use mainstay_kernel::signals::SignalFd;
+use mainstay_model::VipSpec;
+use mainstay_vrrp::OptionsError;
+use rustix::process::Signal;
+
+use crate::calls::{Call, Calls};
+use crate::host::Host;
+use crate::seat::Seat;
+use crate::view::{Answer, Shown};
+
+/// Above everything but the kernel's own threads for hardware (50), which bring our packets.
+const REAL_TIME_PRIORITY: u8 = 40;
+/// What a process that is not in real time can promise: on two processors with six busy loops, one in intervals of 10 ms
+/// was taken for dead 20 times in 7 s.
+const ADVERT_MIN_WITHOUT_REAL_TIME: Duration = Duration::from_millis(100);
+/// Messages of the kernel about interfaces that are read in one turn.
+const CHANGES_MAX: usize = 64;
+
+/// What the process is told.
+#[derive(Debug)]
+pub struct Options {
+    /// The state directory, for the socket of callers and the claims of the gateway.
+    pub state: PathBuf,
+    /// The floating addresses, checked.
+    pub vips: Vec<VipSpec>,
+    /// How it is scheduled.
+    pub real_time: RealTime,
+}
+
+/// Whether the process asks for scheduling in real time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RealTime {
+    /// It does, and goes on without if that is refused.
+    IfAllowed,
+    /// Test seam: it does not, whatever is allowed.
+    Never,
+}
+
+/// Why it cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Signals cannot be received.
+    #[error("cannot receive signals")]
+    Signals(#[source] io::Error),
+    /// Nothing can be said to the kernel.
+    #[error(
+        "cannot open the sockets that floating addresses need; they need root, or CAP_NET_ADMIN and CAP_NET_RAW"
+    )]
+    Sockets(#[source] io::Error),
+    /// Nobody could ask.
+    #[error("cannot listen for callers in `{}`", state.display())]
+    Calls {
+        /// The state directory.
+        state: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A specification that was not checked.
+    #[error("`{name}` cannot be held")]
+    Options {
+        /// Which.
+        name: VipName,
+        /// Why.
+        #[source]
+        source: OptionsError,
+    },
+    /// Sleeping fails.
+    #[error("cannot wait for what happens")]
+    Wait(#[source] io::Error),
+}
+
+/// Holds the addresses until SIGTERM or SIGINT, and then gives them away. For a process with one thread.
+pub fn run(options: Options) -> Result<(), RunError> {
+    let signals = SignalFd::block(&[Signal::TERM, Signal::INT]).map_err(RunError::Signals)?;
+    let host = Host::new(&options.state).map_err(RunError::Sockets)?;
+    host.watch(&signals).map_err(RunError::Signals)?;
+    let changes = Changes::follow().map_err(RunError::Sockets)?;
+    host.watch(&changes).map_err(RunError::Sockets)?;
+    let state = options.state;
+    let calls = Calls::listen(&state, &host);
+    let calls = calls.map_err(|source| RunError::Calls { state, source })?;
+    let real_time = be_real_time(options.real_time);
+    let mut seats = Vec::new();
+    for mut spec in options.vips {
+        keep_promises(&mut spec, real_time.is_ok());
+        let name = spec.name.clone();
+        seats.push(Seat::new(spec).map_err(|source| RunError::Options { name, source })?);
+    }
+    let mut holder = Holder {
+        host,
+        signals,
+        changes,
+        calls,
+        seats,
+        real_time,
+        life: Life::GoesOn,
+    };
+    holder.run()
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    GoesOn,
+    Ends,
+}
+
+#[derive(Debug)]
+struct Holder {
+    host: Host,
+    signals: SignalFd,
+    changes: Changes,
+    calls: Calls,
+    seats: Vec<Seat>,
+    real_time: Result<(), String>,
+    life: Life,
+}
+
+impl Holder {
+    fn run(&mut self) -> Result<(), RunError> {
+        loop {
+            self.follow_changes();
+            for seat in &mut self.seats {
+                seat.turn(&self.host);
+            }
+            self.answer();
+            self.hear_signals()?;
+            if self.life == Life::Ends && self.seats.iter().all(Seat::has_stopped) {
+                return Ok(());
+            }
+            let deadline = self.next_deadline();
+            self.host.sleep_until(deadline).map_err(RunError::Wait)?;
+        }
+    }
+
+    fn next_deadline(&self) -> Instant {
+        let seats = self.seats.iter().map(Seat::next_deadline);
+        seats
+            .chain([self.calls.next_deadline()])
+            .min()
+            .unwrap_or(Instant::NEVER)
+    }
+
+    /// Looks at the interfaces of seats about which the kernel says something.
+    fn follow_changes(&mut self) {
+        let (seats, host) = (&mut self.seats, &self.host);
+        for seat in seats.iter_mut() {
+            seat.begin_changes();
+        }
+        let drained = self.changes.drain(CHANGES_MAX, |change| {
+            for seat in seats.iter_mut() {
+                seat.note_change(change);
+            }
+        });
+        if let Err(error) = drained {
+            tracing::warn!("cannot follow changes of interfaces: {error}");
+            for seat in seats.iter_mut() {
+                seat.note_change(Change::Everything);
+            }
+        }
+        if self.life == Life::Ends {
+            return;
+        }
+        for seat in seats.iter_mut() {
+            seat.look_if_changed(host);
+        }
+    }
+
+    fn answer(&mut self) {
+        let (seats, host, real_time) = (&mut self.seats, &self.host, &self.real_time);
+        self.calls.turn(host, |call| match call {
+            Call::Show => Answer::Shown(Shown {
+                real_time: real_time.clone(),
+                vips: seats.iter().map(Seat::shown).collect(),
+            }),
+            Call::Move(name) => {
+                if let Some(seat) = seats.iter_mut().find(|seat| seat.name() == name) {
+                    return seat
+                        .offer(host)
+                        .map_or_else(Answer::Refused, |()| Answer::Moving);
+                }
+                let known: Vec<&str> = seats.iter().map(Seat::name).collect();
+                let known = known.join(", ");
+                Answer::Refused(format!("there is no `{name}`; there are {known}"))
+            }
+        });
+    }
+
+    fn hear_signals(&mut self) -> Result<(), RunError> {
+        while self.signals.next().map_err(RunError::Signals)?.is_some() {
+            if self.life == Life::Ends {
+                continue;
+            }
+            self.life = Life::Ends;
+            tracing::info!("stopping: the addresses are offered to others first");
+            for seat in &mut self.seats {
+                seat.stop(&self.host);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Enters real time; if that is refused, says so.
+fn be_real_time(wish: RealTime) -> Result<(), String> {
+    if wish == RealTime::Never {
+        return Err("it was not asked for".to_owned());
+    }
+    if let Err(error) = realtime::lock_memory() {
+        tracing::warn!("cannot keep this process in memory: {error}; it may wait for a disk");
+    }
+    realtime::enter(REAL_TIME_PRIORITY).map_err(|error| {
+        tracing::warn!(
+            "cannot enter real time: {error}; adverts come every 100 ms at most, and a busy machine may be taken for \
+             dead. It needs CAP_SYS_NICE, and in control groups of version 1 a share of real time for its group \
+             (`cpu.rt_runtime_us`)"
+        );
+        error.to_string()
+    })
+}
+
+/// Without real time, shorter intervals are a promise that a busy machine breaks.
+fn keep_promises(spec: &mut VipSpec, real_time: bool) {
+    if !real_time && spec.advert < ADVERT_MIN_WITHOUT_REAL_TIME {
+        let (name, advert) = (&spec.name, spec.advert);
+        tracing::error!(
+            "({name}) `advert` is {advert:?}, which needs real time; it is {ADVERT_MIN_WITHOUT_REAL_TIME:?} until then"
+        );
+        spec.advert = ADVERT_MIN_WITHOUT_REAL_TIME;
+    }
+}
