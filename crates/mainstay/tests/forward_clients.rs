@@ -117,7 +117,7 @@ impl Places {
     /// A command that runs at each place.
     fn at_each(&self, program_path: &Path) -> [(&'static str, Command); 3] {
         [
-            ("node", self.running.command(program_path)),
+            ("itself", self.running.command(program_path)),
             ("host", self.host.command(program_path)),
             ("container", self.container.command(program_path)),
         ]

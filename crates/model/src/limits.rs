@@ -2,7 +2,7 @@
 //! each with its place; what comes over the API by another way is held against the same here.
 
 use alloc::string::ToString;
-use core::net::{IpAddr, SocketAddr};
+use core::net::SocketAddr;
 use core::ops::RangeInclusive;
 use core::time::Duration;
 
