@@ -192,6 +192,12 @@ pub(crate) enum Command {
         #[arg(value_enum, default_value_t = Upgradable::Gateway)]
         what: Upgradable,
     },
+    /// Show what the kernel of this machine does with service addresses.
+    #[command(subcommand)]
+    Forward(Forward),
+    /// Remove what forwarding left in the kernel of this network namespace: rules, routes, settings.
+    /// Without `--yes` it only says what that would be.
+    Purge(Purge),
     /// Show the floating addresses of this node: who holds them, and why.
     Vip {
         #[command(subcommand)]
@@ -248,6 +254,84 @@ pub(crate) enum Secret {
         #[arg(long)]
         force: bool,
     },
+}
+
+/// What to see of forwarding. It is read from the kernel itself, and works while no Mainstay runs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Forward {
+    /// List service addresses with their instances, shares, connections and bytes, as the kernel has
+    /// them.
+    Ls,
+    /// Say how a connection to an address would go, and why.
+    Explain(ForwardExplain),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ForwardExplain {
+    /// The address, as `10.96.0.1:8080`; without a port that of its only service.
+    #[arg(value_name = "ADDRESS[:PORT]")]
+    pub(crate) address: Target,
+    /// Who connects; by default a program of this machine.
+    #[arg(long, value_name = "CLIENT")]
+    pub(crate) from: Option<IpAddr>,
+    /// Print the rules of the service instead, as this program loads them, whatever forwards here.
+    #[arg(long = "as", value_enum, value_name = "PROGRAM")]
+    pub(crate) dialect: Option<Dialect>,
+}
+
+/// A program that loads rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Dialect {
+    /// `nft -f -`.
+    Nft,
+    /// `iptables-restore --noflush`: N rules of weight 1/i, tried from i = N down to 1.
+    Iptables,
+}
+
+/// An address with or without a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// The address.
+    pub(crate) address: IpAddr,
+    /// The port.
+    pub(crate) port: Option<u16>,
+}
+
+impl std::str::FromStr for Target {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            let port = Some(address.port());
+            let address = address.ip();
+            return Ok(Self { address, port });
+        }
+        let port = None;
+        let address = text.trim_start_matches('[').trim_end_matches(']').parse();
+        let address = address.map_err(
+            |_| "an address is given as in `10.96.0.1:8080`, `10.96.0.1` or `[fd96::1]:8080`",
+        )?;
+        Ok(Self { address, port })
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.port {
+            Some(port) => SocketAddr::new(self.address, port).fmt(f),
+            None => self.address.fmt(f),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Purge {
+    /// Remove it.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Also while an agent runs here, which makes it again.
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 /// What to do with a floating address.

@@ -26,7 +26,7 @@ use anyhow::Context;
 use clap::{CommandFactory, Parser};
 use mainstay_model::IntakeState;
 
-use crate::arguments::{Arguments, Command, Upgradable};
+use crate::arguments::{Arguments, Command, Forward, Upgradable};
 use crate::outcome::Outcome;
 
 fn main() -> ExitCode {
@@ -56,6 +56,7 @@ fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         Command::Schema { node: true, .. } => command::schema::print(&mainstay_api::node::schema()),
         Command::Schema { .. } => command::schema::print(&mainstay_api::file::schema()),
         Command::Validate { file, node } => command::validate::run(&place, &file, node.into()),
+        Command::Purge(purge) => command::purge::run(&place, &purge),
         Command::Explain { code } => command::explain::run(&code),
         Command::Completions { shell } => {
             let mut parser = Arguments::command();
@@ -134,6 +135,10 @@ async fn run_online(place: &arguments::Place, command: Command) -> anyhow::Resul
         Command::Upgrade {
             what: Upgradable::Gateway,
         } => command::upgrade::run(place).await,
+        Command::Forward(Forward::Ls) => command::forward::ls::run(place).await,
+        Command::Forward(Forward::Explain(asked)) => {
+            command::forward::explain::run(place, &asked).await
+        }
         Command::Secret(secret) => command::secret::run(place, secret).await,
         Command::Backup { file } => command::backup::run(place, file).await,
         Command::Restore { file } => command::restore::run(place, &file).await,
@@ -143,6 +148,7 @@ async fn run_online(place: &arguments::Place, command: Command) -> anyhow::Resul
         | Command::Schema { .. }
         | Command::Validate { .. }
         | Command::Explain { .. }
+        | Command::Purge(_)
         | Command::Completions { .. } => unreachable!("handled without a runtime"),
     }
 }

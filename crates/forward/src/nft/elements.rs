@@ -239,6 +239,33 @@ impl Present {
         Some(state)
     }
 
+    /// Each service with its slots, `None` if they are not complete, or its chain is none of ours.
+    pub(super) fn services(&self) -> Vec<(SocketAddr, Option<Slots>)> {
+        let mut found = Vec::new();
+        for (index, ip) in Ip::BOTH.into_iter().enumerate() {
+            found.extend(self.services[index].iter().filter_map(|(key, chain)| {
+                let address = read_place(ip, key)?;
+                let class = chain
+                    .as_deref()
+                    .and_then(|chain| rules::class_of(ip, chain));
+                let slots = class.and_then(|class| self.slots_of(index, ip, address, class));
+                Some((address, slots))
+            }));
+        }
+        found.sort_unstable_by_key(|(address, _)| *address);
+        found
+    }
+
+    /// Addresses of dead instances.
+    pub(super) fn dead(&self) -> Vec<SocketAddr> {
+        let both = Ip::BOTH.into_iter().zip(&self.dead);
+        let mut found: Vec<_> = both
+            .flat_map(|(ip, dead)| dead.iter().filter_map(move |key| read_place(ip, key)))
+            .collect();
+        found.sort_unstable();
+        found
+    }
+
     fn slots_of(&self, index: usize, ip: Ip, address: SocketAddr, class: Class) -> Option<Slots> {
         let owners = (0..usize::from(class.slots())).map(|slot| {
             let value = self.slots[index].get(&slot_key(address, slot).to_bytes())?;

@@ -6,6 +6,7 @@
 
 mod arp;
 mod elements;
+mod reading;
 mod rules;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -22,11 +23,21 @@ use mainstay_control::forward::Batch;
 use mainstay_model::forward::{Answering, BackEndKind, Counting, ForwardSettings, Ranges};
 
 use crate::back_end::{BackEnd, Counted, ForwardError, Found};
+use crate::router::Opened;
 use elements::{InForce, Present};
+pub use reading::read;
 use rules::Ip;
+pub(crate) use rules::SOURCE_SEED;
 
 /// The table's name if none is given.
 pub const TABLE: &str = "mainstay";
+
+/// The priority of the chains that translate first packets: as `nft` names it, `dstnat`.
+pub const TRANSLATION_PRIORITY: i32 = -100;
+
+/// Families of which tables of ours may be, as `nft` writes them: `arp`, where nodes are kept from
+/// answering for the range.
+const FAMILIES: [(Family, &str); 2] = [(Family::Inet, "inet"), (Family::Arp, "arp")];
 
 /// How often a transaction is tried that another program overtakes. Each try costs it a transaction,
 /// too.
@@ -45,6 +56,9 @@ pub struct Settings {
     pub answering: Answering,
     /// Where this node itself listens within the ranges.
     pub own: Vec<SocketAddr>,
+    /// Where it was us who had the host forward, it forwards nothing but connections to service
+    /// addresses, and what passes from one bridge to another.
+    pub opened: Opened,
 }
 
 impl Settings {
@@ -56,6 +70,7 @@ impl Settings {
             counting: settings.counting,
             answering: settings.answering,
             own: settings.own.clone(),
+            opened: Opened::default(),
         })
     }
 }
@@ -206,20 +221,53 @@ impl BackEnd for Nft {
     }
 
     fn remove(&mut self) -> Result<(), ForwardError> {
-        let mut tx = self.transaction();
-        // It may be gone: made and deleted in one transaction it never was.
-        tx.add_table();
-        tx.delete_table();
-        tx.commit(&self.socket)
-            .map_err(|error| classed(error, "the whole table"))?;
-        let mut tx = Transaction::new(Family::Arp, self.settings.table.clone());
-        tx.add_table();
-        tx.delete_table();
-        tx.commit(&self.socket)
-            .map_err(|error| classed(error, "the table of ARP"))?;
+        for (family, _) in FAMILIES {
+            delete(family, &self.settings.table, &self.socket)?;
+        }
         self.state = InForce::default();
         Ok(())
     }
+}
+
+fn delete(family: Family, table: &Name, socket: &Socket) -> Result<(), ForwardError> {
+    let mut tx = Transaction::new(family, table.clone());
+    // It may be gone: made and deleted in one transaction it never was.
+    tx.add_table();
+    tx.delete_table();
+    let done = tx.commit(socket);
+    done.map_err(|error| classed(error, what(family)))
+}
+
+fn what(family: Family) -> &'static str {
+    match family {
+        Family::Arp => "the table of ARP",
+        Family::Inet | Family::Ipv4 | Family::Ipv6 => "the whole table",
+    }
+}
+
+/// The families of which this thread's network namespace has a table of this name, as an earlier
+/// process may have left it.
+pub fn left(table: &Name) -> Result<Vec<&'static str>, ForwardError> {
+    let socket = Socket::open().map_err(missing)?;
+    let mut found = Vec::new();
+    for (family, word) in FAMILIES {
+        if socket.list_table(family, table).map_err(missing)?.is_some() {
+            found.push(word);
+        }
+    }
+    Ok(found)
+}
+
+/// Deletes all that [`left`] finds. Of which families it was.
+pub fn clear(table: &Name) -> Result<Vec<&'static str>, ForwardError> {
+    let socket = Socket::open().map_err(missing)?;
+    let found = left(table)?;
+    for (family, word) in FAMILIES {
+        if found.contains(&word) {
+            delete(family, table, &socket)?;
+        }
+    }
+    Ok(found)
 }
 
 /// The table of ARP as it should be, whatever was there.

@@ -6,6 +6,7 @@
 //! postrouting (nat)          masquerade what leaves for another host
 //! output, input, forward     reset what is under way to a dead instance;
 //!                            refuse what is still addressed to a service: no map translated it
+//! forward                    drop what is nobody's, if the host forwards for us alone
 //! postrouting, input         count bytes per instance
 //! ```
 //!
@@ -23,6 +24,7 @@ use mainstay_kernel::netlink::nft::{
 use mainstay_model::Network;
 
 use super::{Counting, Settings};
+use crate::router::Opened;
 
 /// `IPPROTO_*`.
 const TCP: u8 = 6;
@@ -39,9 +41,11 @@ const ORIGINAL: u8 = 0;
 const REPLY: u8 = 1;
 /// Jenkins' hash of a client's address is changed by it; the same on every node, so that a client
 /// comes to the same instance by each.
-const SOURCE_SEED: u32 = 0x5eed_0001;
+pub(crate) const SOURCE_SEED: u32 = 0x5eed_0001;
+/// `IFNAMSIZ`.
+const INTERFACE_KIND_LEN: usize = 16;
 /// Priorities as `nft` names them: `dstnat`, `srcnat`, `filter`.
-const DSTNAT: i32 = -100;
+const DSTNAT: i32 = super::TRANSLATION_PRIORITY;
 const SRCNAT: i32 = 100;
 const FILTER: i32 = 0;
 /// How many instances' traffic is counted. Beyond, packets of new ones pass uncounted.
@@ -265,7 +269,7 @@ fn chains(settings: &Settings) -> Vec<(Chain, Vec<Rule>)> {
     let networks = settings.ranges.networks();
     chains.extend(Ip::BOTH.map(refusing));
     chains.extend(translating(networks));
-    chains.extend(guarding(networks, &settings.own));
+    chains.extend(guarding(settings));
     if settings.counting == Counting::On {
         chains.extend(Ip::BOTH.map(counted));
         chains.extend(counting(networks));
@@ -292,7 +296,8 @@ fn translating(networks: &[Network]) -> [(Chain, Vec<Rule>); 3] {
     ]
 }
 
-fn guarding(networks: &[Network], own: &[SocketAddr]) -> [(Chain, Vec<Rule>); 3] {
+fn guarding(settings: &Settings) -> [(Chain, Vec<Rule>); 3] {
+    let (networks, own) = (settings.ranges.networks(), &settings.own);
     let reset = || networks.iter().map(reset_dead);
     let spare = || own.iter().flat_map(spare);
     let refuse = |before: &[Expression]| -> Vec<Rule> {
@@ -303,13 +308,48 @@ fn guarding(networks: &[Network], own: &[SocketAddr]) -> [(Chain, Vec<Rule>); 3]
     // told that it may not send, instead of that nobody is there.
     let leaving = refuse(&not_loopback(MetaKey::OutputInterface));
     let output = spare().chain(reset()).chain(leaving).collect();
-    let forward = reset().chain(refuse(&[])).collect();
+    let limits = limit(networks, settings.opened);
+    let forward = reset().chain(refuse(&[])).chain(limits).collect();
     let input = spare().chain(refuse(&[])).collect();
     [
         hooked("guard-output", Hook::FilterOutput(FILTER), output),
         hooked("guard-forward", Hook::FilterForward(FILTER), forward),
         hooked("guard-input", Hook::FilterInput(FILTER), input),
     ]
+}
+
+/// Drops what the host would not forward but for us.
+fn limit(networks: &[Network], opened: Opened) -> Vec<Rule> {
+    let opened = [(Ip::V4, opened.ipv4), (Ip::V6, opened.ipv6)];
+    let opened = opened.into_iter().filter(|(_, is_open)| *is_open);
+    let opened: Vec<Ip> = opened.map(|(ip, _)| ip).collect();
+    if opened.is_empty() {
+        return Vec::new();
+    }
+    let accept = || Expression::Verdict(Verdict::Accept);
+    let ours = networks
+        .iter()
+        .map(|network| [is_ours(network), vec![accept()]].concat());
+    // With br_netfilter, what a bridge passes on between its own ports comes by here, and did so
+    // before.
+    let mut bridge = b"bridge".to_vec();
+    bridge.resize(INTERFACE_KIND_LEN, 0);
+    let is_bridge = |key| {
+        let into = register(0);
+        [
+            Expression::Meta { key, into },
+            compare(Comparison::Equal, &bridge),
+        ]
+    };
+    let bridged = [
+        &is_bridge(MetaKey::InputKind)[..],
+        &is_bridge(MetaKey::OutputKind),
+        &[accept()],
+    ];
+    let drop = |ip| [&is_ip(ip)[..], &[Expression::Verdict(Verdict::Drop)]].concat();
+    ours.chain([bridged.concat()])
+        .chain(opened.into_iter().map(drop))
+        .collect()
 }
 
 fn counting(networks: &[Network]) -> [(Chain, Vec<Rule>); 2] {

@@ -58,7 +58,7 @@ pub(crate) fn even(to: &[SocketAddr]) -> Spread {
     weighed(&to.iter().map(|to| (*to, 1)).collect::<Vec<_>>())
 }
 
-fn weighed(to: &[(SocketAddr, u64)]) -> Spread {
+pub(crate) fn weighed(to: &[(SocketAddr, u64)]) -> Spread {
     let mut shares: Vec<Share> = to
         .iter()
         .map(|(to, weight)| Share {
@@ -118,7 +118,7 @@ pub(crate) fn answer(mut stream: &TcpStream) -> std::io::Result<SocketAddr> {
 }
 
 /// In thousandths.
-fn shares(netns: &Netns, to: &str, count: u32) -> BTreeMap<SocketAddr, u32> {
+pub(crate) fn shares(netns: &Netns, to: &str, count: u32) -> BTreeMap<SocketAddr, u32> {
     let to = address(to);
     let mut counts = BTreeMap::new();
     netns.enter(|| {
@@ -133,7 +133,7 @@ fn shares(netns: &Netns, to: &str, count: u32) -> BTreeMap<SocketAddr, u32> {
     counts
 }
 
-fn is_refused(result: std::io::Result<TcpStream>) -> bool {
+pub(crate) fn is_refused(result: std::io::Result<TcpStream>) -> bool {
     result.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
 }
 
@@ -316,6 +316,37 @@ fn system_other_hosts_reach_services_through_the_node() {
     let direct = connect(&client, "10.2.0.2:9999").unwrap();
     let (_, from) = other.accept().unwrap();
     assert_eq!(from, direct.local_addr().unwrap());
+}
+
+#[test]
+fn system_a_host_that_forwards_for_us_alone_forwards_nothing_else() {
+    if !is_root() {
+        return skip(NEEDS_ROOT);
+    }
+    let (node, client, host) = three_hosts();
+    run(&host, "ip route add default via 10.2.0.1");
+    let there = instances(&host, &["10.2.0.2:80"]);
+    let mut nft = start(&node);
+    nft.apply(&serve("10.96.0.1:8080", even(&there))).unwrap();
+    let direct = || connect(&client, "10.2.0.2:80").map(|stream| answer(&stream).unwrap());
+    assert_eq!(direct().unwrap(), there[0]);
+    let opened = Opened {
+        ipv4: true,
+        ipv6: false,
+    };
+    let settings = Settings {
+        opened,
+        ..settings()
+    };
+    drop(nft);
+    let nft = node.enter(|| Nft::start(settings)).unwrap();
+    let (services, _) = nft.in_force();
+    assert_eq!(services.len(), 1, "they were taken over");
+    let (service, counted) = (address("10.96.0.1:8080"), Duration::from_millis(300));
+    let refused = client.enter(|| TcpStream::connect_timeout(&there[0], counted));
+    assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+    let stream = connect(&client, &service.to_string()).unwrap();
+    assert_eq!(answer(&stream).unwrap(), there[0]);
 }
 
 #[test]

@@ -53,6 +53,11 @@ pub enum MetaKey {
     NetworkProtocol,
     /// TCP or UDP, as `IPPROTO_*`; one byte.
     TransportProtocol,
+    /// Of which kind the interface is by which it came, such as `bridge`; 16 bytes, zeros behind the
+    /// word. For devices, which have no kind, the rule does not match.
+    InputKind,
+    /// Of which kind the interface is by which it leaves.
+    OutputKind,
 }
 
 /// What connection tracking knows.
@@ -422,6 +427,8 @@ fn meta_key(key: MetaKey) -> u32 {
         MetaKey::OutputInterface => 5,
         MetaKey::NetworkProtocol => 15,
         MetaKey::TransportProtocol => 16,
+        MetaKey::InputKind => 26,
+        MetaKey::OutputKind => 27,
     }
 }
 

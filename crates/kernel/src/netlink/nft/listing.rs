@@ -9,7 +9,7 @@ use crate::netlink::attribute::{Attributes, Writer};
 use crate::netlink::socket::{ACK, DUMP, REQUEST, Socket};
 
 const GET_TABLE: u16 = 1;
-const GET_CHAIN: u16 = 4;
+pub(super) const GET_CHAIN: u16 = 4;
 const GET_RULE: u16 = 7;
 const GET_GENERATION: u16 = 16;
 /// `NFT_TABLE_F_DORMANT`: its chains see no packets.
@@ -46,7 +46,7 @@ impl Socket {
         let mut found = None;
         self.ask(
             (GET_GENERATION, ACK),
-            Family::Inet,
+            Family::Inet.number(),
             |_| (),
             |attributes| {
                 found = found.or(attributes.find_number(1));
@@ -61,6 +61,7 @@ impl Socket {
     /// Chains and rules of a table; `None` if there is none.
     pub fn list_table(&self, family: Family, table: &Name) -> io::Result<Option<Listing>> {
         let mut listing = Listing::default();
+        let family = family.number();
         let named = |out: &mut Writer| out.text(1, table.as_str());
         let asked = self.ask((GET_TABLE, ACK), family, named, |attributes| {
             let flags = attributes.find_number(2).unwrap_or(0);
@@ -88,22 +89,29 @@ impl Socket {
 
     fn ask(
         &self,
-        (kind, flags): (u16, u16),
-        family: Family,
+        which: (u16, u16),
+        family: u8,
         write: impl FnOnce(&mut Writer),
         mut each: impl FnMut(Attributes<'_>),
     ) -> io::Result<()> {
+        self.ask_of_families(which, family, write, |_, attributes| each(attributes))
+    }
+
+    /// Also tells of which family each of the answers is.
+    pub(super) fn ask_of_families(
+        &self,
+        (kind, flags): (u16, u16),
+        family: u8,
+        write: impl FnOnce(&mut Writer),
+        mut each: impl FnMut(u8, Attributes<'_>),
+    ) -> io::Result<()> {
         let mut out = Writer::default();
         let head = (REQUEST | flags, 1);
-        message(
-            &mut out,
-            SUBSYSTEM | kind,
-            head,
-            (family.number(), 0),
-            write,
-        );
+        message(&mut out, SUBSYSTEM | kind, head, (family, 0), write);
         self.dump(out.as_bytes(), |body| {
-            each(Attributes::of(body.get(GENERIC_LEN..).unwrap_or_default()));
+            if let Some((header, attributes)) = body.split_first_chunk::<GENERIC_LEN>() {
+                each(header[0], Attributes::of(attributes));
+            }
         })
     }
 }

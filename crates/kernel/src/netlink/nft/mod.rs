@@ -7,6 +7,7 @@
 
 mod dump;
 mod expression;
+mod hooked;
 mod listing;
 mod set;
 mod transaction;
@@ -18,6 +19,7 @@ pub use dump::Dumped;
 pub use expression::{
     Base, Comparison, ConntrackKey, Expression, MetaKey, Register, Rejection, Verdict,
 };
+pub use hooked::Hooked;
 pub use listing::{Generation, Listing};
 pub use set::{Dynamic, Element, Fields, Key, Kind, Mapped, Set, Values};
 pub use transaction::{Chain, Hook, Policy, Transaction, TransactionError};

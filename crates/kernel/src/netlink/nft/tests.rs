@@ -34,6 +34,7 @@ table inet lb {
   chain post { type nat hook postrouting priority 100; policy accept; meta nfproto ipv4 ct status & dnat == dnat fib saddr type != local masquerade; }
   chain out { type filter hook output priority 0; policy accept; meta nfproto ipv4 ip daddr . th dport @dead reject with tcp reset; meta mark 0x17 counter jump end; }
   chain count { type filter hook postrouting priority 90; policy accept; meta nfproto ipv4 ct original ip daddr & 255.240.0.0 == 10.96.0.0 meta l4proto tcp update @sent { ip daddr . th dport counter }; }
+  chain bridged { type filter hook forward priority 0; policy accept; meta iifkind \"bridge\" meta oifkind \"bridge\" accept; }
   chain end { reject with icmpx port-unreachable; }
 }
 add element inet lb hot { 10.96.0.1 . tcp . 8080 : goto m2 }
@@ -300,7 +301,22 @@ fn hooked() -> Rules {
             chain("count", Some(Hook::FilterPostrouting(90))),
             vec![counting()],
         ),
+        (
+            chain("bridged", Some(Hook::FilterForward(0))),
+            vec![bridged()],
+        ),
         (chain("end", None), vec![end.to_vec()]),
+    ]
+}
+
+fn bridged() -> Vec<Expression> {
+    let is_bridge = equal(0, b"bridge\0\0\0\0\0\0\0\0\0\0");
+    vec![
+        meta(MetaKey::InputKind, 0),
+        is_bridge.clone(),
+        meta(MetaKey::OutputKind, 0),
+        is_bridge,
+        Expression::Verdict(Verdict::Accept),
     ]
 }
 
@@ -536,6 +552,39 @@ fn system_what_somebody_else_changed_is_seen() {
             .unwrap()
             .dormant
     );
+}
+
+#[test]
+fn system_base_chains_of_anybody_are_seen_with_their_policy() {
+    if !is_root() {
+        return skip(NEEDS_ROOT);
+    }
+    let netns = Netns::new();
+    let theirs = "
+        table ip filter { chain FORWARD { type filter hook forward priority filter; policy drop; }
+          chain OTHER { }
+        }
+        table inet theirs { chain pre { type nat hook prerouting priority dstnat - 5; }
+        }\n";
+    nft(&netns, &["-f", "-"], theirs);
+    let mut found = netns.enter(|| Socket::open().unwrap().hooked_chains().unwrap());
+    found.sort_by_key(|chain| chain.family);
+    let hooked = |family, table: &str, chain: &str, kind: &str| Hooked {
+        family,
+        table: table.to_owned(),
+        chain: chain.to_owned(),
+        kind: kind.to_owned(),
+        hook: 0,
+        priority: -105,
+        policy: Policy::Accept,
+    };
+    let forward = Hooked {
+        hook: 2,
+        priority: 0,
+        policy: Policy::Drop,
+        ..hooked(2, "filter", "FORWARD", "filter")
+    };
+    assert_eq!(found, [hooked(1, "theirs", "pre", "nat"), forward]);
 }
 
 #[test]

@@ -14,8 +14,12 @@ use super::attribute::{Attributes, Writer};
 use super::prefix::Prefix;
 use super::socket::{ACK, DUMP, REQUEST, Socket, message};
 
+mod way;
+
 #[cfg(test)]
 mod tests;
+
+pub use way::{Leads, Way};
 
 /// Which program made a route (`rtm_protocol`): any number from 5 that no program is known for, see
 /// /etc/iproute2/rt_protos. The `M` of Mainstay.

@@ -190,3 +190,42 @@ fn every_cut_of_an_answer_is_read_or_left() {
         assert!(FoundAddress::read(&body[..cut]).is_none_or(|found| found.index != 0));
     }
 }
+
+#[test]
+fn system_the_way_of_a_packet_is_the_route_that_it_takes() {
+    if !is_root() {
+        return skip(NEEDS_ROOT);
+    }
+    let (netns, other) = (Netns::new(), Netns::new());
+    Netns::join((&netns, "10.1.0.1/24"), (&other, "10.1.0.2/24"));
+    ip(&netns, "route add 10.9.0.0/16 via 10.1.0.2");
+    ip(&netns, "route add unreachable 10.8.0.0/16");
+    ip(&netns, "route add local 10.7.0.0/16 dev lo");
+    netns.enter(|| {
+        let routes = Routes::open().unwrap();
+        for range in ["10.96.0.0/16", "fd96::/112"] {
+            routes.add_local(&route(range, None)).unwrap();
+        }
+        let way = |to: &str| routes.way(to.parse().unwrap(), None).unwrap();
+        for (to, range) in [
+            ("10.96.3.4", "10.96.0.0/16"),
+            ("fd96::7", "fd96::/112"),
+            ("10.7.1.1", "10.7.0.0/16"),
+        ] {
+            let found = way(to).unwrap();
+            assert_eq!(found.to, Some(prefix(range)), "{found:?}");
+            assert_eq!(found.leads, Leads::Here);
+            assert_eq!(found.is_ours, range != "10.7.0.0/16", "{found:?}");
+        }
+        let on = way("10.9.1.1").unwrap();
+        assert_eq!(on.leads, Leads::On);
+        assert_eq!(on.gateway, Some("10.1.0.2".parse().unwrap()));
+        assert!(on.interface.unwrap().starts_with("veth"));
+        assert_eq!(way("10.8.1.1"), None);
+        assert_eq!(way("192.0.2.1"), None);
+        assert_eq!(way("2001:db8::1"), None);
+        assert!(!routes.has_advertised().unwrap());
+    });
+    ip(&netns, "-6 route add 2001:db8::/64 dev lo proto ra");
+    netns.enter(|| assert!(Routes::open().unwrap().has_advertised().unwrap()));
+}
