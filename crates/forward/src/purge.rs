@@ -146,7 +146,12 @@ mod tests {
     use mainstay_testkit::{Netns, TempDir, is_root, program, skip};
 
     fn run(netns: &Netns, name: &str, line: &str) -> String {
-        let mut command = netns.command(&program(name));
+        let of = match name {
+            "ip" => program("ip"),
+            "nft" => program("nft"),
+            other => panic!("`{other}` is not known here"),
+        };
+        let mut command = netns.command(&of);
         let output = command.args(line.split(' ')).output().unwrap();
         assert!(output.status.success(), "{name} {line}: {output:?}");
         String::from_utf8(output.stdout).unwrap()

@@ -167,7 +167,10 @@ pub fn removal(saved: &str) -> (Vec<String>, String) {
         lines.push("COMMIT".to_owned());
         all.extend(ours.into_iter().map(str::to_owned));
     }
-    let text = lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
+    let text = lines
+        .iter()
+        .flat_map(|line| [line.as_str(), "\n"])
+        .collect();
     (all, text)
 }
 

@@ -98,14 +98,7 @@ async fn run_online(place: &arguments::Place, command: Command) -> anyhow::Resul
             instance,
             maintenance,
             force,
-        } => {
-            let state = if maintenance {
-                IntakeState::Maintenance
-            } else {
-                IntakeState::Drain
-            };
-            command::intake::set_state(place, instance, state, force.into()).await
-        }
+        } => command::intake::drain(place, instance, maintenance, force.into()).await,
         Command::Undrain { instance } => {
             let (state, last) = (IntakeState::Ready, command::intake::LastOne::Refuse);
             command::intake::set_state(place, instance, state, last).await
@@ -135,10 +128,7 @@ async fn run_online(place: &arguments::Place, command: Command) -> anyhow::Resul
         Command::Upgrade {
             what: Upgradable::Gateway,
         } => command::upgrade::run(place).await,
-        Command::Forward(Forward::Ls) => command::forward::ls::run(place).await,
-        Command::Forward(Forward::Explain(asked)) => {
-            command::forward::explain::run(place, &asked).await
-        }
+        Command::Forward(forward) => command::forward::run(place, forward).await,
         Command::Secret(secret) => command::secret::run(place, secret).await,
         Command::Backup { file } => command::backup::run(place, file).await,
         Command::Restore { file } => command::restore::run(place, &file).await,

@@ -6,7 +6,7 @@ mod running;
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
@@ -53,11 +53,11 @@ fn run_powerless(running: &Running, arguments: &[&str]) -> Output {
 }
 
 /// Has a program load what a command printed, on another host.
-fn feed(reader: &[&str], printed: &Output) {
+fn feed((reader, arguments): &(PathBuf, &[&str]), printed: &Output) {
     assert!(printed.status.success(), "{}", text(printed));
     let host = Netns::new();
-    let mut command = host.command(&program(reader[0]));
-    command.args(&reader[1..]).stdin(Stdio::piped());
+    let mut command = host.command(reader);
+    command.args(*arguments).stdin(Stdio::piped());
     let mut child = command.spawn().unwrap();
     child
         .stdin
@@ -116,16 +116,23 @@ fn system_what_the_kernel_has_is_listed_explained_and_printed() {
     let wrong = running.run(&["forward", "explain", "10.96.0.1", "--from", "::1"]);
     assert_eq!(wrong.status.code(), Some(2), "{}", text(&wrong));
 
-    for (dialect, reader) in [
-        ("nft", &["nft", "-f", "-"][..]),
-        ("iptables", &["iptables-nft-restore", "--noflush"]),
-    ] {
+    what_is_printed_can_be_loaded(&running, address);
+    without_the_right_the_control_centre_is_asked(&running, address);
+}
+
+fn what_is_printed_can_be_loaded(running: &Running, address: SocketAddr) {
+    let nft = (program("nft"), &["-f", "-"][..]);
+    let iptables = (program("iptables-nft-restore"), &["--noflush"][..]);
+    for (dialect, reader) in [("nft", nft), ("iptables", iptables)] {
         let arguments = ["forward", "explain", &address.to_string(), "--as", dialect];
-        feed(reader, &running.run(&arguments));
+        feed(&reader, &running.run(&arguments));
         // Without the right it comes from the control centre.
-        feed(reader, &run_powerless(&running, &arguments));
+        feed(&reader, &run_powerless(running, &arguments));
     }
-    let powerless = run_powerless(&running, &["forward", "ls", "--json"]);
+}
+
+fn without_the_right_the_control_centre_is_asked(running: &Running, address: SocketAddr) {
+    let powerless = run_powerless(running, &["forward", "ls", "--json"]);
     let listed: Value = serde_json::from_slice(&powerless.stdout).unwrap();
     assert_eq!(listed["from"], "control_centre");
     assert_eq!(
@@ -139,7 +146,7 @@ fn system_what_the_kernel_has_is_listed_explained_and_printed() {
             .contains("CAP_NET_ADMIN"),
         "{listed}"
     );
-    let explained = run_powerless(&running, &["forward", "explain", &address.to_string()]);
+    let explained = run_powerless(running, &["forward", "explain", &address.to_string()]);
     assert!(
         text(&explained).contains("CAP_NET_ADMIN"),
         "{}",

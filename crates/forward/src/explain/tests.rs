@@ -121,24 +121,39 @@ fn system_each_step_of_a_connection_is_told_as_the_kernel_has_it() {
          masqueraded, it sees an address of this host as its client"
     );
     assert_eq!(asked(&node, "10.96.0.1", None), goes, "it has one port");
-    // Nobody serves it.
-    let everywhere = instances(&node, &["0.0.0.0:8080"]);
-    tells(
-        &asked(&node, "10.96.0.2:8080", None),
-        Effect::Refused,
-        &[
-            "the map has no 10.96.0.2:8080",
-            "a program listens on 0.0.0.0:8080 and would have answered",
-        ],
-    );
-    assert!(is_refused(connect(&node, "10.96.0.2:8080")));
-    assert_eq!(everywhere[0].port(), 8080);
+    nobody_serves_another(&node);
     run(&node, "nft add table inet mainstay { flags dormant ; }");
     tells(
         &asked(&node, "10.96.0.1:8080", None),
         Effect::Diverted,
         &["somebody switched the table"],
     );
+}
+
+fn nobody_serves_another(node: &Netns) {
+    let everywhere = instances(node, &["0.0.0.0:8080"]);
+    tells(
+        &asked(node, "10.96.0.2:8080", None),
+        Effect::Refused,
+        &[
+            "the map has no 10.96.0.2:8080",
+            "a program listens on 0.0.0.0:8080 and would have answered",
+        ],
+    );
+    assert!(is_refused(connect(node, "10.96.0.2:8080")));
+    assert_eq!(everywhere[0].port(), 8080);
+}
+
+/// Leaves what Docker leaves.
+fn be_docker(node: &Netns) {
+    for line in [
+        "-P FORWARD DROP",
+        "-N DOCKER-USER",
+        "-A FORWARD -j DOCKER-USER",
+    ] {
+        let mut iptables = node.command(&program("iptables-nft"));
+        assert!(iptables.args(line.split(' ')).status().unwrap().success());
+    }
 }
 
 #[test]
@@ -179,15 +194,7 @@ fn system_what_stands_in_the_way_of_other_hosts_is_told_until_it_is_gone() {
     assert!(connect(&node, service).is_ok());
     obey(&node, &stopped, Effect::Blocked);
     tells(&ask(), Effect::Passes, &[]);
-    // As Docker leaves it.
-    for line in [
-        "-P FORWARD DROP",
-        "-N DOCKER-USER",
-        "-A FORWARD -j DOCKER-USER",
-    ] {
-        let mut iptables = node.command(&program("iptables-nft"));
-        assert!(iptables.args(line.split(' ')).status().unwrap().success());
-    }
+    be_docker(&node);
     let stopped = ask();
     tells(
         &stopped,
@@ -380,17 +387,17 @@ fn system_both_iptables_load_the_published_rules_and_spread_by_them() {
     }
     for (restore, service, at) in [
         (
-            "iptables-nft-restore",
+            program("iptables-nft-restore"),
             "10.96.0.1:8080",
             ["127.0.0.1:9001", "127.0.0.1:9002", "127.0.0.1:9003"],
         ),
         (
-            "iptables-legacy-restore",
+            program("iptables-legacy-restore"),
             "10.96.0.1:8080",
             ["127.0.0.1:9001", "127.0.0.1:9002", "127.0.0.1:9003"],
         ),
         (
-            "ip6tables-nft-restore",
+            program("ip6tables-nft-restore"),
             "[fd96::1]:8080",
             ["[::1]:9001", "[::1]:9002", "[::1]:9003"],
         ),
@@ -399,12 +406,16 @@ fn system_both_iptables_load_the_published_rules_and_spread_by_them() {
         let own = instances(&node, &at);
         let weights = [(own[0], 5), (own[1], 3), (own[2], 2)];
         let text = text::iptables(address(service), Draw::Random, &weights);
-        let mut command = node.command(&program(restore));
+        let mut command = node.command(&restore);
         load(&node, command.arg("--noflush"), &text);
         let found = shares(&node, service, 2000);
         for ((to, weight), all) in weights.iter().zip([10_u32; 3]) {
             let wanted = u32::try_from(*weight).unwrap() * 1000 / all;
-            assert!(found[to].abs_diff(wanted) < 45, "{restore}: {found:?}");
+            assert!(
+                found[to].abs_diff(wanted) < 45,
+                "{}: {found:?}",
+                restore.display()
+            );
         }
     }
 }

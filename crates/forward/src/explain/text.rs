@@ -19,26 +19,8 @@ pub fn nft(table: &str, range: Prefix, address: SocketAddr, slots: &Slots) -> St
     let of = Words::of(address);
     let count = slots.class().slots();
     let (port, key) = (address.port(), address.ip());
-    let draw = match slots.class().draw() {
-        Draw::Random => format!("numgen random mod {count}"),
-        Draw::Source => format!(
-            "jhash {} saddr mod {count} seed {SOURCE_SEED:#x}",
-            of.address
-        ),
-    };
-    let class = match slots.class().draw() {
-        Draw::Random => format!("random{}-{count}", of.digit),
-        Draw::Source => format!("source{}-{count}", of.digit),
-    };
-    let owners = slots.owners().iter().enumerate();
-    let owners = owners.map(|(slot, to)| {
-        format!(
-            "      {key} . {port} . {slot} : {} . {}",
-            to.ip(),
-            to.port()
-        )
-    });
-    let elements: Vec<String> = owners.collect();
+    let (class, draw) = of.class(slots);
+    let elements = elements(address, slots);
     let Words {
         digit,
         address: ip,
@@ -56,35 +38,27 @@ pub fn nft(table: &str, range: Prefix, address: SocketAddr, slots: &Slots) -> St
     let reset = format!(
         "    meta l4proto tcp {ours} {ip} daddr . th dport @dead{digit} reject with tcp reset\n"
     );
-    let refuse = |before: &str| {
-        let to = format!("    {before}meta nfproto {protocol} {ip} daddr {range} ct status ! dnat");
-        [
-            format!("{to} meta l4proto tcp tcp flags & rst != 0 accept\n"),
-            format!("{to} meta l4proto {icmp} accept\n"),
-            format!("{to} meta l4proto tcp reject with tcp reset\n"),
-            format!("{to} reject with icmpx port-unreachable\n"),
-        ]
-        .concat()
-    };
-    let (leaving, all) = (refuse("oif != \"lo\" "), refuse(""));
+    let refuse =
+        format!("meta nfproto {protocol} {ip} daddr {range} ct status ! dnat goto refuse{digit}\n");
     format!(
         "# for a host that has no such table, after: ip route add local {range} dev lo
 table inet {table} {{
-  map services{digit} {{
-    type {kind} . inet_service : verdict
-    counter
-  }}
+  map services{digit} {{ type {kind} . inet_service : verdict; counter; }}
   map slots{digit} {{
     typeof {ip} daddr . th dport . numgen random mod {count} : {ip} daddr . th dport
     elements = {{
 {elements}
     }}
   }}
-  set dead{digit} {{
-    type {kind} . inet_service
-  }}
+  set dead{digit} {{ type {kind} . inet_service; }}
   chain {class} {{
     meta l4proto {{ tcp, udp }} dnat {ip} to {ip} daddr . th dport . {draw} map @slots{digit}
+  }}
+  chain refuse{digit} {{
+    meta l4proto tcp tcp flags & rst != 0 accept
+    meta l4proto {icmp} accept
+    meta l4proto tcp reject with tcp reset
+    reject with icmpx port-unreachable
   }}
   chain prerouting {{
     type nat hook prerouting priority dstnat; policy accept;
@@ -98,18 +72,28 @@ table inet {table} {{
   }}
   chain guard-output {{
     type filter hook output priority filter; policy accept;
-{reset}{leaving}  }}
+{reset}    oif != \"lo\" {refuse}  }}
   chain guard-forward {{
     type filter hook forward priority filter; policy accept;
-{reset}{all}  }}
+{reset}    {refuse}  }}
   chain guard-input {{
     type filter hook input priority filter; policy accept;
-{all}  }}
+    {refuse}  }}
 }}
 add element inet {table} services{digit} {{ {key} . {port} : goto {class} }}
-",
-        elements = elements.join(",\n")
+"
     )
+}
+
+/// Which instance has which slot.
+fn elements(address: SocketAddr, slots: &Slots) -> String {
+    let (key, port) = (address.ip(), address.port());
+    let owners = slots.owners().iter().enumerate();
+    let owners = owners.map(|(slot, to)| {
+        let (to, at) = (to.ip(), to.port());
+        format!("      {key} . {port} . {slot} : {to} . {at}")
+    });
+    owners.collect::<Vec<String>>().join(",\n")
 }
 
 /// How a version of IP is written.
@@ -122,6 +106,22 @@ struct Words {
 }
 
 impl Words {
+    /// The chain of a class, and how it draws.
+    fn class(&self, slots: &Slots) -> (String, String) {
+        let (digit, count) = (self.digit, slots.class().slots());
+        match slots.class().draw() {
+            Draw::Random => (
+                format!("random{digit}-{count}"),
+                format!("numgen random mod {count}"),
+            ),
+            Draw::Source => {
+                let ip = self.address;
+                let hash = format!("jhash {ip} saddr mod {count} seed {SOURCE_SEED:#x}");
+                (format!("source{digit}-{count}"), hash)
+            }
+        }
+    }
+
     fn of(address: SocketAddr) -> Self {
         match address {
             SocketAddr::V4(_) => Self {

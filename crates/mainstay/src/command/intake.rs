@@ -24,6 +24,20 @@ impl From<bool> for LastOne {
 }
 
 /// Drains an instance, or ends that. It is in the routes when this returns.
+pub(crate) async fn drain(
+    place: &Place,
+    instance: InstanceId,
+    maintenance: bool,
+    last: LastOne,
+) -> anyhow::Result<Outcome> {
+    let state = if maintenance {
+        IntakeState::Maintenance
+    } else {
+        IntakeState::Drain
+    };
+    set_state(place, instance, state, last).await
+}
+
 pub(crate) async fn set_state(
     place: &Place,
     instance: InstanceId,

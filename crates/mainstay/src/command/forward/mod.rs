@@ -10,6 +10,16 @@ use anyhow::Context as _;
 use mainstay_forward::nft;
 use mainstay_kernel::netlink::nft::Name;
 
+use crate::arguments::{Forward, Place};
+use crate::outcome::Outcome;
+
+pub(crate) async fn run(place: &Place, forward: Forward) -> anyhow::Result<Outcome> {
+    match forward {
+        Forward::Ls => ls::run(place).await,
+        Forward::Explain(asked) => explain::run(place, &asked).await,
+    }
+}
+
 /// The table of the agent.
 pub(crate) fn table() -> anyhow::Result<Name> {
     Name::new(nft::TABLE).context("the table's name is one")
