@@ -332,13 +332,15 @@ fn nobody_notices_one_more_and_one_drained(running: &Running, loads: &[Load]) {
 /// And what came within the moment of its death.
 fn one_killed_fails_only_what_it_had(running: &Running, loads: &[Load]) {
     let killed = now();
-    kill(instance(running, "web-2").pid.unwrap(), Signal::KILL);
+    let victim = instance(running, "web-2");
+    kill(victim.pid.unwrap(), Signal::KILL);
     wait_until(PATIENCE, "it is back", || {
-        let ready = web(running);
-        if ready.len() == 4 {
+        let now = instance(running, "web-2");
+        let again = now.attempt > victim.attempt && now.state == InstanceState::Ready;
+        if again {
             Ok(())
         } else {
-            Err(format!("{ready:?}"))
+            Err(format!("{now:?}"))
         }
     });
     wait_for_answers_of(loads, &web(running));
@@ -364,6 +366,7 @@ fn one_cut_off_is_found_out(running: &Running, loads: &[Load]) {
     left.remove("web-3");
     wait_for_answers_of(loads, &left);
     none_failed_since(loads, cut + 10.0);
+    assert_eq!(instance(running, "web-3").state, InstanceState::Failing);
     nft("delete table inet cut");
     wait_until(PATIENCE, "all four answer again", || {
         let ready = web(running);
