@@ -1,24 +1,24 @@
 //! What blocks: the back end, the routes of the ranges, sockets and flows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use mainstay_control::forward::{Course, Place, Turn};
+use mainstay_forward::host::{self, ConcernKind};
 use mainstay_forward::{
     BackEnd, Claim, Dead, Draining, Found, Severed, Started, Underway, UnderwayError, Whereabouts,
 };
 use mainstay_ids::{ConsumerId, InstanceId};
-use mainstay_kernel::netlink::conntrack::Fill;
+use mainstay_kernel::netlink::Prefix;
 use mainstay_model::forward::{BackEndKind, ForwardSettings, Ranges};
 use mainstay_model::{Ack, InFlight, Routing};
 
 use super::file::PlacesFile;
 
-/// Connection tracking refuses new connections when its table is full: from this fill on it is told,
-/// in percent, and again when it was below the second one in between.
-const FILL_ALARM: u64 = 80;
-const FILL_CALM: u64 = 70;
+/// Between two looks at what of the host stands in the way; each reads chains of other programs.
+const SURVEY_EVERY: Duration = Duration::from_secs(5);
 
 /// What the works are to do.
 pub(super) enum Input {
@@ -49,13 +49,10 @@ pub(super) struct Works {
     in_flight: BTreeMap<InstanceId, u64>,
     /// The trouble that was told last.
     told: Option<String>,
-    fill: FillState,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum FillState {
-    Calm,
-    Alarmed,
+    /// What of the host stands in the way, as it was told.
+    concerned: Vec<ConcernKind>,
+    /// When that was looked at.
+    surveyed: Option<Instant>,
 }
 
 impl Works {
@@ -102,7 +99,8 @@ impl Works {
             pending: None,
             in_flight: BTreeMap::new(),
             told: None,
-            fill: FillState::Calm,
+            concerned: Vec::new(),
+            surveyed: None,
         })
     }
 
@@ -210,25 +208,39 @@ impl Works {
         if let Some(Err(error)) = self.claim.as_ref().map(Claim::hold) {
             self.tell(crate::chain(&error));
         }
-        if let Ok(fill) = Fill::read() {
-            self.watch_fill(fill);
+        let due = self.surveyed.is_none_or(|at| at.elapsed() >= SURVEY_EVERY);
+        if due && self.claim.is_some() {
+            self.survey();
+            self.surveyed = Some(Instant::now());
         }
     }
 
-    fn watch_fill(&mut self, fill: Fill) {
-        let percent = fill.entries.saturating_mul(100) / fill.entries_max.max(1);
-        match self.fill {
-            FillState::Calm if percent >= FILL_ALARM => {
-                self.fill = FillState::Alarmed;
-                tracing::error!(
-                    entries = fill.entries,
-                    max = fill.entries_max,
-                    "connection tracking is nearly full, and refuses new connections then; raise net.netfilter.nf_conntrack_max"
-                );
+    /// Tells what of the host stands in the way when it comes, and when it is gone.
+    fn survey(&mut self) {
+        let networks = self.ranges.networks().iter();
+        let ranges = networks.filter_map(|one| Prefix::new(one.address(), one.prefix()).ok());
+        let ranges: Vec<Prefix> = ranges.collect();
+        let instances = self
+            .course
+            .places()
+            .into_iter()
+            .map(|place| place.address.ip());
+        let instances: BTreeSet<IpAddr> = instances.collect();
+        let instances: Vec<IpAddr> = instances.into_iter().collect();
+        let concerns = host::survey(&ranges, &instances).concerns();
+        for concern in &concerns {
+            if !self.concerned.contains(&concern.kind) {
+                tracing::warn!(what = %concern.what, remedy = %concern.remedy, "forwarding is hindered");
             }
-            FillState::Alarmed if percent < FILL_CALM => self.fill = FillState::Calm,
-            FillState::Calm | FillState::Alarmed => {}
         }
+        let kinds: Vec<ConcernKind> = concerns.iter().map(|concern| concern.kind).collect();
+        for gone in self.concerned.iter().filter(|kind| !kinds.contains(kind)) {
+            tracing::info!(
+                what = gone.word(),
+                "forwarding is not hindered by it any more"
+            );
+        }
+        self.concerned = kinds;
     }
 
     /// Each trouble once, until all is well again.
