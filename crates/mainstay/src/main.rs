@@ -26,7 +26,7 @@ use anyhow::Context;
 use clap::{CommandFactory, Parser};
 use mainstay_model::IntakeState;
 
-use crate::arguments::{Arguments, Command, Forward, Upgradable};
+use crate::arguments::{Arguments, Command, Upgradable};
 use crate::outcome::Outcome;
 
 fn main() -> ExitCode {
