@@ -259,20 +259,6 @@ impl<'a> Rule<'a> {
             && matches!(self.option("--ctorigdst"), Some((false, range)) if is_wide(range))
             && words.filter(|word| !only.contains(word)).count() == 1
     }
-
-    /// Whether it may translate the first packet to this address. Options that are not known here are
-    /// taken to hold.
-    fn translates(self, to: IpAddr, port: Option<u16>) -> bool {
-        let is_translation = matches!(self.target(), Some("DNAT" | "REDIRECT"));
-        let address = self.option("-d").is_none_or(|(negated, range)| {
-            range_of(range).is_some_and(|range| range.contains(to) != negated)
-        });
-        let same_port = match (self.option("--dport"), port) {
-            (Some((negated, range)), Some(port)) => is_in(range, port) != negated,
-            (Some(_), None) | (None, _) => true,
-        };
-        is_translation && address && same_port
-    }
 }
 
 /// A range, or an address alone.
@@ -280,16 +266,6 @@ pub(crate) fn range_of(text: &str) -> Option<Prefix> {
     match text.split_once('/') {
         Some((address, len)) => Prefix::new(address.parse().ok()?, len.parse().ok()?).ok(),
         None => text.parse().ok().map(Prefix::of),
-    }
-}
-
-/// Whether a port lies in `80` or `80:90`.
-fn is_in(range: &str, port: u16) -> bool {
-    let (first, last) = range.split_once(':').unwrap_or((range, range));
-    let number = |text: &str| text.parse::<u16>().ok();
-    match (number(first), number(last)) {
-        (Some(first), Some(last)) => (first..=last).contains(&port),
-        _ => false,
     }
 }
 
@@ -318,18 +294,6 @@ pub fn forwarding(saved: &str, ranges: &[Prefix]) -> Option<Forwarding> {
         passes_ours: ranges.iter().all(passes),
         has_docker_chain: table.chains().any(|(chain, _)| chain == "DOCKER-USER"),
     })
-}
-
-/// Rules of others in the table `nat` that may translate what is sent to an address, as they are
-/// written.
-pub fn translations(saved: &str, to: IpAddr, port: Option<u16>) -> Vec<String> {
-    let rules = tables(saved).filter(|table| table.name == "nat");
-    rules
-        .flat_map(Table::rules)
-        .filter(|rule| !rule.chain.starts_with(CHAIN_PREFIX))
-        .filter(|rule| rule.chain != "POSTROUTING" && rule.translates(to, port))
-        .map(|rule| format!("-A {} {}", rule.chain, rule.rest))
-        .collect()
 }
 
 #[cfg(test)]
@@ -387,17 +351,6 @@ COMMIT
             assert_eq!(with(&format!("-A DOCKER-USER {rule}")), passes, "{rule}");
         }
         assert_eq!(forwarding("", &range), None);
-    }
-
-    #[test]
-    fn a_published_port_is_found_by_the_port_of_a_service() {
-        let to = "10.96.0.1".parse().unwrap();
-        let found = translations(DOCKER, to, Some(8080));
-        assert_eq!(found.len(), 1, "{found:?}");
-        assert!(found[0].ends_with("172.17.0.2:80"));
-        assert!(translations(DOCKER, to, Some(8081)).is_empty());
-        let elsewhere = DOCKER.replace("--dport 8080", "-d 10.97.0.0/16 --dport 8080");
-        assert!(translations(&elsewhere, to, Some(8080)).is_empty());
     }
 
     #[test]

@@ -14,16 +14,18 @@ use std::path::Path;
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let mut next = path.as_os_str().to_owned();
     next.push(".tmp");
-    // One that an earlier crash left would keep its permissions.
-    match fs::remove_file(&next) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
+    // One that an earlier crash left would keep its permissions. What is no file was put there on
+    // purpose: a pipe holds the writer until somebody reads.
+    if fs::symlink_metadata(&next).is_ok_and(|found| found.is_file()) {
+        fs::remove_file(&next)?;
     }
     let mut options = OpenOptions::new();
     let mut file = options
         .write(true)
-        .create_new(true)
+        .create(true)
+        .truncate(true)
         .mode(mode)
+        .custom_flags(libc::O_NOFOLLOW)
         .open(&next)?;
     file.write_all(content)?;
     // Without this the new name could survive a loss of power and the content not.
@@ -54,6 +56,15 @@ mod tests {
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert!(!next.exists());
+    }
+
+    #[test]
+    fn what_a_link_beside_it_leads_to_is_not_written() {
+        let dir = TempDir::new("durable");
+        let (path, target) = (dir.join("file"), dir.join("target"));
+        std::os::unix::fs::symlink(&target, dir.join("file.tmp")).unwrap();
+        replace(&path, b"new", 0o600).unwrap_err();
+        assert!(!target.exists());
     }
 
     #[test]

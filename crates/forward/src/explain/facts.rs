@@ -91,8 +91,6 @@ pub struct Facts {
     pub survey: Survey,
     /// Chains of others that may translate first connections before ours: in words.
     pub earlier: Vec<String>,
-    /// Rules of iptables that may translate this connection, each with its program.
-    pub translations: Vec<String>,
     /// Bridges pass what they carry by the rules of IP, too.
     pub bridges_filtered: bool,
 }
@@ -122,7 +120,6 @@ pub fn gather(question: Question, table: &Name) -> io::Result<Facts> {
         reverse_path: reverse_path(),
         survey: host::survey(&own, &addresses),
         earlier: earlier(table, Version::of(question.to)),
-        translations: translations(question),
         bridges_filtered: is_filtered_by_bridges(question.to),
         table: format!("inet {table}"),
         ranges,
@@ -198,26 +195,6 @@ fn earlier(table: &Name, version: Version) -> Vec<String> {
         )
     });
     named.collect()
-}
-
-fn translations(question: Question) -> Vec<String> {
-    let version = Version::of(question.to);
-    let mut found = Vec::new();
-    for variant in xtables::variants() {
-        if variant.ipv6 != (version == Version::V6) {
-            continue;
-        }
-        let Ok(saved) = variant.save(Some("nat")) else {
-            continue;
-        };
-        let rules = xtables::translations(&saved.text, question.to, question.port);
-        found.extend(
-            rules
-                .into_iter()
-                .map(|rule| format!("`{} -t nat {rule}`", variant.name)),
-        );
-    }
-    found
 }
 
 fn is_filtered_by_bridges(to: IpAddr) -> bool {

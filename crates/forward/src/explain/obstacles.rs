@@ -10,19 +10,9 @@ use crate::host::{self, Version};
 /// Others who translate first connections before ours do.
 pub(super) fn translated_by_others(facts: &Facts) -> Vec<Step> {
     let mut steps = Vec::new();
-    if !facts.translations.is_empty() {
+    if !facts.earlier.is_empty() {
         let what = format!(
-            "rules of iptables may take it first, as published ports of Docker do, for which every \
-             address of this machine is as good: {}",
-            facts.translations.join(", ")
-        );
-        steps.push(Step::remark(what).remedy(
-            "publish the port on one address (`-p ADDRESS:PORT:PORT`), or give the service another port",
-        ));
-    } else if !facts.earlier.is_empty() {
-        let what = format!(
-            "asked before ours, or at the same priority, in the order in which they were made: {}; none \
-             that iptables shows has a rule for this address",
+            "asked before ours, or at the same priority, in the order in which they were made: {}",
             facts.earlier.join(", ")
         );
         steps.push(Step::remark(what));

@@ -29,12 +29,7 @@ pub fn nft(table: &str, range: Prefix, address: SocketAddr, slots: &Slots) -> St
         icmp,
     } = of;
     let ours = format!("meta nfproto {protocol} ct original {ip} daddr {range}");
-    let find = ["tcp", "udp"].map(|of| {
-        format!(
-            "    meta nfproto {protocol} meta l4proto {of} {ip} daddr . th dport vmap @services{digit}\n"
-        )
-    });
-    let find = find.concat();
+    let find = of.lookups(range);
     let reset = format!(
         "    meta l4proto tcp {ours} {ip} daddr . th dport @dead{digit} reject with tcp reset\n"
     );
@@ -61,10 +56,10 @@ table inet {table} {{
     reject with icmpx port-unreachable
   }}
   chain prerouting {{
-    type nat hook prerouting priority dstnat; policy accept;
+    type nat hook prerouting priority dstnat - 1; policy accept;
 {find}  }}
   chain output {{
-    type nat hook output priority -100; policy accept;
+    type nat hook output priority -101; policy accept;
 {find}  }}
   chain postrouting {{
     type nat hook postrouting priority srcnat; policy accept;
@@ -106,6 +101,19 @@ struct Words {
 }
 
 impl Words {
+    /// The rules that translate: what a service has, and what none has.
+    fn lookups(&self, range: Prefix) -> String {
+        let (ip, digit, protocol) = (self.address, self.digit, self.protocol);
+        let both = ["tcp", "udp"].map(|of| format!("meta nfproto {protocol} meta l4proto {of}"));
+        let find = both
+            .each_ref()
+            .map(|which| format!("    {which} {ip} daddr . th dport vmap @services{digit}\n"));
+        let settle = both.map(|which| {
+            format!("    {which} {ip} daddr {range} dnat {ip} to {ip} daddr : th dport\n")
+        });
+        [find.concat(), settle.concat()].concat()
+    }
+
     /// The chain of a class, and how it draws.
     fn class(&self, slots: &Slots) -> (String, String) {
         let (digit, count) = (self.digit, slots.class().slots());

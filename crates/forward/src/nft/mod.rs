@@ -33,7 +33,7 @@ pub(crate) use rules::SOURCE_SEED;
 pub const TABLE: &str = "mainstay";
 
 /// The priority of the chains that translate first packets: as `nft` names it, `dstnat`.
-pub const TRANSLATION_PRIORITY: i32 = -100;
+pub const TRANSLATION_PRIORITY: i32 = -101;
 
 /// Families of which tables of ours may be, as `nft` writes them: `arp`, where nodes are kept from
 /// answering for the range.

@@ -286,7 +286,10 @@ fn hooked(text: &str, hook: Hook, rules: Vec<Rule>) -> (Chain, Vec<Rule>) {
 fn translating(networks: &[Network]) -> [(Chain, Vec<Rule>); 3] {
     let find = || -> Vec<Rule> {
         let both = Ip::BOTH.into_iter();
-        both.flat_map(|ip| [find(ip, TCP), find(ip, UDP)]).collect()
+        let find = both.flat_map(|ip| [find(ip, TCP), find(ip, UDP)]);
+        let settle = networks.iter();
+        let settle = settle.flat_map(|one| [settle_unserved(one, TCP), settle_unserved(one, UDP)]);
+        find.chain(settle).collect()
     };
     let masquerade = networks.iter().map(masquerade).collect();
     [
@@ -487,6 +490,26 @@ fn find(ip: Ip, protocol: u8) -> Rule {
         &is_protocol(protocol),
         &destination(ip),
         &[look_up],
+    ]
+    .concat()
+}
+
+/// What no service has is translated to where it goes anyway: then it is decided, and no other program
+/// sends it elsewhere, as Docker would with a port that it publishes on all addresses of this host.
+fn settle_unserved(network: &Network, protocol: u8) -> Rule {
+    let ip = Ip::of(network.address());
+    let [to, port] = destination(ip);
+    let same = Expression::DestinationNat {
+        family: ip.family(),
+        address: register(0),
+        port: register(ip.behind_address()),
+    };
+    [
+        &is_ip(ip)[..],
+        &is_protocol(protocol),
+        &[to.clone()],
+        &lies_in(network),
+        &[to, port, same],
     ]
     .concat()
 }

@@ -350,6 +350,39 @@ fn system_a_host_that_forwards_for_us_alone_forwards_nothing_else() {
 }
 
 #[test]
+fn system_a_port_that_another_program_publishes_takes_no_service_address() {
+    if !is_root() {
+        return skip(NEEDS_ROOT);
+    }
+    let (node, client, _host) = three_hosts();
+    let published = instances(&node, &["10.1.0.1:9100"]);
+    let own = instances(&node, &["10.1.0.1:9001"]);
+    run(&node, "nft add table ip docker");
+    for (hook, chain) in [("prerouting", "in"), ("output", "out")] {
+        run(
+            &node,
+            &format!("nft add chain ip docker {chain} {{ type nat hook {hook} priority -100 ; }}"),
+        );
+        run(
+            &node,
+            &format!(
+                "nft add rule ip docker {chain} fib daddr type local tcp dport 8080 dnat to 10.1.0.1:9100"
+            ),
+        );
+    }
+    let mut nft = start(&node);
+    nft.apply(&serve("10.96.0.1:8080", even(&own))).unwrap();
+    for from in [&node, &client] {
+        let served = connect(from, "10.96.0.1:8080").unwrap();
+        assert_eq!(answer(&served).unwrap(), own[0]);
+        assert!(is_refused(connect(from, "10.96.0.2:8080")));
+        // Its own is left alone.
+        let theirs = connect(from, "10.1.0.1:8080").unwrap();
+        assert_eq!(answer(&theirs).unwrap(), published[0]);
+    }
+}
+
+#[test]
 fn system_what_is_under_way_to_a_dead_instance_is_reset() {
     if !is_root() {
         return skip(NEEDS_ROOT);
