@@ -149,6 +149,8 @@ mod tests {
         let of = match name {
             "ip" => program("ip"),
             "nft" => program("nft"),
+            "iptables-nft" => program("iptables-nft"),
+            "iptables-legacy" => program("iptables-legacy"),
             other => panic!("`{other}` is not known here"),
         };
         let mut command = netns.command(&of);
