@@ -13,7 +13,7 @@ use std::{collections::BTreeSet, path::PathBuf};
 
 /// From the bottom up; an arrow points to a lower tier, or from one crate of words to another, or
 /// from one adapter to another that stands below it: what is stored stands on `sqlite`, or on the
-/// disk of `journal`.
+/// disk of `journal`, and what forwards on `kernel`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Tier {
     /// Identities, time; checked specs.
@@ -322,7 +322,8 @@ mod tests {
                 let to = row(to).unwrap_or_else(|| panic!("{to} has no row"));
                 let words = from.tier == Tier::Words && to.tier == Tier::Words;
                 let below = from.tier == Tier::Adapter
-                    && ["mainstay-journal", "mainstay-sqlite"].contains(&to.name);
+                    && ["mainstay-journal", "mainstay-kernel", "mainstay-sqlite"]
+                        .contains(&to.name);
                 let dev = from.tier == Tier::Dev && from.name != to.name;
                 assert!(
                     to.tier < from.tier || words || below || dev,

@@ -4,7 +4,6 @@
 //! nf_tables, too.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 

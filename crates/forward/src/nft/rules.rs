@@ -498,7 +498,7 @@ fn find(ip: Ip, protocol: u8) -> Rule {
 /// sends it elsewhere, as Docker would with a port that it publishes on all addresses of this host.
 fn settle_unserved(network: &Network, protocol: u8) -> Rule {
     let ip = Ip::of(network.address());
-    let [to, port] = destination(ip);
+    let to = destination(ip);
     let same = Expression::DestinationNat {
         family: ip.family(),
         address: register(0),
@@ -507,9 +507,10 @@ fn settle_unserved(network: &Network, protocol: u8) -> Rule {
     [
         &is_ip(ip)[..],
         &is_protocol(protocol),
-        &[to.clone()],
+        &to[..1],
         &lies_in(network),
-        &[to, port, same],
+        &to,
+        &[same],
     ]
     .concat()
 }
