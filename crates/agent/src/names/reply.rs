@@ -45,7 +45,7 @@ pub enum Verdict {
     Forward,
 }
 
-/// Decides what becomes of a query. Whatever it is, what is sent is bounded: by [`UDP_LEN`] in a
+/// Decides what becomes of a query. Whatever it is, what is sent is bounded: by `UDP_LEN` in a
 /// datagram.
 pub fn verdict(message: &[u8], transport: Transport, zone: &Zone, others: Others) -> Verdict {
     let question = match Question::read(message) {

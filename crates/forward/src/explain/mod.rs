@@ -1,4 +1,4 @@
-//! How a connection to an address would go, and why: [`facts`] gathers what the kernel has,
+//! How a connection to an address would go, and why: `facts` gathers what the kernel has,
 //! [`explain`] says what follows from it, step by step. [`text`] writes rules as other programs
 //! would load them.
 

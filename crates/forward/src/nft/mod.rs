@@ -1,6 +1,6 @@
 //! By maps of nf_tables (ADR 28).
 //!
-//! Rules are constant; see [`rules`]. A change is a few elements, in one transaction: some 0.4 ms,
+//! Rules are constant; see `rules`. A change is a few elements, in one transaction: some 0.4 ms,
 //! with any number of services. The rules have a generation, which tells for some microseconds
 //! whether anybody changed anything; only if so the table is read and compared.
 
