@@ -44,6 +44,9 @@ impl Class {
         random.chain([Self::STAYING])
     }
 
+    /// One slot, the first of any service.
+    pub const SINGLE: Self = Self::random(1);
+
     /// For services whose clients stay with an instance.
     const STAYING: Self = Self {
         draw: Draw::Source,

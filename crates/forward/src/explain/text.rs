@@ -67,7 +67,7 @@ table inet {table} {{
   }}
   chain guard-output {{
     type filter hook output priority filter; policy accept;
-{reset}    oif != \"lo\" {refuse}  }}
+{reset}    meta l4proto tcp {refuse}    oif != \"lo\" {refuse}  }}
   chain guard-forward {{
     type filter hook forward priority filter; policy accept;
 {reset}    {refuse}  }}

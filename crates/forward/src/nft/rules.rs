@@ -263,7 +263,10 @@ fn chains(settings: &Settings) -> Vec<(Chain, Vec<Rule>)> {
         for class in Class::all() {
             let name = chain_of(ip, class);
             let chain = Chain { name, base: None };
-            chains.push((chain, vec![translate(ip, class)]));
+            // A packet may have found the class and find its slot gone, by a change in between: the
+            // first slot is there as long as the service is.
+            let first = translate(ip, Class::SINGLE);
+            chains.push((chain, vec![translate(ip, class), first]));
         }
     }
     let networks = settings.ranges.networks();
@@ -307,10 +310,14 @@ fn guarding(settings: &Settings) -> [(Chain, Vec<Rule>); 3] {
         let rules = networks.iter().map(|network| refuse(network, before));
         rules.collect()
     };
-    // Within the host it is refused as it arrives: a sender whose packet is stopped as it leaves is
-    // told that it may not send, instead of that nobody is there.
+    // TCP is refused before connection tracking keeps it: who connects again from the same port, when
+    // somebody serves the address, would else be led by what was kept. Of others, a sender whose packet
+    // is stopped as it leaves is told that it may not send, instead of that nobody is there: within the
+    // host they are refused as they arrive.
+    let connecting = refuse(&is_protocol(TCP));
     let leaving = refuse(&not_loopback(MetaKey::OutputInterface));
-    let output = spare().chain(reset()).chain(leaving).collect();
+    let refused = connecting.into_iter().chain(leaving);
+    let output = spare().chain(reset()).chain(refused).collect();
     let limits = limit(networks, settings.opened);
     let forward = reset().chain(refuse(&[])).chain(limits).collect();
     let input = spare().chain(refuse(&[])).collect();

@@ -275,6 +275,40 @@ fn system_what_no_service_has_reaches_no_program_that_listens_everywhere() {
     );
 }
 
+/// Connects from this port of the node, and gives it free at once.
+fn connect_from(node: &Netns, port: u16, to: &str) -> std::io::Result<SocketAddr> {
+    node.enter(|| {
+        let socket = rustix::net::socket(
+            rustix::net::AddressFamily::INET,
+            rustix::net::SocketType::STREAM,
+            None,
+        )?;
+        let own = SocketAddr::from(([127, 0, 0, 1], port));
+        rustix::net::sockopt::set_socket_reuseaddr(&socket, true)?;
+        rustix::net::bind(&socket, &own)?;
+        rustix::net::connect(&socket, &address(to))?;
+        rustix::net::sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(DEADLINE))?;
+        answer(&stream)
+    })
+}
+
+#[test]
+fn system_who_was_refused_gets_through_from_the_same_port_when_somebody_serves() {
+    if !is_root() {
+        return skip(NEEDS_ROOT);
+    }
+    let node = node();
+    let mut nft = start(&node);
+    let own = instances(&node, &["127.0.0.1:9001"]);
+    let refused = connect_from(&node, 40_001, "10.96.0.1:8080").unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    nft.apply(&serve("10.96.0.1:8080", even(&own))).unwrap();
+    let answered = connect_from(&node, 40_001, "10.96.0.1:8080").unwrap();
+    assert_eq!(answered, own[0]);
+}
+
 /// A node, a client's host behind it and an instance's host, each a namespace, and the instance.
 pub(crate) fn three_hosts() -> (Netns, Netns, Netns) {
     let (node, client, host) = (node(), Netns::new(), Netns::new());
