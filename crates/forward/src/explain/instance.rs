@@ -33,16 +33,18 @@ pub(super) fn way_to(facts: &Facts, instance: SocketAddr, share: &str) -> Step {
             ))
         }
         (Leads::On, from) => {
-            let why = match from {
+            let how = match from {
                 None => {
-                    "the address that a program of this host has towards a service is not the one by \
-                         which an answer finds back"
+                    "and masqueraded if the program speaks from a service's address, as without an \
+                         address of this host in the route"
                 }
-                Some(_) => "else it would answer the client by itself, who knows nothing of it",
+                Some(_) => {
+                    "and masqueraded, since else it would answer the client by itself, who knows \
+                            nothing of it"
+                }
             };
             Step::passes(format!(
-                "{head}, by {}: translated to it, and masqueraded, since {why}; it sees an address of \
-                 this host as its client",
+                "{head}, by {}: translated to it, {how}; it sees an address of this host as its client",
                 described(way)
             ))
         }

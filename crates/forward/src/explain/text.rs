@@ -63,7 +63,8 @@ table inet {table} {{
 {find}  }}
   chain postrouting {{
     type nat hook postrouting priority srcnat; policy accept;
-    oif != \"lo\" {ours} masquerade
+    oif != \"lo\" {ours} fib saddr type != local masquerade
+    oif != \"lo\" meta nfproto {protocol} {ip} saddr {range} masquerade
   }}
   chain guard-output {{
     type filter hook output priority filter; policy accept;

@@ -31,6 +31,8 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 /// The index of the loopback interface, in every network namespace.
 const LOOPBACK: u32 = 1;
+/// `RTN_LOCAL`.
+const LOCAL_ADDRESS: u32 = 2;
 /// Where TCP has its flags, and the one that ends a connection at once (RFC 9293, 3.1).
 const FLAGS_AT: u32 = 13;
 const RESET: u8 = 0x04;
@@ -294,7 +296,7 @@ fn translating(networks: &[Network]) -> [(Chain, Vec<Rule>); 3] {
         let settle = settle.flat_map(|one| [settle_unserved(one, TCP), settle_unserved(one, UDP)]);
         find.chain(settle).collect()
     };
-    let masquerade = networks.iter().map(masquerade).collect();
+    let masquerade = networks.iter().flat_map(masquerade).collect();
     [
         hooked("prerouting", Hook::NatPrerouting(DSTNAT), find()),
         hooked("output", Hook::NatOutput(DSTNAT), find()),
@@ -556,15 +558,28 @@ fn translate(ip: Ip, class: Class) -> Rule {
     [&destination(ip)[..], &draw, &[instance, translate]].concat()
 }
 
-/// An instance on another host would answer a foreign client by itself, and a client of this host
-/// has the source address that suits the service's, not the way to the instance.
-fn masquerade(network: &Network) -> Rule {
+/// An instance on another host would answer a foreign client by itself, and finds no way back to a
+/// client of this host that speaks from a service's address.
+fn masquerade(network: &Network) -> [Rule; 2] {
+    let ip = Ip::of(network.address());
+    let [from, _] = source(ip);
+    let leaves = not_loopback(MetaKey::OutputInterface);
+    let is_foreign = [
+        Expression::SourceAddressType { into: register(0) },
+        compare(Comparison::NotEqual, &LOCAL_ADDRESS.to_ne_bytes()),
+    ];
+    let masquerade = [Expression::Masquerade];
     [
-        &not_loopback(MetaKey::OutputInterface)[..],
-        &is_ours(network),
-        &[Expression::Masquerade],
+        [&leaves[..], &is_ours(network), &is_foreign, &masquerade].concat(),
+        [
+            &leaves[..],
+            &is_ip(ip),
+            &[from],
+            &lies_in(network),
+            &masquerade,
+        ]
+        .concat(),
     ]
-    .concat()
 }
 
 fn reset_dead(network: &Network) -> Rule {

@@ -344,6 +344,13 @@ fn system_other_hosts_reach_services_through_the_node() {
         here[0]
     );
     assert!(is_refused(connect(&client, "10.96.0.1:22")));
+    // A client of the node itself, with a source that answers find.
+    let own = "ip route replace local 10.96.0.0/16 dev lo src 10.2.0.1";
+    run(&node, own);
+    assert_eq!(
+        answer(&connect(&node, "10.96.0.1:8080").unwrap()).unwrap(),
+        there[0]
+    );
     // Who is not a client of a service is not translated.
     run(&host, "ip route add default via 10.2.0.1");
     let other = host.enter(|| TcpListener::bind("10.2.0.2:9999").unwrap());
