@@ -6,6 +6,7 @@
 //! and the next one takes them over. All that blocks is done by [`works::Works`] on a blocking thread.
 
 mod file;
+mod hindrance;
 mod works;
 
 use std::net::IpAddr;
@@ -21,6 +22,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use hindrance::Hindrances;
 use works::{Input, News, Works};
 
 /// The name under which a node that forwards follows the routes.
@@ -109,6 +111,7 @@ impl Forwarding {
         let mut looks = interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut acknowledged = Instant::now();
+        let mut hindrances = Hindrances::new(&self.settings.ranges);
         loop {
             let input = tokio::select! {
                 () = stop.cancelled() => return Some(works),
@@ -129,6 +132,8 @@ impl Forwarding {
                 return None;
             };
             works = back;
+            hindrances.take_in().await;
+            hindrances.look_if_due(|| works.instances());
             if news == News::Some || acknowledged.elapsed() >= ACKNOWLEDGE_EVERY {
                 // One that finds no room is made good by the next, which says the same and more.
                 acks.try_send(works.ack(self.consumer.clone())).ok();

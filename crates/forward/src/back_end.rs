@@ -14,8 +14,7 @@ pub enum Found {
     Repaired(String),
 }
 
-/// What an instance was sent and has sent through service addresses, in bytes, packets and new
-/// connections since counting began.
+/// What an instance was sent and has sent through service addresses, since counting began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counted {
     /// Bytes to it.

@@ -41,9 +41,11 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Makes the routes, in this thread's network namespace. `source` is the address of this machine
-    /// from which its programs speak; without, or if it is loopback, they speak from the service's own.
-    pub fn make(ranges: &Ranges, source: Option<IpAddr>) -> Result<Self, ClaimError> {
+    /// Looks whether they can be made in this thread's network namespace, and makes none: rules come
+    /// first, so that no program answers for a service in between, and before them this look, so that
+    /// they cut nothing off. `source` is the address of this machine from which its programs speak;
+    /// without, or if it is loopback, they speak from the service's own.
+    pub fn plan(ranges: &Ranges, source: Option<IpAddr>) -> Result<Self, ClaimError> {
         let routes = Routes::open().map_err(ClaimError::Look)?;
         let mut wanted = Vec::new();
         for range in ranges.networks() {
@@ -68,12 +70,10 @@ impl Claim {
             let source = source.filter(suits);
             wanted.push(LocalRoute { prefix, source });
         }
-        let claim = Self { routes, wanted };
-        claim.hold()?;
-        Ok(claim)
+        Ok(Self { routes, wanted })
     }
 
-    /// Makes again what somebody took away.
+    /// Makes them, and again what somebody took away.
     pub fn hold(&self) -> Result<(), ClaimError> {
         for route in &self.wanted {
             self.routes.add_local(route)?;

@@ -183,3 +183,36 @@ fn system_an_instance_is_stopped_when_its_last_connection_has_ended() {
         "nothing is left behind"
     );
 }
+
+#[test]
+fn system_a_range_that_something_else_has_is_refused_and_nothing_is_made() {
+    if !is_root() {
+        return skip(NEEDS_ROOT);
+    }
+    let mut running = Running::prepare("forward-range").in_own_network();
+    let ip = |line: &str| {
+        let output = running
+            .command(&program("ip"))
+            .args(line.split(' '))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{line}: {}", text(&output));
+    };
+    ip("link add taken type bridge");
+    ip("address add 10.96.3.1/24 dev taken");
+    ip("link set taken up");
+    let keys = "address = \"auto\"\nrollout = { hold = \"100ms\" }";
+    let file = running.write_service(&python_server(""), keys);
+    running.dev(&[file.to_str().unwrap(), "--forward", "10.96.0.0/16"]);
+    let log = running.state().join("logs").join("agent.log");
+    wait_until(PATIENCE, "it is told", || {
+        let log = std::fs::read_to_string(&log).unwrap_or_default();
+        let told = log.contains("10.96.3.1") && log.contains("choose a `range`");
+        if told { Ok(()) } else { Err(log) }
+    });
+    assert_eq!(
+        nft(&running, &["list", "ruleset"]),
+        "",
+        "what is there is not cut off"
+    );
+}

@@ -3,22 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use mainstay_control::forward::{Course, Place, Turn};
-use mainstay_forward::host::{self, ConcernKind};
 use mainstay_forward::{
     BackEnd, Claim, Dead, Draining, Found, Severed, Started, Underway, UnderwayError, Whereabouts,
 };
 use mainstay_ids::{ConsumerId, InstanceId};
-use mainstay_kernel::netlink::Prefix;
 use mainstay_model::forward::{BackEndKind, ForwardSettings, Ranges};
 use mainstay_model::{Ack, InFlight, Routing};
 
 use super::file::PlacesFile;
-
-/// Between two looks at what of the host stands in the way; each reads chains of other programs.
-const SURVEY_EVERY: Duration = Duration::from_secs(5);
 
 /// What the works are to do.
 pub(super) enum Input {
@@ -49,10 +43,6 @@ pub(super) struct Works {
     in_flight: BTreeMap<InstanceId, u64>,
     /// The trouble that was told last.
     told: Option<String>,
-    /// What of the host stands in the way, as it was told.
-    concerned: Vec<ConcernKind>,
-    /// When that was looked at.
-    surveyed: Option<Instant>,
 }
 
 impl Works {
@@ -62,6 +52,14 @@ impl Works {
         state: &Path,
         source: IpAddr,
     ) -> Result<Self, String> {
+        // First of all: rules for addresses that something else has would cut it off.
+        let claim = match settings.back_end {
+            Some(BackEndKind::Userspace) => None,
+            None | Some(BackEndKind::Nft | BackEndKind::Iptables) => {
+                let claim = Claim::plan(&settings.ranges, Some(source));
+                Some(claim.map_err(|error| crate::chain(&error))?)
+            }
+        };
         let started = mainstay_forward::start(settings).map_err(|refused| {
             let reasons = refused.iter().map(|error| crate::chain(error));
             reasons.collect::<Vec<_>>().join("; ")
@@ -71,12 +69,12 @@ impl Works {
             tracing::warn!(error = %crate::chain(error), "a better back end cannot be had");
         }
         let claim = match back_end.kind() {
-            BackEndKind::Nft | BackEndKind::Iptables => {
-                let claim = Claim::make(&settings.ranges, Some(source));
-                Some(claim.map_err(|error| crate::chain(&error))?)
-            }
+            BackEndKind::Nft | BackEndKind::Iptables => claim,
             BackEndKind::Userspace => None,
         };
+        if let Some(claim) = &claim {
+            claim.hold().map_err(|error| crate::chain(&error))?;
+        }
         let mut file = PlacesFile::in_state(state);
         let places = file.load().unwrap_or_else(|error| {
             tracing::error!(error = %crate::chain(&error), "forward.json is of no use; connections to instances that left before are not waited for");
@@ -99,8 +97,6 @@ impl Works {
             pending: None,
             in_flight: BTreeMap::new(),
             told: None,
-            concerned: Vec::new(),
-            surveyed: None,
         })
     }
 
@@ -137,13 +133,15 @@ impl Works {
             let applied = self.back_end.apply(&turn.batch);
             applied.map_err(|error| crate::chain(&error))?;
         }
-        self.course = next;
         if let Err(error) = self.attend(&turn) {
             self.tell(crate::chain(&error));
         }
-        // Before it is acknowledged: who comes after us must know whose connections these are.
-        let stored = self.file.store(self.course.places());
-        stored.map_err(|error| format!("cannot write forward.json: {error}"))
+        // Before it is acknowledged: who comes after us must know whose connections these are. Tried
+        // again, the rules are as they are to be already.
+        let stored = self.file.store(next.places());
+        stored.map_err(|error| format!("cannot write forward.json: {error}"))?;
+        self.course = next;
+        Ok(())
     }
 
     /// What rules cannot do for those who are under way, once they are in force.
@@ -208,39 +206,14 @@ impl Works {
         if let Some(Err(error)) = self.claim.as_ref().map(Claim::hold) {
             self.tell(crate::chain(&error));
         }
-        let due = self.surveyed.is_none_or(|at| at.elapsed() >= SURVEY_EVERY);
-        if due && self.claim.is_some() {
-            self.survey();
-            self.surveyed = Some(Instant::now());
-        }
     }
 
-    /// Tells what of the host stands in the way when it comes, and when it is gone.
-    fn survey(&mut self) {
-        let networks = self.ranges.networks().iter();
-        let ranges = networks.filter_map(|one| Prefix::new(one.address(), one.prefix()).ok());
-        let ranges: Vec<Prefix> = ranges.collect();
-        let instances = self
-            .course
-            .places()
-            .into_iter()
-            .map(|place| place.address.ip());
-        let instances: BTreeSet<IpAddr> = instances.collect();
-        let instances: Vec<IpAddr> = instances.into_iter().collect();
-        let concerns = host::survey(&ranges, &instances).concerns();
-        for concern in &concerns {
-            if !self.concerned.contains(&concern.kind) {
-                tracing::warn!(what = %concern.what, remedy = %concern.remedy, "forwarding is hindered");
-            }
-        }
-        let kinds: Vec<ConcernKind> = concerns.iter().map(|concern| concern.kind).collect();
-        for gone in self.concerned.iter().filter(|kind| !kinds.contains(kind)) {
-            tracing::info!(
-                what = gone.word(),
-                "forwarding is not hindered by it any more"
-            );
-        }
-        self.concerned = kinds;
+    /// Where the instances are to which connections lead; `None`: rules of the host do not matter.
+    pub(super) fn instances(&self) -> Option<Vec<IpAddr>> {
+        self.claim.as_ref()?;
+        let places = self.course.places().into_iter();
+        let instances: BTreeSet<IpAddr> = places.map(|place| place.address.ip()).collect();
+        Some(instances.into_iter().collect())
     }
 
     /// Each trouble once, until all is well again.

@@ -140,7 +140,7 @@ fn nobody_serves_another(node: &Netns) {
             "a program listens on 0.0.0.0:8080 and would have answered",
         ],
     );
-    assert!(is_refused(connect(node, "10.96.0.2:8080")));
+    assert!(is_refused(&connect(node, "10.96.0.2:8080")));
     assert_eq!(everywhere[0].port(), 8080);
 }
 
@@ -323,7 +323,10 @@ fn system_nft_loads_our_rules_as_text_and_they_are_what_we_make() {
         load(&node, nft.args(["-f", "-"]), &text);
         let found = shares(&node, service, 1000);
         assert!((700..800).contains(&found[&own[0]]), "{found:?}");
-        assert!(is_refused(connect(&node, &service.replace("8080", "9001"))));
+        assert!(is_refused(&connect(
+            &node,
+            &service.replace("8080", "9001")
+        )));
         // Chains that do not depend on how many slots there are: the same, line by line.
         let ours = Netns::new();
         let mut back_end = start(&ours);

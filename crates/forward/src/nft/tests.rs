@@ -5,41 +5,20 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use mainstay_control::forward::{Share, Spread, Staying};
-use mainstay_testkit::{Netns, is_root, program, skip};
+use mainstay_control::forward::{Spread, Staying};
+use mainstay_testkit::{Netns, is_root, skip};
 
 use super::*;
-
-pub(crate) const NEEDS_ROOT: &str = "needs root: makes network namespaces and rules in them";
-pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
-
-pub(crate) fn address(text: &str) -> SocketAddr {
-    text.parse().unwrap()
-}
+pub(crate) use crate::tests::{
+    DEADLINE, NEEDS_ROOT, address, answer, connect, even, instances, is_refused, run, serve,
+    shares, weighed,
+};
 
 pub(crate) fn settings() -> Settings {
     let networks = ["10.96.0.0/16", "fd96::/112"];
     let networks = networks.map(|text| mainstay_model::Network::parse(text).unwrap());
     let ranges = Ranges::new(networks.to_vec()).unwrap();
     Settings::of(&ForwardSettings::new(ranges)).unwrap()
-}
-
-pub(crate) fn run(netns: &Netns, line: &str) -> String {
-    let mut words = line.split(' ');
-    let of = match words.next() {
-        Some("ip") => program("ip"),
-        Some("nft") => program("nft"),
-        other => panic!("`{other:?}` is not known here"),
-    };
-    let mut command = netns.command(&of);
-    let output = command.args(words).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success(),
-        "`{line}`: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    text
 }
 
 /// A node whose service addresses are its own.
@@ -52,89 +31,6 @@ pub(crate) fn node() -> Netns {
 
 pub(crate) fn start(netns: &Netns) -> Nft {
     netns.enter(|| Nft::start(settings())).unwrap()
-}
-
-pub(crate) fn even(to: &[SocketAddr]) -> Spread {
-    weighed(&to.iter().map(|to| (*to, 1)).collect::<Vec<_>>())
-}
-
-pub(crate) fn weighed(to: &[(SocketAddr, u64)]) -> Spread {
-    let mut shares: Vec<Share> = to
-        .iter()
-        .map(|(to, weight)| Share {
-            to: *to,
-            weight: *weight,
-        })
-        .collect();
-    shares.sort_unstable_by_key(|share| share.to);
-    let staying = Staying::Free;
-    Spread { staying, shares }
-}
-
-pub(crate) fn serve(address: &str, spread: Spread) -> Batch {
-    let services = vec![(self::address(address), spread)];
-    Batch {
-        services,
-        ..Batch::default()
-    }
-}
-
-/// Instances that tell each client where they listen, until the test ends.
-pub(crate) fn instances(netns: &Netns, at: &[&str]) -> Vec<SocketAddr> {
-    let listen = |at: &&str| {
-        let listener = netns.enter(|| TcpListener::bind(at).unwrap());
-        let own = listener.local_addr().unwrap();
-        std::thread::spawn(move || {
-            for client in listener.incoming() {
-                let mut client = client.unwrap();
-                std::thread::spawn(move || {
-                    client.write_all(format!("{own}\n").as_bytes()).ok();
-                    // Until the client goes.
-                    client.read_to_end(&mut Vec::new()).ok();
-                });
-            }
-        });
-        own
-    };
-    at.iter().map(listen).collect()
-}
-
-pub(crate) fn connect(netns: &Netns, to: &str) -> std::io::Result<TcpStream> {
-    let to = address(to);
-    let stream = netns.enter(|| TcpStream::connect_timeout(&to, DEADLINE))?;
-    stream.set_read_timeout(Some(DEADLINE))?;
-    Ok(stream)
-}
-
-pub(crate) fn answer(mut stream: &TcpStream) -> std::io::Result<SocketAddr> {
-    let mut text = Vec::new();
-    let mut byte = [0];
-    while stream.read(&mut byte)? == 1 && byte[0] != b'\n' {
-        text.push(byte[0]);
-    }
-    let text = String::from_utf8(text).map_err(|_| std::io::ErrorKind::InvalidData)?;
-    text.parse()
-        .map_err(|_| std::io::ErrorKind::InvalidData.into())
-}
-
-/// In thousandths.
-pub(crate) fn shares(netns: &Netns, to: &str, count: u32) -> BTreeMap<SocketAddr, u32> {
-    let to = address(to);
-    let mut counts = BTreeMap::new();
-    netns.enter(|| {
-        for _ in 0..count {
-            let stream = TcpStream::connect_timeout(&to, DEADLINE).unwrap();
-            *counts.entry(answer(&stream).unwrap()).or_insert(0) += 1;
-        }
-    });
-    for own in counts.values_mut() {
-        *own = *own * 1000 / count;
-    }
-    counts
-}
-
-pub(crate) fn is_refused(result: std::io::Result<TcpStream>) -> bool {
-    result.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
 }
 
 #[test]
@@ -238,10 +134,10 @@ fn system_where_the_node_itself_listens_in_a_range_nobody_is_refused() {
         assert_eq!(answer(&connect(&node, at).unwrap()).unwrap(), *expected);
     }
     // Another port there is refused, as that of any address.
-    assert!(is_refused(connect(&node, "10.96.0.53:80")));
+    assert!(is_refused(&connect(&node, "10.96.0.53:80")));
     drop(nft);
     let _without = start(&node);
-    assert!(is_refused(connect(&node, own[0])));
+    assert!(is_refused(&connect(&node, own[0])));
 }
 
 #[test]
@@ -257,15 +153,15 @@ fn system_what_no_service_has_reaches_no_program_that_listens_everywhere() {
         everywhere[0]
     );
     let mut nft = start(&node);
-    assert!(is_refused(connect(&node, "10.96.3.4:8080")));
-    assert!(is_refused(connect(&node, "[fd96::7]:8081")));
+    assert!(is_refused(&connect(&node, "10.96.3.4:8080")));
+    assert!(is_refused(&connect(&node, "[fd96::7]:8081")));
     // A service that loses its last instance.
     let own = instances(&node, &["127.0.0.1:9001"]);
     nft.apply(&serve("10.96.0.1:8080", even(&own))).unwrap();
     let kept = connect(&node, "10.96.0.1:8080").unwrap();
     assert_eq!(answer(&kept).unwrap(), own[0]);
     nft.apply(&serve("10.96.0.1:8080", even(&[]))).unwrap();
-    assert!(is_refused(connect(&node, "10.96.0.1:8080")));
+    assert!(is_refused(&connect(&node, "10.96.0.1:8080")));
     // What is under way goes on.
     (&kept).write_all(b"still there").unwrap();
     nft.remove().unwrap();
@@ -343,7 +239,7 @@ fn system_other_hosts_reach_services_through_the_node() {
         answer(&connect(&client, "10.96.0.2:8080").unwrap()).unwrap(),
         here[0]
     );
-    assert!(is_refused(connect(&client, "10.96.0.1:22")));
+    assert!(is_refused(&connect(&client, "10.96.0.1:22")));
     // A client of the node itself, with a source that answers find.
     let own = "ip route replace local 10.96.0.0/16 dev lo src 10.2.0.1";
     run(&node, own);
@@ -416,7 +312,7 @@ fn system_a_port_that_another_program_publishes_takes_no_service_address() {
     for from in [&node, &client] {
         let served = connect(from, "10.96.0.1:8080").unwrap();
         assert_eq!(answer(&served).unwrap(), own[0]);
-        assert!(is_refused(connect(from, "10.96.0.2:8080")));
+        assert!(is_refused(&connect(from, "10.96.0.2:8080")));
         // Its own is left alone.
         let theirs = connect(from, "10.1.0.1:8080").unwrap();
         assert_eq!(answer(&theirs).unwrap(), published[0]);

@@ -1,0 +1,77 @@
+//! What of the host stands in the way of forwarding, told when it comes and when it is gone. Looking
+//! starts programs of iptables, so it is done beside the works, which must not wait for them.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use mainstay_forward::host::{self, Concern, ConcernKind};
+use mainstay_kernel::netlink::Prefix;
+use mainstay_model::forward::Ranges;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::Instant;
+
+/// Between two looks.
+const LOOK_EVERY: Duration = Duration::from_secs(15);
+
+pub(super) struct Hindrances {
+    ranges: Vec<Prefix>,
+    /// As they were told.
+    told: Vec<ConcernKind>,
+    /// The look that is under way: never more than one, however long it takes.
+    look: Option<JoinHandle<Vec<Concern>>>,
+    next: Instant,
+}
+
+impl Hindrances {
+    pub(super) fn new(ranges: &Ranges) -> Self {
+        let networks = ranges.networks().iter();
+        let ranges = networks.filter_map(|one| Prefix::new(one.address(), one.prefix()).ok());
+        Self {
+            ranges: ranges.collect(),
+            told: Vec::new(),
+            look: None,
+            next: Instant::now(),
+        }
+    }
+
+    /// Takes in a look that has ended.
+    pub(super) async fn take_in(&mut self) {
+        let Some(ended) = self.look.take_if(|look| look.is_finished()) else {
+            return;
+        };
+        match ended.await {
+            Ok(concerns) => self.tell(&concerns),
+            Err(error) => tracing::error!(%error, "looking for what hinders forwarding panicked"),
+        }
+    }
+
+    /// Begins a look that is due, with these instances; `None`: rules of the host do not matter.
+    pub(super) fn look_if_due(&mut self, instances: impl FnOnce() -> Option<Vec<IpAddr>>) {
+        if self.look.is_some() || Instant::now() < self.next {
+            return;
+        }
+        self.next = Instant::now() + LOOK_EVERY;
+        let Some(instances) = instances() else {
+            return;
+        };
+        let ranges = self.ranges.clone();
+        let look = move || host::survey(&ranges, &instances).concerns();
+        self.look = Some(spawn_blocking(look));
+    }
+
+    fn tell(&mut self, concerns: &[Concern]) {
+        for concern in concerns {
+            if !self.told.contains(&concern.kind) {
+                tracing::warn!(what = %concern.what, remedy = %concern.remedy, "forwarding is hindered");
+            }
+        }
+        let kinds: Vec<ConcernKind> = concerns.iter().map(|concern| concern.kind).collect();
+        for gone in self.told.iter().filter(|kind| !kinds.contains(kind)) {
+            tracing::info!(
+                what = gone.word(),
+                "forwarding is not hindered by it any more"
+            );
+        }
+        self.told = kinds;
+    }
+}
