@@ -226,12 +226,7 @@ impl<D: Disk> MessageLog<D> {
                         index.let_go(before);
                     }
                 }
-                Draft::Message { refs, .. } => {
-                    index.add(&refs, spot);
-                    if self.planted.has(Bug::CountsOnce) {
-                        index.share(spot, 1);
-                    }
-                }
+                Draft::Message { refs, .. } => index.add(&refs, spot),
                 Draft::Forget { queue, positions } => {
                     for position in positions {
                         index.forget(Ref { queue, position });
