@@ -59,7 +59,7 @@ fn message(position: u64, body: &Bytes) -> Change {
 fn throughput(dir: &Path, batch: u64) {
     let mut log = begin(dir);
     let body = Bytes::from(vec![0xA5; BODY_LEN]);
-    let (mut position, mut syncs) = (0, 0_u32);
+    let (mut position, mut syncs) = (0, 0_u64);
     let mut slowest = Duration::ZERO;
     let start = Instant::now();
     while start.elapsed() < LASTS {
@@ -77,11 +77,11 @@ fn throughput(dir: &Path, batch: u64) {
         log.tidy(64 * 1024).expect("works");
         slowest = slowest.max(began.elapsed());
     }
-    let seconds = start.elapsed().as_secs_f64();
+    let millis = u64::try_from(start.elapsed().as_millis()).expect("seconds");
     println!(
-        "batch {batch}: {:.0} messages/s, {:.0} syncs/s, slowest batch {slowest:?}, {:?}",
-        position as f64 / seconds,
-        f64::from(syncs) / seconds,
+        "batch {batch}: {} messages/s, {} syncs/s, slowest batch {slowest:?}, {:?}",
+        position * 1000 / millis,
+        syncs * 1000 / millis,
         log.room(),
     );
 }
@@ -116,8 +116,8 @@ fn memory(dir: &Path) {
     let log = fill(dir, 1_000_000, &Bytes::new());
     let after = resident();
     println!(
-        "a million messages: {:.1} bytes each",
-        (after - before) as f64 / 1_000_000.0
+        "a million messages: {} bytes each",
+        (after - before) / 1_000_000
     );
     drop(log);
 }

@@ -93,9 +93,9 @@ impl<D: Disk> MessageLog<D> {
         let limited = self.check_limit(segment_len);
         let made = limited.and_then(|()| self.spares.make_step(&*self.disk, budget));
         match made {
-            Ok(_) if self.spares.count() < TARGET => Ok(Tidied::More),
+            Ok(()) if self.spares.count() < TARGET => Ok(Tidied::More),
             // No room: the level says so.
-            Ok(_) | Err(AppendError::Full { .. }) => Ok(Tidied::Idle),
+            Ok(()) | Err(AppendError::Full { .. }) => Ok(Tidied::Idle),
             Err(error) => Err(error),
         }
     }
