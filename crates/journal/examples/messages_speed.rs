@@ -2,10 +2,11 @@
 //! `cargo run --release -p mainstay-journal --example messages_speed [DIRECTORY]`.
 //!
 //! Prints messages per second and syncs for batches of 1, 64 and 1024 messages of 1 KiB, while as many are
-//! acknowledged; the time of an opening with 100,000 messages; and the memory of a million.
+//! acknowledged, beside a bare file; the time of an opening with 100,000 messages; and the memory of a million.
 
 use std::env;
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,14 +18,18 @@ use mainstay_journal::messages::{
 };
 
 const QUEUE: QueueKey = QueueKey { vhost: 1, queue: 1 };
-const LASTS: Duration = Duration::from_secs(2);
+const LASTS: Duration = Duration::from_secs(1);
+const ROUNDS: usize = 3;
 const BODY_LEN: usize = 1024;
 
 fn main() {
     let arguments = env::args_os().nth(1);
     let dir = arguments.map_or_else(|| PathBuf::from("target/messages-speed"), PathBuf::from);
     for batch in [1, 64, 1024] {
-        throughput(&dir, batch);
+        for _ in 0..ROUNDS {
+            throughput(&dir, batch);
+            bare(&dir, batch);
+        }
     }
     opening(&dir);
     memory(&dir);
@@ -83,6 +88,32 @@ fn throughput(dir: &Path, batch: u64) {
         position * 1000 / millis,
         syncs * 1000 / millis,
         log.room(),
+    );
+}
+
+/// The control: as many bytes into a file that is full of zeros, and as many syncs, without a log.
+fn bare(dir: &Path, batch: u64) {
+    const FILE_LEN: u64 = 64 * 1024 * 1024;
+    let file = File::create(dir.join("bare")).expect("the directory can be used");
+    let zeros = vec![0; 1024 * 1024];
+    for at in (0..FILE_LEN).step_by(zeros.len()) {
+        file.write_all_at(&zeros, at).expect("works");
+    }
+    file.sync_all().expect("works");
+    let bytes = vec![0xA5; usize::try_from(batch).expect("small") * (BODY_LEN + 128)];
+    let (mut at, mut syncs) = (0, 0);
+    let start = Instant::now();
+    while start.elapsed() < LASTS {
+        file.write_all_at(&bytes, at).expect("works");
+        file.sync_data().expect("works");
+        syncs += 1;
+        at = (at + bytes.len() as u64) % (FILE_LEN - bytes.len() as u64);
+    }
+    let millis = u64::try_from(start.elapsed().as_millis()).expect("seconds");
+    println!(
+        "batch {batch}, bare file: {} messages/s, {} syncs/s",
+        syncs * batch * 1000 / millis,
+        syncs * 1000 / millis,
     );
 }
 
