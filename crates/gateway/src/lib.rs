@@ -104,6 +104,7 @@ use mainstay_api::consumer;
 pub use mainstay_control::balance::{Hedging, Limiting, Patience};
 use mainstay_ids::ConsumerId;
 use mainstay_kernel::hand::Offer;
+use mainstay_kernel::pulse::Pulse;
 use mainstay_model::gateway::GatewaySettings;
 use mainstay_model::{Ack, Routing};
 use tokio::sync::{Notify, mpsc, watch};
@@ -145,6 +146,8 @@ pub struct Options {
     pub deadlines: Deadlines,
     /// How it takes over from another gateway, and hands over to one.
     pub succession: Succession,
+    /// Where its workers say that they go on, for whoever holds an address at which it is reached; `None`: nowhere.
+    pub pulse: Option<Pulse>,
     /// For tests.
     pub seams: Seams,
 }
@@ -220,6 +223,18 @@ pub struct Seams {
     pub request_ids: Ids,
     /// Whence a successor has the sockets of listeners.
     pub listen_sockets: ListenSockets,
+    /// Whether workers say that they go on.
+    pub beats: Beats,
+}
+
+/// Whether workers say that they go on, which is for who makes [`Options::pulse`] to heed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Beats {
+    /// They do.
+    #[default]
+    On,
+    /// Nobody learns that one hangs.
+    Off,
 }
 
 /// Whence a gateway that takes over has the sockets of `[listen.NAME]`.
@@ -426,6 +441,7 @@ fn serve(
         seams: options.seams,
         settings: options.settings,
         deadlines: options.deadlines,
+        pulse: options.pulse,
         stop: stop_workers.clone(),
     };
     let (orders, threads) = crew.start(sockets.entry, seats, log.as_ref())?;
@@ -623,6 +639,7 @@ struct Crew {
     seams: Seams,
     settings: watch::Receiver<Arc<GatewaySettings>>,
     deadlines: Deadlines,
+    pulse: Option<Pulse>,
     stop: CancellationToken,
 }
 
@@ -659,6 +676,7 @@ impl Crew {
                 seams: self.seams,
                 settings: self.settings.clone(),
                 drain: self.deadlines.drain,
+                beater: self.pulse.as_ref().map(|pulse| pulse.beater(index)),
                 stop: self.stop.clone(),
             };
             orders.push(orders_to);

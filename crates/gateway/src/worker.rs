@@ -13,12 +13,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use mainstay_control::balance::{IdempotencyKey, LineBounds, Policy, RetryBudget, Retrying};
 use mainstay_ids::Instant;
+use mainstay_kernel::pulse::Beater;
 use mainstay_model::gateway::{GatewayLimits, GatewaySettings};
 use mainstay_model::listen::Trusted;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet, spawn_local};
-use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::access_log::{Line, LogBuffer};
@@ -26,7 +27,7 @@ use crate::admission::{Admission, Place};
 use crate::caller;
 use crate::clock::Clock;
 use crate::connection::{self, Arrival, Client, Scope};
-use crate::limits::{ACCEPT_PAUSE, SWEEP_EVERY};
+use crate::limits::{ACCEPT_PAUSE, BEAT_EVERY, SWEEP_EVERY};
 use crate::listen::{self, Seat, ServerAt};
 use crate::metrics::{Denied, FrontendCounts, FrontendKey, GatewayCounters};
 use crate::policy::{Usual, part_of_line};
@@ -75,6 +76,8 @@ pub(crate) struct Setup {
     pub(crate) settings: watch::Receiver<Arc<GatewaySettings>>,
     /// How long requests in flight may take once the worker is told to stop.
     pub(crate) drain: Duration,
+    /// With which it says that it goes on.
+    pub(crate) beater: Option<Beater>,
     pub(crate) stop: CancellationToken,
 }
 
@@ -490,6 +493,7 @@ async fn serve(mut setup: Setup) -> Result<(), WorkerError> {
     let (mut tables, mut orders, mut settings) = (setup.tables, setup.orders, setup.settings);
     let mut sweep = interval(SWEEP_EVERY);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut heart = Heart::new(setup.beater);
     let mut deadline = None;
     // Ends by the same token as this; joined below.
     let mut listens = spawn_local(setup.listens.run(Some(Rc::clone(&worker))));
@@ -497,6 +501,7 @@ async fn serve(mut setup: Setup) -> Result<(), WorkerError> {
         tokio::select! {
             () = setup.stop.cancelled(), if deadline.is_none() => {
                 acceptors.end();
+                heart.leave();
                 worker.drain();
                 deadline = Some(tokio::time::Instant::now() + setup.drain);
             }
@@ -541,9 +546,41 @@ async fn serve(mut setup: Setup) -> Result<(), WorkerError> {
             }
             () = worker.client_left.notified(), if deadline.is_some() => {}
             _ = sweep.tick() => worker.sweep(),
+            () = heart.beat() => {}
         }
     }
     Ok(())
+}
+
+/// Says now and then that this thread goes on, if anybody wants to know.
+struct Heart {
+    beater: Option<Beater>,
+    due: Interval,
+}
+
+impl Heart {
+    fn new(beater: Option<Beater>) -> Self {
+        let mut due = interval(BEAT_EVERY);
+        due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { beater, due }
+    }
+
+    /// Beats when it is due.
+    async fn beat(&mut self) {
+        match &mut self.beater {
+            Some(beater) => {
+                self.due.tick().await;
+                beater.beat();
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Nothing new is taken any more.
+    fn leave(&mut self) {
+        // Its end says so.
+        self.beater = None;
+    }
 }
 
 async fn until(deadline: Option<tokio::time::Instant>) {

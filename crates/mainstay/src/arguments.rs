@@ -693,6 +693,9 @@ pub(crate) struct GatewayProcess {
 pub(crate) struct VipProcess {
     #[command(flatten)]
     pub(crate) start: Start,
+    /// This node has an agent.
+    #[arg(long)]
+    pub(crate) with_agent: bool,
 }
 
 /// Checks them and keeps them as they are written: they are handed on.

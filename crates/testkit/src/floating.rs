@@ -44,6 +44,10 @@ pub struct Plan {
     pub keepalived: Option<String>,
     /// Whether ours have a gateway each, on which the address depends.
     pub gateway: bool,
+    /// Whether ours have a control centre and an agent each.
+    pub agent: bool,
+    /// Test seams of ours' gateways.
+    pub seams: &'static str,
     /// More keys of ours, per host.
     pub keys: [String; 2],
 }
@@ -58,6 +62,8 @@ impl Default for Plan {
             unicast: false,
             keepalived: None,
             gateway: false,
+            agent: false,
+            seams: "",
             keys: [String::new(), String::new()],
         }
     }
@@ -125,6 +131,9 @@ impl Link {
                 fs::write(&config, self.node_file(at)).expect("the directory is ours");
                 let mut command = self.hosts[at].command(&self.mainstay);
                 command.arg("run").arg("--config").arg(config);
+                if !self.plan.seams.is_empty() {
+                    command.args(["--unsafe-gateway-seams", self.plan.seams]);
+                }
                 command
             }
             Kind::Keepalived => {
@@ -165,13 +174,20 @@ impl Link {
             preempt,
             unicast,
             gateway,
+            agent,
+            seams: _,
             keepalived: _,
             ref keys,
         } = self.plan;
+        let with_agent = if agent {
+            "\"control\", \"agent\", "
+        } else {
+            ""
+        };
         let (more_roles, gateway) = if gateway {
             (
                 "\"gateway\", ",
-                "[gateway]\nhttp = \":8080\"\nstats = \"off\"\nworkers = 1",
+                "[gateway]\nhttp = \":8080\"\nstats = \"off\"\nworkers = 2",
             )
         } else {
             ("", "")
@@ -179,7 +195,7 @@ impl Link {
         let (state, priority) = (self.state_dir(at), PRIORITIES[at]);
         let state = state.display();
         let mut file = format!(
-            "roles = [{more_roles}\"vip\"]\nstate = \"{state}\"\n{gateway}\n[vip.entry]\naddress = \"{address}\"\ninterface = \"eth0\"\nvrid = 51\n\
+            "roles = [{with_agent}{more_roles}\"vip\"]\nstate = \"{state}\"\n{gateway}\n[vip.entry]\naddress = \"{address}\"\ninterface = \"eth0\"\nvrid = 51\n\
              version = {version}\npriority = {priority}\npreempt = {preempt}\nadvert = \"{}ms\"\n{}\n",
             advert.as_millis(),
             keys[at]
@@ -242,6 +258,23 @@ impl Link {
 
     /// Sends a signal to one of our processes on a host.
     pub fn signal(&self, at: usize, kind: &str, signal: Signal) {
+        rustix::process::kill_process(self.pid(at, kind), signal).expect("it is ours");
+    }
+
+    /// Whether one of our processes has signed its claim on a host.
+    pub fn runs(&self, at: usize, kind: &str) -> bool {
+        let claim = format!("processes/{kind}.json");
+        fs::metadata(self.state_dir(at).join(claim)).is_ok_and(|claim| claim.len() > 0)
+    }
+
+    /// Sends a signal to the supervisor of ours, or to keepalived, on a host.
+    pub fn signal_router(&self, at: usize, signal: Signal) {
+        let router = self.routers[at].as_ref().expect("it runs");
+        router.signal(signal);
+    }
+
+    /// One of our processes on a host.
+    pub fn pid(&self, at: usize, kind: &str) -> rustix::process::Pid {
         let claim = self
             .state_dir(at)
             .join("processes")
@@ -251,8 +284,7 @@ impl Link {
         let pid = claim["pid"]
             .as_i64()
             .and_then(|pid| i32::try_from(pid).ok());
-        let pid = rustix::process::Pid::from_raw(pid.expect("a number")).expect("a process");
-        rustix::process::kill_process(pid, signal).expect("it is ours");
+        rustix::process::Pid::from_raw(pid.expect("a number")).expect("a process")
     }
 
     /// Which hosts have the address.

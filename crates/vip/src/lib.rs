@@ -18,6 +18,7 @@
 //! An address dies with its holder: it has a lifetime of three seconds, renewed every half a second. Start reading at
 //! [`run()`], then `seat` (one virtual router), `track` (what it depends on), `verdict` (what the death of that means).
 
+mod agent;
 mod calls;
 mod clock;
 mod hook;
@@ -26,9 +27,10 @@ mod journal;
 mod run;
 mod seat;
 pub mod settings;
+mod signed;
 mod track;
 mod verdict;
 pub mod view;
 
 pub use calls::SOCKET;
-pub use run::{Options, RealTime, RunError, run};
+pub use run::{Options, OwnAgent, RealTime, RunError, run};

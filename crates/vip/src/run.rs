@@ -12,6 +12,7 @@ use mainstay_model::VipSpec;
 use mainstay_vrrp::OptionsError;
 use rustix::process::Signal;
 
+use crate::agent::Agent;
 use crate::calls::{Call, Calls};
 use crate::host::Host;
 use crate::seat::Seat;
@@ -32,8 +33,19 @@ pub struct Options {
     pub state: PathBuf,
     /// The floating addresses, checked.
     pub vips: Vec<VipSpec>,
+    /// Whether this node has an agent, whose silence makes it the last choice.
+    pub agent: OwnAgent,
     /// How it is scheduled.
     pub real_time: RealTime,
+}
+
+/// Whether the node has an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OwnAgent {
+    /// It has one.
+    Runs,
+    /// It has none.
+    No,
 }
 
 /// Whether the process asks for scheduling in real time.
@@ -96,8 +108,13 @@ pub fn run(options: Options) -> Result<(), RunError> {
         let name = spec.name.clone();
         seats.push(Seat::new(spec).map_err(|source| RunError::Options { name, source })?);
     }
+    let agent = match options.agent {
+        OwnAgent::Runs => Some(Agent::new(host.now())),
+        OwnAgent::No => None,
+    };
     let mut holder = Holder {
         host,
+        agent,
         signals,
         changes,
         calls,
@@ -117,6 +134,7 @@ enum Life {
 #[derive(Debug)]
 struct Holder {
     host: Host,
+    agent: Option<Agent>,
     signals: SignalFd,
     changes: Changes,
     calls: Calls,
@@ -129,7 +147,9 @@ impl Holder {
     fn run(&mut self) -> Result<(), RunError> {
         loop {
             self.follow_changes();
+            let agent = self.agent.as_mut().map(|agent| agent.turn(&self.host));
             for seat in &mut self.seats {
+                seat.heed_agent(&self.host, agent);
                 seat.turn(&self.host);
             }
             self.answer();
@@ -146,6 +166,7 @@ impl Holder {
         let seats = self.seats.iter().map(Seat::next_deadline);
         seats
             .chain([self.calls.next_deadline()])
+            .chain(self.agent.as_ref().map(Agent::next_deadline))
             .min()
             .unwrap_or(Instant::NEVER)
     }

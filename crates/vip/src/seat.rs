@@ -49,6 +49,8 @@ pub(crate) struct Seat {
     changed: Changed,
     tracks: Vec<Track>,
     verdict: Verdict,
+    /// Whether the node's agent is heard; `None`: it has none.
+    agent: Option<Works>,
     hooks: Hooks,
     past: Past,
     renew_at: Instant,
@@ -94,6 +96,7 @@ impl Seat {
             changed: Changed::Nothing,
             tracks: spec.track.iter().cloned().map(Track::new).collect(),
             verdict: Verdict::new(spec.on_dead),
+            agent: None,
             hooks: Hooks::new(spec.notify.clone()),
             past: Past::default(),
             renew_at: Instant::NEVER,
@@ -169,6 +172,20 @@ impl Seat {
         tracing::info!("({name}) offers the address: somebody asked for a move");
         self.handle(host, Input::Move);
         Ok(())
+    }
+
+    /// A machine whose agent is silent is the last choice: nobody looks after its instances. What the gateway serves it
+    /// goes on to serve, so that this moves an address only where priorities do.
+    pub(crate) fn heed_agent(&mut self, host: &Host, agent: Option<Works>) {
+        if self.agent == agent {
+            return;
+        }
+        self.agent = agent;
+        let priority = match agent {
+            Some(Works::No) => Priority::LEAST,
+            Some(Works::Yes) | None => Priority(self.spec.priority.get()),
+        };
+        self.handle(host, Input::Priority(priority));
     }
 
     fn judge(&mut self, host: &Host) {

@@ -228,6 +228,7 @@ impl Gateway {
             settings: watched,
             deadlines: setting.deadlines,
             succession: mainstay_gateway::Succession::default(),
+            pulse: None,
             seams: setting.seams,
         };
         let stop_of = stop.clone();

@@ -442,7 +442,10 @@ impl Family {
             .place(Place::OwnSession);
         match kind {
             Kind::Agent => self.listening.pass_to_agent(self.agent_arguments(spawn)),
-            Kind::Vip => spawn,
+            Kind::Vip => {
+                let agent = self.settings.has(Role::Agent);
+                spawn.arguments(agent.then_some("--with-agent").iter())
+            }
             Kind::Server => {
                 // A stop of everything is this supervisor's own, and outlives the control centre.
                 let over = match origin {

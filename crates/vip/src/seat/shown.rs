@@ -18,6 +18,10 @@ impl Seat {
             what: track.what().to_string(),
             works: track.works() == Works::Yes,
         });
+        let agent = self.agent.map(|works| ShownTrack {
+            what: "the agent".to_owned(),
+            works: works == Works::Yes,
+        });
         let advert_ms = options.interval.duration().as_millis();
         ShownVip {
             name: self.spec.name.clone(),
@@ -36,7 +40,7 @@ impl Seat {
             advert_ms: u64::try_from(advert_ms).unwrap_or(u64::MAX),
             master: self.router.master(),
             peers: peers.collect(),
-            tracks: tracks.collect(),
+            tracks: tracks.chain(agent).collect(),
             counts: self.counts(),
             past: self.past.moments(),
         }
