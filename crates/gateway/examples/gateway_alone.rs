@@ -49,6 +49,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         deadlines: Deadlines::default(),
         succession: mainstay_gateway::Succession::default(),
         pulse: None,
+        leave: None,
         seams: Seams::default(),
     };
     let stop = CancellationToken::new();

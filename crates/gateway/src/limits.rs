@@ -88,6 +88,9 @@ pub(crate) const SWEEP_EVERY: Duration = Duration::from_millis(500);
 /// for stuck (`mainstay-vip`). It costs a system call of a microsecond each.
 pub(crate) const BEAT_EVERY: Duration = Duration::from_millis(100);
 
+/// How often a worker looks whether those have gone who are to leave an address, beside when one goes.
+pub(crate) const LEAVE_LOOK: Duration = Duration::from_millis(5);
+
 /// After an answer that came before the request's body was read: how long the rest is read and
 /// thrown away, so that the client is not reset before it has read the answer.
 pub(crate) const LINGER_TIME: Duration = Duration::from_secs(1);

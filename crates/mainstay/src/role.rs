@@ -19,11 +19,14 @@ use mainstay_agent::names::{self, ResolvConf, Upstreams};
 use mainstay_agent::{Adoption, ShimProgram};
 use mainstay_control::AcknowledgedDrain;
 use mainstay_gateway::settings::Settings as GatewaySettings;
-use mainstay_gateway::{AccessLogTo, Beats, Beginning, Deadlines, Stats, StatsAuth, Succession};
+use mainstay_gateway::{
+    AccessLogTo, Beats, Beginning, Deadlines, LeavingSeam, Stats, StatsAuth, Succession,
+};
 use mainstay_ids::Incarnation;
 use mainstay_kernel::hand::Offer;
 use mainstay_kernel::pulse::{Beater, Pulse};
 use mainstay_model::forward::Ranges;
+use mainstay_prove::floating;
 use mainstay_server::EarlierStop;
 use mainstay_vip::{OwnAgent, RealTime};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -31,7 +34,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::arguments::{AgentProcess, GatewayProcess, Internal, Place, ServerProcess, VipProcess};
+use crate::arguments::{
+    AgentProcess, AnswerProcess, GatewayProcess, Internal, Place, ServerProcess, VipProcess,
+};
 use crate::command::API_SOCKET;
 use crate::outcome::Outcome;
 use crate::supervisor::claim::{self, CLAIM, Stage};
@@ -39,10 +44,13 @@ use crate::supervisor::sockets::{API_TCP, API_UNIX, ENTRY, NAMES_TCP, NAMES_UDP,
 
 pub(crate) fn run(place: &Place, internal: Internal) -> anyhow::Result<Outcome> {
     start_log();
+    if let Internal::Answer(answer) = &internal {
+        return run_answer(answer);
+    }
     // Before the claim is signed: from then on the supervisor may send signals.
     let signals = match &internal {
         Internal::Gateway(_) => Some(Signals::receive()?),
-        Internal::Server(_) | Internal::Agent(_) | Internal::Vip(_) => None,
+        Internal::Server(_) | Internal::Agent(_) | Internal::Vip(_) | Internal::Answer(_) => None,
     };
     let mut sockets = Inherited::take()?;
     let claim = sockets.named(CLAIM).pop();
@@ -62,6 +70,8 @@ pub(crate) fn run(place: &Place, internal: Internal) -> anyhow::Result<Outcome> 
             run_gateway(place, &gateway, sockets, &signals, &claim)?;
         }
         Internal::Vip(vip) => run_vip(place, &vip)?,
+        // It has no claim, and ran above.
+        Internal::Answer(_) => {}
     }
     Ok(Outcome::Holds)
 }
@@ -82,11 +92,13 @@ impl Signing {
 }
 
 fn incarnation(internal: &Internal) -> Incarnation {
-    let (Internal::Server(ServerProcess { start, .. })
-    | Internal::Agent(AgentProcess { start, .. })
-    | Internal::Gateway(GatewayProcess { start, .. })
-    | Internal::Vip(VipProcess { start, .. })) = internal;
-    Incarnation(start.incarnation)
+    match internal {
+        Internal::Server(ServerProcess { start, .. })
+        | Internal::Agent(AgentProcess { start, .. })
+        | Internal::Gateway(GatewayProcess { start, .. })
+        | Internal::Vip(VipProcess { start, .. }) => Incarnation(start.incarnation),
+        Internal::Answer(_) => Incarnation(0),
+    }
 }
 
 /// Where the threads of a process say that they go on.
@@ -96,7 +108,7 @@ fn pulse(internal: &Internal, sockets: &Inherited) -> Option<Pulse> {
         // Each socket of the entry has a worker of its own.
         Internal::Gateway(_) => Some(sockets.count(ENTRY)),
         Internal::Agent(_) => Some(1),
-        Internal::Server(_) | Internal::Vip(_) => None,
+        Internal::Server(_) | Internal::Vip(_) | Internal::Answer(_) => None,
     };
     let pulse = Pulse::new(beaters?);
     if let Err(error) = &pulse {
@@ -300,6 +312,10 @@ fn run_gateway(
             serves: signals.serves.clone(),
         },
         pulse: claim.pulse.clone(),
+        leave: match gateway.unsafe_gateway_seams.leaving {
+            LeavingSeam::On => Some(gateway.hand.with_extension("leave")),
+            LeavingSeam::Off => None,
+        },
         seams: gateway.unsafe_gateway_seams,
     };
     let on_serving = Arc::clone(claim);
@@ -311,6 +327,17 @@ fn run_gateway(
         signals.stop.clone(),
     )
     .context("the gateway failed")
+}
+
+/// A service that somebody can be asked for: `prove` has it on its nodes.
+fn run_answer(answer: &AnswerProcess) -> anyhow::Result<Outcome> {
+    on_runtime(async |stop| {
+        tokio::select! {
+            ended = floating::answer(answer.address) => ended.context("cannot answer"),
+            () = stop.cancelled() => Ok(()),
+        }
+    })?;
+    Ok(Outcome::Holds)
 }
 
 /// One thread, and no runtime: see `mainstay-vip`.

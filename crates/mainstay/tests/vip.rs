@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use mainstay_testkit::floating::{self, Kind, Link, Partner, Plan};
+use mainstay_testkit::floating::{self, Agents, Kind, Link, Partner, Plan};
 use mainstay_testkit::{Carrier, TempDir, is_root, program, skip, wait_until};
 use rustix::process::Signal;
 
@@ -321,7 +321,7 @@ fn two_agents(preempt: bool) -> Link {
     let mut link = link(
         [Kind::Ours, Kind::Ours],
         &Plan {
-            agent: true,
+            agents: Agents::Each,
             preempt,
             ..Plan::default()
         },

@@ -27,6 +27,15 @@ pub enum Kind {
     Keepalived,
 }
 
+/// Whether ours have a control centre and an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Agents {
+    /// They have none.
+    None,
+    /// Each has its own.
+    Each,
+}
+
 /// What both hosts are told.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -45,7 +54,7 @@ pub struct Plan {
     /// Whether ours have a gateway each, on which the address depends.
     pub gateway: bool,
     /// Whether ours have a control centre and an agent each.
-    pub agent: bool,
+    pub agents: Agents,
     /// Test seams of ours' gateways.
     pub seams: &'static str,
     /// More keys of ours, per host.
@@ -62,7 +71,7 @@ impl Default for Plan {
             unicast: false,
             keepalived: None,
             gateway: false,
-            agent: false,
+            agents: Agents::None,
             seams: "",
             keys: [String::new(), String::new()],
         }
@@ -174,15 +183,14 @@ impl Link {
             preempt,
             unicast,
             gateway,
-            agent,
+            agents,
             seams: _,
             keepalived: _,
             ref keys,
         } = self.plan;
-        let with_agent = if agent {
-            "\"control\", \"agent\", "
-        } else {
-            ""
+        let with_agent = match agents {
+            Agents::None => "",
+            Agents::Each => "\"control\", \"agent\", ",
         };
         let (more_roles, gateway) = if gateway {
             (

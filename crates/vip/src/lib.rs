@@ -21,9 +21,11 @@
 mod agent;
 mod calls;
 mod clock;
+mod departure;
 mod hook;
 mod host;
 mod journal;
+mod leave;
 mod run;
 mod seat;
 pub mod settings;

@@ -229,6 +229,7 @@ impl Gateway {
             deadlines: setting.deadlines,
             succession: mainstay_gateway::Succession::default(),
             pulse: None,
+            leave: None,
             seams: setting.seams,
         };
         let stop_of = stop.clone();

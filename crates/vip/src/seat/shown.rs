@@ -2,7 +2,7 @@
 
 use mainstay_vrrp::Counts;
 
-use super::Seat;
+use super::{Leaves, Seat};
 use crate::journal::state;
 use crate::track::Works;
 use crate::view::{ShownCounts, ShownPeer, ShownTrack, ShownVip};
@@ -27,6 +27,7 @@ impl Seat {
             name: self.spec.name.clone(),
             state: state(self.router.role()),
             offers: self.router.offers_addresses(),
+            leaves: self.leaves == Leaves::Now,
             fault: self.fault.as_ref().map(ToString::to_string),
             addresses: self
                 .spec
