@@ -131,6 +131,16 @@ impl Link {
         Probe::start(&self.client, self.plan.address.parse().expect("an address"))
     }
 
+    /// A command on the clients' host.
+    pub fn client(&self, program_path: &Path) -> std::process::Command {
+        self.client.command(program_path)
+    }
+
+    /// Plugs one more host in.
+    pub fn plug(&self, host: &Netns, port: &str, address: &str) {
+        self.segment.plug(host, port, address);
+    }
+
     /// Starts the virtual router of a host.
     pub fn start(&mut self, at: usize) {
         let name = NAMES[at];
@@ -195,7 +205,7 @@ impl Link {
         let (more_roles, gateway) = if gateway {
             (
                 "\"gateway\", ",
-                "[gateway]\nhttp = \":8080\"\nstats = \"off\"\nworkers = 2",
+                "[gateway]\nhttp = \":8080\"\nstats = \"off\"\nworkers = 2\ndrain = \"1s\"",
             )
         } else {
             ("", "")

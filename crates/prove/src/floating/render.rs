@@ -35,6 +35,10 @@ fn write(text: &mut String, verdict: &Verdict) -> fmt::Result {
     )
 }
 
+fn seconds(ms: u64) -> String {
+    format!("{:>3}.{:03} s", ms / 1000, ms % 1000)
+}
+
 fn write_scenario(text: &mut String, report: &Report) -> fmt::Result {
     let outcome = match report.outcome {
         Outcome::Holds => "ok",
@@ -67,15 +71,15 @@ fn write_scenario(text: &mut String, report: &Report) -> fmt::Result {
         }
     }
     for done in &report.done {
-        let (seconds, part) = (done.at_ms / 1000, done.at_ms % 1000 / 10);
-        writeln!(text, "  at {seconds:>3}.{part:02} s  {}", done.what)?;
+        writeln!(text, "  at {}  {}", seconds(done.at_ms), done.what)?;
     }
     for change in &report.moves {
         let state = change.state.to_uppercase();
+        let at = seconds(change.at_ms);
         writeln!(
             text,
-            "  {}  node {}: {state}: {}",
-            change.at, change.node, change.why
+            "  at {at}  node {}: {state}: {}",
+            change.node, change.why
         )?;
     }
     Ok(())

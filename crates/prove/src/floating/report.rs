@@ -75,8 +75,8 @@ pub struct Done {
 pub struct Move {
     /// Whose.
     pub node: String,
-    /// When.
-    pub at: String,
+    /// Since the clients began.
+    pub at_ms: u64,
     /// What it became.
     pub state: String,
     /// Why.
@@ -233,7 +233,7 @@ mod tests {
         let started = Instant::now();
         let taken = Move {
             node: "b".to_owned(),
-            at: "0".to_owned(),
+            at_ms: 1000,
             state: "master".to_owned(),
             why: "a test".to_owned(),
         };

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -160,7 +160,11 @@ pub(super) async fn play(
     let built = stop.run_until_cancelled(Rig::build(options)).await;
     let rig = built.ok_or(Error::Stopped)??;
     let address = SocketAddr::new(ADDRESS.parse().map_err(|_| Error::Stopped)?, PORT);
-    let before = [0, 1].map(|node| past(&rig, node).len());
+    let begun_ms = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_millis();
+    let begun_ms = u64::try_from(begun_ms).unwrap_or(u64::MAX);
     let clients = Clients::start(&rig.clients(), address)?;
     let mut play = Play {
         rig,
@@ -173,7 +177,7 @@ pub(super) async fn play(
     // Nobody else waits for this thread.
     let asked = clients.stop();
     played?;
-    let moves = moves(&play.rig, before);
+    let moves = moves(&play.rig, begun_ms);
     Ok(judge(Evidence {
         scenario,
         started: play.started,
@@ -303,24 +307,21 @@ fn past(rig: &Rig, node: usize) -> Vec<Value> {
 }
 
 /// Those that came since, of both nodes.
-fn moves(rig: &Rig, before: [usize; 2]) -> Vec<Move> {
+fn moves(rig: &Rig, begun_ms: u64) -> Vec<Move> {
     let mut moves = Vec::new();
-    for (node, known) in before.into_iter().enumerate() {
-        let past = past(rig, node);
-        // One that was started again remembers less.
-        let from = if past.len() < known { 0 } else { known };
-        let text = |moment: &Value, key: &str| match &moment[key] {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
-        moves.extend(past[from..].iter().map(|moment| Move {
-            node: NODES[node].to_owned(),
-            at: text(moment, "at"),
-            state: text(moment, "state"),
-            why: text(moment, "why"),
+    for (node, name) in NODES.iter().enumerate() {
+        let text = |moment: &Value, key: &str| moment[key].as_str().unwrap_or_default().to_owned();
+        moves.extend(past(rig, node).iter().filter_map(|moment| {
+            let at_ms = moment["at"].as_u64()?.checked_sub(begun_ms)?;
+            Some(Move {
+                node: (*name).to_owned(),
+                at_ms,
+                state: text(moment, "state"),
+                why: text(moment, "why"),
+            })
         }));
     }
-    moves.sort_by(|one, other| one.at.cmp(&other.at));
+    moves.sort_by_key(|one| one.at_ms);
     moves
 }
 
