@@ -18,6 +18,7 @@
 //! An address dies with its holder: it has a lifetime of three seconds, renewed every half a second. Start reading at
 //! [`run()`], then `seat` (one virtual router), `track` (what it depends on), `verdict` (what the death of that means).
 
+mod altered;
 mod calls;
 mod clock;
 mod hook;

@@ -135,6 +135,7 @@ impl Holder {
             self.answer();
             self.hear_signals()?;
             if self.life == Life::Ends && self.seats.iter().all(Seat::has_stopped) {
+                self.host.undo();
                 return Ok(());
             }
             let deadline = self.next_deadline();

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use mainstay_model::VipSpec;
-use mainstay_model::vip::{OnDead, Preempt, TrackSpec, Tracked, VrrpVersion};
+use mainstay_model::vip::{Hardware, OnDead, Preempt, TrackSpec, Tracked, VrrpVersion};
 
 use super::{command, tracks};
 
@@ -116,6 +116,10 @@ impl Writer {
         self.line(format_args!("    version {version}"));
         self.line(format_args!("    priority {}", vip.priority));
         self.line(format_args!("    advert_int {}", Seconds(vip.advert)));
+        match vip.hardware {
+            Hardware::Own => {}
+            Hardware::Virtual => self.line(format_args!("    use_vmac")),
+        }
         match vip.preempt {
             Preempt::Never => self.line(format_args!("    nopreempt")),
             Preempt::Always => {}

@@ -9,7 +9,8 @@ use mainstay_ids::VipName;
 use mainstay_ids::name::NAME_LEN_MAX;
 use mainstay_model::VipSpec;
 use mainstay_model::vip::{
-    Floating, OnDead, PRIORITY, Preempt, TrackSpec, Tracked, VIPS_MAX, VrrpVersion, check_together,
+    Floating, Hardware, OnDead, PRIORITY, Preempt, TrackSpec, Tracked, VIPS_MAX, VrrpVersion,
+    check_together,
 };
 
 use crate::node::can_say;
@@ -114,6 +115,7 @@ struct Draft {
     preempt: Preempt,
     addresses: Vec<Floating>,
     peers: Vec<IpAddr>,
+    hardware: Hardware,
     track: Vec<TrackSpec>,
     notify: Vec<String>,
 }
@@ -137,6 +139,7 @@ impl Draft {
             preempt: Preempt::Always,
             addresses: Vec::new(),
             peers: Vec::new(),
+            hardware: Hardware::Own,
             track: Vec::new(),
             notify: Vec::new(),
         };
@@ -174,6 +177,13 @@ impl Draft {
                 let delay = decimal(one, report)?;
                 if self.preempt != Preempt::Never && !delay.is_zero() {
                     self.preempt = Preempt::After(delay);
+                }
+            }
+            ("use_vmac", name) => {
+                self.hardware = Hardware::Virtual;
+                if name.is_some() {
+                    let why = "the interface and its hardware address are those of RFC 9568";
+                    self.leave(one, why, report);
                 }
             }
             ("virtual_ipaddress", _) => return self.addresses(one, report),
@@ -303,6 +313,17 @@ impl Draft {
             .addresses
             .first()
             .is_some_and(|one| one.address.is_ipv6());
+        let hardware = if self.peers.is_empty() {
+            self.hardware
+        } else {
+            Hardware::Own
+        };
+        if hardware != self.hardware {
+            let key = format!("vrrp_instance {given} use_vmac");
+            let why =
+                "a virtual MAC address is of one link, and peers that are listed may be elsewhere";
+            report.leave(place, key, why);
+        }
         let preempt = match self.begins {
             Begins::Master => Preempt::Always,
             Begins::Backup => self.preempt,
@@ -322,6 +343,7 @@ impl Draft {
             preempt,
             advert: self.advert,
             peers: self.peers,
+            hardware,
             track: self.track,
             on_dead: OnDead::YieldAtOnce,
             notify: self.notify,

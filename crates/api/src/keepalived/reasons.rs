@@ -238,12 +238,14 @@ const INSTANCE: &[Reason] = &[
     ("smtp_alert*", MAIL),
     ("notify_*", NOTIFY),
     (
-        "use_vmac",
-        "the address is announced with the interface's own hardware address",
+        "use_vmac_addr",
+        "`virtual_mac = true` has a hardware address of its own",
     ),
-    ("use_vmac_addr", "addresses are on the interface itself"),
     ("vmac_xmit_base", "adverts come from where the address is"),
-    ("use_ipvlan", "addresses are on the interface itself"),
+    (
+        "use_ipvlan",
+        "`virtual_mac = true` has a hardware address of its own",
+    ),
     ("debug", "its log has what happens"),
 ];
 

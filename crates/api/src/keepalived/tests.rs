@@ -4,7 +4,7 @@ use std::num::{NonZeroU8, NonZeroU32};
 use std::time::Duration;
 
 use mainstay_ids::VipName;
-use mainstay_model::vip::{Floating, OnDead, Preempt, TrackSpec, Tracked, VrrpVersion};
+use mainstay_model::vip::{Floating, Hardware, OnDead, Preempt, TrackSpec, Tracked, VrrpVersion};
 use proptest::prelude::{Just, Strategy, any, prop};
 use proptest::{prop_assert, prop_assert_eq, prop_oneof, proptest};
 
@@ -173,7 +173,6 @@ fn nothing_of_a_known_or_an_unknown_key_is_dropped_in_silence() {
             (11, "vrrp_instance a notify_master /bin/true"),
             (12, "vrrp_instance a track_interface eth0 weight 5"),
             (13, "vrrp_instance a track_interface eth1"),
-            (14, "vrrp_instance a use_vmac"),
             (16, "virtual_server 10.0.0.1 80"),
             (19, "nonsense"),
         ]
@@ -429,6 +428,11 @@ fn vip() -> impl Strategy<Value = VipSpec> {
                         VrrpVersion::V3 => Duration::from_millis(10 * advert),
                     },
                     peers: (1..).take(peers).map(host).collect(),
+                    hardware: if peers == 0 && v6 == v2 {
+                        Hardware::Virtual
+                    } else {
+                        Hardware::Own
+                    },
                     track,
                     on_dead: OnDead::YieldAtOnce,
                     notify: notify.unwrap_or_default(),

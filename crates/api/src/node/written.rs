@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use mainstay_ids::duration::display;
 use mainstay_model::VipSpec;
-use mainstay_model::vip::{self as model, OnDead, Preempt, TrackSpec, Tracked, VrrpVersion};
+use mainstay_model::vip::{
+    self as model, Hardware, OnDead, Preempt, TrackSpec, Tracked, VrrpVersion,
+};
 use toml::Value;
 
 use crate::file::limits::TEXT_LEN_MAX;
@@ -45,6 +47,10 @@ fn table(vip: &VipSpec) -> String {
     }
     if !vip.peers.is_empty() {
         key("peers", list(vip.peers.iter().map(ToString::to_string)));
+    }
+    match vip.hardware {
+        Hardware::Own => {}
+        Hardware::Virtual => key("virtual_mac", "true".to_owned()),
     }
     let tracks: Vec<String> = vip.track.iter().map(track).collect();
     key("track", format!("[{}]", tracks.join(", ")));
