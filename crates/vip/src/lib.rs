@@ -19,6 +19,7 @@
 //! [`run()`], then `seat` (one virtual router), `track` (what it depends on), `verdict` (what the death of that means).
 
 mod agent;
+mod altered;
 mod calls;
 mod clock;
 mod departure;
