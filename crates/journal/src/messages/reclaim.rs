@@ -308,11 +308,15 @@ impl<D: Disk> MessageLog<D> {
         if bytes > 0 && !trusting {
             return Err(self.damaged(sequence, end, Damage::Incomplete { bytes }));
         }
-        if !self.fits(0) {
-            self.make_room_to_move()?;
+        // Once: the slack for it is there once, and a power loss may come before the name is gone.
+        if self.released < sequence {
+            if !self.fits(0) {
+                self.make_room_to_move()?;
+            }
+            let released = Draft::Released { through: sequence };
+            let (_, _) = self.journal.append_here(&[released])?;
+            self.released = sequence;
         }
-        let released = Draft::Released { through: sequence };
-        let (_, _) = self.journal.append_here(&[released])?;
         if !self.planted.has(Bug::RetiresUnsynced) {
             self.journal.sync()?;
         }

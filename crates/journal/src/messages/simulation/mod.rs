@@ -92,7 +92,7 @@ fn refuse(seed: u64, wrong: Wrong) -> Result<(), String> {
 fn fill(seed: u64, wrong: Wrong) -> Result<(), String> {
     let disk = Arc::new(SimulatedDisk::new(seed));
     let mut life = Life::new(seed, LONG, wrong.bug);
-    disk.hold_at_most(LONG * life.rng.u64(8..24));
+    disk.hold_at_most(LONG * life.rng.u64(16..32));
     life.fill_and_drain(&disk)?;
     let at = disk.steps() + life.rng.usize(0..400);
     disk.plan([Fault::PowerAt(at)]);
