@@ -144,7 +144,7 @@ fn when_the_disk_refuses_or_a_sync_fails_nothing_synced_is_lost_and_later_change
 
 #[test]
 fn a_full_disk_refuses_messages_takes_what_is_forgotten_and_then_has_room_again() {
-    for seed in seeds(500) {
+    for seed in seeds(100) {
         let done = fill(seed, Wrong::default());
         done.unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
     }

@@ -113,8 +113,9 @@ impl Oracle {
     }
 
     pub(super) fn synced(&mut self) {
-        self.durable = self.now.clone();
-        self.since.clear();
+        for change in self.since.drain(..) {
+            self.durable.apply(&change);
+        }
     }
 
     /// Compares with what an opening found, which is durable from then on.
