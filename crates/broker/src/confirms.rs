@@ -30,7 +30,10 @@ impl Confirms {
     }
 
     /// Something was published, and is stored at these places.
-    #[cfg_attr(not(debug_assertions), expect(unused_variables, reason = "looked at in debug builds"))]
+    #[cfg_attr(
+        not(debug_assertions),
+        expect(unused_variables, reason = "looked at in debug builds")
+    )]
     pub(crate) fn published(&mut self, stored: Vec<(QueueId, u64)>) {
         let number = self.next;
         self.next += 1;
@@ -42,7 +45,10 @@ impl Confirms {
 
     /// A word goes out: of how many publishes it speaks. `is_synced` knows whether a place is on disk, or was
     /// refused or forgotten since.
-    #[cfg_attr(not(debug_assertions), expect(unused_variables, reason = "looked at in debug builds"))]
+    #[cfg_attr(
+        not(debug_assertions),
+        expect(unused_variables, reason = "looked at in debug builds")
+    )]
     pub(crate) fn spoken(
         &mut self,
         number: u64,

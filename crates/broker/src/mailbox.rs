@@ -3,38 +3,51 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::task::Waker;
 
 use mainstay_amqp::{Fault, Reply};
+use mainstay_journal::messages::Place;
 
 use crate::limits::LETTER_LEN;
 
 /// One thing for a channel of the connection.
 #[derive(Debug)]
 pub(crate) enum Letter {
-    Reply(u16, Reply),
+    /// An answer or a message, and where its body is if it is on disk alone.
+    Reply(u16, Reply, Option<Rc<Place>>),
     Opened(u16),
     Fault(u16, Fault),
-    /// An operator wants it closed.
-    Shut(String),
 }
 
 impl Letter {
     fn len(&self) -> usize {
         match self {
-            Self::Reply(_, Reply::Content(_, properties, body)) => {
-                LETTER_LEN + properties.len() + body.len()
+            Self::Reply(_, Reply::Content(_, properties, body), _) => {
+                let body = usize::try_from(body.len()).unwrap_or(usize::MAX);
+                LETTER_LEN + properties.len() + body
             }
-            Self::Reply(_, Reply::Method(_)) | Self::Opened(_) | Self::Fault(..) | Self::Shut(_) => LETTER_LEN,
+            Self::Reply(_, Reply::Method(_), _) | Self::Opened(_) | Self::Fault(..) => LETTER_LEN,
         }
     }
 }
 
-/// The box. Its owner is the connection's task; a `RefCell` since the virtual host's task of the same thread fills it, and
-/// neither holds it over an await.
+/// What concerns the connection as a whole, and does not wait behind letters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// Memory or disk run out.
+    Block(&'static str),
+    Unblock,
+    /// Close it, and say why.
+    Shut(String),
+}
+
+/// The box. Its owner is the connection's task; a `RefCell` since tasks of the same thread fill it, and none holds it over
+/// an await.
 #[derive(Debug, Default)]
 pub(crate) struct Mailbox {
     letters: RefCell<VecDeque<Letter>>,
+    words: RefCell<VecDeque<Word>>,
     waker: RefCell<Option<Waker>>,
     /// Bytes in the box.
     waiting: Cell<usize>,
@@ -56,14 +69,19 @@ impl Mailbox {
         }
     }
 
+    pub(crate) fn say(&self, word: Word) {
+        self.words.borrow_mut().push_back(word);
+        self.ring();
+    }
+
     pub(crate) fn take(&self) -> Option<Letter> {
         let letter = self.letters.borrow_mut().pop_front()?;
         self.waiting.set(self.waiting.get() - letter.len());
         Some(letter)
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.letters.borrow().is_empty()
+    pub(crate) fn hear(&self) -> Option<Word> {
+        self.words.borrow_mut().pop_front()
     }
 
     /// Who is to be woken by the next ring.

@@ -24,7 +24,9 @@ const FRAME_HEAD: usize = 7;
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
     /// A newer program wrote it.
-    #[error("the broker's log has format {found}, and this program reads up to {FORMAT}: use the program that wrote it, or a newer one")]
+    #[error(
+        "the broker's log has format {found}, and this program reads up to {FORMAT}: use the program that wrote it, or a newer one"
+    )]
     Newer {
         /// Its format.
         found: u32,
@@ -369,7 +371,9 @@ fn inner(rest: &[u8], value: &Bytes) -> Result<(u16, Record), String> {
     let vhost = u16::from_be_bytes(*vhost);
     let method = Method::read(value).map_err(|why| why.to_string())?;
     let record = match method {
-        Method::ExchangeDeclare(declare) => Record::Exchange(exchange(declare).map_err(|why| why.to_string())?),
+        Method::ExchangeDeclare(declare) => {
+            Record::Exchange(exchange(declare).map_err(|why| why.to_string())?)
+        }
         Method::QueueDeclare(declare) => {
             let id = rest.first_chunk::<8>().ok_or_else(short)?;
             let queue = DurableQueue {

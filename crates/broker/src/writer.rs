@@ -127,14 +127,9 @@ pub(crate) struct Failure {
 
 impl Failure {
     fn set(&self, reason: AppendError) {
-        tracing::error!(error = &reason as &dyn std::error::Error, "nothing more is stored, nothing more is confirmed");
+        tracing::error!(error = %reason, "nothing more is stored, nothing more is confirmed");
         self.reason.set(reason).ok();
         self.token.cancel();
-    }
-
-    /// The reason, after the token was cancelled.
-    pub(crate) fn into_reason(self) -> Option<AppendError> {
-        self.reason.into_inner()
     }
 }
 
@@ -177,11 +172,20 @@ impl Writer {
         })
     }
 
+    /// Why it failed, if it did.
+    pub(crate) fn into_reason(self) -> Option<AppendError> {
+        drop(self.orders);
+        // The thread has let go of its own before it cancels the token, or does so in a moment.
+        Arc::into_inner(self.failure)?.reason.into_inner()
+    }
+
     /// Ends it after all that was ordered; everybody else has let go of `orders`.
     pub(crate) async fn end(self) {
         drop(self.orders);
         // A panic of it was told by the hook, and the token is cancelled by none: what waits for it is the end anyhow.
-        tokio::task::spawn_blocking(|| self.thread.join().ok()).await.ok();
+        tokio::task::spawn_blocking(|| self.thread.join().ok())
+            .await
+            .ok();
     }
 }
 
@@ -255,8 +259,7 @@ impl Desk {
                     return Ok(len);
                 }
                 Err(error @ AppendError::Full { .. }) => {
-                    let error: &dyn std::error::Error = &error;
-                    tracing::warn!(error, "publishers wait; consumers go on");
+                    tracing::warn!(%error, "publishers wait; consumers go on");
                 }
                 Err(error) => return Err(error),
             }

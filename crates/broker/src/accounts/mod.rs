@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::password::PasswordHash;
 pub use self::password::PasswordError;
-pub(crate) use self::rights::{Compiled, Permission};
+pub(crate) use self::password::PasswordHash;
 pub use self::rights::PatternError;
+pub(crate) use self::rights::Permission;
 
 /// The user that RabbitMQ has at the beginning, too; from this machine alone.
 pub(crate) const GUEST: &str = "guest";

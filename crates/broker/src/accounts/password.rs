@@ -4,9 +4,9 @@ use std::num::NonZeroU32;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use ring::digest;
 use ring::pbkdf2::{self, PBKDF2_HMAC_SHA256};
 use ring::rand::{SecureRandom as _, SystemRandom};
-use ring::{constant_time, digest};
 use serde::{Deserialize, Serialize};
 
 /// Rounds of a hash that is made now: some 25 ms with the instructions for SHA-256 of today's processors. It stands in each
@@ -49,7 +49,9 @@ pub enum PasswordError {
     #[error("the hash of a password is not base64 of a {0} with four bytes of salt")]
     Form(&'static str),
     /// An algorithm that is not known.
-    #[error("the hash of a password was made by `{0}`, which is not known; known are {RABBIT_SHA256} and {RABBIT_SHA512}")]
+    #[error(
+        "the hash of a password was made by `{0}`, which is not known; known are {RABBIT_SHA256} and {RABBIT_SHA512}"
+    )]
     Algorithm(String),
 }
 
@@ -58,7 +60,9 @@ impl PasswordHash {
     pub(crate) fn of(password: &[u8]) -> Result<Self, PasswordError> {
         let mut salt = [0; SALT_LEN];
         let random = SystemRandom::new();
-        random.fill(&mut salt).map_err(|_| PasswordError::NoRandomness)?;
+        random
+            .fill(&mut salt)
+            .map_err(|_| PasswordError::NoRandomness)?;
         let mut hash = [0; digest::SHA256_OUTPUT_LEN];
         pbkdf2::derive(PBKDF2_HMAC_SHA256, ROUNDS, &salt, password, &mut hash);
         Ok(Self::Pbkdf2 {
@@ -72,11 +76,21 @@ impl PasswordHash {
     pub(crate) fn of_rabbit(algorithm: &str, hash: &str) -> Result<Self, PasswordError> {
         let salted = hash.to_owned();
         let (of, len, name) = match algorithm {
-            RABBIT_SHA256 => (Self::RabbitSha256 { salted }, digest::SHA256_OUTPUT_LEN, "SHA-256"),
-            RABBIT_SHA512 => (Self::RabbitSha512 { salted }, digest::SHA512_OUTPUT_LEN, "SHA-512"),
+            RABBIT_SHA256 => (
+                Self::RabbitSha256 { salted },
+                digest::SHA256_OUTPUT_LEN,
+                "SHA-256",
+            ),
+            RABBIT_SHA512 => (
+                Self::RabbitSha512 { salted },
+                digest::SHA512_OUTPUT_LEN,
+                "SHA-512",
+            ),
             other => return Err(PasswordError::Algorithm(other.to_owned())),
         };
-        let bytes = STANDARD.decode(hash).map_err(|_| PasswordError::Form(name))?;
+        let bytes = STANDARD
+            .decode(hash)
+            .map_err(|_| PasswordError::Form(name))?;
         if bytes.len() != RABBIT_SALT_LEN + len {
             return Err(PasswordError::Form(name));
         }
@@ -118,8 +132,14 @@ fn is_salted(algorithm: &'static digest::Algorithm, salted: &str, password: &[u8
     let mut context = digest::Context::new(algorithm);
     context.update(salt);
     context.update(password);
+    let made = context.finish();
+    let made = made.as_ref();
     // A comparison that takes as long wherever it fails.
-    constant_time::verify_slices_are_equal(context.finish().as_ref(), hash).is_ok()
+    let differ = made
+        .iter()
+        .zip(hash)
+        .fold(0, |differ, (one, other)| differ | (one ^ other));
+    made.len() == hash.len() && differ == 0
 }
 
 #[cfg(test)]
@@ -139,7 +159,10 @@ mod tests {
     #[test]
     fn what_rabbitmq_hashed_is_known() {
         // `rabbitmqctl hash_password test12` of its documentation.
-        let hash = PasswordHash::of_rabbit(RABBIT_SHA256, "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR");
+        let hash = PasswordHash::of_rabbit(
+            RABBIT_SHA256,
+            "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR",
+        );
         let hash = hash.expect("a hash of RabbitMQ");
         assert!(hash.is_of(b"test12"));
         assert!(!hash.is_of(b"test13"));
@@ -147,7 +170,13 @@ mod tests {
 
     #[test]
     fn what_is_no_hash_is_refused() {
-        assert!(matches!(PasswordHash::of_rabbit(RABBIT_SHA256, "Zm9v"), Err(PasswordError::Form(_))));
-        assert!(matches!(PasswordHash::of_rabbit("md5", "Zm9v"), Err(PasswordError::Algorithm(_))));
+        assert!(matches!(
+            PasswordHash::of_rabbit(RABBIT_SHA256, "Zm9v"),
+            Err(PasswordError::Form(_))
+        ));
+        assert!(matches!(
+            PasswordHash::of_rabbit("md5", "Zm9v"),
+            Err(PasswordError::Algorithm(_))
+        ));
     }
 }

@@ -70,8 +70,12 @@ impl Pattern {
                 Err(wrong(format!("it has more than {PATTERN_LEN_MAX} bytes")))
             }
             _ => {
-                let compiled = RegexBuilder::new(pattern).size_limit(PATTERN_SIZE_MAX).build();
-                compiled.map(Self::Regex).map_err(|why| wrong(why.to_string()))
+                let compiled = RegexBuilder::new(pattern)
+                    .size_limit(PATTERN_SIZE_MAX)
+                    .build();
+                compiled
+                    .map(Self::Regex)
+                    .map_err(|why| wrong(why.to_string()))
             }
         }
     }
@@ -131,7 +135,11 @@ mod tests {
         let rights = permission.compile().expect("a pattern");
         assert!(!rights.allows(Right::Configure, name) && !rights.allows(Right::Read, name));
         let first = rights.allows(Right::Write, name);
-        assert_eq!(rights.allows(Right::Write, name), first, "the second answer is remembered");
+        assert_eq!(
+            rights.allows(Right::Write, name),
+            first,
+            "the second answer is remembered"
+        );
         first
     }
 
@@ -152,7 +160,11 @@ mod tests {
             ..Permission::all()
         };
         assert!(permission("a{1000}{1000}").compile().is_err());
-        assert!(permission(&"a".repeat(PATTERN_LEN_MAX + 1)).compile().is_err());
+        assert!(
+            permission(&"a".repeat(PATTERN_LEN_MAX + 1))
+                .compile()
+                .is_err()
+        );
         assert!(permission("(").compile().is_err());
     }
 }

@@ -78,7 +78,8 @@ impl Backlog {
             // Not even for these: they are tried again, before all others.
             Err(AppendError::Full { .. }) => {
                 for change in relief.into_iter().rev() {
-                    self.entries.push_front(Entry::Change(Class::Relief, change));
+                    self.entries
+                        .push_front(Entry::Change(Class::Relief, change));
                 }
                 Ok(())
             }
@@ -90,7 +91,14 @@ impl Backlog {
 /// Whether something that waits is to be copied from what this forgets.
 fn is_needed(waits: &VecDeque<Entry>, relief: &Change) -> bool {
     waits.iter().any(|entry| {
-        let Entry::Change(_, Change::Message { body: Body::Stored(from), .. }) = entry else {
+        let Entry::Change(
+            _,
+            Change::Message {
+                body: Body::Stored(from),
+                ..
+            },
+        ) = entry
+        else {
             return false;
         };
         match relief {
