@@ -130,10 +130,6 @@ pub struct Appended {
 pub struct Durable(RecordNumber);
 
 impl Durable {
-    pub(crate) fn up_to_now() -> Self {
-        Self(RecordNumber(1))
-    }
-
     /// The last record that is durable; 0 if there is none.
     pub fn up_to(self) -> RecordNumber {
         self.0

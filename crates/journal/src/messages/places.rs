@@ -39,8 +39,6 @@ impl<D: Disk> Shared<D> {
     }
 }
 
-pub(super) type Kept = Arc<std::sync::Mutex<std::collections::HashMap<Ref, Bytes>>>;
-
 /// Where messages are, for any thread.
 pub struct Places<D: Disk = HostDisk> {
     shared: Arc<Shared<D>>,
