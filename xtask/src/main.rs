@@ -11,6 +11,7 @@ mod bench;
 mod cargo;
 mod ci;
 mod demo;
+mod packages;
 mod report;
 mod setup;
 mod sim;
