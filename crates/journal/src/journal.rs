@@ -24,6 +24,9 @@ const SEGMENT_LEN_MIN: u64 = 512;
 /// The largest: what an opening has to read again after a fault stays a matter of seconds.
 const SEGMENT_LEN_MAX: u64 = 1024 * 1024 * 1024;
 
+/// What a segment may be long.
+pub(crate) const SEGMENT_LENS: std::ops::RangeInclusive<u64> = SEGMENT_LEN_MIN..=SEGMENT_LEN_MAX;
+
 /// How much a journal may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -54,8 +57,7 @@ impl Limits {
     }
 
     fn check(&self) -> Result<(), OpenError> {
-        let lens = SEGMENT_LEN_MIN..=SEGMENT_LEN_MAX;
-        if lens.contains(&self.segment_len) && self.segments_max >= 2 {
+        if SEGMENT_LENS.contains(&self.segment_len) && self.segments_max >= 2 {
             Ok(())
         } else {
             Err(OpenError::Limits)
@@ -124,6 +126,10 @@ pub struct Appended {
 pub struct Durable(RecordNumber);
 
 impl Durable {
+    pub(crate) fn up_to_now() -> Self {
+        Self(RecordNumber(1))
+    }
+
     /// The last record that is durable; 0 if there is none.
     pub fn up_to(self) -> RecordNumber {
         self.0

@@ -27,6 +27,7 @@ pub mod disk;
 mod error;
 mod format;
 mod journal;
+pub mod messages;
 mod reader;
 mod recovery;
 pub mod simulated;

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use mainstay_ids::Instant;
 
 use super::Broker;
-use super::contract::{DurableQueue, Now, QueueId, Record, Right};
+use super::contract::{DurableQueue, Now, Record, Right};
 use super::exchanges::free_name;
 use crate::code::{Code, Fault};
 use crate::field::Table;
@@ -14,8 +14,8 @@ use crate::method::{
     BasicCancel, QueueDeclare, QueueDeclareOk, QueueDelete, QueueDeleteOk, QueuePurge, QueuePurgeOk,
 };
 use crate::queue::{
-    Arguments, COMPARED, ChannelKey, ConnectionId, ConsumerKey, Durability, Queue, QueueKind,
-    assert_equal, inequivalent,
+    Arguments, COMPARED, ChannelKey, ConnectionId, ConsumerKey, Durability, Queue, QueueId,
+    QueueKind, assert_equal, inequivalent,
 };
 use crate::text::ShortString;
 use crate::vhost::name_argument;
@@ -33,6 +33,8 @@ pub(super) struct Slot {
     /// Somebody consumed it: from then on it may be done.
     pub(super) was_consumed: bool,
     pub(super) deadline: Instant,
+    /// Bytes of it that count for the budget.
+    pub(super) counted: u64,
     /// It stands among those that go on.
     pub(super) runs: bool,
 }
@@ -246,13 +248,14 @@ impl Broker {
         };
         let slot = Slot {
             name: name.clone(),
-            queue: Queue::with(now.instant, arguments, durability, self.planted),
+            queue: Queue::with(id, now.instant, arguments, durability, self.planted),
             owner: method.exclusive.then_some(key.connection),
             durability,
             auto_delete: method.auto_delete,
             arguments: method.arguments.clone(),
             was_consumed: false,
             deadline: Instant::NEVER,
+            counted: 0,
             runs: false,
         };
         if slot.owner.is_some()
@@ -327,6 +330,7 @@ impl Broker {
         };
         self.names.remove(&slot.name);
         self.timers.remove(&(slot.deadline, id));
+        self.memory.here -= slot.counted;
         if let Some(connection) = slot.owner.and_then(|one| self.connections.get_mut(&one)) {
             connection.exclusive.remove(&id);
         }

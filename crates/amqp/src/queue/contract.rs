@@ -5,6 +5,10 @@ use alloc::sync::Arc;
 use crate::message::Message;
 use crate::text::ShortString;
 
+/// A queue, numbered by the broker; a number is never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QueueId(pub u64);
+
 /// A connection, numbered by the driver; a number is never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);

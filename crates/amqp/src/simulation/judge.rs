@@ -34,6 +34,8 @@ pub(super) enum Promise {
     Counts,
     /// What is dealt with leaves the disk.
     DiskEmpties,
+    /// A body that is on disk alone can be read wherever it is spoken of.
+    BodyIsThere,
 }
 
 /// What the runs must contain.
@@ -55,6 +57,7 @@ pub(super) const EXPECTED: &[&str] = &[
     "paused",
     "crashed",
     "restored",
+    "read back",
 ];
 
 pub(super) type Tally = BTreeMap<&'static str, u64>;

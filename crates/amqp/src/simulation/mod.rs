@@ -99,6 +99,7 @@ fn each_planted_mistake_is_caught_by_its_promise() {
             Bug::ForgetsAck,
             &[Promise::AckedIsGone, Promise::DiskEmpties],
         ),
+        (Bug::UnloadsUnstored, &[Promise::BodyIsThere]),
     ] {
         let mut seeds = 0..SEEDS_OF_A_BUG;
         let caught = seeds.find_map(|seed| {

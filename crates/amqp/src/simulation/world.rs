@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::{String, ToString as _};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
@@ -11,24 +12,26 @@ use core::time::Duration;
 use mainstay_ids::{Instant, Timestamp};
 
 use super::Played;
-use super::disk::{Disk, Kept, Line};
+use super::disk::{Disk, Kept};
 use super::judge::{ChannelModel, Hold, Judge, Promise, QUEUES};
 use super::random::Random;
-use crate::broker::{Broker, Everything, Input, Now, Output, QueueId, Record, User, Work};
+use crate::broker::{Broker, Everything, Input, Now, Output, Record, User, Work};
 use crate::field::{Table, Value};
-use crate::message::Content;
+use crate::message::{Body, Content, Message};
 use crate::method::{
     BasicAck, BasicCancel, BasicConsume, BasicGet, BasicNack, BasicPublish, BasicQos, BasicReject,
     ConfirmSelect, ExchangeDeclare, Method, QueueBind, QueueDeclare,
 };
 use crate::planted::Planted;
 use crate::properties::Properties;
-use crate::queue::{ChannelKey, ConnectionId};
+use crate::queue::{ChannelKey, ConnectionId, QueueId};
 use crate::session::Reply;
 use crate::text::ShortString;
 
 /// Things that happen in a run.
 const STEPS: usize = 160;
+/// Bytes of bodies that stay in memory: none, some, all.
+const BUDGETS: [u64; 3] = [0, 30, u64::MAX];
 /// Connections at most at a time.
 const CONNECTIONS: usize = 4;
 /// Goes to `main` and `second`.
@@ -56,6 +59,7 @@ pub(super) struct World {
 fn new_broker(planted: Planted) -> Broker {
     let mut broker = Broker::new("/", [1, 2]);
     broker.plant(planted);
+    broker.set_budget(BUDGETS[1]);
     broker
 }
 
@@ -222,7 +226,8 @@ impl World {
             850..870 => self.close(key),
             870..885 => self.kill(key.connection),
             885..905 => self.pause(key.connection),
-            905..985 => self.sync(),
+            905..910 => self.budget(),
+            910..985 => self.sync(),
             _ => self.crash(),
         }
         self.settle_broker();
@@ -458,6 +463,12 @@ impl World {
         });
     }
 
+    fn budget(&mut self) {
+        let budget = self.random.one_of(&BUDGETS);
+        self.say(format!("bodies may take {budget} bytes"));
+        self.broker.set_budget(budget);
+    }
+
     fn sync(&mut self) {
         self.say("sync".into());
         for (queue, through) in self.write_down() {
@@ -485,11 +496,9 @@ impl World {
         let kept = self.disk.kept();
         let mut of: [BTreeSet<u64>; 4] = core::array::from_fn(|_| BTreeSet::new());
         for ((queue, position), message) in &kept {
-            let there = self
-                .broker
-                .restore_message(now, *queue, *position, message.clone());
+            let there = self.broker.restore_message(now, *queue, *position, message);
             assert!(there, "{queue:?} is gone, and its messages are not");
-            of[self.numbers[queue]].insert(number(&message.body));
+            of[self.numbers[queue]].insert(number(whole(message)));
         }
         self.judge.restored(&of);
         self.begin();
@@ -504,11 +513,12 @@ impl World {
                         .fail(Promise::OneWord, format!("{key:?} is faulted: {fault}"));
                 }
                 Output::Store(queue, position, message) => {
-                    self.disk.write(Line::Store(queue, position, message));
+                    if !self.disk.store(queue, position, message) {
+                        let what = format!("{queue:?} {position} is to be stored without it");
+                        self.judge.fail(Promise::BodyIsThere, what);
+                    }
                 }
-                Output::Forget(queue, position) => {
-                    self.disk.write(Line::Forget(queue, position));
-                }
+                Output::Forget(queue, position) => self.disk.forget(queue, position),
                 Output::Opened(_) => {}
                 Output::Record(record) => self.record(record),
             }
@@ -521,7 +531,7 @@ impl World {
             let at = QUEUES.iter().position(|kind| queue.name == kind.name);
             self.numbers.insert(*id, at.expect("a queue of the world"));
         }
-        self.disk.write(Line::Record(record));
+        self.disk.record(record);
         let stored = self.write_down();
         let now = self.time();
         for (queue, through) in stored {
@@ -529,24 +539,50 @@ impl World {
         }
     }
 
+    /// The number of the message of this body, which is read from disk if it is there alone.
+    fn number_of(&mut self, body: &Body) -> Option<u64> {
+        match body {
+            Body::Here(bytes) => Some(number(bytes)),
+            Body::Stored { place, len } => {
+                self.judge.count("read back");
+                let bytes = self.disk.read(*place);
+                let there = bytes.filter(|bytes| bytes.len() as u64 == *len);
+                if there.is_none() {
+                    let what = format!("{place:?} has no body");
+                    self.judge.fail(Promise::BodyIsThere, what);
+                }
+                there.map(|bytes| number(&bytes))
+            }
+        }
+    }
+
     fn reply(&mut self, key: ChannelKey, reply: &Reply) {
         match reply {
+            Reply::Content(method, _, body) => {
+                if let Some(message) = self.number_of(body) {
+                    self.content(key, method, message);
+                }
+            }
             Reply::Method(Method::BasicAck(ack)) => {
                 self.word(key, ack.delivery_tag, ack.multiple, true);
             }
             Reply::Method(Method::BasicNack(nack)) => {
                 self.word(key, nack.delivery_tag, nack.multiple, false);
             }
-            Reply::Content(Method::BasicReturn(_), _, body) => {
-                self.judge.returned(key, number(body));
-            }
-            Reply::Content(Method::BasicDeliver(deliver), _, body) => {
+            Reply::Method(_) => {}
+        }
+    }
+
+    fn content(&mut self, key: ChannelKey, method: &Method, message: u64) {
+        match method {
+            Method::BasicReturn(_) => self.judge.returned(key, message),
+            Method::BasicDeliver(deliver) => {
                 let tag = deliver.consumer_tag.text().into_owned();
                 let (queue, consumer) = tag.split_once('-').expect("our own tag");
                 let consumer = consumer.parse().expect("a number");
                 let hold = Hold {
                     queue: queue.parse().expect("a number"),
-                    message: number(body),
+                    message,
                     consumer: Some(consumer),
                 };
                 let no_ack = self.is_no_ack(key, deliver.delivery_tag);
@@ -554,18 +590,18 @@ impl World {
                 self.judge
                     .delivered(key, deliver.delivery_tag, hold, redelivered, no_ack);
             }
-            Reply::Content(Method::BasicGetOk(got), _, body) => {
+            Method::BasicGetOk(got) => {
                 let (queue, no_ack) = self.getting.expect("a get is under way");
                 self.judge.count("got");
                 let hold = Hold {
                     queue,
-                    message: number(body),
+                    message,
                     consumer: None,
                 };
                 self.judge
                     .delivered(key, got.delivery_tag, hold, got.redelivered, no_ack);
             }
-            Reply::Method(_) | Reply::Content(..) => {}
+            _ => {}
         }
     }
 
@@ -661,14 +697,18 @@ impl World {
     }
 }
 
+fn whole(message: &Message) -> &Bytes {
+    message.body.here().expect("the disk has whole messages")
+}
+
 fn number(body: &[u8]) -> u64 {
     let text = core::str::from_utf8(body).expect("our own body");
     text.parse().expect("a number")
 }
 
 fn safe(kept: &Kept, numbers: &BTreeMap<QueueId, usize>) -> BTreeSet<(usize, u64)> {
-    let one = |((queue, _), message): (&(QueueId, u64), &alloc::sync::Arc<crate::Message>)| {
-        (numbers[queue], number(&message.body))
+    let one = |((queue, _), message): (&(QueueId, u64), &Arc<Message>)| {
+        (numbers[queue], number(whole(message)))
     };
     kept.iter().map(one).collect()
 }
