@@ -282,7 +282,8 @@ impl Queue {
     ) -> Turn {
         let mut turn = Turn::Done;
         for left in (0..=TURN_MAX).rev() {
-            self.expire(now, effects);
+            // Whose time is over just now may still be taken by who waits: a life of zero is enough for that.
+            self.expire(effects, |expires| expires < now);
             if self.ready == 0 {
                 break;
             }
@@ -298,6 +299,7 @@ impl Queue {
             effects.push(Effect::Deliver(key.clone(), delivery));
             self.hand_out(entry, Some(key), no_ack, effects);
         }
+        self.expire(effects, |expires| expires <= now);
         while self.is_over(self.ready, self.ready_bytes)
             && self.arguments.overflow == Overflow::DropHead
         {
@@ -341,10 +343,10 @@ impl Queue {
     }
 
     /// Lets die what stands first and is too old. What stands behind something younger waits, as RabbitMQ's does.
-    fn expire(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+    fn expire(&mut self, effects: &mut Vec<Effect>, is_over: impl Fn(Instant) -> bool) {
         for lane in 0..self.lanes.len() {
             while let Some(front) = self.lanes[lane].front()
-                && front.expires <= now
+                && is_over(front.expires)
             {
                 let entry = self.lanes[lane].pop().expect("it stands first");
                 self.ready -= 1;
@@ -467,7 +469,7 @@ impl Queue {
         effects: &mut Vec<Effect>,
     ) -> Option<(Delivery, usize)> {
         self.unused = now;
-        self.expire(now, effects);
+        self.expire(effects, |expires| expires <= now);
         let entry = self.pop()?;
         let delivery = self.delivery(&entry, no_ack);
         self.hand_out(entry, None, no_ack, effects);

@@ -146,9 +146,9 @@ test('a connection opens and closes', async (b) => {
 
 test('the server says who it is', async (b) => {
   const { serverProperties } = (await b.connection()).connection;
-  for (const name of ['product', 'version', 'platform', 'copyright', 'information']) {
-    assert.equal(typeof serverProperties[name], 'string', name);
-  }
+  // Some clients choose their ways by these two.
+  assert.equal(serverProperties.product, 'RabbitMQ');
+  assert.match(serverProperties.version, /^3\.\d+\.\d+/);
   assert.equal(Object.values(serverProperties.capabilities).filter((value) => value === true).length, 9);
 });
 
