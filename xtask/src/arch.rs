@@ -58,7 +58,7 @@ const CRATES: &[Crate] = &[
     Crate { name: "mainstay-vip", tier: Tier::Driver, uses: &["mainstay-ids", "mainstay-model", "mainstay-vrrp", "mainstay-kernel"] },
     Crate { name: "mainstay-broker", tier: Tier::Driver, uses: &["mainstay-ids", "mainstay-amqp", "mainstay-journal", "mainstay-kernel"] },
     Crate { name: "mainstay-prove", tier: Tier::Driver, uses: &["mainstay-ids", "mainstay-model", "mainstay-api"] },
-    Crate { name: "mainstay", tier: Tier::Binary, uses: &["mainstay-ids", "mainstay-model", "mainstay-control", "mainstay-api", "mainstay-kernel", "mainstay-forward", "mainstay-gateway", "mainstay-agent", "mainstay-server", "mainstay-vip", "mainstay-prove"] },
+    Crate { name: "mainstay", tier: Tier::Binary, uses: &["mainstay-ids", "mainstay-model", "mainstay-control", "mainstay-api", "mainstay-kernel", "mainstay-forward", "mainstay-gateway", "mainstay-agent", "mainstay-server", "mainstay-broker", "mainstay-vip", "mainstay-prove"] },
     Crate { name: "mainstay-testkit", tier: Tier::Dev, uses: &["mainstay-ids", "mainstay-model", "mainstay-api"] },
     Crate { name: "mainstay-power-loss", tier: Tier::Dev, uses: &[] },
     Crate { name: "mainstay-sim", tier: Tier::Dev, uses: &["mainstay-ids", "mainstay-model", "mainstay-control"] },

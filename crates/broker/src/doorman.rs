@@ -39,7 +39,7 @@ impl Doorman {
             known: RefCell::default(),
             waiting: RefCell::default(),
             next: Mutex::new(Instant::now()),
-            nobody: PasswordHash::of(b"")?,
+            nobody: PasswordHash::of_nobody()?,
         })
     }
 

@@ -358,6 +358,10 @@ pub(crate) struct Dev {
     /// port if that is taken].
     #[arg(long, value_name = "IP:PORT|off", value_parser = parse_stats)]
     pub(crate) stats: Option<StatsPlace>,
+    /// Where the broker listens for clients of AMQP 0-9-1, at ::1, too; port 0 picks a free one [default:
+    /// 127.0.0.1:5672, or a free port if that is taken].
+    #[arg(long, value_name = "IP:PORT|off", value_parser = parse_stats)]
+    pub(crate) broker: Option<StatsPlace>,
     /// Where services are found by name, `SERVICE.mainstay.internal`, by UDP and TCP, for instance
     /// 127.0.0.1:5353; other names are asked of the servers of this machine. By default nowhere.
     #[arg(long, value_name = "IP:PORT")]
@@ -567,6 +571,8 @@ pub(crate) enum Internal {
     Agent(AgentProcess),
     /// The gateway.
     Gateway(GatewayProcess),
+    /// The broker.
+    Broker(BrokerProcess),
     /// What holds the floating addresses.
     Vip(VipProcess),
 }
@@ -687,6 +693,18 @@ pub(crate) struct GatewayProcess {
     /// What it does without.
     #[arg(long, default_value = "")]
     pub(crate) unsafe_gateway_seams: Seams,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BrokerProcess {
+    #[command(flatten)]
+    pub(crate) start: Start,
+    /// Publishers wait above so many bytes of memory.
+    #[arg(long)]
+    pub(crate) memory_max: u64,
+    /// Publishers wait below so many free bytes of the disk.
+    #[arg(long)]
+    pub(crate) disk_free_min: u64,
 }
 
 #[derive(Debug, Args)]

@@ -27,18 +27,18 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::arguments::{AgentProcess, GatewayProcess, Internal, Place, ServerProcess, VipProcess};
+use crate::arguments::{AgentProcess, BrokerProcess, GatewayProcess, Internal, Place, ServerProcess, VipProcess};
 use crate::command::API_SOCKET;
 use crate::outcome::Outcome;
 use crate::supervisor::claim::{self, CLAIM, Stage};
-use crate::supervisor::sockets::{API_TCP, API_UNIX, ENTRY, NAMES_TCP, NAMES_UDP, STATS};
+use crate::supervisor::sockets::{AMQP, API_TCP, API_UNIX, ENTRY, NAMES_TCP, NAMES_UDP, STATS};
 
 pub(crate) fn run(place: &Place, internal: Internal) -> anyhow::Result<Outcome> {
     start_log();
     // Before the claim is signed: from then on the supervisor may send signals.
     let signals = match &internal {
         Internal::Gateway(_) => Some(Signals::receive()?),
-        Internal::Server(_) | Internal::Agent(_) | Internal::Vip(_) => None,
+        Internal::Server(_) | Internal::Agent(_) | Internal::Broker(_) | Internal::Vip(_) => None,
     };
     let mut sockets = Inherited::take()?;
     let claim = sockets.named(CLAIM).pop();
@@ -56,6 +56,7 @@ pub(crate) fn run(place: &Place, internal: Internal) -> anyhow::Result<Outcome> 
             let signals = signals.context("a gateway receives signals")?;
             run_gateway(place, &gateway, sockets, &signals, &claim)?;
         }
+        Internal::Broker(broker) => run_broker(place, &broker, sockets)?,
         Internal::Vip(_) => run_vip(place)?,
     }
     Ok(Outcome::Holds)
@@ -79,6 +80,7 @@ fn incarnation(internal: &Internal) -> Incarnation {
     let (Internal::Server(ServerProcess { start, .. })
     | Internal::Agent(AgentProcess { start, .. })
     | Internal::Gateway(GatewayProcess { start, .. })
+    | Internal::Broker(BrokerProcess { start, .. })
     | Internal::Vip(VipProcess { start })) = internal;
     Incarnation(start.incarnation)
 }
@@ -261,6 +263,30 @@ fn run_gateway(
         signals.stop.clone(),
     )
     .context("the gateway failed")
+}
+
+fn run_broker(
+    place: &Place,
+    broker: &BrokerProcess,
+    mut sockets: Inherited,
+) -> anyhow::Result<()> {
+    let amqp = sockets.named(AMQP).into_iter().map(TcpListener::from);
+    let options = mainstay_broker::Options {
+        state: place.state.clone(),
+        limits: mainstay_broker::Limits {
+            memory_max: broker.memory_max,
+            disk_free_min: broker.disk_free_min,
+        },
+    };
+    let sockets = mainstay_broker::Sockets {
+        amqp: amqp.collect(),
+    };
+    raise_descriptor_limit();
+    on_runtime(async |stop| {
+        mainstay_broker::run(options, sockets, stop)
+            .await
+            .context("the broker failed")
+    })
 }
 
 /// One thread, and no runtime: see `mainstay-vip`.

@@ -143,7 +143,7 @@ impl Lane {
     }
 
     /// All of them, those that are delivered last first.
-    pub(crate) fn from_the_end(&mut self) -> impl Iterator<Item = &mut Entry> {
+    pub(crate) fn last_first(&mut self) -> impl Iterator<Item = &mut Entry> {
         let returned = self.returned.values_mut().rev();
         self.fresh.iter_mut().rev().chain(returned)
     }

@@ -304,7 +304,7 @@ impl Queue {
             && self.arguments.overflow == Overflow::DropHead
         {
             let Some(entry) = self.pop() else { break };
-            self.die(entry, Death::MaxLength, effects);
+            self.die(&entry, Death::MaxLength, effects);
         }
         self.check();
         turn
@@ -329,7 +329,7 @@ impl Queue {
         effects: &mut Vec<Effect>,
     ) {
         if no_ack {
-            self.forget(entry, effects);
+            self.forget(&entry, effects);
         } else {
             self.held.insert(entry.position, Held { entry, consumer });
         }
@@ -351,12 +351,12 @@ impl Queue {
                 let entry = self.lanes[lane].pop().expect("it stands first");
                 self.ready -= 1;
                 self.ready_bytes -= entry.len();
-                self.die(entry, Death::Expired, effects);
+                self.die(&entry, Death::Expired, effects);
             }
         }
     }
 
-    fn die(&mut self, entry: Entry, death: Death, effects: &mut Vec<Effect>) {
+    fn die(&mut self, entry: &Entry, death: Death, effects: &mut Vec<Effect>) {
         if self.arguments.dead_letter_exchange.is_none() {
             return self.forget(entry, effects);
         }
@@ -379,7 +379,7 @@ impl Queue {
     }
 
     /// It left for good. Who still waits for it to be on disk need not wait any longer.
-    fn forget(&mut self, entry: Entry, effects: &mut Vec<Effect>) {
+    fn forget(&mut self, entry: &Entry, effects: &mut Vec<Effect>) {
         self.here -= entry.here();
         match entry.medium {
             Medium::Memory => return,
@@ -418,7 +418,7 @@ impl Queue {
     pub fn unload(&mut self, excess: u64) {
         let unstored = &self.unstored;
         let held = self.held.values_mut().map(|held| &mut held.entry);
-        let lanes = self.lanes.iter_mut().flat_map(Lane::from_the_end);
+        let lanes = self.lanes.iter_mut().flat_map(Lane::last_first);
         let stored = |entry: &&mut Entry| !unstored.contains_key(&entry.position);
         let mut unloaded = 0;
         for entry in held.chain(lanes).filter(stored) {
@@ -489,14 +489,14 @@ impl Queue {
             self.consumers.settled(consumer);
         }
         match how {
-            Settle::Ack => self.forget(entry, effects),
-            Settle::Discard => self.die(entry, Death::Rejected, effects),
+            Settle::Ack => self.forget(&entry, effects),
+            Settle::Discard => self.die(&entry, Death::Rejected, effects),
             Settle::Requeue => {
                 entry.returns += 1;
                 entry.redelivered = true;
                 let limit = self.arguments.delivery_limit;
                 if limit.is_some_and(|limit| entry.returns > limit) {
-                    self.die(entry, Death::DeliveryLimit, effects);
+                    self.die(&entry, Death::DeliveryLimit, effects);
                 } else {
                     self.put_back(entry);
                 }
@@ -518,7 +518,7 @@ impl Queue {
     pub fn purge(&mut self, effects: &mut Vec<Effect>) -> usize {
         let count = self.ready;
         while let Some(entry) = self.pop() {
-            self.forget(entry, effects);
+            self.forget(&entry, effects);
         }
         count
     }

@@ -100,6 +100,10 @@ fn each_planted_mistake_is_caught_by_its_promise() {
             &[Promise::AckedIsGone, Promise::DiskEmpties],
         ),
         (Bug::UnloadsUnstored, &[Promise::BodyIsThere]),
+        (
+            Bug::ForgetsFirst,
+            &[Promise::BodyIsThere, Promise::NothingLost],
+        ),
     ] {
         let mut seeds = 0..SEEDS_OF_A_BUG;
         let caught = seeds.find_map(|seed| {

@@ -13,7 +13,7 @@ use mainstay_ids::{Instant, Timestamp};
 
 use super::Played;
 use super::disk::{Disk, Kept};
-use super::judge::{ChannelModel, Hold, Judge, Promise, QUEUES};
+use super::judge::{ChannelModel, Hold, Judge, Kind, Promise, QUEUES};
 use super::random::Random;
 use crate::broker::{Broker, Everything, Input, Now, Output, Record, User, Work};
 use crate::field::{Table, Value};
@@ -135,22 +135,12 @@ impl World {
             },
         );
         for kind in QUEUES {
-            let arguments = match kind.max {
-                Some(max) => Table::new(Vec::from([
-                    (
-                        "x-max-length".into(),
-                        Value::Long(i64::try_from(max).expect("small")),
-                    ),
-                    ("x-overflow".into(), Value::literal("reject-publish")),
-                ])),
-                None => Table::EMPTY,
-            };
             self.method(
                 key,
                 QueueDeclare {
                     queue: kind.name.into(),
                     durable: kind.durable,
-                    arguments,
+                    arguments: arguments(kind),
                     ..QueueDeclare::default()
                 },
             );
@@ -186,11 +176,15 @@ impl World {
             connection,
             channel,
         };
+        self.open(key);
+        key
+    }
+
+    fn open(&mut self, key: ChannelKey) {
         self.judge.channels.insert(key, ChannelModel::default());
         self.input(Input::OpenChannel(key));
         self.method(key, ConfirmSelect { nowait: true });
         self.say(format!("{key:?} opens"));
-        key
     }
 
     fn open_connection(&mut self) -> ConnectionId {
@@ -329,7 +323,7 @@ impl World {
             _ => {
                 self.say(format!("{key:?} throws {delivery_tag} away"));
                 self.judge.count("thrown away");
-                self.judge.settled(key, delivery_tag, false, false);
+                self.judge.refused(key, delivery_tag);
                 self.method(
                     key,
                     BasicReject {
@@ -437,6 +431,10 @@ impl World {
         self.say(format!("{key:?} closes"));
         self.judge.closed(key);
         self.input(Input::CloseChannel(key));
+        // Many clients use the number that is free at once.
+        if self.random.permille(500) {
+            self.open(key);
+        }
     }
 
     fn kill(&mut self, connection: ConnectionId) {
@@ -494,11 +492,16 @@ impl World {
             self.broker.restore(now, record).expect("our own record");
         }
         let kept = self.disk.kept();
-        let mut of: [BTreeSet<u64>; 4] = core::array::from_fn(|_| BTreeSet::new());
+        let mut of: [Vec<u64>; QUEUES.len()] = Default::default();
         for ((queue, position), message) in &kept {
             let there = self.broker.restore_message(now, *queue, *position, message);
-            assert!(there, "{queue:?} is gone, and its messages are not");
-            of[self.numbers[queue]].insert(number(whole(message)));
+            if !there {
+                // It did not outlive the broker, and had letters whose bodies were on disk alone.
+                assert!(!self.numbers.contains_key(queue), "{queue:?} is gone");
+                self.disk.forget(*queue, *position);
+                continue;
+            }
+            of[self.numbers[queue]].push(number(whole(message)));
         }
         self.judge.restored(&of);
         self.begin();
@@ -584,6 +587,7 @@ impl World {
                     queue: queue.parse().expect("a number"),
                     message,
                     consumer: Some(consumer),
+                    order: 0,
                 };
                 let no_ack = self.is_no_ack(key, deliver.delivery_tag);
                 let redelivered = deliver.redelivered;
@@ -597,6 +601,7 @@ impl World {
                     queue,
                     message,
                     consumer: None,
+                    order: 0,
                 };
                 self.judge
                     .delivered(key, got.delivery_tag, hold, got.redelivered, no_ack);
@@ -697,6 +702,21 @@ impl World {
     }
 }
 
+fn arguments(kind: Kind) -> Table {
+    let mut fields = Vec::new();
+    if let Some(max) = kind.max {
+        let max = Value::Long(i64::try_from(max).expect("small"));
+        fields.push(("x-max-length".into(), max));
+        fields.push(("x-overflow".into(), Value::literal("reject-publish")));
+    }
+    if let Some(letters) = kind.letters {
+        let letters = Value::literal(QUEUES[letters].name);
+        fields.push(("x-dead-letter-exchange".into(), Value::literal("")));
+        fields.push(("x-dead-letter-routing-key".into(), letters));
+    }
+    Table::new(fields)
+}
+
 fn whole(message: &Message) -> &Bytes {
     message.body.here().expect("the disk has whole messages")
 }
@@ -708,7 +728,7 @@ fn number(body: &[u8]) -> u64 {
 
 fn safe(kept: &Kept, numbers: &BTreeMap<QueueId, usize>) -> BTreeSet<(usize, u64)> {
     let one = |((queue, _), message): (&(QueueId, u64), &Arc<Message>)| {
-        (numbers[queue], number(whole(message)))
+        Some((*numbers.get(queue)?, number(whole(message))))
     };
-    kept.iter().map(one).collect()
+    kept.iter().filter_map(one).collect()
 }

@@ -72,6 +72,19 @@ impl PasswordHash {
         })
     }
 
+    /// A hash that costs as much as any and is that of no password.
+    pub(crate) fn of_nobody() -> Result<Self, PasswordError> {
+        let mut salt_and_hash = [0; SALT_LEN + digest::SHA256_OUTPUT_LEN];
+        let random = SystemRandom::new();
+        random.fill(&mut salt_and_hash).map_err(|_| PasswordError::NoRandomness)?;
+        let (salt, hash) = salt_and_hash.split_at(SALT_LEN);
+        Ok(Self::Pbkdf2 {
+            rounds: ROUNDS,
+            salt: STANDARD.encode(salt),
+            hash: STANDARD.encode(hash),
+        })
+    }
+
     /// Takes over what RabbitMQ's definitions have.
     pub(crate) fn of_rabbit(algorithm: &str, hash: &str) -> Result<Self, PasswordError> {
         let salted = hash.to_owned();

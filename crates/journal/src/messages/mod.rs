@@ -3,9 +3,18 @@
 mod contract;
 mod error;
 mod examine;
+mod index;
 mod log;
 mod places;
+mod planted;
+mod reclaim;
+mod record;
+mod replay;
+mod room;
+#[cfg(test)]
+mod simulation;
 mod snapshot;
+mod spares;
 
 pub use contract::{
     BATCH_LEN_MAX, Body, Change, Found, FoundMessage, FoundQueue, Level, MessageLimits, QueueKey,
