@@ -30,6 +30,8 @@ pub(crate) enum Bug {
     ForgetsAck,
     /// A message is forgotten before its dead letter has its body.
     ForgetsFirst,
+    /// A publish is confirmed when its message dies, before its letter is on disk.
+    ConfirmsDead,
     /// A body leaves memory before it is on disk.
     UnloadsUnstored,
 }

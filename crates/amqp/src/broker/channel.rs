@@ -155,6 +155,11 @@ impl Confirms {
         );
     }
 
+    /// Publishes that wait for a word.
+    pub(super) fn open(&self) -> usize {
+        self.open.len()
+    }
+
     /// Whether every publish has its word, and whether all were taken.
     pub(super) fn settled(&mut self) -> Option<bool> {
         if !self.open.is_empty() {

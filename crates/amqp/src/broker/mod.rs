@@ -6,14 +6,17 @@ mod basic;
 mod channel;
 mod contract;
 mod dead_letters;
+mod definitions;
 mod exchanges;
 mod memory;
+mod operate;
 mod publish;
 mod queues;
 mod restore;
 #[cfg(test)]
 mod tests;
 mod transactions;
+mod views;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
@@ -26,8 +29,10 @@ use self::channel::{Channel, Commit, Mode, Word, WordKind};
 pub use self::contract::{
     DurableQueue, Everything, Input, Now, Output, Record, Right, Rights, User, Work,
 };
+pub use self::definitions::{Definitions, QueueDefinition};
 use self::memory::Memory;
 use self::queues::Slot;
+pub use self::views::{ChannelMode, ChannelView, ConsumerView, QueueState, QueueView};
 use crate::code::{Code, Fault, Scope};
 use crate::message::{Content, Message};
 use crate::method::{

@@ -142,6 +142,18 @@ impl Lane {
         self.returned.values().chain(&self.fresh)
     }
 
+    /// All of them, in the order in which they would leave.
+    pub(crate) fn in_order(&self) -> impl Iterator<Item = &Entry> {
+        let mut returned = self.returned.values().peekable();
+        let mut fresh = self.fresh.iter().peekable();
+        core::iter::from_fn(move || match (returned.peek(), fresh.peek()) {
+            (Some(one), Some(other)) if one.position < other.position => returned.next(),
+            (Some(_), None) => returned.next(),
+            (_, Some(_)) => fresh.next(),
+            (None, None) => None,
+        })
+    }
+
     /// All of them, those that are delivered last first.
     pub(crate) fn last_first(&mut self) -> impl Iterator<Item = &mut Entry> {
         let returned = self.returned.values_mut().rev();

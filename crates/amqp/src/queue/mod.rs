@@ -19,8 +19,10 @@ pub use self::arguments::{Arguments, Overflow, QueueKind};
 pub(crate) use self::arguments::{COMPARED, assert_equal, inequivalent};
 pub(crate) use self::consumers::InExclusiveUse;
 use self::consumers::{Consumers, Sharing};
+pub(crate) use self::contract::Leaving;
 pub use self::contract::{
-    ChannelKey, ConnectionId, ConsumerKey, Death, Delivery, Effect, NewConsumer, Origin, QueueId,
+    ChannelKey, ConnectionId, ConsumerKey, ConsumerState, Death, Delivery, Effect, NewConsumer,
+    Origin, Peeked, QueueId,
 };
 use self::lane::{Entry, Kept, Lane, Medium};
 use self::packed::Packed;
@@ -161,6 +163,43 @@ impl Queue {
         self.consumers.keys()
     }
 
+    /// Each consumer, and how it stands.
+    pub fn consumer_states(&self) -> impl Iterator<Item = (&ConsumerKey, ConsumerState)> {
+        self.consumers.states()
+    }
+
+    /// The next messages, in the order in which they would be delivered. They stay.
+    pub fn peek(&self, now: Instant, count: usize) -> Vec<Peeked> {
+        let lanes = self.lanes.iter().rev().flat_map(Lane::in_order);
+        let young = lanes.filter(|entry| entry.expires > now);
+        let peeked = young.take(count).map(|entry| Peeked {
+            position: entry.position,
+            message: entry.message(self.place(entry.position)),
+            redelivered: entry.redelivered,
+            returns: entry.returns,
+        });
+        peeked.collect()
+    }
+
+    /// Bytes of the body that is delivered next.
+    pub(crate) fn first_len(&self) -> Option<u64> {
+        let first = self.lanes.iter().rev().find_map(Lane::front);
+        first.map(Entry::len)
+    }
+
+    /// The first message leaves for another queue.
+    pub(crate) fn leave(&mut self) -> Option<Leaving> {
+        let entry = self.pop()?;
+        self.here -= entry.here();
+        let waits = self.unstored.remove(&entry.position);
+        let on_disk = entry.medium == Medium::Disk;
+        Some(Leaving {
+            message: entry.message(self.place(entry.position)),
+            origin: waits.and_then(|one| one.origin),
+            forget: on_disk.then_some(Effect::Forget(entry.position)),
+        })
+    }
+
     /// What it was declared with.
     pub fn arguments(&self) -> &Arguments {
         &self.arguments
@@ -175,7 +214,7 @@ impl Queue {
         origin: Option<Origin>,
         effects: &mut Vec<Effect>,
     ) {
-        if self.would_overflow(&message) {
+        if self.would_overflow(message.body.len()) {
             effects.extend(origin.map(Effect::Refuse));
             if self.arguments.overflow == Overflow::RejectPublishDeadLetter {
                 self.bury(&message, Death::MaxLength, effects);
@@ -257,11 +296,12 @@ impl Queue {
         Place { queue, position }
     }
 
-    fn would_overflow(&self, message: &Message) -> bool {
+    /// Whether it would refuse a message with a body of so many bytes.
+    pub(crate) fn would_overflow(&self, len: u64) -> bool {
         match self.arguments.overflow {
             Overflow::DropHead => false,
             Overflow::RejectPublish | Overflow::RejectPublishDeadLetter => {
-                self.is_over(self.ready + 1, self.ready_bytes + message.body.len())
+                self.is_over(self.ready + 1, self.ready_bytes + len)
             }
         }
     }
@@ -283,7 +323,7 @@ impl Queue {
         let mut turn = Turn::Done;
         for left in (0..=TURN_MAX).rev() {
             // Whose time is over just now may still be taken by who waits: a life of zero is enough for that.
-            self.expire(effects, |expires| expires < now);
+            self.expire_if(effects, |expires| expires < now);
             if self.ready == 0 {
                 break;
             }
@@ -299,7 +339,7 @@ impl Queue {
             effects.push(Effect::Deliver(key.clone(), delivery));
             self.hand_out(entry, Some(key), no_ack, effects);
         }
-        self.expire(effects, |expires| expires <= now);
+        self.expire(now, effects);
         while self.is_over(self.ready, self.ready_bytes)
             && self.arguments.overflow == Overflow::DropHead
         {
@@ -343,7 +383,11 @@ impl Queue {
     }
 
     /// Lets die what stands first and is too old. What stands behind something younger waits, as RabbitMQ's does.
-    fn expire(&mut self, effects: &mut Vec<Effect>, is_over: impl Fn(Instant) -> bool) {
+    pub(crate) fn expire(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        self.expire_if(effects, |expires| expires <= now);
+    }
+
+    fn expire_if(&mut self, effects: &mut Vec<Effect>, is_over: impl Fn(Instant) -> bool) {
         for lane in 0..self.lanes.len() {
             while let Some(front) = self.lanes[lane].front()
                 && is_over(front.expires)
@@ -356,19 +400,31 @@ impl Queue {
         }
     }
 
+    fn let_go(&mut self, entry: &Entry, effects: &mut Vec<Effect>) {
+        self.here -= entry.here();
+        match entry.medium {
+            Medium::Memory => {}
+            Medium::Disk => effects.push(Effect::Forget(entry.position)),
+        }
+    }
+
     fn die(&mut self, entry: &Entry, death: Death, effects: &mut Vec<Effect>) {
         if self.arguments.dead_letter_exchange.is_none() {
             return self.forget(entry, effects);
         }
         // The letter is stored before its message is forgotten: a crash between the two leaves one too many, not none,
         // and a letter whose body is on disk alone finds it there.
+        // Who waits for a word waits on: until it was on disk here, its letter may not be, either.
         let message = entry.message(self.place(entry.position));
-        if self.planted.has(Bug::ForgetsFirst) {
+        if self.planted.has(Bug::ConfirmsDead) {
+            effects.push(Effect::DeadLetter(message, death));
             self.forget(entry, effects);
+        } else if self.planted.has(Bug::ForgetsFirst) {
+            self.let_go(entry, effects);
             effects.push(Effect::DeadLetter(message, death));
         } else {
             effects.push(Effect::DeadLetter(message, death));
-            self.forget(entry, effects);
+            self.let_go(entry, effects);
         }
     }
 
@@ -380,11 +436,7 @@ impl Queue {
 
     /// It left for good. Who still waits for it to be on disk need not wait any longer.
     fn forget(&mut self, entry: &Entry, effects: &mut Vec<Effect>) {
-        self.here -= entry.here();
-        match entry.medium {
-            Medium::Memory => return,
-            Medium::Disk => effects.push(Effect::Forget(entry.position)),
-        }
+        self.let_go(entry, effects);
         let waits = self.unstored.remove(&entry.position);
         effects.extend(waits.and_then(|one| one.origin).map(Effect::Confirm));
     }
@@ -469,7 +521,7 @@ impl Queue {
         effects: &mut Vec<Effect>,
     ) -> Option<(Delivery, usize)> {
         self.unused = now;
-        self.expire(effects, |expires| expires <= now);
+        self.expire(now, effects);
         let entry = self.pop()?;
         let delivery = self.delivery(&entry, no_ack);
         self.hand_out(entry, None, no_ack, effects);

@@ -51,6 +51,8 @@ pub(super) const EXPECTED: &[&str] = &[
     "given back",
     "thrown away",
     "letters",
+    "moved",
+    "purged",
     "got",
     "cancelled",
     "channel closed",
@@ -121,6 +123,8 @@ pub(super) struct Model {
     surely: BTreeSet<u64>,
     /// Confirmed and persistent, in a durable queue.
     safe: BTreeSet<u64>,
+    /// Of those that are done, which went on to another queue.
+    left: BTreeSet<u64>,
     /// Letters that a crash left with their message: they may come once more.
     twice: BTreeSet<u64>,
 }
@@ -286,13 +290,21 @@ impl Judge {
             if !durable {
                 continue;
             }
+            let goes = QUEUES[*queue].letters;
+            let letters =
+                goes.filter(|to| QUEUES[*to].durable && !self.queues[*to].done.contains(&message));
             let model = &mut self.queues[*queue];
-            if !model.done.contains(&message) {
+            let safe = if !model.done.contains(&message) {
                 model.safe.insert(message);
-                if !is_safe(*queue, message) {
-                    let what = format!("{message} of {} is not on disk", QUEUES[*queue].name);
-                    self.fail(Promise::ConfirmedIsSafe, what);
-                }
+                is_safe(*queue, message)
+            } else if let Some(to) = letters.filter(|_| model.left.contains(&message)) {
+                is_safe(*queue, message) || is_safe(to, message)
+            } else {
+                true
+            };
+            if !safe {
+                let what = format!("{message} of {} is not on disk", QUEUES[*queue].name);
+                self.fail(Promise::ConfirmedIsSafe, what);
             }
         }
     }
@@ -364,18 +376,40 @@ impl Judge {
 
     /// A client throws away what it has; where letters are kept, it goes there.
     pub(super) fn refused(&mut self, key: ChannelKey, tag: u64) {
-        let channel = self.channels.get(&key).expect("an open channel");
-        let Hold { queue, message, .. } = channel.held[&tag];
-        let was_safe = self.queues[queue].safe.contains(&message);
-        self.settled(key, tag, false, false);
-        let Some(to) = QUEUES[queue].letters else {
+        let channel = self.channels.get_mut(&key).expect("an open channel");
+        let hold = channel.held.remove(&tag).expect("he has it");
+        self.count("letters");
+        self.leave(hold.queue, hold.message);
+    }
+
+    /// So many of those that wait are moved to where letters go.
+    pub(super) fn moved(&mut self, queue: usize, count: usize) {
+        for _ in 0..count {
+            self.count("moved");
+            let first = self.queues[queue].ready.pop_first();
+            let (_, message) = first.expect("no more is moved than waits");
+            self.leave(queue, message);
+        }
+    }
+
+    pub(super) fn purged(&mut self, queue: usize) {
+        self.count("purged");
+        for message in core::mem::take(&mut self.queues[queue].ready).into_values() {
+            self.done(queue, message);
+        }
+    }
+
+    /// A message leaves for where letters go, if it has such a place.
+    fn leave(&mut self, from: usize, message: u64) {
+        let was_safe = self.queues[from].safe.contains(&message);
+        self.done(from, message);
+        let Some(to) = QUEUES[from].letters else {
             return;
         };
-        self.count("letters");
+        self.queues[from].left.insert(message);
         self.letters += 1;
         self.queues[to].ready.insert(self.letters, message);
         if was_safe && QUEUES[to].durable {
-            let from = queue;
             self.passing.push(Passing { from, to, message });
         }
     }
@@ -466,6 +500,7 @@ impl Judge {
             .copied()
             .collect();
         model.ready = kept.iter().map(|message| (*message, *message)).collect();
+        model.left.retain(|message| !kept.contains(message));
         // Its acknowledgement was not on disk.
         model.done.retain(|message| !kept.contains(message));
         // Whether it was delivered, nobody knows: it must say that it may have been.

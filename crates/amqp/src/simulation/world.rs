@@ -221,7 +221,9 @@ impl World {
             870..885 => self.kill(key.connection),
             885..905 => self.pause(key.connection),
             905..910 => self.budget(),
-            910..985 => self.sync(),
+            910..925 => self.move_some(),
+            925..930 => self.purge(),
+            930..985 => self.sync(),
             _ => self.crash(),
         }
         self.settle_broker();
@@ -467,6 +469,40 @@ impl World {
         self.broker.set_budget(budget);
     }
 
+    /// An operator moves messages.
+    fn move_some(&mut self) {
+        let from = self.random.one_of(&[0, 3]);
+        let to = QUEUES[from].letters.expect("where letters go");
+        let count = self.random.below(5);
+        let now = self.time();
+        let (source, target) = (QUEUES[from].name, QUEUES[to].name);
+        self.say(format!("{count} are moved from {source} to {target}"));
+        let moved = self
+            .broker
+            .move_messages(now, &source.into(), &target.into(), count);
+        let moved = moved.expect("queues of the world");
+        let waiting = self.judge.queues[from].ready.len();
+        if moved != count.min(waiting) {
+            let what = format!("{moved} of {waiting} were moved, {count} were to be");
+            return self.judge.fail(Promise::Counts, what);
+        }
+        self.judge.moved(from, moved);
+        self.carry_out();
+    }
+
+    fn purge(&mut self) {
+        let queue = self.random.below(QUEUES.len());
+        let now = self.time();
+        self.say(format!("{} is purged", QUEUES[queue].name));
+        let purged = self.broker.purge(now, &QUEUES[queue].name.into());
+        if purged != Ok(self.judge.queues[queue].ready.len()) {
+            let what = format!("{purged:?} were thrown away");
+            return self.judge.fail(Promise::Counts, what);
+        }
+        self.judge.purged(queue);
+        self.carry_out();
+    }
+
     fn sync(&mut self) {
         self.say("sync".into());
         for (queue, through) in self.write_down() {
@@ -547,7 +583,6 @@ impl World {
         match body {
             Body::Here(bytes) => Some(number(bytes)),
             Body::Stored { place, len } => {
-                self.judge.count("read back");
                 let bytes = self.disk.read(*place);
                 let there = bytes.filter(|bytes| bytes.len() as u64 == *len);
                 if there.is_none() {
@@ -562,6 +597,9 @@ impl World {
     fn reply(&mut self, key: ChannelKey, reply: &Reply) {
         match reply {
             Reply::Content(method, _, body) => {
+                if reply.place().is_some() {
+                    self.judge.count("read back");
+                }
                 if let Some(message) = self.number_of(body) {
                     self.content(key, method, message);
                 }
@@ -638,6 +676,18 @@ impl World {
             if (waits, unacked) != (ready, held) {
                 let what = format!("{}: {waits}+{unacked}, and it is {ready}+{held}", kind.name);
                 self.judge.fail(Promise::Counts, what);
+            }
+            let now = self.time();
+            let peeked = self.broker.peek(now, &kind.name.into(), 3);
+            let peeked = peeked.expect("a queue of the world").into_iter();
+            let shown: Vec<Option<u64>> = peeked
+                .map(|one| self.number_of(&one.message.body))
+                .collect();
+            let next = self.judge.queues[at].ready.values().take(3);
+            let next: Vec<Option<u64>> = next.copied().map(Some).collect();
+            if shown != next {
+                let what = format!("{} shows {shown:?} and has {next:?}", kind.name);
+                self.judge.fail(Promise::Order, what);
             }
             if ready > 0 && self.somebody_waits(at) {
                 let what = format!("{} has {ready}, and somebody waits for them", kind.name);

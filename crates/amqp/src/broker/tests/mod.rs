@@ -1,3 +1,5 @@
+mod operate;
+
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
