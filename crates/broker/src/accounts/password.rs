@@ -76,7 +76,9 @@ impl PasswordHash {
     pub(crate) fn of_nobody() -> Result<Self, PasswordError> {
         let mut salt_and_hash = [0; SALT_LEN + digest::SHA256_OUTPUT_LEN];
         let random = SystemRandom::new();
-        random.fill(&mut salt_and_hash).map_err(|_| PasswordError::NoRandomness)?;
+        random
+            .fill(&mut salt_and_hash)
+            .map_err(|_| PasswordError::NoRandomness)?;
         let (salt, hash) = salt_and_hash.split_at(SALT_LEN);
         Ok(Self::Pbkdf2 {
             rounds: ROUNDS,
