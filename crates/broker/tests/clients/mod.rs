@@ -1,6 +1,7 @@
 //! The cases of three clients, and what they are played against.
 
 pub(crate) mod lapin_cases;
+pub(crate) mod programs;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -27,12 +28,14 @@ pub(crate) fn file(name: &str) -> PathBuf {
 /// Whose answers are judged: a few are others on purpose, and are named in the cases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Target {
+    Mainstay,
     RabbitMq,
 }
 
 impl Target {
     fn word(self) -> &'static str {
         match self {
+            Self::Mainstay => "mainstay",
             Self::RabbitMq => "rabbitmq",
         }
     }
