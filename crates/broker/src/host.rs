@@ -17,7 +17,7 @@ use tokio::time::sleep_until;
 
 use crate::clock::Clock;
 use crate::confirms::Confirms;
-use crate::desk::{Answer, Question};
+use crate::desk::{Question, Told, Unanswered};
 use crate::house::House;
 use crate::inbox::Inbox;
 use crate::limits::{CALLS_PER_TURN, CHANGES_LEN_MAX, HELD_MAX, UNSENT_HIGH};
@@ -40,7 +40,7 @@ pub(crate) enum Call {
     /// A connection is gone, whatever it said before.
     Gone(ConnectionId),
     /// An operator asks.
-    Ask(Question, oneshot::Sender<Answer>),
+    Ask(Question, oneshot::Sender<Told>),
     /// The end: the last that is said is stored, and then the word is given.
     Stop,
 }
@@ -78,7 +78,7 @@ struct Draft {
 /// The task.
 #[derive(Debug)]
 pub(crate) struct Host {
-    number: u16,
+    pub(crate) number: u16,
     pub(crate) broker: Broker,
     house: Rc<House>,
     clock: Clock,
@@ -99,6 +99,8 @@ pub(crate) struct Host {
     aliases: HashMap<Ref, (u64, Rc<Place>)>,
     /// What was stored by the input that is being carried out.
     stored: Vec<(QueueId, u64)>,
+    /// Answers to operators that wait for the disk.
+    unanswered: VecDeque<Unanswered>,
     /// What the operators' own connection was answered.
     pub(crate) answers: Vec<Letter>,
     #[cfg(debug_assertions)]
@@ -146,6 +148,7 @@ impl Host {
             class: Class::Ordered,
             aliases: HashMap::new(),
             stored: Vec::new(),
+            unanswered: VecDeque::new(),
             answers: Vec::new(),
             #[cfg(debug_assertions)]
             witness: witness::Witness::default(),
@@ -258,9 +261,15 @@ impl Host {
                 self.guests.remove(&connection);
             }
             Call::Ask(question, answer) => {
-                let told = self.answer(now, question);
-                // Who asked may have gone away.
-                drop(answer.send(told));
+                let changes = self.draft.changes.len();
+                let told = self.ask(now, question);
+                if self.draft.changes.len() == changes {
+                    // Who asked may have gone away.
+                    drop(answer.send(told));
+                } else {
+                    let (after, to) = (self.batch, answer);
+                    self.unanswered.push_back(Unanswered { after, told, to });
+                }
             }
             Call::Stop => return Life::Ends,
         }
@@ -320,7 +329,7 @@ impl Host {
         self.carry_out(now);
     }
 
-    fn carry_out(&mut self, now: Now) {
+    pub(crate) fn carry_out(&mut self, now: Now) {
         while let Some(output) = self.broker.pop() {
             match output {
                 Output::Reply(key, reply) => self.reply(now, key, reply),
@@ -377,7 +386,7 @@ impl Host {
         }
     }
 
-    fn find(&self, at: Ref) -> Option<Rc<Place>> {
+    pub(crate) fn find(&self, at: Ref) -> Option<Rc<Place>> {
         let place = self.house.places.find(at).map(Rc::new);
         place.or_else(|| self.aliases.get(&at).map(|(_, place)| Rc::clone(place)))
     }
@@ -494,6 +503,9 @@ impl Host {
             if let Some(Held { to, letter, .. }) = self.held.pop_front() {
                 self.deliver(now, to, letter);
             }
+        }
+        while let Some(one) = self.unanswered.pop_front_if(|one| one.after <= news.number) {
+            drop(one.to.send(one.told));
         }
         for (queue, through) in news.through {
             self.input(now, Input::Stored(queue, through));

@@ -9,6 +9,7 @@ use mainstay_amqp::ConnectionId;
 use mainstay_journal::messages::Places;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::accounts::Accounts;
 use crate::clock::Clock;
@@ -25,6 +26,8 @@ pub(crate) struct House {
     pub(crate) places: Places,
     pub(crate) accounts: RefCell<Accounts>,
     pub(crate) hosts: RefCell<BTreeMap<String, Rc<Inbox<Call>>>>,
+    /// Of the virtual hosts.
+    pub(crate) tasks: TaskTracker,
     pub(crate) connections: RefCell<BTreeMap<ConnectionId, Rc<Mailbox>>>,
     pub(crate) metrics: Metrics,
     pub(crate) gauges: Arc<Gauges>,
@@ -51,6 +54,7 @@ impl House {
             places,
             accounts: RefCell::new(accounts),
             hosts: RefCell::default(),
+            tasks: TaskTracker::new(),
             connections: RefCell::default(),
             metrics: Metrics::default(),
             gauges,

@@ -21,9 +21,11 @@
 
 mod accounts;
 mod alarm;
+mod calls;
 mod clock;
 mod confirms;
 mod connection;
+mod definitions;
 mod desk;
 mod door;
 mod doorman;
@@ -35,6 +37,7 @@ mod mailbox;
 mod metrics;
 mod opening;
 mod record;
+pub mod view;
 mod writer;
 
 use std::io;
@@ -108,7 +111,6 @@ async fn serve(options: Options, sockets: Sockets, stop: CancellationToken) -> R
         house,
         doorman,
         writer,
-        mut hosts,
         directory,
     } = open(&options).await?;
     let door = Door::new(Rc::clone(&house), Rc::new(doorman));
@@ -127,16 +129,12 @@ async fn serve(options: Options, sockets: Sockets, stop: CancellationToken) -> R
         directory,
         orders,
     ));
+    let calls = calls::listen(&options.state).map_err(Error::Listen)?;
+    watches.spawn_local(calls::serve(Rc::clone(&house), calls));
     tracing::info!("the broker serves");
     tokio::select! {
         () = stop.cancelled() => {}
         () = house.failed.cancelled() => return Err(why(&house, writer)),
-        Some(ended) = hosts.join_next() => {
-            if let Err(error) = ended {
-                tracing::error!(%error, "the task of a virtual host failed");
-            }
-            return Err(Error::GivenUp("the task of a virtual host failed"));
-        }
     }
     close.cancel();
     house.shut_all("broker forced connection closure with reason 'shutdown'");
@@ -149,7 +147,8 @@ async fn serve(options: Options, sockets: Sockets, stop: CancellationToken) -> R
     for host in std::mem::take(&mut *house.hosts.borrow_mut()).into_values() {
         host.put(host::Call::Stop);
     }
-    while hosts.join_next().await.is_some() {}
+    house.tasks.close();
+    house.tasks.wait().await;
     if house.failed.is_cancelled() {
         return Err(why(&house, writer));
     }

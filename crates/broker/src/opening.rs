@@ -8,7 +8,6 @@ use mainstay_amqp::{Body, Broker, Fault, Place, QueueId};
 use mainstay_journal::HostDisk;
 use mainstay_journal::messages::{AppendError, Change, FoundQueue, MessageLimits, MessageLog};
 use ring::rand::{SecureRandom as _, SystemRandom};
-use tokio::task::JoinSet;
 
 use crate::accounts::{Accounts, PasswordError};
 use crate::clock::Clock;
@@ -76,7 +75,6 @@ pub(crate) struct Opened {
     pub(crate) house: Rc<House>,
     pub(crate) doorman: Doorman,
     pub(crate) writer: Writer,
-    pub(crate) hosts: JoinSet<()>,
     pub(crate) directory: PathBuf,
 }
 
@@ -101,7 +99,6 @@ pub(crate) async fn open(options: &Options) -> Result<Opened, Error> {
         writer.failure.token.clone(),
     ));
     let doorman = Doorman::new()?;
-    let mut hosts = JoinSet::new();
     let mut messages = found.queues;
     for (name, number) in vhosts {
         let mut broker = new_broker(&name)?;
@@ -121,29 +118,29 @@ pub(crate) async fn open(options: &Options) -> Result<Opened, Error> {
             // The writer ends only after us.
             writer.orders.send(order).await.ok();
         }
-        house.take_in(&name, number, broker, &mut hosts);
+        house.take_in(&name, number, broker);
     }
     Ok(Opened {
         house,
         doorman,
         writer,
-        hosts,
         directory,
     })
 }
 
 impl House {
     /// Starts the task of a virtual host.
-    pub(crate) fn take_in(
-        self: &Rc<Self>,
-        name: &str,
-        number: u16,
-        broker: Broker,
-        hosts: &mut JoinSet<()>,
-    ) {
+    pub(crate) fn take_in(self: &Rc<Self>, name: &str, number: u16, broker: Broker) {
         let inbox = Rc::new(Inbox::new(CALLS_MAX));
         let host = Host::new(number, broker, self, &inbox);
-        hosts.spawn_local(host.run());
+        let task = tokio::task::spawn_local(host.run());
+        let house = Rc::clone(self);
+        self.tasks.spawn_local(async move {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "the task of a virtual host failed");
+                house.give_up("the task of a virtual host failed");
+            }
+        });
         self.hosts.borrow_mut().insert(name.to_owned(), inbox);
     }
 }

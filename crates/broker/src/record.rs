@@ -154,12 +154,6 @@ pub(crate) fn put_vhost(name: &str, number: u16) -> Change {
     }
 }
 
-pub(crate) fn remove_vhost(name: &str) -> Change {
-    Change::Remove {
-        key: key(Kind::Vhost, name.as_bytes()),
-    }
-}
-
 #[derive(Serialize, Deserialize)]
 struct AtVhost {
     vhost: String,

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use self::password::PasswordError;
-pub(crate) use self::password::PasswordHash;
+pub(crate) use self::password::{PasswordHash, RABBIT_SHA256};
 pub use self::rights::PatternError;
 pub(crate) use self::rights::Permission;
 
