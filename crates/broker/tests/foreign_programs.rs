@@ -8,7 +8,7 @@ mod alone;
 mod clients;
 
 use alone::Alone;
-use clients::{Target, amqplib, file, lapin, pika, programs};
+use clients::{Target, amqplib, define, file, lapin, pika, programs};
 use mainstay_testkit::{RabbitMq, RabbitMqOptions, TempDir};
 
 #[test]
@@ -41,6 +41,7 @@ fn system_every_case_of_amqplib_holds() {
 #[test]
 fn system_every_case_of_pika_holds() {
     let broker = Alone::start("clients-pika");
+    define(broker.state());
     pika(&broker.dir, broker.address(), Target::Mainstay);
 }
 

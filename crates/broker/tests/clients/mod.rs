@@ -3,12 +3,15 @@
 pub(crate) mod lapin_cases;
 pub(crate) mod programs;
 
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use mainstay_testkit::{Packages, Spawned, TempDir, program};
+use mainstay_broker::view::{Answer, Ask, SOCKET};
+use mainstay_testkit::{Packages, Spawned, TempDir, program, wait_until};
 
 /// For all cases of one client together, on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(100);
@@ -39,6 +42,23 @@ impl Target {
             Self::RabbitMq => "rabbitmq",
         }
     }
+}
+
+/// Gives a broker the users and virtual hosts of the cases, which stand in RabbitMQ's own form.
+pub(crate) fn define(state: &Path) {
+    let text = std::fs::read_to_string(file("definitions.json")).unwrap();
+    let ask = Ask::Import {
+        definitions: serde_json::from_str(&text).unwrap(),
+    };
+    let mut stream = wait_until(PATIENCE, "the broker takes calls", || {
+        UnixStream::connect(state.join(SOCKET)).map_err(|error| error.to_string())
+    });
+    let line = serde_json::to_string(&ask).unwrap() + "\n";
+    stream.write_all(line.as_bytes()).unwrap();
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer).unwrap();
+    let answer: Answer = serde_json::from_str(&answer).unwrap();
+    assert!(matches!(answer, Answer::Done { .. }), "{answer:?}");
 }
 
 /// A command of Python that finds the pinned packages and writes nothing beside them.
