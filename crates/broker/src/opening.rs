@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use mainstay_amqp::{Body, Broker, Fault, Place, QueueId};
 use mainstay_journal::HostDisk;
-use mainstay_journal::messages::{AppendError, Change, FoundQueue, MessageLimits, MessageLog};
+use mainstay_journal::messages::{
+    AppendError, Change, FoundQueue, MessageLimits, MessageLog, examine,
+};
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::accounts::{Accounts, PasswordError};
@@ -169,6 +171,48 @@ fn open_log(path: &Path) -> Result<(MessageLog, mainstay_journal::messages::Foun
         path: path.to_owned(),
     })?;
     Ok(MessageLog::open(Arc::new(disk), MessageLimits::default())?)
+}
+
+/// What a log has that nobody uses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checked {
+    /// Messages, each counted once for each of its queues.
+    pub messages: u64,
+    /// Definitions.
+    pub definitions: u64,
+    /// Files.
+    pub segments: usize,
+    /// What is not as it was written, with file and offset.
+    pub damage: Vec<String>,
+}
+
+/// Reads the log of a state directory on which no broker runs, and changes nothing.
+pub fn check(state: &Path) -> Result<Checked, OpenError> {
+    let path = state.join(DIRECTORY).join(LOG);
+    let directory = |source| OpenError::Directory {
+        path: path.clone(),
+        source,
+    };
+    if !path.exists() {
+        return Err(directory(std::io::ErrorKind::NotFound.into()));
+    }
+    let disk = HostDisk::open(&path).map_err(directory)?;
+    let disk = disk.ok_or_else(|| OpenError::InUse { path: path.clone() })?;
+    let examined = examine(&disk)?;
+    let shown = examined.damage.iter().map(|one| {
+        format!(
+            "`{}` is damaged at byte {}: {}",
+            one.path.display(),
+            one.offset,
+            one.damage
+        )
+    });
+    Ok(Checked {
+        messages: examined.messages,
+        definitions: examined.definitions,
+        segments: examined.segments.len(),
+        damage: shown.collect(),
+    })
 }
 
 /// What is defined; at the first start, what a new broker has.

@@ -229,3 +229,9 @@ pub struct Message {
     /// Its body as base64, if it is none.
     pub base64: Option<String>,
 }
+
+/// A body as it stands in [`Deed::Publish`].
+pub fn base64(body: &[u8]) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(body)
+}

@@ -27,7 +27,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::arguments::{AgentProcess, BrokerProcess, GatewayProcess, Internal, Place, ServerProcess, VipProcess};
+use crate::arguments::{
+    AgentProcess, BrokerProcess, GatewayProcess, Internal, Place, ServerProcess, VipProcess,
+};
 use crate::command::API_SOCKET;
 use crate::outcome::Outcome;
 use crate::supervisor::claim::{self, CLAIM, Stage};
@@ -265,11 +267,7 @@ fn run_gateway(
     .context("the gateway failed")
 }
 
-fn run_broker(
-    place: &Place,
-    broker: &BrokerProcess,
-    mut sockets: Inherited,
-) -> anyhow::Result<()> {
+fn run_broker(place: &Place, broker: &BrokerProcess, mut sockets: Inherited) -> anyhow::Result<()> {
     let amqp = sockets.named(AMQP).into_iter().map(TcpListener::from);
     let options = mainstay_broker::Options {
         state: place.state.clone(),

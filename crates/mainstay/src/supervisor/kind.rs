@@ -92,11 +92,9 @@ impl Kind {
     pub(crate) fn other_gateway(self) -> Self {
         match self {
             Self::Gateway(Seat::First) => GATEWAYS[1],
-            Self::Gateway(Seat::Second)
-            | Self::Server
-            | Self::Agent
-            | Self::Broker
-            | Self::Vip => GATEWAYS[0],
+            Self::Gateway(Seat::Second) | Self::Server | Self::Agent | Self::Broker | Self::Vip => {
+                GATEWAYS[0]
+            }
         }
     }
 }

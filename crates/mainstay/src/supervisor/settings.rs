@@ -254,7 +254,11 @@ fn limits(memory: Option<u64>, disk_free_min: u64) -> anyhow::Result<Limits> {
         Some(memory) => memory,
         None => {
             let capacity = mainstay_kernel::capacity::read();
-            capacity.context("cannot tell the machine's memory")?.memory_bytes / 5 * 2
+            capacity
+                .context("cannot tell the machine's memory")?
+                .memory_bytes
+                / 5
+                * 2
         }
     };
     Ok(Limits {
