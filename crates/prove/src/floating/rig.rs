@@ -17,11 +17,11 @@ use super::{Error, Options};
 pub(super) const ADDRESS: &str = "10.90.0.100";
 pub(super) const PORT: u16 = 8080;
 /// How long anything may take before a scenario begins, or comes to its end, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// How often something is looked at that is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long a node may take over its end; its own patience is less.
-const STOP_TIME: Duration = Duration::from_secs(60);
+const STOP_TIME: Duration = Duration::from_mins(1);
 /// What sessions that do not end by themselves get when the address is moved.
 const DRAIN: &str = "2s";
 
@@ -311,7 +311,8 @@ impl Rig {
                 let log = fs::read_to_string(&file).unwrap_or_default();
                 let lines: Vec<&str> = log.lines().collect();
                 let end = lines[lines.len().saturating_sub(8)..].join("\n");
-                text.push_str(&format!("{}:\n{end}\n", file.display()));
+                let part = format!("{}:\n{end}\n", file.display());
+                text.push_str(&part);
             }
         }
         text
