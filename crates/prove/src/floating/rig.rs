@@ -25,6 +25,9 @@ const STOP_TIME: Duration = Duration::from_mins(1);
 /// What sessions that do not end by themselves get when the address is moved.
 const DRAIN: &str = "2s";
 
+/// Namespaces are called so, with the process behind it whose they are.
+const PREFIX: &str = "msprove";
+
 pub(super) const NODES: [&str; 2] = ["a", "b"];
 
 /// The machines. What is left of them at the end is ended.
@@ -40,7 +43,8 @@ pub(super) struct Rig {
 impl Rig {
     /// Two nodes, of which the first holds the address, and both serve.
     pub(super) async fn build(options: &Options) -> Result<Self, Error> {
-        let name = format!("msprove{}", std::process::id());
+        end_orphans();
+        let name = format!("{PREFIX}{}", std::process::id());
         let dir = std::env::temp_dir().join(&name);
         fs::create_dir_all(&dir).map_err(|source| Error::Io {
             attempt: format!("create `{}`", dir.display()),
@@ -193,25 +197,13 @@ impl Rig {
 
     /// Kills everything that runs on a node at once.
     pub(super) fn kill_all(&mut self, node: usize) {
-        for pid in self.pids(NODES[node]) {
+        for pid in pids(&self.netns(NODES[node])) {
             kill_process(pid, Signal::KILL).ok();
         }
         if let Some(mut supervisor) = self.nodes[node].take() {
             supervisor.kill().ok();
             supervisor.wait().ok();
         }
-    }
-
-    fn pids(&self, host: &str) -> Vec<Pid> {
-        let listed = Command::new("ip")
-            .args(["netns", "pids", &self.netns(host)])
-            .output();
-        let listed = listed.map(|listed| listed.stdout).unwrap_or_default();
-        let numbers = String::from_utf8_lossy(&listed).into_owned();
-        let numbers = numbers
-            .split_whitespace()
-            .filter_map(|pid| pid.parse().ok());
-        numbers.filter_map(Pid::from_raw).collect()
     }
 
     /// The supervisor of a node.
@@ -349,6 +341,38 @@ impl Drop for Rig {
         }
         fs::remove_dir_all(&self.dir).ok();
     }
+}
+
+/// Ends what a proof left that was killed itself.
+fn end_orphans() {
+    let Ok(entries) = fs::read_dir("/run/netns") else {
+        return;
+    };
+    for name in entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()) {
+        let Some(rest) = name.strip_prefix(PREFIX) else {
+            continue;
+        };
+        let owner = rest.trim_end_matches(char::is_alphabetic);
+        if Path::new("/proc").join(owner).exists() {
+            continue;
+        }
+        for pid in pids(&name) {
+            kill_process(pid, Signal::KILL).ok();
+        }
+        // Another proof may be deleting it at the same time.
+        ip(&["netns", "delete", &name]).ok();
+    }
+}
+
+/// What runs in a namespace.
+fn pids(netns: &str) -> Vec<Pid> {
+    let listed = Command::new("ip").args(["netns", "pids", netns]).output();
+    let listed = listed.map(|listed| listed.stdout).unwrap_or_default();
+    let numbers = String::from_utf8_lossy(&listed).into_owned();
+    let numbers = numbers
+        .split_whitespace()
+        .filter_map(|pid| pid.parse().ok());
+    numbers.filter_map(Pid::from_raw).collect()
 }
 
 fn ip(arguments: &[&str]) -> Result<(), Error> {
