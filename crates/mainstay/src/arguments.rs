@@ -204,6 +204,16 @@ pub(crate) enum Command {
         #[command(subcommand)]
         deed: Option<VipDeed>,
     },
+    /// Make tables of a node file of another program's configuration, and list what has no counterpart.
+    Import {
+        #[command(subcommand)]
+        from: ImportFrom,
+    },
+    /// Write the floating addresses of a node file as another program has them.
+    Export {
+        #[command(subcommand)]
+        to: ExportTo,
+    },
     /// Check a service file or a node file, and tell all its problems at once.
     Validate {
         /// The file.
@@ -333,6 +343,26 @@ pub(crate) struct Purge {
     /// Also while an agent runs here, which makes it again.
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+/// Whose configuration is read.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImportFrom {
+    /// Keepalived's: its `vrrp_instance` become `[vip.NAME]`.
+    Keepalived {
+        /// Its file, with all that this includes.
+        file: PathBuf,
+    },
+}
+
+/// Whose configuration is written.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ExportTo {
+    /// Keepalived's.
+    Keepalived {
+        /// The node file.
+        file: PathBuf,
+    },
 }
 
 /// What to do with a floating address.

@@ -80,6 +80,58 @@ fn system_with_unicast_peers_alone_the_same_election_is_held() {
     });
 }
 
+/// The client knows one hardware address, whoever has the address.
+fn a_virtual_mac(address: &'static str, mac: &str) {
+    for kinds in PAIRS {
+        let plan = Plan {
+            address,
+            keys: [0, 1].map(|_| "virtual_mac = true".to_owned()),
+            keepalived: Some(format!(
+                "global_defs {{ vrrp_version 3 }}\nvrrp_instance entry {{\n state BACKUP\n interface eth0\n virtual_router_id 51\n \
+                 priority PRIORITY\n advert_int ADVERT\n nopreempt\n use_vmac\n virtual_ipaddress {{ {address} }}\n}}\n"
+            )),
+            ..Plan::default()
+        };
+        let mut link = link(kinds, &plan);
+        let known = |link: &Link, when: &str| {
+            assert_eq!(link.known_mac().as_deref(), Some(mac), "{kinds:?}: {when}");
+        };
+        link.start(0);
+        link.wait_holder(0, "the better one starts alone");
+        link.start(1);
+        link.wait_answer(0, "the better one is alone");
+        known(&link, "the better one is alone");
+        link.segment.cut("a");
+        link.wait_answer(1, "the host vanished");
+        known(&link, "the host vanished");
+        link.wait_holders([true, true], "each part has its holder");
+        link.segment.heal("a");
+        link.wait_holder(0, "the better one keeps it after the split");
+        link.wait_answer(0, "clients know who has it after the split");
+        known(&link, "the split has healed");
+        link.stop(0);
+        link.wait_holder(1, "the holder was stopped");
+        link.wait_answer(1, "clients follow a stop");
+        known(&link, "the holder was stopped");
+        if kinds[0] == Kind::Ours {
+            let left = link.ip(0, &["link"]);
+            assert!(!left.contains("msv"), "the interface is removed: {left}");
+        }
+    }
+}
+
+#[test]
+fn system_a_virtual_mac_is_the_same_whoever_holds_the_address() {
+    need_root!();
+    a_virtual_mac("10.88.0.100", "00:00:5e:00:01:33");
+}
+
+#[test]
+fn system_a_virtual_mac_is_the_same_whoever_holds_the_address_with_ipv6() {
+    need_root!();
+    a_virtual_mac("fd88::100", "00:00:5e:00:02:33");
+}
+
 #[test]
 fn system_who_comes_back_takes_the_address_only_if_that_is_written() {
     need_root!();
@@ -133,6 +185,41 @@ fn system_a_holder_without_a_carrier_gives_the_address_up_and_takes_part_again()
     link.wait_state(0, "backup");
     link.kill(1);
     link.wait_answer(0, "it has the address again");
+}
+
+#[test]
+fn system_a_planned_move_with_a_virtual_mac_loses_nothing() {
+    need_root!();
+    let plan = Plan {
+        keys: [0, 1].map(|_| "virtual_mac = true".to_owned()),
+        ..Plan::default()
+    };
+    let mut link = link([Kind::Ours, Kind::Ours], &plan);
+    link.start(0);
+    link.wait_holder(0, "the better one starts alone");
+    link.start(1);
+    link.wait_state(1, "backup");
+    let probe = link.probe();
+    for to in [1, 0, 1] {
+        link.wait_answers(200, "clients are served");
+        let (code, said) = link.vip(1 - to, &["move", "entry"]);
+        assert_eq!(code, Some(0), "{said}");
+        link.wait_holder(to, "it was moved");
+    }
+    let seen = probe.end();
+    assert_eq!(seen.sent, seen.answered, "{seen:?}");
+    // With its supervisor: nobody switches the interface off.
+    link.kill(1);
+    link.wait_holder(0, "the holder was killed");
+    link.wait_answer(0, "clients follow");
+    assert!(link.ip(1, &["link"]).contains("msv4-51"), "it was killed");
+    link.start(1);
+    link.wait_state(1, "backup");
+    let begun_anew = link.ip(1, &["link", "show", "up"]);
+    assert!(
+        !begun_anew.contains("msv4-51"),
+        "it is not the holder: {begun_anew}"
+    );
 }
 
 #[test]

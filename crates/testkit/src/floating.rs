@@ -309,11 +309,32 @@ impl Link {
     pub fn holders(&self) -> [bool; 2] {
         [0, 1].map(|at| {
             let mut list = self.hosts[at].command(&program("ip"));
-            let listed = list.args(["-o", "address", "show", "dev", "eth0"]).output();
+            let listed = list.args(["-o", "address"]).output();
             let listed = String::from_utf8(listed.expect("`ip` can be started").stdout);
             let wanted = format!(" {}/", self.plan.address);
             listed.expect("it is text").contains(&wanted)
         })
+    }
+
+    /// The hardware address that the client knows for the floating address, if it knows one.
+    pub fn known_mac(&self) -> Option<String> {
+        let mut list = self.client.command(&program("ip"));
+        let listed = list.args(["neighbour", "show", self.plan.address]).output();
+        let listed = String::from_utf8(listed.expect("`ip` can be started").stdout);
+        let listed = listed.expect("it is text");
+        let mut words = listed.split_whitespace();
+        words.find(|word| *word == "lladdr")?;
+        words.next().map(str::to_owned)
+    }
+
+    /// What `ip` says on a host.
+    pub fn ip(&self, at: usize, arguments: &[&str]) -> String {
+        let output = self.hosts[at]
+            .command(&program("ip"))
+            .args(arguments)
+            .output();
+        let output = output.expect("`ip` can be started");
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
     }
 
     /// Waits until exactly this host has the address; how long that took.

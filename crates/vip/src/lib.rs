@@ -20,6 +20,7 @@
 //! `departure` (how an address leaves on purpose).
 
 mod agent;
+mod altered;
 mod calls;
 mod clock;
 mod departure;

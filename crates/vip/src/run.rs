@@ -162,6 +162,7 @@ impl Holder {
                 && self.departure.is_none()
                 && self.seats.iter().all(Seat::has_stopped)
             {
+                self.host.undo();
                 return Ok(());
             }
             let deadline = self.next_deadline();

@@ -2,6 +2,7 @@
 
 mod bearing;
 mod shown;
+mod virtual_mac;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -255,11 +256,14 @@ impl Seat {
 
     /// Reads what waits.
     fn hear(&mut self, host: &Host) {
+        if let Some(bearing) = &self.bearing {
+            bearing.ignore_below(&mut self.room);
+        }
         for _ in 0..PACKETS_MAX {
             let Some(bearing) = &self.bearing else {
                 return;
             };
-            let packet = match bearing.socket.receive(&mut self.room) {
+            let packet = match bearing.hears().receive(&mut self.room) {
                 Ok(Received::Packet(packet)) => packet,
                 Ok(Received::Broken) => {
                     self.refused.count += 1;
@@ -322,10 +326,18 @@ impl Seat {
 
     fn put_addresses(&mut self, host: &Host) {
         self.renew_at = host.now().after(RENEW_EVERY);
-        let Some(bearing) = &self.bearing else {
+        let Some(bearing) = &mut self.bearing else {
             return;
         };
-        for placed in placed(&self.spec, bearing.link.index) {
+        let group = self.router.options().group();
+        if let Some(virtual_mac) = &mut bearing.virtual_mac
+            && let Err(error) = virtual_mac.rise(host, group)
+            && self.failed.note(host.now())
+        {
+            let (name, interface) = (&self.spec.name, &self.spec.interface);
+            tracing::error!("({name}) cannot switch on the virtual MAC of `{interface}`: {error}");
+        }
+        for placed in bearing.placed(&self.spec) {
             if let Err(error) = host.put(&placed)
                 && self.failed.note(host.now())
             {
@@ -338,8 +350,17 @@ impl Seat {
 
     fn remove_addresses(&mut self, host: &Host) {
         self.renew_at = Instant::NEVER;
-        if let Some(bearing) = &self.bearing {
-            remove_all(&self.spec, bearing.link.index, host);
+        let Some(bearing) = &mut self.bearing else {
+            return;
+        };
+        remove_all(&self.spec, bearing.placed(&self.spec), host);
+        // From here on what is sent comes from the interface's own hardware address: the last word must not tell switches
+        // that the virtual one is here.
+        if let Some(virtual_mac) = &mut bearing.virtual_mac
+            && let Err(error) = virtual_mac.sink(host)
+        {
+            let (name, interface) = (&self.spec.name, &self.spec.interface);
+            tracing::warn!("({name}) cannot switch off the virtual MAC of `{interface}`: {error}");
         }
     }
 
@@ -369,7 +390,7 @@ impl Seat {
                     return;
                 }
             };
-            let sent = bearing.socket.send(bearing.source, *to, &self.room[..len]);
+            let sent = bearing.send(host, *to, &self.room[..len]);
             if let Err(error) = sent
                 && self.failed.note(host.now())
             {
@@ -382,11 +403,12 @@ impl Seat {
     }
 
     fn announce(&mut self, host: &Host) {
-        let Some(Bearing { link, .. }) = &self.bearing else {
+        let Some(bearing) = &self.bearing else {
             return;
         };
         // An interface without Ethernet has nobody to tell.
-        let Some(mac) = link.mac else { return };
+        let Some(mac) = bearing.mac() else { return };
+        let link = &bearing.link;
         for floating in &self.spec.addresses {
             let announced = host.announcer.announce(link.index, mac, floating.address);
             if let Err(error) = announced
@@ -452,17 +474,9 @@ fn reach(spec: &VipSpec) -> Reach {
     }
 }
 
-fn placed(spec: &VipSpec, index: u32) -> impl Iterator<Item = Placed> {
-    spec.addresses.iter().map(move |floating| Placed {
-        address: floating.address,
-        prefix_len: floating.prefix_len,
-        index,
-    })
-}
-
-/// Takes all addresses away, whoever put them there.
-fn remove_all(spec: &VipSpec, index: u32, host: &Host) {
-    for placed in placed(spec, index) {
+/// Takes all of them away, whoever put them there.
+fn remove_all(spec: &VipSpec, all: impl Iterator<Item = Placed>, host: &Host) {
+    for placed in all {
         if let Err(error) = host.remove(&placed) {
             let (name, address) = (&spec.name, placed.address);
             tracing::error!("({name}) cannot remove {address}: {error}");

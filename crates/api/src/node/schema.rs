@@ -337,6 +337,11 @@ struct Vip {
     /// no other one is believed. Up to 16 addresses.
     #[schemars(extend("default" = serde_json::json!([])))]
     peers: Option<Vec<String>>,
+    /// Whether the address has the hardware address of the virtual router (RFC 9568, 7.3), which moves along, so that no
+    /// neighbour has to learn another one: keepalived's `use_vmac`. Not with `peers`, and not where a network lets each
+    /// machine have one hardware address alone.
+    #[schemars(extend("default" = false))]
+    virtual_mac: Option<bool>,
     /// What must work for the address to be here: `"gateway"`, or tables. By default the gateway, if
     /// the node has one.
     track: Option<Vec<Track>>,
