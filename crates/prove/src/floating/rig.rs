@@ -239,6 +239,23 @@ impl Rig {
         Ok(shown["shown"]["vips"][0].clone())
     }
 
+    /// Waits until a node has ended.
+    pub(super) async fn wait_ended(&mut self, node: usize) -> Result<(), Error> {
+        let Some(mut child) = self.nodes[node].take() else {
+            return Ok(());
+        };
+        let what = format!("node {} did not end", NODES[node]);
+        let waited = self.wait(&what, || match child.try_wait() {
+            Ok(Some(_)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        let waited = waited.await;
+        if waited.is_err() {
+            self.nodes[node] = Some(child);
+        }
+        waited
+    }
+
     /// Waits until a node is in this state.
     pub(super) async fn wait_state(&self, node: usize, state: &str) -> Result<(), Error> {
         let what = format!("node {} is not {state}", NODES[node]);
