@@ -22,7 +22,7 @@ use mainstay_vip::settings as vip_settings;
 use mainstay_kernel::{Ended, Identity, Pidfd, Place, Spawn, Watched};
 use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, sleep_until, timeout};
 
@@ -151,6 +151,8 @@ pub(crate) struct Family {
     /// was heard, or with us.
     pub(super) farewells: JoinSet<()>,
     pub(super) saying: BTreeMap<Kind, AbortHandle>,
+    /// Who waits until the floating addresses are elsewhere; dropped then.
+    pub(super) addresses_gone: Option<oneshot::Sender<Infallible>>,
 }
 
 impl Family {
@@ -194,6 +196,7 @@ impl Family {
             program: std::env::current_exe().context("cannot tell our own program")?,
             farewells: JoinSet::new(),
             saying: BTreeMap::new(),
+            addresses_gone: None,
         };
         for (kind, holder) in claims {
             family.take_in(kind, holder, record)?;
@@ -636,6 +639,9 @@ impl Family {
                 let came = matches!(member.state, State::Coming { .. });
                 let log_from = member.log_from;
                 member.state = State::Idle;
+                if kind == Kind::Vip {
+                    self.addresses_gone = None;
+                }
                 self.bury_kind(kind);
                 if came {
                     self.upgrade_failed("the new gateway ended before it served".to_owned());
