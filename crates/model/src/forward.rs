@@ -2,12 +2,16 @@
 
 use alloc::vec::Vec;
 use core::fmt;
-use core::net::{IpAddr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::Network;
 
 /// Networks of service addresses. Each costs a few rules that packets meet.
 pub const RANGES_MAX: usize = 16;
+
+/// Where an agent shows what it measures of forwarding, if nothing else is said: beside the gateway's
+/// statistics.
+pub const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8889);
 
 /// The networks in which service addresses lie: 1 to 16 that do not overlap.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -130,6 +134,9 @@ pub struct ForwardSettings {
     pub counting: Counting,
     /// Whether ARP is answered.
     pub answering: Answering,
+    /// Where it shows what it measures, on loopback; `None`: nowhere.
+    #[serde(default)]
+    pub metrics: Option<SocketAddr>,
     /// Where this node itself listens within the ranges: these are no services, and nobody is refused
     /// there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -144,6 +151,7 @@ impl ForwardSettings {
             back_end: None,
             counting: Counting::default(),
             answering: Answering::default(),
+            metrics: Some(METRICS),
             own: Vec::new(),
         }
     }

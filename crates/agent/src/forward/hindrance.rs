@@ -59,6 +59,11 @@ impl Hindrances {
         self.look = Some(spawn_blocking(look));
     }
 
+    /// What stood in the way when it was looked at last.
+    pub(super) fn told(&self) -> &[ConcernKind] {
+        &self.told
+    }
+
     fn tell(&mut self, concerns: &[Concern]) {
         for concern in concerns {
             if !self.told.contains(&concern.kind) {

@@ -6,13 +6,15 @@ use std::path::Path;
 
 use mainstay_control::forward::{Course, Place, Turn};
 use mainstay_forward::{
-    BackEnd, Claim, Dead, Draining, Found, Severed, Started, Underway, UnderwayError, Whereabouts,
+    BackEnd, Claim, Dead, Draining, ForwardError, Found, Meter, Severed, Started, Underway,
+    UnderwayError, Whereabouts,
 };
-use mainstay_ids::{ConsumerId, InstanceId};
+use mainstay_ids::{ConsumerId, InstanceId, ServiceName};
 use mainstay_model::forward::{BackEndKind, ForwardSettings, Ranges};
 use mainstay_model::{Ack, InFlight, Routing};
 
 use super::file::PlacesFile;
+use super::metrics::Told;
 
 /// What the works are to do.
 pub(super) enum Input {
@@ -41,6 +43,12 @@ pub(super) struct Works {
     /// Routes that could not be brought about yet.
     pending: Option<Routing>,
     in_flight: BTreeMap<InstanceId, u64>,
+    /// Whose each service address is.
+    services: BTreeMap<SocketAddr, ServiceName>,
+    /// What counts beside the back end.
+    meter: Box<dyn Meter>,
+    /// How often somebody else changed our rules.
+    repairs: u64,
     /// The trouble that was told last.
     told: Option<String>,
 }
@@ -80,6 +88,7 @@ impl Works {
             tracing::error!(error = %crate::chain(&error), "forward.json is of no use; connections to instances that left before are not waited for");
             Vec::new()
         });
+        let meter = back_end.meter().map_err(|error| crate::chain(&error))?;
         let (services, dead) = back_end.in_force();
         tracing::info!(
             back_end = %back_end.kind(),
@@ -96,6 +105,9 @@ impl Works {
             course: Course::left_behind(services, dead, places),
             pending: None,
             in_flight: BTreeMap::new(),
+            services: BTreeMap::new(),
+            meter,
+            repairs: 0,
             told: None,
         })
     }
@@ -105,7 +117,13 @@ impl Works {
         let mut news = News::None;
         match input {
             Input::Routes(routing) => self.pending = Some(routing),
-            Input::Tick => self.look(),
+            Input::Tick => {
+                let before = self.repairs;
+                self.look();
+                if self.repairs != before {
+                    news = News::Some;
+                }
+            }
         }
         if let Some(routing) = self.pending.take() {
             match self.follow(&routing) {
@@ -141,6 +159,13 @@ impl Works {
         let stored = self.file.store(next.places());
         stored.map_err(|error| format!("cannot write forward.json: {error}"))?;
         self.course = next;
+        let addressed = routing.services.iter().filter_map(|routes| {
+            let address = routes.address?;
+            Some((address, routes.service.clone()))
+        });
+        self.services = addressed
+            .filter(|(address, _)| self.ranges.contain(address.ip()))
+            .collect();
         Ok(())
     }
 
@@ -173,15 +198,11 @@ impl Works {
     fn count(&mut self) -> bool {
         let before = std::mem::take(&mut self.in_flight);
         let leaving: Vec<Place> = self.course.leaving().cloned().collect();
-        let draining: Vec<Draining> = leaving.iter().map(draining).collect();
-        let counts = match &self.underway {
-            Some(underway) => underway.in_flight(&draining).map_err(Some),
-            None => Err(None),
-        };
-        let counts = counts.unwrap_or_else(|error| {
-            if let Some(error) = error {
-                self.tell(crate::chain(&error));
-            }
+        if leaving.is_empty() {
+            return !before.is_empty();
+        }
+        let counts = self.under_way(&leaving).unwrap_or_else(|error| {
+            self.tell(error);
             // Not known is not none: the drain then takes its time.
             vec![1; leaving.len()]
         });
@@ -195,10 +216,28 @@ impl Works {
         before != self.in_flight
     }
 
+    /// In the same order. A back end that carries bytes itself knows what is its own, datagrams
+    /// included; what others have at the instance is not ours to wait for.
+    fn under_way(&mut self, leaving: &[Place]) -> Result<Vec<u64>, String> {
+        let own = self.meter.in_flight();
+        if let Some(own) = own.map_err(|error| crate::chain(&error))? {
+            let own: BTreeMap<SocketAddr, u64> = own.into_iter().collect();
+            let of = |place: &Place| own.get(&place.address).copied().unwrap_or(0);
+            return Ok(leaving.iter().map(of).collect());
+        }
+        let Some(underway) = &self.underway else {
+            return Ok(vec![1; leaving.len()]);
+        };
+        let draining: Vec<Draining> = leaving.iter().map(draining).collect();
+        let counts = underway.in_flight(&draining);
+        counts.map_err(|error| crate::chain(&error))
+    }
+
     fn look(&mut self) {
         match self.back_end.check() {
             Ok(Found::InForce) => {}
             Ok(Found::Repaired(what)) => {
+                self.repairs += 1;
                 tracing::warn!(%what, "somebody changed our rules; they are as they were");
             }
             Err(error) => self.tell(crate::chain(&error)),
@@ -214,6 +253,23 @@ impl Works {
         let places = self.course.places().into_iter();
         let instances: BTreeSet<IpAddr> = places.map(|place| place.address.ip()).collect();
         Some(instances.into_iter().collect())
+    }
+
+    /// What counts beside it, for whoever shows it.
+    pub(super) fn meter(&self) -> Result<Box<dyn Meter>, ForwardError> {
+        self.back_end.meter()
+    }
+
+    /// What is to be known of it for metrics.
+    pub(super) fn describe(&self) -> Told {
+        Told {
+            back_end: Some(self.back_end.kind()),
+            services: self.services.clone(),
+            places: self.course.places(),
+            in_flight: self.in_flight.clone(),
+            repairs: self.repairs,
+            hindrances: Vec::new(),
+        }
     }
 
     /// Each trouble once, until all is well again.

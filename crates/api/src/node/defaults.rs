@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::Role;
+pub use mainstay_model::forward::METRICS;
 
 /// `roles`: a machine alone does all.
 pub const ROLES: [Role; 3] = [Role::Control, Role::Agent, Role::Gateway];

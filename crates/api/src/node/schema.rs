@@ -79,6 +79,9 @@ struct Forward {
     /// without a route. Only one machine of a link may.
     #[schemars(extend("default" = defaults::ANSWER_ARP))]
     answer_arp: Option<bool>,
+    /// Where `/metrics` of forwarding is, for Prometheus: a loopback address, or `"off"` for nowhere.
+    #[schemars(extend("default" = defaults::METRICS.to_string()))]
+    metrics: Option<BindOrOff>,
 }
 
 /// A network, or a list of networks.

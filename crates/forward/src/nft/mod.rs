@@ -22,7 +22,7 @@ use mainstay_kernel::netlink::nft::{
 use mainstay_control::forward::Batch;
 use mainstay_model::forward::{Answering, BackEndKind, Counting, ForwardSettings, Ranges};
 
-use crate::back_end::{BackEnd, Counted, ForwardError, Found};
+use crate::back_end::{BackEnd, Counted, ForwardError, Found, Meter};
 use crate::router::Opened;
 use elements::{InForce, Present};
 pub use reading::read;
@@ -209,15 +209,12 @@ impl BackEnd for Nft {
         self.repair()
     }
 
-    fn connections(&mut self) -> Result<Vec<(SocketAddr, u64)>, ForwardError> {
-        elements::connections(&self.settings.table, &self.socket).map_err(refused)
-    }
-
-    fn traffic(&mut self) -> Result<Vec<(SocketAddr, Counted)>, ForwardError> {
-        match self.settings.counting {
-            Counting::Off => Ok(Vec::new()),
-            Counting::On => elements::traffic(&self.settings.table, &self.socket).map_err(refused),
-        }
+    fn meter(&self) -> Result<Box<dyn Meter>, ForwardError> {
+        Ok(Box::new(Counters {
+            table: self.settings.table.clone(),
+            counting: self.settings.counting,
+            socket: Socket::open().map_err(missing)?,
+        }))
     }
 
     fn remove(&mut self) -> Result<(), ForwardError> {
@@ -226,6 +223,30 @@ impl BackEnd for Nft {
         }
         self.state = InForce::default();
         Ok(())
+    }
+}
+
+/// The counters of the table's elements.
+#[derive(Debug)]
+struct Counters {
+    table: Name,
+    counting: Counting,
+    socket: Socket,
+}
+
+impl Meter for Counters {
+    fn connections(&mut self) -> Result<Vec<(SocketAddr, u64)>, ForwardError> {
+        elements::connections(&self.table, &self.socket).map_err(refused)
+    }
+
+    fn traffic(&mut self) -> Result<Option<Vec<(SocketAddr, Counted)>>, ForwardError> {
+        match self.counting {
+            Counting::Off => Ok(None),
+            Counting::On => {
+                let counted = elements::traffic(&self.table, &self.socket);
+                counted.map(Some).map_err(refused)
+            }
+        }
     }
 }
 

@@ -66,13 +66,14 @@ fn system_connections_follow_the_weights() {
             "{own} instead of {share}: {found:?}"
         );
     }
-    let counted = nft.connections().unwrap();
+    let mut meter = node.enter(|| nft.meter()).unwrap();
+    let counted = meter.connections().unwrap();
     let [(address, count)] = counted[..] else {
         panic!("{counted:?}")
     };
     assert_eq!(address, self::address("10.96.0.1:8080"));
     assert_eq!(count, 3000, "those since the class changed");
-    let traffic: BTreeMap<_, _> = nft.traffic().unwrap().into_iter().collect();
+    let traffic: BTreeMap<_, _> = meter.traffic().unwrap().unwrap().into_iter().collect();
     assert!(
         traffic[&a].sent > traffic[&c].sent && traffic[&c].received > 0,
         "{traffic:?}"
@@ -438,7 +439,11 @@ fn system_the_next_process_takes_the_maps_over() {
     assert_eq!(services, [address("10.96.0.1:8080")]);
     assert_eq!(dead, [address("10.9.9.9:1")]);
     assert_eq!(
-        second.connections().unwrap()[0].1,
+        node.enter(|| second.meter())
+            .unwrap()
+            .connections()
+            .unwrap()[0]
+            .1,
         20,
         "the elements are the same"
     );

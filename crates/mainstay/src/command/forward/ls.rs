@@ -105,7 +105,7 @@ pub(crate) async fn run(place: &Place) -> anyhow::Result<Outcome> {
 }
 
 fn of_kernel(reading: &Reading, known: &Known, mut notes: Vec<String>) -> Listed {
-    let established = reading::established(reading).unwrap_or_else(|error| {
+    let established = reading::established(&reading.leading()).unwrap_or_else(|error| {
         notes.push(format!("cannot count established connections: {error}"));
         BTreeMap::new()
     });
