@@ -74,9 +74,15 @@ fn system_what_the_kernel_has_is_listed_explained_and_printed() {
         return skip(NEEDS_ROOT);
     }
     let (running, address) = start();
-    let kept: Vec<TcpStream> = (0..9)
+    let mut kept: Vec<TcpStream> = (0..9)
         .map(|_| connect(&running, address).unwrap())
         .collect();
+    for client in &mut kept {
+        // Its end is missing, so that the connection stays.
+        client
+            .write_all(b"GET / HTTP/1.1\r\nhost: web\r\n")
+            .unwrap();
+    }
     let listed: Value = running.json(&["forward", "ls"]).unwrap();
     assert_eq!(listed["from"], "kernel", "{listed}");
     let web = &listed["services"][0];

@@ -83,8 +83,8 @@ families! {
 
     I_CONNECTIONS = Gauge "mainstay_forward_instance_connections" ["service" "instance"] "Established connections: of an instance here all, of one elsewhere those of programs here";
     I_IN_FLIGHT = Gauge "mainstay_forward_instance_in_flight" ["service" "instance"] "Of an instance that leaves: the connections for which its stop waits";
-    I_TO = Counter "mainstay_forward_instance_request_bytes_total" ["service" "instance"] "Bytes of packets to it; by userspace, of what they carry";
-    I_FROM = Counter "mainstay_forward_instance_response_bytes_total" ["service" "instance"] "Bytes of packets from it; by userspace, of what they carry";
+    I_TO = Counter "mainstay_forward_instance_request_bytes_total" ["service" "instance"] "Bytes of packets to it, without those of TCP that only open, acknowledge or close; by userspace, of what they carry";
+    I_FROM = Counter "mainstay_forward_instance_response_bytes_total" ["service" "instance"] "Bytes of packets from it; as above";
 }
 
 /// What whoever forwards tells of itself.
