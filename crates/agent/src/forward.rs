@@ -157,6 +157,7 @@ impl Forwarding {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut acknowledged = Instant::now();
         let mut hindrances = Hindrances::new(&self.settings.ranges);
+        let mut unforwarded = Vec::new();
         loop {
             let input = tokio::select! {
                 () = stop.cancelled() => return Some(works),
@@ -170,7 +171,12 @@ impl Forwarding {
             };
             let hindering = hindrances.told().to_vec();
             let known = Arc::clone(&told.borrow());
+            let versions = std::mem::take(&mut unforwarded);
+            if !versions.is_empty() {
+                hindrances.look_again();
+            }
             let turn = move || {
+                works.open(&versions);
                 let news = works.turn(input);
                 let is_new =
                     news == News::Some || known.back_end.is_none() || known.hindrances != hindering;
@@ -189,7 +195,7 @@ impl Forwarding {
             if let Some(described) = described {
                 told.send_replace(Arc::new(described));
             }
-            hindrances.take_in().await;
+            unforwarded = hindrances.take_in().await;
             hindrances.look_if_due(|| works.instances());
             if news == News::Some || acknowledged.elapsed() >= ACKNOWLEDGE_EVERY {
                 // One that finds no room is made good by the next, which says the same and more.

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use mainstay_control::forward::Batch;
 use mainstay_model::forward::BackEndKind;
 
+use crate::router::Opened;
+
 /// What a look at the rules found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
@@ -88,6 +90,12 @@ pub trait BackEnd: Send {
 
     /// Looks whether rules are as they were left, and repairs them. Cheap if nobody changed any.
     fn check(&mut self) -> Result<Found, ForwardError>;
+
+    /// Has nothing be forwarded of these versions of IP but connections to service addresses, since it was
+    /// us who had the host forward them. Whether it can: `false` changes nothing.
+    fn limit(&mut self, _opened: Opened) -> Result<bool, ForwardError> {
+        Ok(false)
+    }
 
     /// What reads its counts beside it.
     fn meter(&self) -> Result<Box<dyn Meter>, ForwardError>;

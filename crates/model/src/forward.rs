@@ -103,7 +103,8 @@ impl fmt::Display for BackEndKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Counting {
-    /// They are, which costs each packet to and from an instance a look into a set.
+    /// They are, which costs each packet to and from an instance that carries something a look into a
+    /// set.
     #[default]
     On,
     /// They are not.
@@ -122,6 +123,18 @@ pub enum Answering {
     On,
 }
 
+/// Whether the agent may have this host forward packets, which it needs for containers and other hosts
+/// whose connections go on to instances elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Opening {
+    /// When it is needed, for connections to service addresses alone.
+    #[default]
+    WhenNeeded,
+    /// Never: whoever needs it switches it on himself.
+    Never,
+}
+
 /// How a node forwards, checked.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -134,6 +147,9 @@ pub struct ForwardSettings {
     pub counting: Counting,
     /// Whether ARP is answered.
     pub answering: Answering,
+    /// Whether it may have the host forward packets.
+    #[serde(default)]
+    pub opening: Opening,
     /// Where it shows what it measures, on loopback; `None`: nowhere.
     #[serde(default)]
     pub metrics: Option<SocketAddr>,
@@ -151,6 +167,7 @@ impl ForwardSettings {
             back_end: None,
             counting: Counting::default(),
             answering: Answering::default(),
+            opening: Opening::default(),
             metrics: Some(METRICS),
             own: Vec::new(),
         }

@@ -2,19 +2,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use mainstay_control::forward::{Course, Place, Turn};
+use mainstay_forward::host::Version;
+use mainstay_forward::router::{self, Change, Opened, Restored};
 use mainstay_forward::{
     BackEnd, Claim, Dead, Draining, ForwardError, Found, Meter, Severed, Started, Underway,
     UnderwayError, Whereabouts,
 };
 use mainstay_ids::{ConsumerId, InstanceId, ServiceName};
-use mainstay_model::forward::{BackEndKind, ForwardSettings, Ranges};
+use mainstay_model::forward::{BackEndKind, ForwardSettings, Opening, Ranges};
 use mainstay_model::{Ack, InFlight, Routing};
 
 use super::file::PlacesFile;
 use super::metrics::Told;
+
+#[cfg(test)]
+mod tests;
 
 /// What the works are to do.
 pub(super) enum Input {
@@ -47,6 +52,9 @@ pub(super) struct Works {
     services: BTreeMap<SocketAddr, ServiceName>,
     /// What counts beside the back end.
     meter: Box<dyn Meter>,
+    opening: Opening,
+    /// Where settings of the kernel are written down that we change.
+    router: PathBuf,
     /// How often somebody else changed our rules.
     repairs: u64,
     /// The trouble that was told last.
@@ -68,7 +76,9 @@ impl Works {
                 Some(claim.map_err(|error| crate::chain(&error))?)
             }
         };
-        let started = mainstay_forward::start(settings).map_err(|refused| {
+        let router = router::file(state);
+        let opened = opened(settings.opening, &router);
+        let started = mainstay_forward::start(settings, opened).map_err(|refused| {
             let reasons = refused.iter().map(|error| crate::chain(error));
             reasons.collect::<Vec<_>>().join("; ")
         })?;
@@ -80,6 +90,11 @@ impl Works {
             BackEndKind::Nft | BackEndKind::Iptables => claim,
             BackEndKind::Userspace => None,
         };
+        // An earlier agent had a back end that kept others from being forwarded.
+        match back_end.kind() {
+            BackEndKind::Nft => {}
+            BackEndKind::Iptables | BackEndKind::Userspace => close(&router),
+        }
         if let Some(claim) = &claim {
             claim.hold().map_err(|error| crate::chain(&error))?;
         }
@@ -107,6 +122,8 @@ impl Works {
             in_flight: BTreeMap::new(),
             services: BTreeMap::new(),
             meter,
+            opening: settings.opening,
+            router,
             repairs: 0,
             told: None,
         })
@@ -247,6 +264,45 @@ impl Works {
         }
     }
 
+    /// Has the host forward these versions of IP, and nothing but connections to service addresses, if
+    /// that is allowed. One that somebody has switched off again is left alone.
+    pub(super) fn open(&mut self, versions: &[Version]) {
+        match self.opening {
+            Opening::WhenNeeded => {}
+            Opening::Never => return,
+        }
+        let before = match router::opened(&self.router) {
+            Ok(before) => before,
+            Err(error) => return self.tell(crate::chain(&error)),
+        };
+        let is_new = |version: &&Version| !before.has(**version);
+        let versions: Vec<Version> = versions.iter().filter(is_new).copied().collect();
+        if versions.is_empty() {
+            return;
+        }
+        // First the limit, then what is limited.
+        match self.back_end.limit(before.with(&versions)) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => return self.tell(crate::chain(&error)),
+        }
+        match router::open(&self.router, &versions) {
+            Ok(changes) => {
+                for Change { setting, .. } in changes {
+                    tracing::warn!(%setting, "switched on, since instances are on other hosts: this host forwards connections to service addresses, and nothing else; `mainstay purge` takes it back, `ip_forward = false` in `[forward]` forbids it");
+                }
+            }
+            Err(error) => {
+                self.tell(crate::chain(&error));
+                // What was switched on before the error is written down, and stays limited.
+                let now = router::opened(&self.router).unwrap_or(before);
+                if let Err(error) = self.back_end.limit(now) {
+                    self.tell(crate::chain(&error));
+                }
+            }
+        }
+    }
+
     /// Where the instances are to which connections lead; `None`: rules of the host do not matter.
     pub(super) fn instances(&self) -> Option<Vec<IpAddr>> {
         self.claim.as_ref()?;
@@ -307,6 +363,8 @@ impl Works {
             tracing::info!("connections go on being forwarded by the rules as they are");
             return false;
         }
+        // Without rules whatever comes would be passed on.
+        close(&self.router);
         if let Err(error) = self.back_end.remove() {
             tracing::warn!(error = %crate::chain(&error), "rules of forwarding are left");
             return false;
@@ -315,6 +373,40 @@ impl Works {
             tracing::warn!(error = %crate::chain(&error), "a route of service addresses is left");
         }
         true
+    }
+}
+
+/// For which versions of IP an earlier agent had the host forward. If that is not allowed any more it is
+/// undone.
+fn opened(opening: Opening, router: &Path) -> Opened {
+    match opening {
+        Opening::WhenNeeded => {}
+        Opening::Never => close(router),
+    }
+    router::opened(router).unwrap_or_else(|error| {
+        tracing::error!(error = %crate::chain(&error), "whether this host forwards because of us is not known");
+        Opened::default()
+    })
+}
+
+/// Makes settings of the kernel what they were before we changed them.
+fn close(router: &Path) {
+    match router::restore(router) {
+        Ok(restored) => {
+            for one in restored {
+                match one {
+                    Restored::Restored(Change {
+                        setting, before, ..
+                    }) => tracing::info!(%setting, %before, "as it was before forwarding"),
+                    Restored::Changed(Change { setting, .. }) => {
+                        tracing::info!(%setting, "somebody else has changed it; it stays");
+                    }
+                }
+            }
+        }
+        Err(error) => {
+            tracing::error!(error = %crate::chain(&error), "what forwarding changed in the kernel is left; `mainstay purge` removes it");
+        }
     }
 }
 

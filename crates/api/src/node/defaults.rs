@@ -24,3 +24,5 @@ pub const ACCESS_LOG: bool = true;
 pub const COUNT: bool = true;
 /// `forward.answer_arp`: each node has all service addresses, so no one may say that they are its own.
 pub const ANSWER_ARP: bool = false;
+/// `forward.ip_forward`: without it what comes from other hosts and goes on to others is lost.
+pub const IP_FORWARD: bool = true;

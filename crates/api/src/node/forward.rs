@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use mainstay_model::Network;
-use mainstay_model::forward::{Answering, BackEndKind, Counting, ForwardSettings, Ranges};
+use mainstay_model::forward::{Answering, BackEndKind, Counting, ForwardSettings, Opening, Ranges};
 use toml::de::DeValue;
 
 use crate::file::refusal::{Refused, quoted};
@@ -32,6 +32,7 @@ fn keys(s: &mut Section<'_, '_>) -> Option<ForwardSettings> {
     });
     let count = s.or("count", defaults::COUNT, Entry::boolean);
     let answer_arp = s.or("answer_arp", defaults::ANSWER_ARP, Entry::boolean);
+    let ip_forward = s.or("ip_forward", defaults::IP_FORWARD, Entry::boolean);
     let metrics = s.or("metrics", Some(defaults::METRICS), metrics);
     Some(ForwardSettings {
         ranges: ranges?,
@@ -41,6 +42,11 @@ fn keys(s: &mut Section<'_, '_>) -> Option<ForwardSettings> {
             Answering::On
         } else {
             Answering::Off
+        },
+        opening: if ip_forward? {
+            Opening::WhenNeeded
+        } else {
+            Opening::Never
         },
         metrics: metrics?,
         // Where names are answered, which whoever starts the agent puts in.
