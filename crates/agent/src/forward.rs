@@ -26,6 +26,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+pub use file::Choice;
 use hindrance::Hindrances;
 use metrics::Told;
 use works::{Input, News, Works};

@@ -8,14 +8,14 @@ use mainstay_control::forward::{Course, Place, Turn};
 use mainstay_forward::host::Version;
 use mainstay_forward::router::{self, Change, Opened, Restored};
 use mainstay_forward::{
-    BackEnd, Claim, Dead, Draining, ForwardError, Found, Meter, Severed, Started, Underway,
-    UnderwayError, Whereabouts,
+    BackEnd, Claim, Dead, Draining, ForwardError, Found, Meter, Severed, Underway, UnderwayError,
+    Whereabouts,
 };
 use mainstay_ids::{ConsumerId, InstanceId, ServiceName};
 use mainstay_model::forward::{BackEndKind, ForwardSettings, Opening, Ranges};
 use mainstay_model::{Ack, InFlight, Routing};
 
-use super::file::PlacesFile;
+use super::file::{Choice, PlacesFile};
 use super::metrics::Told;
 
 #[cfg(test)]
@@ -68,23 +68,11 @@ impl Works {
         state: &Path,
         source: IpAddr,
     ) -> Result<Self, String> {
-        // First of all: rules for addresses that something else has would cut it off.
-        let claim = match settings.back_end {
-            Some(BackEndKind::Userspace) => None,
-            None | Some(BackEndKind::Nft | BackEndKind::Iptables) => {
-                let claim = Claim::plan(&settings.ranges, Some(source));
-                Some(claim.map_err(|error| crate::chain(&error))?)
-            }
-        };
         let router = router::file(state);
         let opened = opened(settings.opening, &router);
-        let started = mainstay_forward::start(settings, opened).map_err(|refused| {
-            let reasons = refused.iter().map(|error| crate::chain(error));
-            reasons.collect::<Vec<_>>().join("; ")
-        })?;
-        let Started { back_end, refused } = started;
+        let (Started { back_end, refused }, claim) = obtain(settings, source, opened)?;
         for error in &refused {
-            tracing::warn!(error = %crate::chain(error), "a better back end cannot be had");
+            tracing::warn!(%error, "a better back end cannot be had");
         }
         let claim = match back_end.kind() {
             BackEndKind::Nft | BackEndKind::Iptables => claim,
@@ -99,11 +87,19 @@ impl Works {
             claim.hold().map_err(|error| crate::chain(&error))?;
         }
         let mut file = PlacesFile::in_state(state);
+        let choice = Choice {
+            back_end: back_end.kind(),
+            refused,
+        };
         let places = file.load().unwrap_or_else(|error| {
             tracing::error!(error = %crate::chain(&error), "forward.json is of no use; connections to instances that left before are not waited for");
             Vec::new()
         });
         let meter = back_end.meter().map_err(|error| crate::chain(&error))?;
+        // For people who ask; those who cannot be told do not forward less.
+        if let Err(error) = file.note(choice) {
+            tracing::warn!(%error, "cannot write forward.json");
+        }
         let (services, dead) = back_end.in_force();
         tracing::info!(
             back_end = %back_end.kind(),
@@ -372,8 +368,54 @@ impl Works {
         if let Some(Err(error)) = self.claim.as_ref().map(Claim::give_up) {
             tracing::warn!(error = %crate::chain(&error), "a route of service addresses is left");
         }
+        if let Err(error) = self.file.forget_choice() {
+            tracing::warn!(%error, "cannot write forward.json");
+        }
         true
     }
+}
+
+/// What forwards, and why nothing better.
+struct Started {
+    back_end: Box<dyn BackEnd>,
+    refused: Vec<String>,
+}
+
+/// A back end, and the routes that it needs. Where none is asked for, the best that the host can have:
+/// sockets of our own need no routes, and serve what addresses the host has.
+fn obtain(
+    settings: &ForwardSettings,
+    source: IpAddr,
+    opened: Opened,
+) -> Result<(Started, Option<Claim>), String> {
+    let start = |settings: &ForwardSettings| {
+        let started = mainstay_forward::start(settings, opened).map_err(|refused| {
+            let reasons = refused.iter().map(|error| crate::chain(error));
+            reasons.collect::<Vec<_>>().join("; ")
+        })?;
+        let refused = started.refused.iter().map(|error| crate::chain(error));
+        Ok::<_, String>(Started {
+            back_end: started.back_end,
+            refused: refused.collect(),
+        })
+    };
+    if settings.back_end == Some(BackEndKind::Userspace) {
+        return Ok((start(settings)?, None));
+    }
+    // First of all: rules for addresses that something else has would cut it off.
+    let claim = match Claim::plan(&settings.ranges, Some(source)) {
+        Ok(claim) => claim,
+        Err(error) if settings.back_end.is_none() => {
+            let mut started = start(&ForwardSettings {
+                back_end: Some(BackEndKind::Userspace),
+                ..settings.clone()
+            })?;
+            started.refused.push(crate::chain(&error));
+            return Ok((started, None));
+        }
+        Err(error) => return Err(crate::chain(&error)),
+    };
+    Ok((start(settings)?, Some(claim)))
 }
 
 /// For which versions of IP an earlier agent had the host forward. If that is not allowed any more it is
