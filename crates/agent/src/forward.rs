@@ -8,6 +8,7 @@
 mod file;
 mod hindrance;
 mod metrics;
+mod occupied;
 mod show;
 mod works;
 
@@ -29,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 pub use file::Choice;
 use hindrance::Hindrances;
 use metrics::Told;
+use occupied::Occupied;
 use works::{Input, News, Works};
 
 /// The name under which a node that forwards follows the routes.
@@ -159,6 +161,7 @@ impl Forwarding {
         let mut acknowledged = Instant::now();
         let mut hindrances = Hindrances::new(&self.settings.ranges);
         let mut unforwarded = Vec::new();
+        let mut occupied = Occupied::new(&self.settings.ranges);
         loop {
             let input = tokio::select! {
                 () = stop.cancelled() => return Some(works),
@@ -170,7 +173,8 @@ impl Forwarding {
                 }
                 _ = looks.tick() => Input::Tick,
             };
-            let hindering = hindrances.told().to_vec();
+            let mut hindering = hindrances.told().to_vec();
+            hindering.extend(occupied.concern());
             let known = Arc::clone(&told.borrow());
             let versions = std::mem::take(&mut unforwarded);
             if !versions.is_empty() {
@@ -195,6 +199,11 @@ impl Forwarding {
             works = back;
             if let Some(described) = described {
                 told.send_replace(Arc::new(described));
+            }
+            occupied.take_in().await;
+            // Sockets of our own listen on what is this host's.
+            if works.instances().is_some() {
+                occupied.ask_if_due(told.borrow().services.keys());
             }
             unforwarded = hindrances.take_in().await;
             hindrances.look_if_due(|| works.instances());

@@ -144,15 +144,18 @@ pub enum ConcernKind {
     LoopbackUnreachable,
     /// The table of connections is nearly full.
     TableFilling,
+    /// Another host on the network has a service's address. Told by whoever asks the network.
+    AddressInUse,
 }
 
 impl ConcernKind {
     /// All that there are.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::NotForwarding,
         Self::ForwardDropped,
         Self::LoopbackUnreachable,
         Self::TableFilling,
+        Self::AddressInUse,
     ];
 
     /// As a word, for metrics and JSON.
@@ -162,6 +165,7 @@ impl ConcernKind {
             Self::ForwardDropped => "forward-dropped",
             Self::LoopbackUnreachable => "loopback-unreachable",
             Self::TableFilling => "table-filling",
+            Self::AddressInUse => "address-in-use",
         }
     }
 }

@@ -267,3 +267,37 @@ fn system_without_the_right_to_make_rules_it_is_forwarded_by_sockets() {
     let log = std::fs::read_to_string(log).unwrap();
     assert!(log.contains("a better back end cannot be had"), "{log}");
 }
+
+#[test]
+fn system_an_address_that_another_host_on_the_network_has_is_told() {
+    if !is_root() {
+        return skip(NEEDS_ROOT);
+    }
+    let mut running = Running::prepare("forward-occupied").in_own_network();
+    let host = Netns::new();
+    Netns::join((running.netns(), "10.9.0.1/24"), (&host, "10.9.0.2/24"));
+    let ip = |line: &str| {
+        let mut command = host.command(&program("ip"));
+        assert!(command.args(line.split(' ')).status().unwrap().success());
+    };
+    ip("address add 10.96.0.7/32 dev lo");
+    let keys = "address = \"10.96.0.7:8080\"\nrollout = { hold = \"100ms\" }";
+    let file = running.write_service(&python_server(""), keys);
+    running.dev(&[file.to_str().unwrap(), "--forward", "10.96.0.0/16"]);
+    let log = running.state().join("logs").join("agent.log");
+    let wait_for = |words: &str| {
+        wait_until(PATIENCE, words, || {
+            let log = std::fs::read_to_string(&log).unwrap_or_default();
+            let told = log
+                .lines()
+                .any(|line| line.contains(words) && line.contains("10.96.0.7"));
+            if told { Ok(()) } else { Err(log) }
+        });
+    };
+    wait_for("another host on the network has the address of a service");
+    // Programs here reach the service all the same.
+    let address = running.wait_until_steady().services[0].address.unwrap();
+    ask(&connect(running.netns(), address).unwrap()).unwrap();
+    ip("address delete 10.96.0.7/32 dev lo");
+    wait_for("no other host has the address of the service any more");
+}
