@@ -61,6 +61,15 @@ impl Link {
         Ok(found)
     }
 
+    /// All of this network namespace.
+    pub fn all(socket: &Socket) -> io::Result<Vec<Self>> {
+        let mut found = Vec::new();
+        list(socket, GET, &[0; HEADER_LEN], |body| {
+            found.extend(read(body));
+        })?;
+        Ok(found)
+    }
+
     /// All on which others can be asked for addresses: those of Ethernet that work, and are no port of
     /// another one.
     pub fn with_neighbours(socket: &Socket) -> io::Result<Vec<Self>> {
