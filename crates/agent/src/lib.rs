@@ -60,6 +60,7 @@ use forward::Forwarding;
 use node::Node;
 
 pub use context::ShimProgram;
+pub use forward::Choice;
 pub use leftovers::Leftovers;
 pub use node::Error;
 pub use shim::shim_main;

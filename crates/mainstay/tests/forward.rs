@@ -185,12 +185,12 @@ fn system_an_instance_is_stopped_when_its_last_connection_has_ended() {
 }
 
 #[test]
-fn system_a_range_that_something_else_has_is_refused_and_nothing_is_made() {
+fn system_a_range_that_something_else_has_is_told_and_gets_no_rules_but_sockets() {
     if !is_root() {
         return skip(NEEDS_ROOT);
     }
     let mut running = Running::prepare("forward-range").in_own_network();
-    let ip = |line: &str| {
+    let ip = |running: &Running, line: &str| {
         let output = running
             .command(&program("ip"))
             .args(line.split(' '))
@@ -198,9 +198,9 @@ fn system_a_range_that_something_else_has_is_refused_and_nothing_is_made() {
             .unwrap();
         assert!(output.status.success(), "{line}: {}", text(&output));
     };
-    ip("link add taken type bridge");
-    ip("address add 10.96.3.1/24 dev taken");
-    ip("link set taken up");
+    ip(&running, "link add taken type bridge");
+    ip(&running, "address add 10.96.3.1/24 dev taken");
+    ip(&running, "link set taken up");
     let keys = "address = \"auto\"\nrollout = { hold = \"100ms\" }";
     let file = running.write_service(&python_server(""), keys);
     running.dev(&[file.to_str().unwrap(), "--forward", "10.96.0.0/16"]);
@@ -215,4 +215,89 @@ fn system_a_range_that_something_else_has_is_refused_and_nothing_is_made() {
         "",
         "what is there is not cut off"
     );
+    // Sockets need no routes, and serve what addresses the host has.
+    let listed: serde_json::Value = running.json(&["forward", "ls"]).unwrap();
+    let notes = listed["notes"].to_string();
+    assert!(
+        notes.contains("carried by userspace") && notes.contains("10.96.3.1"),
+        "{listed}"
+    );
+    let address = running.wait_until_steady().services[0].address.unwrap();
+    ip(
+        &running,
+        &format!("address add {}/32 dev taken", address.ip()),
+    );
+    wait_until(PATIENCE, "it is served by sockets", || {
+        let stream = connect(running.netns(), address).map_err(|error| error.to_string())?;
+        ask(&stream).map(drop).map_err(|error| error.to_string())
+    });
+}
+
+#[test]
+fn system_without_the_right_to_make_rules_it_is_forwarded_by_sockets() {
+    if !is_root() {
+        return skip(NEEDS_ROOT);
+    }
+    let mut running = Running::prepare("forward-powerless").in_own_network();
+    let keys = "address = \"127.96.0.1:8080\"\nrollout = { hold = \"100ms\" }";
+    let file = running.write_service(&python_server(""), keys);
+    let mut command = running.command(&program("setpriv"));
+    command.args(["--bounding-set", "-net_admin", "--inh-caps", "-net_admin"]);
+    command
+        .arg(running::MAINSTAY)
+        .arg("--state")
+        .arg(running.state());
+    command.args(["dev", file.to_str().unwrap(), "--forward", "127.96.0.0/16"]);
+    for port in ["--entry", "--api", "--stats"] {
+        command.args([port, "127.0.0.1:0"]);
+    }
+    running.start(command);
+    let address = running.wait_until_steady().services[0].address.unwrap();
+    wait_until(PATIENCE, "it is served by sockets", || {
+        let stream = connect(running.netns(), address).map_err(|error| error.to_string())?;
+        ask(&stream).map(drop).map_err(|error| error.to_string())
+    });
+    let listed: serde_json::Value = running.json(&["forward", "ls"]).unwrap();
+    let notes = listed["notes"].to_string();
+    assert!(
+        notes.contains("carried by userspace") && notes.contains("CAP_NET_ADMIN"),
+        "{listed}"
+    );
+    let log = running.state().join("logs").join("agent.log");
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(log.contains("a better back end cannot be had"), "{log}");
+}
+
+#[test]
+fn system_an_address_that_another_host_on_the_network_has_is_told() {
+    if !is_root() {
+        return skip(NEEDS_ROOT);
+    }
+    let mut running = Running::prepare("forward-occupied").in_own_network();
+    let host = Netns::new();
+    Netns::join((running.netns(), "10.9.0.1/24"), (&host, "10.9.0.2/24"));
+    let ip = |line: &str| {
+        let mut command = host.command(&program("ip"));
+        assert!(command.args(line.split(' ')).status().unwrap().success());
+    };
+    ip("address add 10.96.0.7/32 dev lo");
+    let keys = "address = \"10.96.0.7:8080\"\nrollout = { hold = \"100ms\" }";
+    let file = running.write_service(&python_server(""), keys);
+    running.dev(&[file.to_str().unwrap(), "--forward", "10.96.0.0/16"]);
+    let log = running.state().join("logs").join("agent.log");
+    let wait_for = |words: &str| {
+        wait_until(PATIENCE, words, || {
+            let log = std::fs::read_to_string(&log).unwrap_or_default();
+            let told = log
+                .lines()
+                .any(|line| line.contains(words) && line.contains("10.96.0.7"));
+            if told { Ok(()) } else { Err(log) }
+        });
+    };
+    wait_for("another host on the network has the address of a service");
+    // Programs here reach the service all the same.
+    let address = running.wait_until_steady().services[0].address.unwrap();
+    ask(&connect(running.netns(), address).unwrap()).unwrap();
+    ip("address delete 10.96.0.7/32 dev lo");
+    wait_for("no other host has the address of the service any more");
 }
