@@ -158,6 +158,7 @@ fn run_agent(place: &Place, agent: AgentProcess, mut sockets: Inherited) -> anyh
         address,
         forward,
         unsafe_no_adoption,
+        unsafe_forward_seams,
         names_upstream,
         names_allow,
     } = agent;
@@ -171,6 +172,7 @@ fn run_agent(place: &Place, agent: AgentProcess, mut sockets: Inherited) -> anyh
         incarnation: Incarnation(start.incarnation),
         address,
         forward,
+        forward_seams: unsafe_forward_seams,
         api: place.state.join(API_SOCKET),
         shim: ShimProgram {
             program: None,

@@ -399,6 +399,7 @@ async fn play(socket: PathBuf, scenarios: Vec<Scenario>) -> Verdict {
         connections: Connections::Kept(NonZeroUsize::new(4).unwrap()),
         workers: NonZeroUsize::new(2).unwrap(),
         seed: 3,
+        forwarding: None,
     };
     let (progress, mut lines) = tokio::sync::mpsc::channel(1000);
     let verdict = prove(options, progress, CancellationToken::new())

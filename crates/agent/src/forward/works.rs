@@ -3,16 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::time::Instant;
 
 use mainstay_control::forward::{Course, Place, Turn};
 use mainstay_forward::{
-    BackEnd, Claim, Dead, Draining, Found, Severed, Started, Underway, UnderwayError, Whereabouts,
+    BackEnd, Batch, Claim, Dead, Draining, ForwardError, Found, Severed, Started, Underway,
+    UnderwayError, Whereabouts,
 };
 use mainstay_ids::{ConsumerId, InstanceId};
 use mainstay_model::forward::{BackEndKind, ForwardSettings, Ranges};
 use mainstay_model::{Ack, InFlight, Routing};
 
 use super::file::PlacesFile;
+use super::repairs::Repairs;
+use super::seams::{Changes, CleanUp, Deaths, ForwardSeams, Repair};
 
 /// What the works are to do.
 pub(super) enum Input {
@@ -41,8 +45,10 @@ pub(super) struct Works {
     /// Routes that could not be brought about yet.
     pending: Option<Routing>,
     in_flight: BTreeMap<InstanceId, u64>,
+    repairs: Repairs,
     /// The trouble that was told last.
     told: Option<String>,
+    seams: ForwardSeams,
 }
 
 impl Works {
@@ -51,6 +57,7 @@ impl Works {
         settings: &ForwardSettings,
         state: &Path,
         source: IpAddr,
+        seams: ForwardSeams,
     ) -> Result<Self, String> {
         // First of all: rules for addresses that something else has would cut it off.
         let claim = match settings.back_end {
@@ -96,7 +103,9 @@ impl Works {
             course: Course::left_behind(services, dead, places),
             pending: None,
             in_flight: BTreeMap::new(),
+            repairs: Repairs::default(),
             told: None,
+            seams,
         })
     }
 
@@ -128,9 +137,10 @@ impl Works {
     fn follow(&mut self, routing: &Routing) -> Result<(), String> {
         let ranges = &self.ranges;
         let is_forwarded = |address: SocketAddr| ranges.contain(address.ip());
-        let (turn, next) = self.course.follow(routing, is_forwarded);
+        let (mut turn, next) = self.course.follow(routing, is_forwarded);
+        self.leave_out(&mut turn);
         if !turn.batch.is_empty() {
-            let applied = self.back_end.apply(&turn.batch);
+            let applied = self.bring_about(&turn.batch, routing);
             applied.map_err(|error| crate::chain(&error))?;
         }
         if let Err(error) = self.attend(&turn) {
@@ -142,6 +152,38 @@ impl Works {
         stored.map_err(|error| format!("cannot write forward.json: {error}"))?;
         self.course = next;
         Ok(())
+    }
+
+    /// What a test seam says.
+    fn leave_out(&self, turn: &mut Turn) {
+        if self.seams.deaths == Deaths::Untold {
+            turn.batch.dead.clear();
+            turn.severed.clear();
+        }
+        if self.seams.clean_up == CleanUp::Off {
+            turn.severed.clear();
+            turn.released.clear();
+            turn.opened.clear();
+        }
+    }
+
+    fn bring_about(&mut self, batch: &Batch, routing: &Routing) -> Result<(), ForwardError> {
+        match self.seams.changes {
+            Changes::Atomic => self.back_end.apply(batch),
+            Changes::Anew => {
+                let (gone, _) = self.back_end.in_force();
+                self.back_end.apply(&Batch {
+                    gone,
+                    ..Batch::default()
+                })?;
+                let ranges = &self.ranges;
+                let (all, _) = Course::default().follow(routing, |at| ranges.contain(at.ip()));
+                self.back_end.apply(&Batch {
+                    services: all.batch.services,
+                    ..batch.clone()
+                })
+            }
+        }
     }
 
     /// What rules cannot do for those who are under way, once they are in force.
@@ -196,15 +238,36 @@ impl Works {
     }
 
     fn look(&mut self) {
+        let began = Instant::now();
+        if self.seams.repair == Repair::Off || !self.repairs.is_due(began) {
+            return;
+        }
         match self.back_end.check() {
             Ok(Found::InForce) => {}
             Ok(Found::Repaired(what)) => {
-                tracing::warn!(%what, "somebody changed our rules; they are as they were");
+                self.repairs.note(what);
+                if let Err(error) = self.let_through() {
+                    self.tell(crate::chain(&error));
+                }
             }
             Err(error) => self.tell(crate::chain(&error)),
         }
+        let now = Instant::now();
+        self.repairs.rest(now, now - began);
+        if let Some(told) = self.repairs.tell(now) {
+            tracing::warn!(what = %told.what, times = told.times, "somebody changed our rules; they are as they were");
+        }
         if let Some(Err(error)) = self.claim.as_ref().map(Claim::hold) {
             self.tell(crate::chain(&error));
+        }
+    }
+
+    /// While rules were missing datagrams to services were led nowhere, which is remembered for as
+    /// long as their senders go on.
+    fn let_through(&self) -> Result<(), UnderwayError> {
+        match (&self.underway, &self.claim) {
+            (Some(underway), Some(_)) => underway.admit(&self.back_end.in_force().0),
+            (None, _) | (_, None) => Ok(()),
         }
     }
 
@@ -222,6 +285,12 @@ impl Works {
             tracing::error!(%trouble, "forwarding; trying again");
             self.told = Some(trouble);
         }
+    }
+
+    /// Routes that could not be brought about, and why.
+    pub(super) fn trouble(&self) -> Option<&str> {
+        self.pending.as_ref()?;
+        self.told.as_deref()
     }
 
     /// What is in force.
