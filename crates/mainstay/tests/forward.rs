@@ -315,10 +315,7 @@ fn system_a_program_that_edits_the_table_in_a_loop_neither_wins_nor_wears_the_ag
     let mut command = running.command(&program("sh"));
     let (before, began) = (processor_time(agent), Instant::now());
     let editor = Spawned::start(&running.dir, "editor", command.arg(script));
-    let mut served = 0;
     wait_until(PATIENCE, "it has edited for some seconds", || {
-        let answer = connect(running.netns(), address).and_then(|stream| ask(&stream));
-        served += u32::from(answer.is_ok());
         if began.elapsed() >= EDITS {
             Ok(())
         } else {
@@ -340,7 +337,6 @@ fn system_a_program_that_edits_the_table_in_a_loop_neither_wins_nor_wears_the_ag
         ask(&connect(running.netns(), address).unwrap()).unwrap();
     }
     assert_eq!(running.own_process("agent"), Some(agent), "it lives");
-    assert!(served > 0, "its repairs are of use");
     assert!(
         worked < lasted / 2,
         "{worked:?} of processor time in {lasted:?}"

@@ -110,8 +110,19 @@ pub struct Fault {
 pub(crate) struct Outage {
     /// When it was struck.
     pub(crate) begin: std::time::Duration,
-    /// How long the outage may be. What fails later is no victim of it.
+    /// How long the outage may be.
     pub(crate) bar: std::time::Duration,
+    /// Which requests are its victims.
+    pub(crate) victims: Victims,
+}
+
+/// Which requests an outage explains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Victims {
+    /// Those that failed before its bar was over.
+    ByEnd,
+    /// Those that were sent before its bar was over, whenever their clients found out.
+    BySending,
 }
 
 impl Scenario {

@@ -12,7 +12,7 @@ use mainstay_model::service::Slo;
 
 use crate::ground::{DatagramReport, WRONG_SERVICE};
 use crate::load::{Failure, Kind, Report, Strike};
-use crate::scenario::{Fault, Outage, Scenario, Trouble};
+use crate::scenario::{Fault, Outage, Scenario, Trouble, Victims};
 
 /// Failures that a report lists; the counts hold all of them.
 const FAILURES_LISTED: usize = 20;
@@ -96,7 +96,7 @@ pub struct OutageReport {
     pub at_ms: u64,
     /// How long it may last.
     pub bar_ms: u64,
-    /// Until the last request failed.
+    /// Until the last request failed, or the last one was sent that did.
     pub lasted_ms: u64,
     /// Requests that failed within its bar.
     pub failed: u64,
@@ -326,7 +326,7 @@ fn hear(load: &Report, strikes: &[Strike], outages: &[Outage], slack: Duration) 
             let end = outage.begin + outage.bar + slack;
             !failure.kind.is_wrong_answer()
                 && failure.overlaps(outage.begin, end)
-                && u128::from(failure.ended_us) <= end.as_micros()
+                && decisive(outage, failure) <= end.as_micros()
         };
         match outages.iter().rposition(explains) {
             Some(place) => heard.excused.push((place, failure.clone())),
@@ -334,6 +334,14 @@ fn hear(load: &Report, strikes: &[Strike], outages: &[Outage], slack: Duration) 
         }
     }
     heard
+}
+
+/// The time of a failure, in microseconds, that has to lie within an outage.
+fn decisive(outage: &Outage, failure: &Failure) -> u128 {
+    u128::from(match outage.victims {
+        Victims::ByEnd => failure.ended_us,
+        Victims::BySending => failure.sent_us,
+    })
 }
 
 /// The failed ones by kind, without what is pardoned.
@@ -364,7 +372,7 @@ fn outage_reports(load: &Report, outages: &[Outage], heard: &Heard) -> Vec<Outag
         let next = outages.get(place + 1);
         let next = next.map_or(u128::MAX, |next| next.begin.as_micros());
         let all = load.targets.iter().flat_map(|target| &target.failures);
-        let ends = all.map(|failure| u128::from(failure.ended_us));
+        let ends = all.map(|failure| decisive(outage, failure));
         let last = ends.filter(|end| (begin..next).contains(end)).max();
         let lasted = last.map_or(0, |last| (last - begin) / 1000);
         let failed = heard.excused.iter().filter(|(of, _)| *of == place);

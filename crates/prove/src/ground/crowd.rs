@@ -6,7 +6,7 @@ use super::board::OTHERS;
 use super::clients::Kind;
 use super::field::Place;
 use super::scene::{PAUSE, Scene};
-use crate::scenario::{Outage, Trouble};
+use crate::scenario::{Outage, Trouble, Victims};
 use crate::verdict::Figure;
 
 const WEB: &str = "web";
@@ -119,7 +119,11 @@ impl Scene {
         self.board.bury(WEB, victim);
         self.publish()?;
         let bar = KILL_OUTAGE;
-        self.record.outages.push(Outage { begin, bar });
+        self.record.outages.push(Outage {
+            begin,
+            bar,
+            victims: Victims::ByEnd,
+        });
         self.add_one(web)?;
         self.record.whole_again(fault);
         self.pause(PAUSE)

@@ -7,7 +7,7 @@ use super::crowd::{address, ms};
 use super::field::Place;
 use super::scene::{PAUSE, Scene};
 use crate::load::REQUEST_DEADLINE;
-use crate::scenario::{Outage, Trouble};
+use crate::scenario::{Outage, Trouble, Victims};
 use crate::verdict::Figure;
 
 const WEB: &str = "web";
@@ -77,6 +77,7 @@ impl Scene {
         self.record.outages.push(Outage {
             begin: self.record.since(cut),
             bar: (declared - cut) + TOLD,
+            victims: Victims::ByEnd,
         });
         self.pause(CUT.saturating_sub(cut.elapsed()))
     }

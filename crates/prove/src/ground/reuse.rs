@@ -10,7 +10,7 @@ use super::datagrams::{DatagramReport, Datagrams};
 use super::field::Place;
 use super::scene::Scene;
 use crate::load::REQUEST_DEADLINE;
-use crate::scenario::{Outage, Trouble};
+use crate::scenario::{Outage, Trouble, Victims};
 use crate::verdict::Figure;
 
 const SERVICES: [(&str, &str); 2] = [("orders", "10.96.255.1:80"), ("billing", "10.96.255.2:80")];
@@ -115,7 +115,11 @@ impl Scene {
         self.pause(NOTICED)?;
         self.board.bury(one, former.number);
         self.publish()?;
-        self.record.outages.push(Outage { begin, bar: LOST });
+        self.record.outages.push(Outage {
+            begin,
+            bar: LOST,
+            victims: Victims::ByEnd,
+        });
         self.kill(one, former.number);
         self.field.mend(former.place)?;
         self.start(other, heir.number, (heir.place, SHARED))?;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::outage::{nft, nft_with};
 use super::stage::{PAUSE, Stage};
-use super::{Outage, Trouble};
+use super::{Outage, Trouble, Victims};
 
 /// The table of a node that forwards.
 const TABLE: &str = "inet mainstay";
@@ -40,7 +40,11 @@ impl Stage {
             let fault = self.begin(format!("the table `{TABLE}` of nftables: {harm}"));
             let begin = self.started.elapsed();
             nft(&format!("{harm} table {TABLE}\n")).await?;
-            self.outages.push(Outage { begin, bar: BAR });
+            self.outages.push(Outage {
+                begin,
+                bar: BAR,
+                victims: Victims::BySending,
+            });
             self.wait_for(&whole).await?;
             self.whole_again(fault);
             self.pause(PAUSE).await?;
