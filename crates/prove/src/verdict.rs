@@ -394,16 +394,16 @@ fn objectives(
     heard: &Heard,
     slos: &[Option<Slo>],
 ) -> Vec<Objective> {
-    let nonces: HashSet<&str> = heard.pardoned().map(|one| one.nonce.as_str()).collect();
+    let excused = heard.excused.iter();
+    let excused: HashSet<&str> = excused.map(|(_, one)| one.nonce.as_str()).collect();
     let mut objectives = Vec::new();
     for ((before, target), slo) in control.targets.iter().zip(&load.targets).zip(slos) {
         let Some(slo) = slo else { continue };
-        let all = target.lost_in_flight.iter().chain(&target.failures);
-        let lost: HashSet<&str> = all
-            .map(|failure| failure.nonce.as_str())
-            .filter(|nonce| nonces.contains(nonce))
-            .collect();
-        let lost = lost.len();
+        let listed = target.lost_in_flight.iter();
+        let listed = listed.filter(|failure| heard.listed.contains(failure));
+        let of_outages = target.failures.iter();
+        let of_outages = of_outages.filter(|failure| excused.contains(failure.nonce.as_str()));
+        let lost = listed.count() + of_outages.count();
         let answerable = target.sent.saturating_sub(lost as u64);
         let seen = (target.ok * 1_000_000)
             .checked_div(answerable)
@@ -694,6 +694,106 @@ mod tests {
             ..evidence(load)
         });
         assert_eq!((report.outcome, report.failed), (Outcome::DoesNotHold, 1));
+    }
+
+    /// Struck at 1 s, for 100 ms at most.
+    fn outage(victims: Victims) -> Outage {
+        Outage {
+            begin: Duration::from_secs(1),
+            bar: Duration::from_millis(100),
+            victims,
+        }
+    }
+
+    fn with_outage(
+        victims: Victims,
+        kind: Kind,
+        (sent_ms, ended_ms): (u64, u64),
+    ) -> ScenarioReport {
+        let mut load = report(1000);
+        let failure = Failure {
+            kind,
+            ..lost(Method::Get, "", sent_ms, ended_ms)
+        };
+        fail(&mut load, failure);
+        judge(Evidence {
+            outages: vec![outage(victims)],
+            ..evidence(load)
+        })
+    }
+
+    #[test]
+    fn an_outage_explains_what_failed_within_its_bar_and_nothing_else() {
+        use Victims::{ByEnd, BySending};
+        let cases = [
+            (ByEnd, (990, 1090), true),
+            (ByEnd, (990, 1200), false),
+            (BySending, (990, 6000), true),
+            (BySending, (1200, 1300), false),
+            (BySending, (900, 990), false),
+        ];
+        for (victims, times, is_excused) in cases {
+            let report = with_outage(victims, Kind::Reset, times);
+            let outcome = if is_excused {
+                Outcome::Holds
+            } else {
+                Outcome::DoesNotHold
+            };
+            assert_eq!(report.outcome, outcome, "{victims:?} {times:?}");
+            assert_eq!(
+                report.failed,
+                u64::from(!is_excused),
+                "{victims:?} {times:?}"
+            );
+            assert_eq!(report.outages[0].failed, u64::from(is_excused));
+            assert_eq!(
+                report.sent,
+                report.ok + report.failed + report.outages[0].failed
+            );
+        }
+    }
+
+    #[test]
+    fn a_wrong_answer_is_excused_by_nothing() {
+        let wrong = Kind::Status {
+            code: 421,
+            reason: Some(WRONG_SERVICE.to_owned()),
+        };
+        let report = with_outage(Victims::ByEnd, wrong, (1010, 1020));
+        assert_eq!((report.outcome, report.failed), (Outcome::DoesNotHold, 1));
+        let told = report.problems.join(" ");
+        assert!(told.contains("1 of them reached another service"), "{told}");
+        let report = judge(Evidence {
+            datagrams: Some(DatagramReport {
+                asked: 9,
+                answered: 8,
+                wrong: 1,
+                silence_ms_max: 0,
+            }),
+            ..evidence(self::report(1000))
+        });
+        assert_eq!(report.outcome, Outcome::DoesNotHold);
+    }
+
+    #[test]
+    fn a_figure_beyond_its_bar_does_not_hold_and_one_without_is_only_told() {
+        for (bar, outcome) in [
+            (None, Outcome::Holds),
+            (Some(10.0), Outcome::Holds),
+            (Some(9.0), Outcome::DoesNotHold),
+        ] {
+            let figure = Figure {
+                what: "silence".to_owned(),
+                unit: "ms",
+                value: 10.0,
+                bar,
+            };
+            let report = judge(Evidence {
+                figures: vec![figure],
+                ..evidence(self::report(1000))
+            });
+            assert_eq!(report.outcome, outcome, "{bar:?}");
+        }
     }
 
     #[test]

@@ -348,6 +348,41 @@ mod tests {
     }
 
     #[test]
+    fn loads_that_ran_side_by_side_are_counted_from_the_earlier_start() {
+        let began = Instant::now();
+        let report = |later_ms: u64, failed_ms: u64| {
+            let started = began + Duration::from_millis(later_ms);
+            let mut report = Report::new(started, vec!["web".to_owned()]);
+            report.planned = 1;
+            let target = &mut report.targets[0];
+            target.sent = 1;
+            target.failed.insert(Kind::Reset, 1);
+            target.failures.push(Failure {
+                planned_ms: failed_ms,
+                sent_us: failed_ms * 1000,
+                ended_us: failed_ms * 1000,
+                method: Method::Get,
+                path: "/".to_owned(),
+                nonce: String::new(),
+                kind: Kind::Reset,
+                instance: None,
+            });
+            report
+        };
+        for (mut sum, other) in [
+            (report(0, 50), report(20, 10)),
+            (report(20, 10), report(0, 50)),
+        ] {
+            sum.merge(other);
+            assert_eq!((sum.started, sum.planned, sum.sent()), (began, 2, 2));
+            assert_eq!(sum.failed(), BTreeMap::from([(Kind::Reset, 2)]));
+            let failures = sum.targets[0].failures.iter();
+            let times: Vec<u64> = failures.map(|failure| failure.planned_ms).collect();
+            assert_eq!(times, [30, 50]);
+        }
+    }
+
+    #[test]
     fn the_seconds_of_two_workers_are_added_up_and_a_lost_one_is_passed_over() {
         let mut seconds = Seconds::new(2);
         assert!(seconds.add(&part(0)).is_none());
