@@ -35,7 +35,7 @@ impl Scene {
             self.start(WEB, number, place(number))?;
         }
         self.publish()?;
-        let programmed = self.record.changes.drain(..).last().unwrap_or_default();
+        let programmed = self.record.changes.pop().unwrap_or_default();
         self.record.figures.push(Figure {
             what: format!("all of {} services programmed", u32::from(OTHERS) + 1),
             unit: "ms",

@@ -208,8 +208,8 @@ impl Scene {
         let follower = &mut self.follower;
         let began = Instant::now();
         let follow = || {
-            let followed = follower.follow(routing);
-            followed.map_err(|why| Trouble::Unexpected(format!("a change is not in force: {why}")))
+            let done = follower.follow(routing);
+            done.map_err(|why| Trouble::Unexpected(format!("a change is not in force: {why}")))
         };
         self.field.node.enter(follow)?;
         self.record.changes.push(began.elapsed());
