@@ -16,9 +16,9 @@ const INSTANCES: u64 = 3;
 /// Where the first one listens; each one that is started has a port of its own.
 const PORT: u16 = 20_000;
 
-/// From the death of an instance until nobody is led to it any more, if that is told at once. A connection
-/// that the kernel led there, or that was under way there, is lost, and nobody can repeat it.
-const KILL_OUTAGE: Duration = Duration::from_millis(300);
+/// Until whoever was led to a killed instance has found out, once nobody is led to it any more. A connection
+/// that the kernel led there before, or that was under way there, is lost, and nobody can repeat it.
+const KILL_NOTICED: Duration = Duration::from_millis(100);
 
 /// The instances of the service at this time.
 struct Instances {
@@ -114,11 +114,12 @@ impl Scene {
     fn lose_one(&mut self, web: &mut Instances) -> Result<(), Trouble> {
         let victim = web.there.remove(0);
         let fault = self.record.begin(format!("{WEB}-{victim} killed"));
-        let begin = self.record.since(Instant::now());
+        let killed = Instant::now();
+        let begin = self.record.since(killed);
         self.kill(WEB, victim);
         self.board.bury(WEB, victim);
         self.publish()?;
-        let bar = KILL_OUTAGE;
+        let bar = killed.elapsed() + KILL_NOTICED;
         self.record.outages.push(Outage {
             begin,
             bar,
