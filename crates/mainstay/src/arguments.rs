@@ -13,8 +13,9 @@ use mainstay_gateway::Seams;
 use mainstay_ids::{InstanceId, NodeName, SecretName, ServiceName, Version, VipName};
 use mainstay_model::network::NetworkError;
 use mainstay_model::{ForwardSettings, Network, Weight};
-use mainstay_prove::Scenario;
 use mainstay_prove::load::Request;
+use mainstay_prove::scenario::ScenarioError;
+use mainstay_prove::{Scenario, floating};
 
 use crate::command::resolve::ResolveName;
 
@@ -204,6 +205,16 @@ pub(crate) enum Command {
         #[command(subcommand)]
         deed: Option<VipDeed>,
     },
+    /// Make tables of a node file of another program's configuration, and list what has no counterpart.
+    Import {
+        #[command(subcommand)]
+        from: ImportFrom,
+    },
+    /// Write the floating addresses of a node file as another program has them.
+    Export {
+        #[command(subcommand)]
+        to: ExportTo,
+    },
     /// Check a service file or a node file, and tell all its problems at once.
     Validate {
         /// The file.
@@ -333,6 +344,26 @@ pub(crate) struct Purge {
     /// Also while an agent runs here, which makes it again.
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+/// Whose configuration is read.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImportFrom {
+    /// Keepalived's: its `vrrp_instance` become `[vip.NAME]`.
+    Keepalived {
+        /// Its file, with all that this includes.
+        file: PathBuf,
+    },
+}
+
+/// Whose configuration is written.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ExportTo {
+    /// Keepalived's.
+    Keepalived {
+        /// The node file.
+        file: PathBuf,
+    },
 }
 
 /// What to do with a floating address.
@@ -536,12 +567,16 @@ pub(crate) struct Resolve {
 
 #[derive(Debug, Args)]
 pub(crate) struct Prove {
-    /// What to break: kill, stop, rollout, rollout-bad, scale, processes, freeze, blackhole, upgrade,
-    /// forward-flush, forward-crowd, forward-cut, forward-reuse; several with commas. By default the
-    /// first five; `blackhole` and `forward-...` need root. The last three need no running Mainstay: they
-    /// have a network of their own.
+    /// What to break: kill, stop, rollout, rollout-bad, scale, processes, freeze, blackhole, upgrade, forward-flush;
+    /// several with commas. By default the first five; `blackhole` and `forward-flush` need root. Forwarding in a
+    /// network of its own, as root: forward-crowd, forward-cut, forward-reuse; they need no Mainstay that runs. Or a
+    /// floating address on two nodes that are started for it in network namespaces, as root, and nothing else then:
+    /// vip-gateway-killed, vip-gateway-frozen, vip-host-gone, vip-link-cut, vip-upgrade, vip-move.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
-    pub(crate) scenario: Vec<Scenario>,
+    pub(crate) scenario: Vec<Proved>,
+    /// Test seam: what the gateways of those two nodes do without.
+    #[arg(long, hide = true, default_value = "", value_parser = parse_seams)]
+    pub(crate) unsafe_gateway_seams: String,
     /// Load and faults for this service alone; by default load on all that clients outside can
     /// reach, and faults on every service.
     #[arg(long)]
@@ -567,6 +602,32 @@ pub(crate) struct Prove {
     pub(crate) unsafe_forward_seams: ForwardSeams,
 }
 
+/// What is proved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Proved {
+    /// On the system that runs.
+    Running(Scenario),
+    /// On two nodes that are started for it.
+    Floating(floating::Scenario),
+}
+
+impl FromStr for Proved {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.starts_with("vip-") {
+            let scenario = text
+                .parse()
+                .map_err(|error: floating::ScenarioError| error.to_string());
+            return scenario.map(Self::Floating);
+        }
+        let scenario = text
+            .parse()
+            .map_err(|error: ScenarioError| error.to_string());
+        scenario.map(Self::Running)
+    }
+}
+
 /// Mainstay's own processes.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Internal {
@@ -578,6 +639,8 @@ pub(crate) enum Internal {
     Gateway(GatewayProcess),
     /// What holds the floating addresses.
     Vip(VipProcess),
+    /// The service of `prove`'s own nodes.
+    Answer(AnswerProcess),
 }
 
 /// What the supervisor tells each of its processes.
@@ -701,9 +764,18 @@ pub(crate) struct GatewayProcess {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct AnswerProcess {
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct VipProcess {
     #[command(flatten)]
     pub(crate) start: Start,
+    /// This node has an agent.
+    #[arg(long)]
+    pub(crate) with_agent: bool,
 }
 
 /// Checks them and keeps them as they are written: they are handed on.
