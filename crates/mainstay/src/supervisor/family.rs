@@ -291,7 +291,7 @@ impl Family {
             Kind::Gateway(_) => self.settings.gateway.drain + STOP_DEADLINE,
             // First the gateway finishes what came in at the addresses.
             Kind::Vip => self.settings.gateway.drain + VIP_OFFERS_MAX + STOP_DEADLINE,
-            Kind::Server | Kind::Agent => STOP_DEADLINE,
+            Kind::Server | Kind::Agent | Kind::Broker => STOP_DEADLINE,
         }
     }
 
@@ -382,6 +382,7 @@ impl Family {
                 self.listening.for_server(&mut self.settings)
             }
             Kind::Agent => self.listening.for_agent(&mut self.settings),
+            Kind::Broker => self.listening.for_broker(&mut self.settings),
             Kind::Vip => Ok(()),
         }
     }
@@ -444,6 +445,15 @@ impl Family {
         match kind {
             Kind::Agent => self.listening.pass_to_agent(self.agent_arguments(spawn)),
             Kind::Vip => self.vip_arguments(spawn),
+            Kind::Broker => {
+                let limits = self.settings.broker;
+                let spawn = spawn
+                    .argument("--memory-max")
+                    .argument(limits.memory_max.to_string())
+                    .argument("--disk-free-min")
+                    .argument(limits.disk_free_min.to_string());
+                self.listening.pass_to_broker(spawn)
+            }
             Kind::Server => {
                 // A stop of everything is this supervisor's own, and outlives the control centre.
                 let over = match origin {
