@@ -9,6 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use mainstay_agent::ForwardSeams;
 use mainstay_gateway::Seams;
 use mainstay_ids::{InstanceId, NodeName, SecretName, ServiceName, Version, VipName};
 use mainstay_model::network::NetworkError;
@@ -555,6 +556,9 @@ pub(crate) struct Dev {
     /// Test seam: an agent that starts ignores the instances that run.
     #[arg(long, hide = true)]
     pub(crate) unsafe_no_adoption: bool,
+    /// Test seam: what forwarding leaves out, for instance `repair=off`.
+    #[arg(long, hide = true, default_value = "", value_parser = parse_forward_seams)]
+    pub(crate) unsafe_forward_seams: String,
     /// Test seam: what the gateway does without, for instance `retries=off`.
     #[arg(long, hide = true, default_value = "", value_parser = parse_seams)]
     pub(crate) unsafe_gateway_seams: String,
@@ -763,6 +767,8 @@ pub(crate) struct AgentProcess {
     pub(crate) forward: Option<ForwardSettings>,
     #[arg(long)]
     pub(crate) unsafe_no_adoption: bool,
+    #[arg(long, default_value = "")]
+    pub(crate) unsafe_forward_seams: ForwardSeams,
     /// Who is asked for names that are not ours; by default those of this machine.
     #[arg(long)]
     pub(crate) names_upstream: Option<ServerList>,
@@ -865,6 +871,11 @@ pub(crate) struct VipProcess {
 /// Checks them and keeps them as they are written: they are handed on.
 fn parse_seams(text: &str) -> Result<String, mainstay_gateway::SeamError> {
     text.parse::<Seams>().map(|_| text.to_owned())
+}
+
+/// As [`parse_seams`].
+fn parse_forward_seams(text: &str) -> Result<String, mainstay_agent::SeamError> {
+    text.parse::<ForwardSeams>().map(|_| text.to_owned())
 }
 
 fn parse_duration(text: &str) -> Result<Duration, mainstay_ids::duration::DurationError> {

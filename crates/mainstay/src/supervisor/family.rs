@@ -513,6 +513,10 @@ impl Family {
             .arguments(self.settings.agent_flags.iter())
             .argument("--address")
             .argument(address);
+        let seams = self.settings.forward_seams.as_str();
+        if !seams.is_empty() {
+            spawn = spawn.arguments(["--unsafe-forward-seams", seams]);
+        }
         if let Some(names) = &self.settings.names {
             spawn = names::arguments(names, spawn);
         }
