@@ -340,6 +340,11 @@ struct Vip {
     /// no other one is believed. Up to 16 addresses.
     #[schemars(extend("default" = serde_json::json!([])))]
     peers: Option<Vec<String>>,
+    /// Whether the address has the hardware address of the virtual router (RFC 9568, 7.3), which moves along, so that no
+    /// neighbour has to learn another one: keepalived's `use_vmac`. Not with `peers`, and not where a network lets each
+    /// machine have one hardware address alone.
+    #[schemars(extend("default" = false))]
+    virtual_mac: Option<bool>,
     /// What must work for the address to be here: `"gateway"`, or tables. By default the gateway, if
     /// the node has one.
     track: Option<Vec<Track>>,
@@ -480,7 +485,8 @@ struct Gateway {
     #[schemars(extend("default" = defaults::ACCESS_LOG))]
     access_log: Option<bool>,
     /// How long requests and upgraded connections that are under way may go on when the gateway
-    /// ends, or hands over to its successor. A change holds for gateways that start after it.
+    /// ends, hands over to its successor, or lets the clients of a floating address go that is
+    /// about to move. A change holds for gateways that start after it.
     #[schemars(extend("default" = display(model::DRAIN)))]
     drain: Option<Duration>,
     /// Whether clients are proxies that say for whom they connect.

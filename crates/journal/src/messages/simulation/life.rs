@@ -44,6 +44,8 @@ pub(super) struct Life {
     pub(super) rng: fastrand::Rng,
     oracle: Oracle,
     bug: Option<Bug>,
+    /// Why something was refused last.
+    refusal: String,
     /// Where somebody reads, and what is to be there.
     reading: Option<(Place<SimulatedDisk>, Bytes)>,
 }
@@ -54,6 +56,7 @@ impl Life {
             rng: fastrand::Rng::with_seed(seed),
             oracle: Oracle::default(),
             bug,
+            refusal: String::new(),
             reading: None,
         }
     }
@@ -167,7 +170,10 @@ impl Life {
                     return Ok(());
                 }
                 if did != Did::It {
-                    return Err("what is forgotten is refused by a full disk".to_owned());
+                    let why = format!("{}; {log:?}", self.refusal);
+                    return Err(format!(
+                        "what is forgotten is refused by a full disk: {why}"
+                    ));
                 }
                 let budget = self.rng.u64(1..500);
                 if self.rng.bool() {
@@ -212,7 +218,10 @@ impl Life {
                 }
                 Ok(Did::It)
             }
-            Err(AppendError::Full { .. }) => Ok(Did::Nothing),
+            Err(error @ AppendError::Full { .. }) => {
+                self.refusal = format!("{error}: {:?}", std::error::Error::source(&error));
+                Ok(Did::Nothing)
+            }
             Err(AppendError::Disk { .. }) => {
                 self.oracle.was_refused(batch);
                 Ok(Did::Nothing)

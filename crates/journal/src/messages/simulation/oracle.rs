@@ -36,7 +36,7 @@ impl State {
                 self.messages.remove(message);
             }
             Change::ForgetQueue(queue) => {
-                self.messages.retain(|message, _| message.queue != *queue)
+                self.messages.retain(|message, _| message.queue != *queue);
             }
         }
     }
