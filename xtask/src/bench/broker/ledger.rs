@@ -19,6 +19,9 @@ const PREFETCH: u16 = 200;
 /// A queue that is read to its end says nothing for this long.
 const QUIET: Duration = Duration::from_millis(300);
 
+/// A confirm takes a sync of the disk.
+const CONFIRM: Duration = Duration::from_secs(30);
+
 /// What is known of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Entry {
@@ -100,6 +103,7 @@ impl Ledger {
     pub(super) fn judge(&mut self, address: SocketAddr) -> Result<()> {
         let mut wire = Wire::connect(address)?;
         wire.declare(QUEUE)?;
+        wire.select_confirms()?;
         wire.consume(QUEUE, 0)?;
         wire.set_patience(QUIET)?;
         let mut came = Vec::new();
@@ -116,14 +120,29 @@ impl Ledger {
                 bail!("the queue does not end");
             }
         }
+        self.compare(&came);
         if last_tag > 0 {
             wire.ack(last_tag, true);
-            wire.flush()?;
         }
-        // Answered after the acknowledgement was taken.
-        wire.declare(QUEUE)?;
-        self.compare(&came);
-        Ok(())
+        self.make_certain(&mut wire)
+    }
+
+    /// Publishes one message more, behind whose confirm all acknowledgements are certain.
+    fn make_certain(&mut self, wire: &mut Wire) -> Result<()> {
+        wire.set_patience(CONFIRM)?;
+        wire.publish(&Template::new(QUEUE), self.next);
+        wire.flush()?;
+        while wire.receive()? {
+            while let Some(heard) = wire.heard()? {
+                if matches!(heard, Heard::Confirmed { .. }) {
+                    self.messages.insert(self.next, Entry::default());
+                    self.confirm(self.next);
+                    self.next += 1;
+                    return Ok(());
+                }
+            }
+        }
+        bail!("a confirm does not come")
     }
 
     fn compare(&mut self, came: &[u64]) {
