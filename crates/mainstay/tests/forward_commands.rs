@@ -190,14 +190,8 @@ fn system_load_and_the_table_of_connections_are_shown_to_prometheus() {
         )
     };
     assert_eq!(hindrance("table-filling"), Ok(0));
-    wait_until(
-        PATIENCE,
-        "instances on loopback are told",
-        || match hindrance("loopback-unreachable")? {
-            1 => Ok(()),
-            other => Err(other.to_string()),
-        },
-    );
+    let told = || hindrance("loopback-unreachable").and_then(|count| is(count, 1));
+    wait_until(PATIENCE, "instances on loopback are told", told);
 
     let scaled = running.run(&["scale", "web", "1", "--no-wait"]);
     assert!(scaled.status.success(), "{}", text(&scaled));
@@ -211,11 +205,16 @@ fn system_load_and_the_table_of_connections_are_shown_to_prometheus() {
     drop(kept);
     wait_until(PATIENCE, "all but one are forgotten", || {
         let left = (1..=3).filter(|number| instance("connections", *number).is_ok());
-        match left.count() {
-            1 => Ok(()),
-            other => Err(format!("{other} are there")),
-        }
+        is(left.count() as u64, 1)
     });
+}
+
+fn is(count: u64, wanted: u64) -> Result<(), String> {
+    if count == wanted {
+        Ok(())
+    } else {
+        Err(format!("{count}, not {wanted}"))
+    }
 }
 
 fn what_is_printed_can_be_loaded(running: &Running, address: SocketAddr) {

@@ -95,6 +95,18 @@ const OF_NODE_FILE: OptionNames = OptionNames {
     api_group: "`group` in `[api]`",
 };
 
+fn gateway_of_dev(dev: &Dev, forward: Option<&ForwardSettings>) -> GatewaySettings {
+    GatewaySettings {
+        access_log: match dev.access_log {
+            Switch::On => AccessLog::On,
+            Switch::Off => AccessLog::Off,
+        },
+        drain: DEV_DRAIN,
+        forwarded: forwarded(forward),
+        ..GatewaySettings::default()
+    }
+}
+
 impl Settings {
     /// Everything on one machine, by the options of `dev`.
     pub(crate) fn of_dev(state: &Path, dev: &Dev) -> anyhow::Result<Self> {
@@ -144,15 +156,7 @@ impl Settings {
             options: OF_DEV,
             api_group: group.transpose()?,
             workers: dev.workers.map_or_else(cores, usize::from),
-            gateway: GatewaySettings {
-                access_log: match dev.access_log {
-                    Switch::On => AccessLog::On,
-                    Switch::Off => AccessLog::Off,
-                },
-                drain: DEV_DRAIN,
-                forwarded: forwarded(forward.as_ref()),
-                ..GatewaySettings::default()
-            },
+            gateway: gateway_of_dev(dev, forward.as_ref()),
             hand_over: if dev.unsafe_no_hand_over {
                 HandOver::Off
             } else {
