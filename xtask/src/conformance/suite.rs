@@ -40,7 +40,7 @@ impl Suite {
         match self {
             Self::Pika => "tests/acceptance, 60 s a test",
             Self::Amqplib => "test, 20 s a test",
-            Self::Lapin => "integration tests, with the feature tokio",
+            Self::Lapin => "integration tests, with the feature tokio and without TLS",
         }
     }
 
@@ -143,7 +143,8 @@ fn amqplib(dir: &Path) -> Command {
 
 fn lapin(dir: &Path) -> Result<Command> {
     let mut command = cargo::command();
-    command.args(["test", "--no-fail-fast", "--features", "tokio"]);
+    command.args(["test", "--no-fail-fast", "--no-default-features"]);
+    command.args(["--features", "tokio"]);
     command.args(["--test", "*", "--target-dir"]);
     command.arg(cargo::target_dir()?.join("conformance/lapin"));
     command.env("AMQP_ADDR", "amqp://127.0.0.1:5672/%2f");
