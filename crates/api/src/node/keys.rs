@@ -35,8 +35,8 @@ const ALL_ROLES: [Role; 5] = [
 
 /// The keys at the top.
 pub(super) const KNOWN: [&str; 11] = [
-    "roles", "state", "address", "services", "api", "gateway", "listen", "broker", "names", "forward",
-    "vip",
+    "roles", "state", "address", "services", "api", "gateway", "listen", "broker", "names",
+    "forward", "vip",
 ];
 
 impl Role {
@@ -82,7 +82,10 @@ fn keys(s: &mut Section<'_, '_>, dir: &Path) -> Option<NodeFile> {
     if broker.is_some() {
         belongs_to(Role::Broker, roles.as_ref(), broker_entry, reason);
     }
-    if roles.as_ref().is_none_or(|roles| roles.contains(&Role::Broker)) {
+    if roles
+        .as_ref()
+        .is_none_or(|roles| roles.contains(&Role::Broker))
+    {
         taken.extend(broker.iter().map(|broker| Taken {
             address: broker.bind,
             by: "`bind` in `[broker]`",
