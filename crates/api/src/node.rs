@@ -17,6 +17,7 @@ mod names;
 mod reference;
 mod schema;
 mod vip;
+mod written;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -33,6 +34,8 @@ use crate::file::{Environment, without_byte_order_mark};
 
 pub use reference::reference;
 pub use schema::schema;
+pub(crate) use written::can_say;
+pub use written::vip_tables;
 
 /// What a node's file says.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -423,18 +423,14 @@ impl Disk for SimulatedDisk {
         let mut state = self.state();
         let done = state.step(Asks::Room);
         let done = done.and_then(|()| state.room(*file, at + bytes.len() as u64));
-        let len = match done {
-            Ok(()) => bytes.len(),
-            // What there is room for is written over, nothing behind it.
-            Err(_) => {
-                let there = state.files[*file].now.len().saturating_sub(index(at));
-                let most = if state.capacity == u64::MAX {
-                    bytes.len()
-                } else {
-                    there
-                };
-                state.rng.usize(..=most.min(bytes.len()))
-            }
+        let len = if done.is_ok() {
+            bytes.len()
+        } else {
+            // Of what does not fit only what is written over may be written.
+            let there = state.files[*file].now.len().saturating_sub(index(at));
+            let fits = state.capacity == u64::MAX || there > bytes.len();
+            let most = if fits { bytes.len() } else { there };
+            state.rng.usize(..=most)
         };
         let bytes = bytes[..len].to_vec();
         state.files[*file].change(Change::Write { at, bytes });

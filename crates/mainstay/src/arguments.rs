@@ -1,21 +1,23 @@
 //! What a user can type.
 
+mod prove;
+
 use std::fmt::{self, Display, Formatter};
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use mainstay_agent::ForwardSeams;
 use mainstay_gateway::Seams;
 use mainstay_ids::{InstanceId, NodeName, SecretName, ServiceName, Version, VipName};
 use mainstay_model::network::NetworkError;
 use mainstay_model::{ForwardSettings, Network, Weight};
-use mainstay_prove::Scenario;
-use mainstay_prove::load::Request;
 
 use crate::command::resolve::ResolveName;
+
+pub(crate) use prove::{Prove, Proved};
 
 /// Keeps microservices available on plain Linux machines.
 ///
@@ -202,6 +204,16 @@ pub(crate) enum Command {
     Vip {
         #[command(subcommand)]
         deed: Option<VipDeed>,
+    },
+    /// Make tables of a node file of another program's configuration, and list what has no counterpart.
+    Import {
+        #[command(subcommand)]
+        from: ImportFrom,
+    },
+    /// Write the floating addresses of a node file as another program has them.
+    Export {
+        #[command(subcommand)]
+        to: ExportTo,
     },
     /// See and change the queues of this node's broker.
     Queue {
@@ -469,6 +481,26 @@ pub(crate) struct Purge {
     pub(crate) force: bool,
 }
 
+/// Whose configuration is read.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImportFrom {
+    /// Keepalived's: its `vrrp_instance` become `[vip.NAME]`.
+    Keepalived {
+        /// Its file, with all that this includes.
+        file: PathBuf,
+    },
+}
+
+/// Whose configuration is written.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ExportTo {
+    /// Keepalived's.
+    Keepalived {
+        /// The node file.
+        file: PathBuf,
+    },
+}
+
 /// What to do with a floating address.
 #[derive(Debug, Subcommand)]
 pub(crate) enum VipDeed {
@@ -524,6 +556,9 @@ pub(crate) struct Dev {
     /// Test seam: an agent that starts ignores the instances that run.
     #[arg(long, hide = true)]
     pub(crate) unsafe_no_adoption: bool,
+    /// Test seam: what forwarding leaves out, for instance `repair=off`.
+    #[arg(long, hide = true, default_value = "", value_parser = parse_forward_seams)]
+    pub(crate) unsafe_forward_seams: String,
     /// Test seam: what the gateway does without, for instance `retries=off`.
     #[arg(long, hide = true, default_value = "", value_parser = parse_seams)]
     pub(crate) unsafe_gateway_seams: String,
@@ -669,34 +704,6 @@ pub(crate) struct Resolve {
     pub(crate) name: ResolveName,
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct Prove {
-    /// What to break: kill, stop, rollout, rollout-bad, scale, processes, freeze, blackhole; several
-    /// with commas. By default the first five; `blackhole` needs root.
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
-    pub(crate) scenario: Vec<Scenario>,
-    /// Load and faults for this service alone; by default load on all that clients outside can
-    /// reach, and faults on every service.
-    #[arg(long)]
-    pub(crate) service: Option<ServiceName>,
-    /// What is asked, for instance `GET /orders/7` or `POST /orders {}`; may be given several times.
-    /// An n in braces becomes a number. By default a GET of each service's path.
-    #[arg(long, value_name = "REQUEST")]
-    pub(crate) request: Vec<Request>,
-    /// Where the clients enter; by default where the gateway says that it listens.
-    #[arg(long, value_name = "IP:PORT")]
-    pub(crate) entry: Vec<SocketAddr>,
-    /// Requests per second.
-    #[arg(long, default_value = "300", value_name = "N")]
-    pub(crate) rate: NonZeroU32,
-    /// How long each scenario keeps breaking things.
-    #[arg(long = "for", default_value = "10s", value_name = "DURATION", value_parser = parse_duration)]
-    pub(crate) duration: Duration,
-    /// What the choice of requests is drawn from.
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    pub(crate) seed: u64,
-}
-
 /// Mainstay's own processes.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Internal {
@@ -710,6 +717,8 @@ pub(crate) enum Internal {
     Broker(BrokerProcess),
     /// What holds the floating addresses.
     Vip(VipProcess),
+    /// The service of `prove`'s own nodes.
+    Answer(AnswerProcess),
 }
 
 /// What the supervisor tells each of its processes.
@@ -758,6 +767,8 @@ pub(crate) struct AgentProcess {
     pub(crate) forward: Option<ForwardSettings>,
     #[arg(long)]
     pub(crate) unsafe_no_adoption: bool,
+    #[arg(long, default_value = "")]
+    pub(crate) unsafe_forward_seams: ForwardSeams,
     /// Who is asked for names that are not ours; by default those of this machine.
     #[arg(long)]
     pub(crate) names_upstream: Option<ServerList>,
@@ -831,6 +842,12 @@ pub(crate) struct GatewayProcess {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct AnswerProcess {
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct BrokerProcess {
     #[command(flatten)]
     pub(crate) start: Start,
@@ -846,11 +863,19 @@ pub(crate) struct BrokerProcess {
 pub(crate) struct VipProcess {
     #[command(flatten)]
     pub(crate) start: Start,
+    /// This node has an agent.
+    #[arg(long)]
+    pub(crate) with_agent: bool,
 }
 
 /// Checks them and keeps them as they are written: they are handed on.
 fn parse_seams(text: &str) -> Result<String, mainstay_gateway::SeamError> {
     text.parse::<Seams>().map(|_| text.to_owned())
+}
+
+/// As [`parse_seams`].
+fn parse_forward_seams(text: &str) -> Result<String, mainstay_agent::SeamError> {
+    text.parse::<ForwardSeams>().map(|_| text.to_owned())
 }
 
 fn parse_duration(text: &str) -> Result<Duration, mainstay_ids::duration::DurationError> {

@@ -133,10 +133,7 @@ pub(super) const VIP: &[Explained] = &[
         "track_process",
         "write `track = [{ process = \"haproxy\" }]`",
     ),
-    later(
-        "use_vmac",
-        "the address is announced with the interface's own hardware address; take it out",
-    ),
+    foreign("use_vmac", "write `virtual_mac = true`"),
     later(
         "authentication",
         "passwords of version 2 protect nothing: everybody on the link reads them; take it out on all machines",

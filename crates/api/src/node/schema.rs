@@ -66,6 +66,7 @@ struct NodeFile {
 /// start only.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields, extend("x-key" = "forward"))]
+#[expect(clippy::struct_field_names, reason = "it is the kernel's word")]
 struct Forward {
     /// The network of service addresses, or a list of up to 16. Nothing else may use it. `auto`
     /// addresses of services are picked from the first.
@@ -74,13 +75,23 @@ struct Forward {
     /// `userspace` (copies, without root), or `auto`, the first of them that the machine can have.
     #[schemars(extend("default" = "auto"))]
     back_end: Option<BackEnd>,
-    /// Whether bytes are counted for each instance; by `nft` only.
+    /// Whether bytes are counted for each instance; by `nft` only, and without packets of TCP that only
+    /// open, acknowledge or close.
     #[schemars(extend("default" = defaults::COUNT))]
     count: Option<bool>,
     /// Whether this machine answers ARP for service addresses, so that others on its links reach them
     /// without a route. Only one machine of a link may.
     #[schemars(extend("default" = defaults::ANSWER_ARP))]
     answer_arp: Option<bool>,
+    /// Whether the agent may switch on that this host forwards packets (`net.ipv4.ip_forward`, and that of
+    /// IPv6) when containers or other hosts need it to reach instances on other hosts; by `nft` only. Where
+    /// it did, nothing but connections to service addresses is forwarded, and `mainstay purge` takes it
+    /// back. With `false` that is left to whoever needs it.
+    #[schemars(extend("default" = defaults::IP_FORWARD))]
+    ip_forward: Option<bool>,
+    /// Where `/metrics` of forwarding is, for Prometheus: a loopback address, or `"off"` for nowhere.
+    #[schemars(extend("default" = defaults::METRICS.to_string()))]
+    metrics: Option<BindOrOff>,
 }
 
 /// A network, or a list of networks.
@@ -340,6 +351,11 @@ struct Vip {
     /// no other one is believed. Up to 16 addresses.
     #[schemars(extend("default" = serde_json::json!([])))]
     peers: Option<Vec<String>>,
+    /// Whether the address has the hardware address of the virtual router (RFC 9568, 7.3), which moves along, so that no
+    /// neighbour has to learn another one: keepalived's `use_vmac`. Not with `peers`, and not where a network lets each
+    /// machine have one hardware address alone.
+    #[schemars(extend("default" = false))]
+    virtual_mac: Option<bool>,
     /// What must work for the address to be here: `"gateway"`, or tables. By default the gateway, if
     /// the node has one.
     track: Option<Vec<Track>>,
@@ -480,7 +496,8 @@ struct Gateway {
     #[schemars(extend("default" = defaults::ACCESS_LOG))]
     access_log: Option<bool>,
     /// How long requests and upgraded connections that are under way may go on when the gateway
-    /// ends, or hands over to its successor. A change holds for gateways that start after it.
+    /// ends, hands over to its successor, or lets the clients of a floating address go that is
+    /// about to move. A change holds for gateways that start after it.
     #[schemars(extend("default" = display(model::DRAIN)))]
     drain: Option<Duration>,
     /// Whether clients are proxies that say for whom they connect.

@@ -19,9 +19,9 @@ use super::snapshot::{self, Snapshot};
 use super::spares::{Spares, is_spare};
 use crate::disk::{Disk, HostDisk};
 use crate::error::{Damage, OpenError, Step, SyncError};
-use crate::format::{Content as _, record_len};
+use crate::format::{Content as _, HEADER_LEN, record_len};
 use crate::journal::{Appended, Durable, Journal, Limits, Retired, Segment, batch_len};
-use crate::recovery::{Ending, Spot, damaged, path_of, refused, sequences};
+use crate::recovery::{Ending, Spot, damaged, path_of, refused, sequences, wipe};
 
 /// The log of messages and definitions in one directory. One thread owns it.
 pub struct MessageLog<D: Disk = HostDisk> {
@@ -34,6 +34,8 @@ pub struct MessageLog<D: Disk = HostDisk> {
     pub(super) spares: Spares<D::File>,
     /// The oldest segment while what is needed of it is moved.
     pub(super) reclaim: Option<Reclaim<D::File>>,
+    /// The newest segment of which the log says that it is not needed.
+    pub(super) released: u64,
     /// How many bytes were appended since the last step of tidying.
     pub(super) untidied: u64,
     pub(super) planted: Planted,
@@ -62,12 +64,16 @@ impl<D: Disk> MessageLog<D> {
         };
         refuse_without_segments(&*disk)?;
         let journal = Journal::open_with(disk.clone(), segments, Ending::Wiped, &mut replay)?;
+        if journal.next().0 == 1 {
+            write_through(&*disk, &journal.newest().0)?;
+        }
         let mut index = Index::default();
         let mut end = 0;
         for segment in journal.sealed().iter().chain([&journal.newest().0]) {
             index.begin(open_to_read(&*disk, segment)?, end);
             end = replay.end(segment.sequence);
         }
+        let released = replay.released();
         let (found, definitions) = replay.conclude(&mut index);
         let spares = Spares::open(&*disk, limits.segment_len)?;
         let shared = Arc::new(Shared::new(disk.clone(), index));
@@ -79,6 +85,7 @@ impl<D: Disk> MessageLog<D> {
             definitions,
             spares,
             reclaim: None,
+            released,
             untidied: 0,
             planted: Planted::default(),
         };
@@ -226,12 +233,7 @@ impl<D: Disk> MessageLog<D> {
                         index.let_go(before);
                     }
                 }
-                Draft::Message { refs, .. } => {
-                    index.add(&refs, spot);
-                    if self.planted.has(Bug::CountsOnce) {
-                        index.share(spot, 1);
-                    }
-                }
+                Draft::Message { refs, .. } => index.add(&refs, spot),
                 Draft::Forget { queue, positions } => {
                     for position in positions {
                         index.forget(Ref { queue, position });
@@ -242,6 +244,19 @@ impl<D: Disk> MessageLog<D> {
             }
         }
     }
+}
+
+/// Writes zeros into the first segment, as into all that follow: in a file whose blocks were never
+/// written each sync costs several times as much.
+fn write_through<D: Disk>(disk: &D, segment: &Segment) -> Result<(), OpenError> {
+    let path = path_of(disk, segment.sequence);
+    let opened = disk.open(&Segment::name(segment.sequence));
+    let Some(file) = opened.map_err(refused(path.clone(), Step::Open))? else {
+        return Ok(());
+    };
+    let written = wipe(disk, &file, HEADER_LEN, segment.len);
+    written.map_err(refused(path.clone(), Step::Write))?;
+    disk.sync(&file).map_err(refused(path, Step::Sync))
 }
 
 /// Spares without a segment: the segments were lost, and the log is not begun anew in their place.

@@ -22,8 +22,8 @@ pub(crate) enum Bug {
     NoReserve,
     /// An acknowledgement changes memory alone.
     ForgetsInMemory,
-    /// What is acknowledged of a message in many queues is taken for all of them.
-    CountsOnce,
+    /// A segment of which little is needed is given up.
+    GivesUpLittle,
 }
 
 /// Which mistake is planted, if any.

@@ -7,19 +7,20 @@
 //! - What is needed of the oldest segment fits into the rest of the newest and one spare, since it
 //!   came out of one file. Then the oldest becomes the spare. So whoever has one spare can reclaim any
 //!   number of segments, one after the other, and still has one.
-//! - Going once through all segments leaves nothing of what is not needed, acknowledgements among it. What
-//!   was forgotten since the reserve was touched, and the record that says so, is at least as long as
-//!   the segment that those records filled. So a log in which something was forgotten never stands
-//!   still.
+//! - Going once through all segments leaves nothing of what is not needed, acknowledgements among it. Those
+//!   filled a segment since the reserve was touched, so as much is free then, if not in one piece: an
+//!   acknowledgement fits into any piece of 100 bytes. So a log in which something was forgotten never
+//!   stands still, as long as it has fewer segments than a hundredth of a segment's bytes: 160,000
+//!   segments of 16 MiB.
 //!
 //! For this to hold every segment keeps [`SLACK`] for the record with which it is said that the oldest
-//! one is not needed, and of a segment that is longer than others there is a spare of the same length.
+//! one is not needed. A batch that is longer than a segment gets a file of twice that length, or four
+//! times, and so on; as long as there is one, a spare of the same length is kept for it alone.
 
 use super::contract::Level;
 use super::error::AppendError;
 use super::index::SegmentFile;
 use super::log::MessageLog;
-use super::planted::Bug;
 use super::spares::{RESERVED, TARGET};
 use crate::disk::Disk;
 use crate::error::{Damage, Step};
@@ -39,8 +40,6 @@ pub(super) enum Purpose {
     Keep,
     /// What makes room later.
     Forget,
-    /// What is needed of the oldest segment.
-    Move,
 }
 
 impl<D: Disk> MessageLog<D> {
@@ -80,7 +79,6 @@ impl<D: Disk> MessageLog<D> {
         match purpose {
             Purpose::Keep => self.make_room_to_keep(len),
             Purpose::Forget => self.make_room_to_forget(len),
-            Purpose::Move => self.make_room_to_move(len),
         }
     }
 
@@ -88,26 +86,25 @@ impl<D: Disk> MessageLog<D> {
         while self.spares.count() < RESERVED {
             self.make_spare(self.limits.segment_len)?;
         }
+        self.keep_movable()?;
         if self.fits(len) {
             return Ok(());
         }
         let file_len = HEADER_LEN + len + SLACK;
-        let long = file_len > self.limits.segment_len;
-        if self.spares.count() <= RESERVED || self.spares.choose(file_len).is_none() {
-            self.make_spare(file_len.max(self.limits.segment_len))?;
-        }
-        if long && self.spares.long(file_len) < 2 {
-            // What will be in the one can be moved only into another that is as long.
-            self.check_limit(file_len)?;
-            self.spares.lengthen(&*self.disk, file_len)?;
+        // Of a long one another is kept: what will be in it can be moved only into one that is as long.
+        let is_long = file_len > self.limits.segment_len;
+        let kept = if is_long { 1 } else { RESERVED };
+        while self.spares.count_of(file_len) <= kept || self.spares.choose(file_len).is_none() {
+            self.make_spare(file_len)?;
         }
         self.roll(file_len)
     }
 
     fn make_room_to_forget(&mut self, len: u64) -> Result<(), AppendError> {
-        // None is left only while the oldest segment moves into the newest: first that.
-        if self.spares.count() == 0 && self.reclaim.is_some() {
-            self.reclaim_whole()?;
+        if let Err(refused) = self.keep_movable()
+            && !self.fits(len)
+        {
+            return Err(refused);
         }
         let file_len = HEADER_LEN + len + SLACK;
         let mut segments = self.journal.sealed().len() + 2;
@@ -117,7 +114,7 @@ impl<D: Disk> MessageLog<D> {
                 self.roll(file_len)?;
                 continue;
             }
-            let refused = match self.make_spare(file_len.max(self.limits.segment_len)) {
+            let refused = match self.make_spare(file_len) {
                 Ok(()) => continue,
                 Err(refused) => refused,
             };
@@ -130,19 +127,40 @@ impl<D: Disk> MessageLog<D> {
         Ok(())
     }
 
-    fn make_room_to_move(&mut self, len: u64) -> Result<(), AppendError> {
-        if self.fits(len) {
+    /// Sees to it that what is needed of the oldest segment has a place. It has none only while it moves into
+    /// the newest: then nothing else may take the rest of that.
+    fn keep_movable(&mut self) -> Result<(), AppendError> {
+        let Some(oldest) = self.journal.sealed().front().copied() else {
+            return Ok(());
+        };
+        if self.spares.count_of(oldest.len) > 0 {
             return Ok(());
         }
-        let file_len = HEADER_LEN + len + SLACK;
+        match self.make_spare(oldest.len) {
+            Err(AppendError::Full { .. }) => self.reclaim_whole(),
+            made => made,
+        }
+    }
+
+    /// Begins a segment for what is needed of the oldest one, as long as that one: all of it fits.
+    pub(super) fn make_room_to_move(&mut self) -> Result<(), AppendError> {
+        let file_len = self.journal.sealed().front().map_or(0, |oldest| oldest.len);
         if self.spares.choose(file_len).is_none() {
-            self.make_spare(file_len.max(self.limits.segment_len))?;
+            self.make_spare(file_len)?;
         }
         self.roll(file_len)
     }
 
-    /// One more spare of `len` bytes, at once.
+    /// The length of the longest segment's file.
+    pub(super) fn longest(&self) -> u64 {
+        let sealed = self.journal.sealed().iter();
+        let longest = sealed.map(|segment| segment.len).max().unwrap_or(0);
+        longest.max(self.journal.newest().0.len)
+    }
+
+    /// One more spare for segments of `len` bytes, at once.
     fn make_spare(&mut self, len: u64) -> Result<(), AppendError> {
+        let len = self.spares.class(len);
         self.check_limit(len)?;
         self.spares.make_now(&*self.disk, len)
     }
@@ -160,12 +178,7 @@ impl<D: Disk> MessageLog<D> {
 
     /// Begins the next segment with a spare of at least `len` bytes.
     fn roll(&mut self, len: u64) -> Result<(), AppendError> {
-        let at = self.spares.choose(len);
-        let at = match at {
-            Some(_) if self.planted.has(Bug::RecyclesRead) => Some(self.spares.count() - 1),
-            at => at,
-        };
-        let Some(at) = at else {
+        let Some(at) = self.spares.choose(len) else {
             let source = self
                 .spares
                 .refusal()

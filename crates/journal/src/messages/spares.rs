@@ -24,6 +24,8 @@ pub(super) const TARGET: usize = RESERVED + 1;
 /// The files that there are ready, and the one that is being made.
 #[derive(Debug)]
 pub(super) struct Spares<F> {
+    /// The length of a usual segment.
+    segment_len: u64,
     ready: Vec<Spare<F>>,
     making: Option<Making<F>>,
     /// Why there is no room for another.
@@ -76,6 +78,7 @@ impl<F> Spares<F> {
     /// Those that an earlier process left; what is too short, or was being made, is removed.
     pub(super) fn open<D: Disk<File = F>>(disk: &D, segment_len: u64) -> Result<Self, OpenError> {
         let mut spares = Self {
+            segment_len,
             ready: Vec::new(),
             making: None,
             refusal: None,
@@ -108,8 +111,26 @@ impl<F> Spares<F> {
         Ok(spares)
     }
 
+    /// How many there are of the length of usual segments.
     pub(super) fn count(&self) -> usize {
-        self.ready.len()
+        self.count_of(self.segment_len)
+    }
+
+    /// How many there are for segments of this length, read or not.
+    pub(super) fn count_of(&self, len: u64) -> usize {
+        let class = self.class(len);
+        let alike = self
+            .ready
+            .iter()
+            .filter(|spare| self.class(spare.len) == class);
+        alike.count()
+    }
+
+    /// The length of files that segments of `len` bytes have: the usual one, or that times a power of
+    /// two. So the file of a long segment that is not needed any more is a spare for the next long one.
+    pub(super) fn class(&self, len: u64) -> u64 {
+        let times = len.div_ceil(self.segment_len).max(1);
+        self.segment_len.saturating_mul(times.next_power_of_two())
     }
 
     pub(super) fn refusal(&self) -> Option<Refusal> {
@@ -121,17 +142,13 @@ impl<F> Spares<F> {
         self.ready.iter().map(|spare| spare.len).sum::<u64>() + making
     }
 
-    /// The best one for a segment of at least `len`: the shortest that will do, so that a long one is
-    /// there when it is needed, and of those the one that was written to last.
+    /// One for a segment of `len` bytes that nobody reads: the one that was added last, since that was
+    /// written to before.
     pub(super) fn choose(&mut self, len: u64) -> Option<usize> {
-        let mut best: Option<(u64, usize)> = None;
-        for (at, spare) in self.ready.iter_mut().enumerate() {
-            let better = best.is_none_or(|(shortest, _)| spare.len <= shortest);
-            if spare.len >= len && better && spare.is_free() {
-                best = Some((spare.len, at));
-            }
-        }
-        best.map(|(_, at)| at)
+        let class = self.class(len);
+        (0..self.ready.len())
+            .rev()
+            .find(|at| self.class(self.ready[*at].len) == class && self.ready[*at].is_free())
     }
 
     pub(super) fn name(&self, at: usize) -> &str {
@@ -157,7 +174,7 @@ impl<F> Spares<F> {
             spare.read = None;
         }
         self.ready.push(spare);
-        if self.ready.len() >= TARGET {
+        if self.count() >= TARGET {
             self.refusal = None;
         }
     }
@@ -167,16 +184,14 @@ impl<F> Spares<F> {
         self.refusal = Some(Refusal::Limit);
     }
 
-    /// Goes on making a spare of `len` bytes; gives how many bytes it wrote, none when it is done.
+    /// Goes on making a spare for usual segments: reserves its room, and writes it in pieces.
     pub(super) fn make_step<D: Disk<File = F>>(
         &mut self,
         disk: &D,
-        len: u64,
         budget: u64,
-    ) -> Result<u64, AppendError> {
-        let mut making = self.take_making(disk, len)?;
+    ) -> Result<(), AppendError> {
+        let mut making = self.take_making(disk, self.segment_len)?;
         let to = making.len.min(making.done.saturating_add(budget.max(1)));
-        let wrote = to - making.done;
         let written = wipe(disk, &making.file, making.done, to);
         self.judge(disk, Step::Write, written)?;
         // In pieces, so that who waits for a sync of messages does not wait for all of it.
@@ -185,18 +200,18 @@ impl<F> Spares<F> {
         making.done = to;
         if to < making.len {
             self.making = Some(making);
-            return Ok(wrote);
+            return Ok(());
         }
-        self.finish(disk, making.len)?;
-        Ok(wrote)
+        self.finish(disk, making.len)
     }
 
-    /// Makes a spare of at least `len` bytes at once: its room is reserved, but not written.
+    /// Makes a spare for segments of `len` bytes at once: its room is reserved, but not written.
     pub(super) fn make_now<D: Disk<File = F>>(
         &mut self,
         disk: &D,
         len: u64,
     ) -> Result<(), AppendError> {
+        let len = self.class(len);
         let making = self.take_making(disk, len)?;
         let reserved = disk.reserve(&making.file, len);
         self.judge(disk, Step::Create, reserved)?;
@@ -205,50 +220,21 @@ impl<F> Spares<F> {
         self.finish(disk, making.len.max(len))
     }
 
-    /// How many there are of at least `len` bytes, read or not.
-    pub(super) fn long(&self, len: u64) -> usize {
-        self.ready.iter().filter(|spare| spare.len >= len).count()
-    }
-
-    /// Makes one spare at least `len` bytes long.
-    pub(super) fn lengthen<D: Disk<File = F>>(
+    /// Removes those that are longer than any segment is.
+    pub(super) fn remove_longer_than<D: Disk<File = F>>(
         &mut self,
         disk: &D,
         len: u64,
     ) -> Result<(), AppendError> {
-        let Some(at) = self.choose(0) else {
-            return self.make_now(disk, len);
-        };
-        let name = self.ready[at].name.clone();
-        let opened = disk.open(&name);
-        let opened = opened.map_err(|source| at_file(disk, &name, Step::Open, source))?;
-        let Some(file) = opened else {
-            return self.make_now(disk, len);
-        };
-        let reserved = disk.reserve(&file, len).and_then(|()| disk.sync(&file));
-        self.judge(disk, Step::Create, reserved)?;
-        self.ready[at].len = len;
-        Ok(())
-    }
-
-    /// Gives back the room of spares that are longer than what any segment needs.
-    pub(super) fn shorten<D: Disk<File = F>>(
-        &mut self,
-        disk: &D,
-        len: u64,
-    ) -> Result<(), AppendError> {
-        for at in 0..self.ready.len() {
-            if self.ready[at].len <= len || !self.ready[at].is_free() {
-                continue;
-            }
-            let name = self.ready[at].name.clone();
-            let opened = disk.open(&name);
-            let opened = opened.map_err(|source| at_file(disk, &name, Step::Open, source))?;
-            if let Some(file) = opened {
-                let cut = disk.set_len(&file, len).and_then(|()| disk.sync(&file));
-                cut.map_err(|source| at_file(disk, &name, Step::Truncate, source))?;
-                self.ready[at].len = len;
-            }
+        let class = self.class(len);
+        while let Some(at) = self
+            .ready
+            .iter()
+            .position(|spare| self.class(spare.len) > class)
+        {
+            let removed = disk.remove(&self.ready[at].name);
+            removed.map_err(|source| at_file(disk, &self.ready[at].name, Step::Remove, source))?;
+            self.ready.remove(at);
         }
         Ok(())
     }

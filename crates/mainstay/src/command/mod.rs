@@ -6,6 +6,7 @@ pub(crate) mod events;
 pub(crate) mod explain;
 pub(crate) mod forward;
 pub(crate) mod intake;
+pub(crate) mod keepalived;
 pub(crate) mod logs;
 pub(crate) mod plan;
 pub(crate) mod prove;

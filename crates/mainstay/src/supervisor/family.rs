@@ -22,7 +22,7 @@ use mainstay_vip::settings as vip_settings;
 use mainstay_kernel::{Ended, Identity, Pidfd, Place, Spawn, Watched};
 use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, sleep_until, timeout};
 
@@ -151,6 +151,8 @@ pub(crate) struct Family {
     /// was heard, or with us.
     pub(super) farewells: JoinSet<()>,
     pub(super) saying: BTreeMap<Kind, AbortHandle>,
+    /// Who waits until the floating addresses are elsewhere; dropped then.
+    pub(super) addresses_gone: Option<oneshot::Sender<Infallible>>,
 }
 
 impl Family {
@@ -194,6 +196,7 @@ impl Family {
             program: std::env::current_exe().context("cannot tell our own program")?,
             farewells: JoinSet::new(),
             saying: BTreeMap::new(),
+            addresses_gone: None,
         };
         for (kind, holder) in claims {
             family.take_in(kind, holder, record)?;
@@ -289,7 +292,8 @@ impl Family {
     pub(super) fn patience(&self, kind: Kind) -> Duration {
         match kind {
             Kind::Gateway(_) => self.settings.gateway.drain + STOP_DEADLINE,
-            Kind::Vip => VIP_OFFERS_MAX + STOP_DEADLINE,
+            // First the gateway finishes what came in at the addresses.
+            Kind::Vip => self.settings.gateway.drain + VIP_OFFERS_MAX + STOP_DEADLINE,
             Kind::Server | Kind::Agent | Kind::Broker => STOP_DEADLINE,
         }
     }
@@ -443,7 +447,7 @@ impl Family {
             .place(Place::OwnSession);
         match kind {
             Kind::Agent => self.listening.pass_to_agent(self.agent_arguments(spawn)),
-            Kind::Vip => spawn,
+            Kind::Vip => self.vip_arguments(spawn),
             Kind::Broker => {
                 let limits = self.settings.broker;
                 let spawn = spawn
@@ -498,12 +502,21 @@ impl Family {
         }
     }
 
+    fn vip_arguments<'a>(&'a self, spawn: Spawn<'a>) -> Spawn<'a> {
+        let agent = self.settings.has(Role::Agent);
+        spawn.arguments(agent.then_some("--with-agent").iter())
+    }
+
     fn agent_arguments<'a>(&'a self, spawn: Spawn<'a>) -> Spawn<'a> {
         let address = self.settings.address.to_string();
         let mut spawn = spawn
             .arguments(self.settings.agent_flags.iter())
             .argument("--address")
             .argument(address);
+        let seams = self.settings.forward_seams.as_str();
+        if !seams.is_empty() {
+            spawn = spawn.arguments(["--unsafe-forward-seams", seams]);
+        }
         if let Some(names) = &self.settings.names {
             spawn = names::arguments(names, spawn);
         }
@@ -630,6 +643,9 @@ impl Family {
                 let came = matches!(member.state, State::Coming { .. });
                 let log_from = member.log_from;
                 member.state = State::Idle;
+                if kind == Kind::Vip {
+                    self.addresses_gone = None;
+                }
                 self.bury_kind(kind);
                 if came {
                     self.upgrade_failed("the new gateway ended before it served".to_owned());

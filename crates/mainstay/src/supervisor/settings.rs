@@ -58,6 +58,8 @@ pub(crate) struct Settings {
     pub(crate) forward: Option<ForwardSettings>,
     /// Test seam: what the gateway does without.
     pub(crate) gateway_seams: String,
+    /// Test seam: what forwarding leaves out.
+    pub(crate) forward_seams: String,
     /// The floating addresses.
     pub(crate) vips: Vec<VipSpec>,
 }
@@ -164,6 +166,7 @@ impl Settings {
             address: defaults::ADDRESS,
             forward,
             gateway_seams: dev.unsafe_gateway_seams.clone(),
+            forward_seams: dev.unsafe_forward_seams.clone(),
             vips: Vec::new(),
         })
     }
@@ -203,6 +206,7 @@ impl Settings {
             address: file.address,
             forward: file.forward.clone(),
             gateway_seams: String::new(),
+            forward_seams: String::new(),
             vips: file.vips.clone(),
         })
     }
