@@ -44,5 +44,13 @@ pub const EXPIRY_MAX_MS: i64 = 315_360_000_000;
 pub const PEEK_MAX: usize = 1000;
 /// Messages that are moved from one queue to another at once, so that others are served in between.
 pub const MOVE_MAX: usize = 1000;
+/// Policies of a virtual host: each is compared with each name that comes. People have some ten.
+pub const POLICIES_MAX: usize = 1000;
+/// Bytes of a policy's pattern. Names have 255 at most.
+pub const PATTERN_MAX: usize = 1024;
+/// Bytes that a pattern may take when it is compiled.
+pub const PATTERN_SIZE_MAX: usize = 256 * 1024;
+/// Steps back that one comparison of a pattern with a name may take: some milliseconds.
+pub const PATTERN_STEPS_MAX: usize = 100_000;
 /// Publishes and acknowledgements that one transaction holds; RabbitMQ has no limit, and so no bound of memory.
 pub const TRANSACTION_MAX: usize = 65_536;

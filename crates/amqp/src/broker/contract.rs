@@ -10,6 +10,7 @@ use crate::code::Fault;
 use crate::field::Table;
 use crate::message::{Content, Message};
 use crate::method::Method;
+use crate::policy::Policy;
 use crate::queue::{ChannelKey, ConnectionId, QueueId};
 use crate::session::Reply;
 use crate::text::ShortString;
@@ -118,6 +119,10 @@ pub enum Record {
     Binding(Binding),
     /// There is not any more.
     NoBinding(Binding),
+    /// There is a policy, or it is another one from now on.
+    Policy(Policy),
+    /// There is not any more.
+    NoPolicy(ShortString),
 }
 
 /// A queue that outlives the broker.

@@ -91,7 +91,9 @@ impl Broker {
         if exchange.durable {
             self.record(Record::Exchange(exchange.clone()));
         }
+        let name = exchange.name.clone();
         self.vhost.declare(exchange);
+        self.rule_exchange(&name);
     }
 
     fn compare_exchange(

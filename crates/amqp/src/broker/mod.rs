@@ -10,6 +10,7 @@ mod definitions;
 mod exchanges;
 mod memory;
 mod operate;
+mod policies;
 mod publish;
 mod queues;
 mod restore;
@@ -39,6 +40,7 @@ use crate::method::{
     AccessRequestOk, BasicAck, BasicDeliver, BasicNack, ChannelFlowOk, ConfirmSelectOk, Method,
 };
 use crate::planted::{Bug, Planted};
+use crate::policy::Policies;
 use crate::queue::{
     ChannelKey, ConnectionId, ConsumerKey, Delivery, Effect, Origin, QueueId, Turn,
 };
@@ -88,6 +90,7 @@ pub struct Broker {
     carrying: Carrying,
     outputs: VecDeque<Output>,
     memory: Memory,
+    policies: Policies,
     names_given: Names,
     planted: Planted,
 }
@@ -111,6 +114,7 @@ impl Broker {
             carrying: Carrying::Nothing,
             outputs: VecDeque::new(),
             memory: Memory::default(),
+            policies: Policies::default(),
             names_given: Names {
                 key: seed,
                 count: 0,

@@ -30,6 +30,10 @@ pub(super) struct Slot {
     pub(super) durability: Durability,
     pub(super) auto_delete: bool,
     pub(super) arguments: Table,
+    /// The same, read; what is in force is with the queue.
+    pub(super) read: Arguments,
+    /// The policy that is in force.
+    pub(super) policy: Option<ShortString>,
     /// Somebody consumed it: from then on it may be done.
     pub(super) was_consumed: bool,
     pub(super) deadline: Instant,
@@ -265,6 +269,8 @@ impl Broker {
         }
         let slot = Slot {
             name: name.clone(),
+            read: arguments.clone(),
+            policy: None,
             queue: Queue::with(id, now.instant, arguments, durability, self.planted),
             owner,
             durability,
@@ -277,6 +283,7 @@ impl Broker {
         };
         self.names.insert(name, id);
         self.queues.insert(id, slot);
+        self.rule_queue(now, id);
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use super::contract::{Now, Record};
 use super::queues::Slot;
 use crate::code::Fault;
 use crate::message::Message;
+use crate::policy::Checked;
 use crate::queue::{Arguments, Durability, Queue, QueueId};
 
 impl Broker {
@@ -16,7 +17,11 @@ impl Broker {
     /// written by this broker, or by one that knows more.
     pub fn restore(&mut self, now: Now, record: Record) -> Result<(), Fault> {
         match record {
-            Record::Exchange(exchange) => self.vhost.declare(exchange),
+            Record::Exchange(exchange) => {
+                let name = exchange.name.clone();
+                self.vhost.declare(exchange);
+                self.rule_exchange(&name);
+            }
             Record::NoExchange(name) => {
                 self.vhost.delete_exchange(&name);
             }
@@ -34,6 +39,7 @@ impl Broker {
                 self.next_queue = self.next_queue.max(id.0 + 1);
                 self.names.insert(durable.name, id);
                 self.queues.insert(id, slot);
+                self.rule_queue(now, id);
                 self.set_timer(id);
             }
             Record::NoQueue(id) => {
@@ -46,6 +52,14 @@ impl Broker {
             }
             Record::Binding(binding) => {
                 self.vhost.bind(binding)?;
+            }
+            Record::Policy(policy) => {
+                self.policies.set(Checked::new(policy)?)?;
+                self.put_in_force(now);
+            }
+            Record::NoPolicy(name) => {
+                self.policies.clear(&name);
+                self.put_in_force(now);
             }
             Record::NoBinding(binding) => {
                 self.vhost.unbind(&binding);
@@ -82,6 +96,8 @@ impl Slot {
     fn restored(durable: super::DurableQueue, queue: Queue) -> Self {
         Self {
             name: durable.name,
+            read: queue.arguments().clone(),
+            policy: None,
             queue,
             owner: None,
             durability: Durability::Durable,

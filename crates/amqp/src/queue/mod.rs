@@ -205,6 +205,12 @@ impl Queue {
         &self.arguments
     }
 
+    /// Other arguments are in force from now on; a turn carries out what follows from it.
+    pub(crate) fn rule(&mut self, arguments: Arguments) {
+        debug_assert_eq!(self.arguments.priority_max, arguments.priority_max);
+        self.arguments = arguments;
+    }
+
     /// Takes a message in. Who published it hears [`Effect::Confirm`] once it is as safe as it can be, or
     /// [`Effect::Refuse`].
     pub fn publish(

@@ -42,6 +42,8 @@ pub struct Vhost {
     name: String,
     exchanges: BTreeMap<ShortString, Exchange>,
     bindings: Bindings,
+    /// Alternates by policies, for exchanges that were declared without.
+    alternates: BTreeMap<ShortString, ShortString>,
 }
 
 impl Vhost {
@@ -52,6 +54,7 @@ impl Vhost {
             name: name.into(),
             exchanges: exchanges.collect(),
             bindings: Bindings::default(),
+            alternates: BTreeMap::new(),
         }
     }
 
@@ -99,6 +102,18 @@ impl Vhost {
         self.exchanges.insert(exchange.name.clone(), exchange);
     }
 
+    /// A policy names what takes that for which an exchange knows no queue, or none does.
+    pub(crate) fn rule(&mut self, exchange: &ShortString, alternate: Option<ShortString>) {
+        match alternate {
+            Some(alternate) => {
+                self.alternates.insert(exchange.clone(), alternate);
+            }
+            None => {
+                self.alternates.remove(exchange);
+            }
+        }
+    }
+
     /// Whether anything is bound from it.
     pub fn is_source(&self, exchange: &ShortString) -> bool {
         self.bindings.is_source(exchange)
@@ -119,6 +134,7 @@ impl Vhost {
             let Some(exchange) = self.exchanges.remove(&name) else {
                 continue;
             };
+            self.alternates.remove(&name);
             removed.exchanges.push(exchange);
             removed.bindings.extend(self.bindings.take_source(&name));
             open.extend(self.unbind_all(&Destination::Exchange(name), removed));
@@ -199,7 +215,8 @@ impl Vhost {
                 }
             });
             if !found {
-                open.extend(exchange.alternate.as_ref());
+                let ruled = || self.alternates.get(name);
+                open.extend(exchange.alternate.as_ref().or_else(ruled));
             }
         }
         if queues.len() > 1 {
