@@ -56,5 +56,5 @@ pub use session::{
     VhostEntry,
 };
 pub use text::ShortString;
-pub use vhost::{Binding, Destination, Exchange, ExchangeKind, Removed, Route, Vhost};
+pub use vhost::{Binding, Destination, Exchange, ExchangeKind, Removed, Route, Routed, Vhost};
 pub use wire::{Malformed, Reserved};

@@ -44,6 +44,9 @@ pub const EXPIRY_MAX_MS: i64 = 315_360_000_000;
 pub const PEEK_MAX: usize = 1000;
 /// Messages that are moved from one queue to another at once, so that others are served in between.
 pub const MOVE_MAX: usize = 1000;
+/// The longest delay, in milliseconds: Erlang's longest timer, by which RabbitMQ's plugin is bound. What is longer is no
+/// delay.
+pub const DELAY_MAX_MS: u64 = 4_294_967_295;
 /// Policies of a virtual host: each is compared with each name that comes. People have some ten.
 pub const POLICIES_MAX: usize = 1000;
 /// Bytes of a policy's pattern. Names have 255 at most.

@@ -29,6 +29,9 @@ pub(super) enum By {
 pub(super) struct Publication {
     pub(super) message: Arc<Message>,
     pub(super) queues: Vec<QueueId>,
+    /// Where it is to wait for its time first, and with which keys it then goes on.
+    pub(super) shelves: Vec<QueueId>,
+    pub(super) keys: Vec<ShortString>,
     pub(super) mandatory: bool,
     /// Its number, if a word is expected.
     pub(super) number: Option<u64>,

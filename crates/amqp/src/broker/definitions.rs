@@ -78,6 +78,7 @@ impl Broker {
             free_name("exchange", &exchange.name)?;
             let what = self.vhost.exchange_words(&exchange.name);
             name_argument(&exchange.arguments, "alternate-exchange", &what)?;
+            exchange.check()?;
         }
         let mut queues = Vec::new();
         for queue in &definitions.queues {
@@ -95,7 +96,7 @@ impl Broker {
         for mut exchange in exchanges {
             let what = self.vhost.exchange_words(&exchange.name);
             exchange.alternate = name_argument(&exchange.arguments, "alternate-exchange", &what)?;
-            self.add_exchange(exchange);
+            self.add_exchange(now, exchange);
         }
         for queue in queues {
             self.add_queue(now, queue)?;

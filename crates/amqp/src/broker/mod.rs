@@ -7,6 +7,7 @@ mod channel;
 mod contract;
 mod dead_letters;
 mod definitions;
+mod delays;
 mod exchanges;
 mod memory;
 mod operate;
@@ -83,6 +84,10 @@ pub struct Broker {
     /// Queues that have more to deliver than one turn.
     runnable: VecDeque<QueueId>,
     timers: BTreeSet<(Instant, QueueId)>,
+    /// What waits for its time: when, and where it is.
+    due: BTreeSet<(Instant, QueueId, u64)>,
+    /// Where that is, by exchange.
+    shelves: BTreeMap<ShortString, QueueId>,
     /// Channels with something to confirm.
     speaking: BTreeSet<ChannelKey>,
     /// What queues want, and is not carried out yet.
@@ -109,6 +114,8 @@ impl Broker {
             replies: BTreeMap::new(),
             runnable: VecDeque::new(),
             timers: BTreeSet::new(),
+            due: BTreeSet::new(),
+            shelves: BTreeMap::new(),
             speaking: BTreeSet::new(),
             effects: VecDeque::new(),
             carrying: Carrying::Nothing,
@@ -175,6 +182,10 @@ impl Broker {
     /// is idle, and at the deadline.
     pub fn work(&mut self, now: Now) -> Work {
         for _ in 0..QUEUES_PER_WORK {
+            if self.due.first().is_some_and(|(at, ..)| *at <= now.instant) {
+                self.ripen(now);
+                continue;
+            }
             let due = self.timers.first().filter(|(at, _)| *at <= now.instant);
             let queue = match due {
                 Some((_, queue)) => *queue,
@@ -195,10 +206,7 @@ impl Broker {
         for key in core::mem::take(&mut self.speaking) {
             self.speak(now, key);
         }
-        let due = self
-            .timers
-            .first()
-            .is_some_and(|(at, _)| *at <= now.instant);
+        let due = self.deadline() <= now.instant;
         if due || !self.runnable.is_empty() || !self.speaking.is_empty() {
             Work::More
         } else {
@@ -208,7 +216,10 @@ impl Broker {
 
     /// When [`Broker::work`] is to be called.
     pub fn deadline(&self) -> Instant {
-        self.timers.first().map_or(Instant::NEVER, |(at, _)| *at)
+        let queues = self.timers.first().map(|(at, _)| *at);
+        let delays = self.due.first().map(|(at, ..)| *at);
+        let all = [queues, delays].into_iter().flatten();
+        all.min().unwrap_or(Instant::NEVER)
     }
 
     fn method(&mut self, now: Now, key: ChannelKey, method: Method, content: Option<Content>) {
@@ -253,11 +264,11 @@ impl Broker {
             Method::QueueDelete(method) => self.delete_queue_method(now, key, &method),
             Method::QueuePurge(method) => self.purge_queue(now, key, &method),
             Method::QueueBind(method) => self.bind_queue(key, method),
-            Method::QueueUnbind(method) => self.unbind_queue(key, method),
-            Method::ExchangeDeclare(method) => self.declare_exchange(key, &method),
-            Method::ExchangeDelete(method) => self.delete_exchange(key, &method),
+            Method::QueueUnbind(method) => self.unbind_queue(now, key, method),
+            Method::ExchangeDeclare(method) => self.declare_exchange(now, key, &method),
+            Method::ExchangeDelete(method) => self.delete_exchange(now, key, &method),
             Method::ExchangeBind(method) => self.bind_exchange(key, method),
-            Method::ExchangeUnbind(method) => self.unbind_exchange(key, method),
+            Method::ExchangeUnbind(method) => self.unbind_exchange(now, key, method),
             Method::ConfirmSelect(method) => self.select_confirm(key, method.nowait),
             Method::TxSelect(_) => self.select_transaction(key),
             Method::TxCommit(_) => self.commit(now, key),
@@ -626,7 +637,14 @@ impl Broker {
         for (name, id) in &self.names {
             assert_eq!(self.queues.get(id).map(|slot| &slot.name), Some(name));
         }
-        assert_eq!(self.names.len(), self.queues.len());
+        assert_eq!(self.names.len() + self.shelves.len(), self.queues.len());
+        for (_, shelf, position) in &self.due {
+            let slot = self.queues.get(shelf);
+            assert!(
+                slot.is_some_and(|slot| slot.queue.is_held(*position)),
+                "what is due waits: {shelf:?} {position}"
+            );
+        }
         let here: u64 = self.queues.values().map(|slot| slot.queue.here()).sum();
         assert_eq!(self.memory.here, here, "bodies in memory are counted");
         for (at, id) in &self.timers {

@@ -37,11 +37,11 @@ impl Broker {
     }
 
     /// Deletes an exchange with its bindings; none of those that are always there.
-    pub fn remove_exchange(&mut self, name: &ShortString) -> Result<(), Fault> {
+    pub fn remove_exchange(&mut self, now: Now, name: &ShortString) -> Result<(), Fault> {
         not_default(name)?;
         self.vhost.exchange(name)?;
         self.not_of_the_system(name)?;
-        self.drop_exchange(name);
+        self.drop_exchange(now, name);
         Ok(())
     }
 

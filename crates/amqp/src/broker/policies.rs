@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use super::Broker;
 use super::contract::{Now, Record};
+use super::queues::Purpose;
 use crate::code::{Code, Fault};
 use crate::policy::{Checked, Policy};
 use crate::queue::QueueId;
@@ -55,7 +56,8 @@ impl Broker {
 
     /// Puts in force what arguments and policy say together of a queue.
     pub(super) fn rule_queue(&mut self, now: Now, id: QueueId) {
-        let Some(slot) = self.queues.get_mut(&id) else {
+        let slot = self.queues.get_mut(&id);
+        let Some(slot) = slot.filter(|slot| slot.purpose == Purpose::Clients) else {
             return;
         };
         let policy = self.policies.of_queue(&slot.name);

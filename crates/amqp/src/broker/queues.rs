@@ -41,9 +41,43 @@ pub(super) struct Slot {
     pub(super) counted: u64,
     /// It stands among those that go on.
     pub(super) runs: bool,
+    pub(super) purpose: Purpose,
+}
+
+/// What a queue is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// It was declared, and has a name.
+    Clients,
+    /// What waits for its time at the exchange of this name; nobody sees it.
+    Delays,
 }
 
 impl Slot {
+    /// One that was declared without anything.
+    pub(super) fn new(
+        name: ShortString,
+        queue: Queue,
+        durability: Durability,
+        purpose: Purpose,
+    ) -> Self {
+        Self {
+            name,
+            read: queue.arguments().clone(),
+            queue,
+            owner: None,
+            durability,
+            auto_delete: false,
+            arguments: Table::EMPTY,
+            policy: None,
+            was_consumed: false,
+            deadline: Instant::NEVER,
+            counted: 0,
+            runs: false,
+            purpose,
+        }
+    }
+
     pub(super) fn is_durable(&self) -> bool {
         self.durability == Durability::Durable
     }
@@ -267,19 +301,12 @@ impl Broker {
         if let Some(connection) = owner.and_then(|one| self.connections.get_mut(&one)) {
             connection.exclusive.insert(id);
         }
+        let queue = Queue::with(id, now.instant, arguments, durability, self.planted);
         let slot = Slot {
-            name: name.clone(),
-            read: arguments.clone(),
-            policy: None,
-            queue: Queue::with(id, now.instant, arguments, durability, self.planted),
             owner,
-            durability,
             auto_delete,
             arguments: declared,
-            was_consumed: false,
-            deadline: Instant::NEVER,
-            counted: 0,
-            runs: false,
+            ..Slot::new(name.clone(), queue, durability, Purpose::Clients)
         };
         self.names.insert(name, id);
         self.queues.insert(id, slot);
@@ -354,7 +381,7 @@ impl Broker {
             self.cancelled(consumer);
         }
         let removed = self.vhost.delete_queue(&slot.name);
-        self.record_removed(removed);
+        self.record_removed(now, removed);
         if slot.is_durable() {
             self.record(Record::NoQueue(id));
         }

@@ -2,11 +2,9 @@
 
 use alloc::sync::Arc;
 
-use mainstay_ids::Instant;
-
 use super::Broker;
 use super::contract::{Now, Record};
-use super::queues::Slot;
+use super::queues::{Purpose, Slot};
 use crate::code::Fault;
 use crate::message::Message;
 use crate::policy::Checked;
@@ -43,12 +41,10 @@ impl Broker {
                 self.set_timer(id);
             }
             Record::NoQueue(id) => {
-                if let Some(slot) = self.queues.remove(&id) {
-                    self.names.remove(&slot.name);
-                    self.timers.remove(&(slot.deadline, id));
-                    self.memory.here -= slot.counted;
-                    self.vhost.delete_queue(&slot.name);
-                }
+                self.restore_no_queue(id);
+            }
+            Record::Delays(id, exchange) => {
+                self.put_shelf(now, id, exchange, Durability::Durable);
             }
             Record::Binding(binding) => {
                 self.vhost.bind(binding)?;
@@ -68,6 +64,23 @@ impl Broker {
         Ok(())
     }
 
+    fn restore_no_queue(&mut self, id: QueueId) {
+        let Some(slot) = self.queues.remove(&id) else {
+            return;
+        };
+        self.timers.remove(&(slot.deadline, id));
+        self.memory.here -= slot.counted;
+        match slot.purpose {
+            Purpose::Clients => {
+                self.names.remove(&slot.name);
+                self.vhost.delete_queue(&slot.name);
+            }
+            Purpose::Delays => {
+                self.shelves.remove(&slot.name);
+            }
+        }
+    }
+
     /// Takes a message in that was stored and not forgotten, in rising order of positions per queue; whether its queue
     /// is there. Its time to live begins anew, since nobody knows how long the broker was away. It counts as delivered
     /// before: nobody knows that it was not. Its body may be on disk alone, and is from then on asked for by this
@@ -84,7 +97,10 @@ impl Broker {
         let Some(slot) = self.queues.get_mut(&queue) else {
             return false;
         };
-        slot.queue.restore(now.instant, position, message, 0);
+        match slot.purpose {
+            Purpose::Clients => slot.queue.restore(now.instant, position, message, 0),
+            Purpose::Delays => self.shelve_again(now, queue, position, message),
+        }
         self.account(queue);
         self.relieve(queue);
         self.set_timer(queue);
@@ -95,18 +111,9 @@ impl Broker {
 impl Slot {
     fn restored(durable: super::DurableQueue, queue: Queue) -> Self {
         Self {
-            name: durable.name,
-            read: queue.arguments().clone(),
-            policy: None,
-            queue,
-            owner: None,
-            durability: Durability::Durable,
             auto_delete: durable.auto_delete,
             arguments: durable.arguments,
-            was_consumed: false,
-            deadline: Instant::NEVER,
-            counted: 0,
-            runs: false,
+            ..Self::new(durable.name, queue, Durability::Durable, Purpose::Clients)
         }
     }
 }

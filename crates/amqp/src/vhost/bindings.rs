@@ -150,8 +150,8 @@ impl Bindings {
         let Some(of_source) = self.by_source.get(&exchange.name) else {
             return;
         };
-        match exchange.kind {
-            ExchangeKind::Direct | ExchangeKind::Default => {
+        match exchange.chooses() {
+            ExchangeKind::Direct | ExchangeKind::Default | ExchangeKind::Delayed => {
                 let bound = route.keys.iter().filter_map(|key| of_source.get(key));
                 for bound in bound.flatten() {
                     found(&bound.destination);

@@ -1,6 +1,7 @@
 //! Where messages go in one virtual host: exchanges and the bindings between them and to queues. Queues are names here.
 
 mod bindings;
+mod delay;
 mod exchange;
 #[cfg(test)]
 mod tests;
@@ -13,6 +14,7 @@ use alloc::vec::Vec;
 
 use self::bindings::Bindings;
 pub use self::bindings::{Binding, Destination};
+pub(crate) use self::delay::{X_DELAY, delay, delay_ms};
 pub use self::exchange::{Exchange, ExchangeKind};
 use crate::code::{Code, Fault};
 use crate::field::{Table, Value};
@@ -25,6 +27,15 @@ pub struct Route<'a> {
     pub keys: &'a [ShortString],
     /// The headers, for exchanges of that type.
     pub headers: Option<&'a Table>,
+}
+
+/// Where a message goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Routed {
+    /// To these queues.
+    pub queues: Vec<ShortString>,
+    /// At these exchanges it waits for its time.
+    pub waits_at: Vec<ShortString>,
 }
 
 /// What went away with something else.
@@ -169,7 +180,7 @@ impl Vhost {
     /// Adds a binding whose ends exist; whether it is a new one.
     pub fn bind(&mut self, binding: Binding) -> Result<bool, Fault> {
         let source = self.exchange(&binding.source)?;
-        if source.kind == ExchangeKind::Headers {
+        if source.chooses() == ExchangeKind::Headers {
             exchange::check_headers_binding(&binding.arguments)?;
         }
         Ok(self.bindings.add(binding))
@@ -188,10 +199,10 @@ impl Vhost {
         Some(removed)
     }
 
-    /// The queues that a message goes to from an exchange, each once. Where an exchange knows none, its alternate one
-    /// is asked.
-    pub fn route(&self, exchange: &ShortString, route: Route<'_>) -> Vec<ShortString> {
+    /// Where a message goes from an exchange, to each once. Where an exchange knows nothing, its alternate one is asked.
+    pub fn route(&self, exchange: &ShortString, route: Route<'_>) -> Routed {
         let mut queues = Vec::new();
+        let mut waits_at = Vec::new();
         let mut seen: BTreeSet<&ShortString> = BTreeSet::new();
         let mut open: Vec<&ShortString> = Vec::new();
         open.push(exchange);
@@ -200,6 +211,10 @@ impl Vhost {
                 continue;
             };
             if !seen.insert(name) {
+                continue;
+            }
+            if exchange.kind == ExchangeKind::Delayed && delay(route.headers).is_some() {
+                waits_at.push(name.clone());
                 continue;
             }
             let mut found = false;
@@ -223,7 +238,7 @@ impl Vhost {
             queues.sort();
             queues.dedup();
         }
-        queues
+        Routed { queues, waits_at }
     }
 }
 

@@ -90,7 +90,7 @@ fn routed(vhost: &Vhost, exchange: &str, key: &str) -> Vec<ShortString> {
         keys: &keys,
         headers: None,
     };
-    vhost.route(&exchange.into(), route)
+    vhost.route(&exchange.into(), route).queues
 }
 
 #[test]

@@ -1,3 +1,4 @@
+mod delays;
 mod operate;
 
 use alloc::boxed::Box;

@@ -154,7 +154,10 @@ fn operators_purge_and_delete_and_their_consumers_hear_of_it() {
     assert_eq!(out(&mut broker), ["2 basic.cancel", "record NoQueue"]);
     assert!(broker.remove_queue(now(0), &name("q")).is_err());
     for refused in ["", "amq.topic", "nothing"] {
-        assert!(broker.remove_exchange(&name(refused)).is_err(), "{refused}");
+        assert!(
+            broker.remove_exchange(now(0), &name(refused)).is_err(),
+            "{refused}"
+        );
     }
 }
 
