@@ -183,7 +183,8 @@ impl Vhost {
         if source.chooses() == ExchangeKind::Headers {
             exchange::check_headers_binding(&binding.arguments)?;
         }
-        Ok(self.bindings.add(binding))
+        let kind = source.chooses();
+        Ok(self.bindings.add(kind, binding))
     }
 
     /// Takes a binding away, with the exchange that was to go with its last one; `None` if there is none.
