@@ -47,6 +47,8 @@ pub const MOVE_MAX: usize = 1000;
 /// The longest delay, in milliseconds: Erlang's longest timer, by which RabbitMQ's plugin is bound. What is longer is no
 /// delay.
 pub const DELAY_MAX_MS: u64 = 4_294_967_295;
+/// How long a consumer may keep a delivery: RabbitMQ's default.
+pub const CONSUMER_TIMEOUT: Duration = Duration::from_mins(30);
 /// Policies of a virtual host: each is compared with each name that comes. People have some ten.
 pub const POLICIES_MAX: usize = 1000;
 /// Bytes of a policy's pattern. Names have 255 at most.

@@ -17,6 +17,7 @@ mod queues;
 mod restore;
 #[cfg(test)]
 mod tests;
+mod timeouts;
 mod transactions;
 mod views;
 
@@ -24,6 +25,7 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use mainstay_ids::Instant;
 
@@ -36,6 +38,7 @@ use self::memory::Memory;
 use self::queues::Slot;
 pub use self::views::{ChannelMode, ChannelView, ConsumerView, QueueState, QueueView};
 use crate::code::{Code, Fault, Scope};
+use crate::limits::CONSUMER_TIMEOUT;
 use crate::message::{Content, Message};
 use crate::method::{
     AccessRequestOk, BasicAck, BasicDeliver, BasicNack, ChannelFlowOk, ConfirmSelectOk, Method,
@@ -88,6 +91,10 @@ pub struct Broker {
     due: BTreeSet<(Instant, QueueId, u64)>,
     /// Where that is, by exchange.
     shelves: BTreeMap<ShortString, QueueId>,
+    /// Channels whose oldest delivery is looked at, and when.
+    watched: BTreeSet<(Instant, ChannelKey)>,
+    consumer_timeout: Option<Duration>,
+    queues_max: Option<usize>,
     /// Channels with something to confirm.
     speaking: BTreeSet<ChannelKey>,
     /// What queues want, and is not carried out yet.
@@ -116,6 +123,9 @@ impl Broker {
             timers: BTreeSet::new(),
             due: BTreeSet::new(),
             shelves: BTreeMap::new(),
+            watched: BTreeSet::new(),
+            consumer_timeout: Some(CONSUMER_TIMEOUT),
+            queues_max: None,
             speaking: BTreeSet::new(),
             effects: VecDeque::new(),
             carrying: Carrying::Nothing,
@@ -186,6 +196,14 @@ impl Broker {
                 self.ripen(now);
                 continue;
             }
+            if self
+                .watched
+                .first()
+                .is_some_and(|(at, _)| *at <= now.instant)
+            {
+                self.look_at_oldest(now);
+                continue;
+            }
             let due = self.timers.first().filter(|(at, _)| *at <= now.instant);
             let queue = match due {
                 Some((_, queue)) => *queue,
@@ -218,7 +236,8 @@ impl Broker {
     pub fn deadline(&self) -> Instant {
         let queues = self.timers.first().map(|(at, _)| *at);
         let delays = self.due.first().map(|(at, ..)| *at);
-        let all = [queues, delays].into_iter().flatten();
+        let watched = self.watched.first().map(|(at, _)| *at);
+        let all = [queues, delays, watched].into_iter().flatten();
         all.min().unwrap_or(Instant::NEVER)
     }
 
@@ -430,7 +449,7 @@ impl Broker {
 
     fn apply_one(&mut self, now: Now, id: QueueId, effect: Effect) {
         match effect {
-            Effect::Deliver(consumer, delivery) => self.deliver(id, &consumer, &delivery),
+            Effect::Deliver(consumer, delivery) => self.deliver(now, id, &consumer, &delivery),
             Effect::Store(position, message) => {
                 self.outputs.push_back(Output::Store(id, position, message));
             }
@@ -460,7 +479,7 @@ impl Broker {
         }
     }
 
-    fn deliver(&mut self, id: QueueId, consumer: &ConsumerKey, delivery: &Delivery) {
+    fn deliver(&mut self, now: Now, id: QueueId, consumer: &ConsumerKey, delivery: &Delivery) {
         let key = consumer.channel;
         let Some(channel) = self.channels.get_mut(&key) else {
             return;
@@ -469,8 +488,10 @@ impl Broker {
             queue: id,
             position: delivery.position,
             by: channel::By::Consumer,
+            since: now.instant,
         };
         let delivery_tag = channel.deliver((!delivery.no_ack).then_some(unacked));
+        self.watch(key);
         let method = BasicDeliver {
             consumer_tag: consumer.tag.clone(),
             delivery_tag,
@@ -539,6 +560,9 @@ impl Broker {
             return touched;
         };
         self.speaking.remove(&key);
+        if let Some(at) = channel.watch {
+            self.watched.remove(&(at, key));
+        }
         if let Some(replies) = &channel.replies {
             self.replies.remove(&replies.address);
         }
@@ -633,6 +657,10 @@ impl Broker {
                     "{key:?} consumes a queue that is gone"
                 );
             }
+        }
+        for (at, key) in &self.watched {
+            let watch = self.channels.get(key).and_then(|channel| channel.watch);
+            assert_eq!(watch, Some(*at), "{key:?} is looked at once");
         }
         for (name, id) in &self.names {
             assert_eq!(self.queues.get(id).map(|slot| &slot.name), Some(name));

@@ -259,6 +259,13 @@ impl Broker {
         method: &QueueDeclare,
     ) -> Result<(), Fault> {
         let what = self.vhost.queue_words(name);
+        if let Some(max) = self.queues_max.filter(|max| self.names.len() >= *max) {
+            let vhost = self.vhost.name();
+            let text = format!(
+                "cannot declare queue '{name}': queue limit in vhost '{vhost}' ({max}) is reached"
+            );
+            return Err(Fault::new(Code::PreconditionFailed, text));
+        }
         let dead_letters = name_argument(&method.arguments, "x-dead-letter-exchange", &what)?;
         if let Some(exchange) = &dead_letters {
             self.check_queue(key, Right::Read, name)?;

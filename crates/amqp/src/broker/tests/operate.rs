@@ -142,6 +142,18 @@ fn what_is_there_is_shown_as_it_is() {
 }
 
 #[test]
+fn more_queues_than_a_virtual_host_may_have_are_refused_with_rabbitmqs_words() {
+    let mut broker = broker();
+    broker.set_queues_max(Some(2));
+    for queue in ["a", "b", "a"] {
+        assert_eq!(declare(&mut broker, queue, false), ["declared, 0 wait"]);
+    }
+    let wanted =
+        "PRECONDITION_FAILED - cannot declare queue 'c': queue limit in vhost '/' (2) is reached";
+    assert_eq!(declare(&mut broker, "c", false), [wanted]);
+}
+
+#[test]
 fn operators_purge_and_delete_and_their_consumers_hear_of_it() {
     let mut broker = broker();
     declare(&mut broker, "q", true);
