@@ -3,12 +3,13 @@
 //!
 //! It decides nothing about services and knows no store. Start reading at [`calls`] for the table of
 //! what can be called, at [`wire`] for what goes over the API, at [`mod@file`] and [`node`] for what a user
-//! types, at [`client`] for how to call.
+//! types, at [`keepalived`] for what comes from there and goes there, at [`client`] for how to call.
 
 pub mod calls;
 pub mod client;
 pub mod consumer;
 pub mod file;
+pub mod keepalived;
 pub mod node;
 pub mod openapi;
 pub mod wire;

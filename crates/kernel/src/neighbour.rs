@@ -1,15 +1,19 @@
 //! Telling everybody on a link, unasked, which hardware address an IP address has: gratuitous ARP (RFC 5227, 3;
-//! RFC 826) and unsolicited neighbour advertisements (RFC 4861, 7.2.6).
+//! RFC 826) and unsolicited neighbour advertisements (RFC 4861, 7.2.6); and packets to groups from such an address.
 #![expect(
     unsafe_code,
     reason = "addresses of AF_PACKET, which rustix does not have"
 )]
+
+mod multicast;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+
+pub use multicast::Multicast;
 
 type Mac = [u8; 6];
 

@@ -12,8 +12,9 @@ use mainstay_gateway::Seams;
 use mainstay_ids::{InstanceId, NodeName, SecretName, ServiceName, Version, VipName};
 use mainstay_model::network::NetworkError;
 use mainstay_model::{ForwardSettings, Network, Weight};
-use mainstay_prove::Scenario;
 use mainstay_prove::load::Request;
+use mainstay_prove::scenario::ScenarioError;
+use mainstay_prove::{Scenario, floating};
 
 use crate::command::resolve::ResolveName;
 
@@ -203,6 +204,21 @@ pub(crate) enum Command {
         #[command(subcommand)]
         deed: Option<VipDeed>,
     },
+    /// Make tables of a node file of another program's configuration, and list what has no counterpart.
+    Import {
+        #[command(subcommand)]
+        from: ImportFrom,
+    },
+    /// Write the floating addresses of a node file as another program has them.
+    Export {
+        #[command(subcommand)]
+        to: ExportTo,
+    },
+    /// See and change the queues of this node's broker.
+    Queue {
+        #[command(subcommand)]
+        deed: QueueDeed,
+    },
     /// Check a service file or a node file, and tell all its problems at once.
     Validate {
         /// The file.
@@ -254,6 +270,136 @@ pub(crate) enum Secret {
         #[arg(long)]
         force: bool,
     },
+}
+
+/// A virtual host.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct OfVhost {
+    /// The virtual host.
+    #[arg(long, default_value = "/", value_name = "NAME")]
+    pub(crate) vhost: String,
+}
+
+/// What to do with queues.
+#[derive(Debug, Subcommand)]
+pub(crate) enum QueueDeed {
+    /// List the queues: what waits, what is out, who consumes.
+    Ls {
+        /// Only this virtual host's.
+        #[arg(long, value_name = "NAME")]
+        vhost: Option<String>,
+    },
+    /// Show the broker as a whole: connections, memory, its log, what went through it.
+    Status,
+    /// Show the next messages of a queue; they stay where they are.
+    Peek {
+        /// Which queue.
+        queue: String,
+        /// So many at most.
+        #[arg(short = 'n', long, default_value_t = 10)]
+        count: usize,
+        #[command(flatten)]
+        of: OfVhost,
+    },
+    /// Take the next messages of a queue away and print them. Who does not see the answer has lost them.
+    Consume {
+        /// Which queue.
+        queue: String,
+        /// So many at most.
+        #[arg(short = 'n', long, default_value_t = 1)]
+        count: usize,
+        #[command(flatten)]
+        of: OfVhost,
+    },
+    /// Publish a persistent message, and wait until it is on disk.
+    Publish {
+        /// The queue; with --exchange, the routing key.
+        queue: String,
+        /// To this exchange.
+        #[arg(long, default_value = "", value_name = "NAME")]
+        exchange: String,
+        /// The body; without it, standard input.
+        #[arg(long, value_name = "TEXT")]
+        body: Option<String>,
+        #[command(flatten)]
+        of: OfVhost,
+    },
+    /// Move messages to the end of another queue.
+    Move {
+        /// From this queue.
+        from: String,
+        /// To that one.
+        to: String,
+        /// So many at most; by default all.
+        #[arg(short = 'n', long, default_value_t = usize::MAX, hide_default_value = true)]
+        count: usize,
+        #[command(flatten)]
+        of: OfVhost,
+    },
+    /// Throw away all messages of a queue that wait.
+    Purge {
+        /// Which queue.
+        queue: String,
+        #[command(flatten)]
+        of: OfVhost,
+    },
+    /// Declare a durable queue.
+    Declare {
+        /// Its name.
+        queue: String,
+        /// Its arguments as JSON, for instance '{"x-message-ttl": 60000}'.
+        #[arg(long, value_name = "JSON")]
+        arguments: Option<String>,
+        #[command(flatten)]
+        of: OfVhost,
+    },
+    /// Delete a queue with all that it holds, whoever uses it.
+    Delete {
+        /// Which queue.
+        queue: String,
+        #[command(flatten)]
+        of: OfVhost,
+    },
+    /// Print all that is declared, in the form of RabbitMQ's definitions.
+    Export,
+    /// Declare what RabbitMQ's definitions say and is not there yet.
+    Import {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Add a virtual host.
+    Vhost {
+        /// Its name.
+        name: String,
+    },
+    /// Add a user, or give one another password, which is read from standard input.
+    User {
+        /// The name.
+        name: String,
+    },
+    /// Remove a user.
+    RmUser {
+        /// The name.
+        name: String,
+    },
+    /// Say what a user may in a virtual host, by regular expressions for names.
+    Permit {
+        /// Who.
+        user: String,
+        /// What may be declared and deleted.
+        #[arg(long, default_value = ".*", value_name = "REGEX")]
+        configure: String,
+        /// Where may be published.
+        #[arg(long, default_value = ".*", value_name = "REGEX")]
+        write: String,
+        /// What may be consumed.
+        #[arg(long, default_value = ".*", value_name = "REGEX")]
+        read: String,
+        #[command(flatten)]
+        of: OfVhost,
+    },
+    /// Read the whole log of a broker that does not run, and tell what is damaged.
+    Fsck,
 }
 
 /// What to see of forwarding. It is read from the kernel itself, and works while no Mainstay runs.
@@ -334,6 +480,26 @@ pub(crate) struct Purge {
     pub(crate) force: bool,
 }
 
+/// Whose configuration is read.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImportFrom {
+    /// Keepalived's: its `vrrp_instance` become `[vip.NAME]`.
+    Keepalived {
+        /// Its file, with all that this includes.
+        file: PathBuf,
+    },
+}
+
+/// Whose configuration is written.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ExportTo {
+    /// Keepalived's.
+    Keepalived {
+        /// The node file.
+        file: PathBuf,
+    },
+}
+
 /// What to do with a floating address.
 #[derive(Debug, Subcommand)]
 pub(crate) enum VipDeed {
@@ -358,6 +524,10 @@ pub(crate) struct Dev {
     /// port if that is taken].
     #[arg(long, value_name = "IP:PORT|off", value_parser = parse_stats)]
     pub(crate) stats: Option<StatsPlace>,
+    /// Where the broker listens for clients of AMQP 0-9-1, at ::1, too; port 0 picks a free one [default:
+    /// 127.0.0.1:5672, or a free port if that is taken].
+    #[arg(long, value_name = "IP:PORT|off", value_parser = parse_stats)]
+    pub(crate) broker: Option<StatsPlace>,
     /// Where services are found by name, `SERVICE.mainstay.internal`, by UDP and TCP, for instance
     /// 127.0.0.1:5353; other names are asked of the servers of this machine. By default nowhere.
     #[arg(long, value_name = "IP:PORT")]
@@ -533,9 +703,14 @@ pub(crate) struct Resolve {
 #[derive(Debug, Args)]
 pub(crate) struct Prove {
     /// What to break: kill, stop, rollout, rollout-bad, scale, processes, freeze, blackhole; several
-    /// with commas. By default the first five; `blackhole` needs root.
+    /// with commas. By default the first five; `blackhole` needs root. Or a floating address on two nodes that are
+    /// started for it in network namespaces, as root, and nothing else then: vip-gateway-killed, vip-gateway-frozen,
+    /// vip-host-gone, vip-link-cut, vip-upgrade, vip-move.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
-    pub(crate) scenario: Vec<Scenario>,
+    pub(crate) scenario: Vec<Proved>,
+    /// Test seam: what the gateways of those two nodes do without.
+    #[arg(long, hide = true, default_value = "", value_parser = parse_seams)]
+    pub(crate) unsafe_gateway_seams: String,
     /// Load and faults for this service alone; by default load on all that clients outside can
     /// reach, and faults on every service.
     #[arg(long)]
@@ -558,6 +733,32 @@ pub(crate) struct Prove {
     pub(crate) seed: u64,
 }
 
+/// What is proved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Proved {
+    /// On the system that runs.
+    Running(Scenario),
+    /// On two nodes that are started for it.
+    Floating(floating::Scenario),
+}
+
+impl FromStr for Proved {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.starts_with("vip-") {
+            let scenario = text
+                .parse()
+                .map_err(|error: floating::ScenarioError| error.to_string());
+            return scenario.map(Self::Floating);
+        }
+        let scenario = text
+            .parse()
+            .map_err(|error: ScenarioError| error.to_string());
+        scenario.map(Self::Running)
+    }
+}
+
 /// Mainstay's own processes.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Internal {
@@ -567,8 +768,12 @@ pub(crate) enum Internal {
     Agent(AgentProcess),
     /// The gateway.
     Gateway(GatewayProcess),
+    /// The broker.
+    Broker(BrokerProcess),
     /// What holds the floating addresses.
     Vip(VipProcess),
+    /// The service of `prove`'s own nodes.
+    Answer(AnswerProcess),
 }
 
 /// What the supervisor tells each of its processes.
@@ -690,9 +895,30 @@ pub(crate) struct GatewayProcess {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct AnswerProcess {
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BrokerProcess {
+    #[command(flatten)]
+    pub(crate) start: Start,
+    /// Publishers wait above so many bytes of memory.
+    #[arg(long)]
+    pub(crate) memory_max: u64,
+    /// Publishers wait below so many free bytes of the disk.
+    #[arg(long)]
+    pub(crate) disk_free_min: u64,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct VipProcess {
     #[command(flatten)]
     pub(crate) start: Start,
+    /// This node has an agent.
+    #[arg(long)]
+    pub(crate) with_agent: bool,
 }
 
 /// Checks them and keeps them as they are written: they are handed on.

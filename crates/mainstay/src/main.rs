@@ -26,7 +26,7 @@ use anyhow::Context;
 use clap::{CommandFactory, Parser};
 use mainstay_model::IntakeState;
 
-use crate::arguments::{Arguments, Command, Upgradable};
+use crate::arguments::{Arguments, Command, ExportTo, ImportFrom, Upgradable};
 use crate::outcome::Outcome;
 
 fn main() -> ExitCode {
@@ -56,6 +56,12 @@ fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         Command::Schema { node: true, .. } => command::schema::print(&mainstay_api::node::schema()),
         Command::Schema { .. } => command::schema::print(&mainstay_api::file::schema()),
         Command::Validate { file, node } => command::validate::run(&place, &file, node.into()),
+        Command::Import {
+            from: ImportFrom::Keepalived { file },
+        } => command::keepalived::import(&place, &file),
+        Command::Export {
+            to: ExportTo::Keepalived { file },
+        } => command::keepalived::export(&place, &file),
         Command::Purge(purge) => command::purge::run(&place, &purge),
         Command::Explain { code } => command::explain::run(&code),
         Command::Completions { shell } => {
@@ -134,9 +140,12 @@ async fn run_online(place: &arguments::Place, command: Command) -> anyhow::Resul
         Command::Restore { file } => command::restore::run(place, &file).await,
         Command::Prove(prove) => command::prove::run(place, prove).await,
         Command::Vip { deed } => command::vip::run(place, deed).await,
+        Command::Queue { deed } => command::queue::run(place, deed),
         Command::Internal(_)
         | Command::Schema { .. }
         | Command::Validate { .. }
+        | Command::Import { .. }
+        | Command::Export { .. }
         | Command::Explain { .. }
         | Command::Purge(_)
         | Command::Completions { .. } => unreachable!("handled without a runtime"),

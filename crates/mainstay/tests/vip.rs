@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use mainstay_testkit::floating::{self, Kind, Link, Plan};
+use mainstay_testkit::floating::{self, Agents, Kind, Link, Partner, Plan};
 use mainstay_testkit::{Carrier, TempDir, is_root, program, skip, wait_until};
 use rustix::process::Signal;
 
@@ -80,6 +80,58 @@ fn system_with_unicast_peers_alone_the_same_election_is_held() {
     });
 }
 
+/// The client knows one hardware address, whoever has the address.
+fn a_virtual_mac(address: &'static str, mac: &str) {
+    for kinds in PAIRS {
+        let plan = Plan {
+            address,
+            keys: [0, 1].map(|_| "virtual_mac = true".to_owned()),
+            keepalived: Some(format!(
+                "global_defs {{ vrrp_version 3 }}\nvrrp_instance entry {{\n state BACKUP\n interface eth0\n virtual_router_id 51\n \
+                 priority PRIORITY\n advert_int ADVERT\n nopreempt\n use_vmac\n virtual_ipaddress {{ {address} }}\n}}\n"
+            )),
+            ..Plan::default()
+        };
+        let mut link = link(kinds, &plan);
+        let known = |link: &Link, when: &str| {
+            assert_eq!(link.known_mac().as_deref(), Some(mac), "{kinds:?}: {when}");
+        };
+        link.start(0);
+        link.wait_holder(0, "the better one starts alone");
+        link.start(1);
+        link.wait_answer(0, "the better one is alone");
+        known(&link, "the better one is alone");
+        link.segment.cut("a");
+        link.wait_answer(1, "the host vanished");
+        known(&link, "the host vanished");
+        link.wait_holders([true, true], "each part has its holder");
+        link.segment.heal("a");
+        link.wait_holder(0, "the better one keeps it after the split");
+        link.wait_answer(0, "clients know who has it after the split");
+        known(&link, "the split has healed");
+        link.stop(0);
+        link.wait_holder(1, "the holder was stopped");
+        link.wait_answer(1, "clients follow a stop");
+        known(&link, "the holder was stopped");
+        if kinds[0] == Kind::Ours {
+            let left = link.ip(0, &["link"]);
+            assert!(!left.contains("msv"), "the interface is removed: {left}");
+        }
+    }
+}
+
+#[test]
+fn system_a_virtual_mac_is_the_same_whoever_holds_the_address() {
+    need_root!();
+    a_virtual_mac("10.88.0.100", "00:00:5e:00:01:33");
+}
+
+#[test]
+fn system_a_virtual_mac_is_the_same_whoever_holds_the_address_with_ipv6() {
+    need_root!();
+    a_virtual_mac("fd88::100", "00:00:5e:00:02:33");
+}
+
 #[test]
 fn system_who_comes_back_takes_the_address_only_if_that_is_written() {
     need_root!();
@@ -133,6 +185,41 @@ fn system_a_holder_without_a_carrier_gives_the_address_up_and_takes_part_again()
     link.wait_state(0, "backup");
     link.kill(1);
     link.wait_answer(0, "it has the address again");
+}
+
+#[test]
+fn system_a_planned_move_with_a_virtual_mac_loses_nothing() {
+    need_root!();
+    let plan = Plan {
+        keys: [0, 1].map(|_| "virtual_mac = true".to_owned()),
+        ..Plan::default()
+    };
+    let mut link = link([Kind::Ours, Kind::Ours], &plan);
+    link.start(0);
+    link.wait_holder(0, "the better one starts alone");
+    link.start(1);
+    link.wait_state(1, "backup");
+    let probe = link.probe();
+    for to in [1, 0, 1] {
+        link.wait_answers(200, "clients are served");
+        let (code, said) = link.vip(1 - to, &["move", "entry"]);
+        assert_eq!(code, Some(0), "{said}");
+        link.wait_holder(to, "it was moved");
+    }
+    let seen = probe.end();
+    assert_eq!(seen.sent, seen.answered, "{seen:?}");
+    // With its supervisor: nobody switches the interface off.
+    link.kill(1);
+    link.wait_holder(0, "the holder was killed");
+    link.wait_answer(0, "clients follow");
+    assert!(link.ip(1, &["link"]).contains("msv4-51"), "it was killed");
+    link.start(1);
+    link.wait_state(1, "backup");
+    let begun_anew = link.ip(1, &["link", "show", "up"]);
+    assert!(
+        !begun_anew.contains("msv4-51"),
+        "it is not the holder: {begun_anew}"
+    );
 }
 
 #[test]
@@ -220,6 +307,158 @@ fn system_a_gateway_that_dies_or_freezes_takes_the_address_along() {
     link.signal(1, "gateway", Signal::STOP);
     link.wait_holder(0, "its gateway froze");
     link.wait_answer(0, "clients follow");
+}
+
+/// Holds one thread of a process, the one of this name, until it is told to let it go or ends.
+const HOLD_THREAD: &str = r#"
+import ctypes, os, sys
+SEIZE, INTERRUPT, WALL = 0x4206, 0x4207, 0x40000000
+libc = ctypes.CDLL(None, use_errno=True)
+libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+tasks = f"/proc/{PID}/task"
+named = lambda tid: open(f"{tasks}/{tid}/comm").read().strip() == NAME
+tid = next(int(tid) for tid in os.listdir(tasks) if named(tid))
+for request in (SEIZE, INTERRUPT):
+    if libc.ptrace(request, tid, None, None):
+        sys.exit(os.strerror(ctypes.get_errno()))
+os.waitpid(tid, WALL)
+print("held", flush=True)
+sys.stdin.readline()
+"#;
+
+/// Two hosts with gateways of two workers, of which the first one holds the address.
+fn two_gateways(seams: &'static str) -> Link {
+    let mut link = link(
+        [Kind::Ours, Kind::Ours],
+        &Plan {
+            gateway: true,
+            seams,
+            ..Plan::default()
+        },
+    );
+    link.start(0);
+    link.wait_track(0, "works");
+    link.wait_holder(0, "the better one starts alone");
+    link.start(1);
+    link.wait_track(1, "works");
+    link.wait_state(1, "backup");
+    link
+}
+
+/// Has one worker of the first gateway hang, until what is given is dropped.
+fn hang_one_worker(link: &Link) -> Partner {
+    let pid = link.pid(0, "gateway").as_raw_nonzero();
+    let script = format!("PID, NAME = {pid}, 'gateway-1'\n{HOLD_THREAD}");
+    let mut holder = link.converse(0, &script);
+    assert_eq!(holder.line(), "held");
+    holder
+}
+
+#[test]
+fn system_one_worker_that_hangs_takes_the_address_along() {
+    need_root!();
+    let link = two_gateways("");
+    let held = hang_one_worker(&link);
+    let after = link.wait_holder(1, "a worker of its gateway hangs");
+    assert!(after < Duration::from_secs(5), "{after:?}");
+    assert!(
+        link.log(0).contains("has made no progress for 1.0s"),
+        "{}",
+        link.log(0)
+    );
+    link.wait_track(0, "does not");
+    drop(held);
+    link.wait_track(0, "works");
+    link.wait_log(0, "make progress again", 1);
+}
+
+#[test]
+fn system_without_their_beats_nobody_sees_that_a_worker_hangs() {
+    need_root!();
+    let link = two_gateways("beats=off");
+    let _held = hang_one_worker(&link);
+    // Three times as long as it may take with them: 3,000 answers, one each millisecond.
+    link.wait_answers(3000, "time goes by");
+    link.wait_holder(0, "nobody sees it");
+    assert_eq!(link.took_over(1), Some(0));
+}
+
+#[test]
+fn system_a_gateway_that_was_replaced_is_followed_and_the_address_stays() {
+    need_root!();
+    let link = two_gateways("");
+    link.signal_router(0, Signal::USR1);
+    wait_until(Duration::from_mins(1), "the other seat serves", || {
+        let said = link.said(0);
+        if said.contains("the gateway was replaced") {
+            Ok(())
+        } else {
+            Err(said)
+        }
+    });
+    link.wait_answers(1500, "the old one has ended");
+    assert_eq!(link.took_over(1), Some(0), "{}", link.log(0));
+    // It is the new one by now whose end counts.
+    link.signal(0, "gateway-2", Signal::STOP);
+    link.wait_holder(1, "the new one is frozen");
+}
+
+/// Two hosts with agents, of which the first one holds the address.
+fn two_agents(preempt: bool) -> Link {
+    let mut link = link(
+        [Kind::Ours, Kind::Ours],
+        &Plan {
+            agents: Agents::Each,
+            preempt,
+            ..Plan::default()
+        },
+    );
+    link.start(0);
+    link.wait_holder(0, "the better one starts alone");
+    link.start(1);
+    link.wait_state(1, "backup");
+    wait_until(Duration::from_mins(1), "both agents run", || {
+        let agents = [0, 1].map(|at| link.runs(at, "agent"));
+        if agents == [true, true] {
+            Ok(())
+        } else {
+            Err(format!("{agents:?}"))
+        }
+    });
+    link
+}
+
+#[test]
+fn system_a_machine_whose_agent_is_silent_is_the_last_choice() {
+    need_root!();
+    let link = two_agents(true);
+    // One that is started again at once was never silent.
+    link.signal(0, "agent", Signal::KILL);
+    link.wait_answers(4500, "longer than its silence may be");
+    assert!(!link.log(0).contains("has been silent"), "{}", link.log(0));
+    link.signal(0, "agent", Signal::STOP);
+    link.wait_holder(1, "its agent is frozen, and the other one preempts");
+    link.wait_priority(0, 1);
+    link.signal(0, "agent", Signal::CONT);
+    link.wait_holder(0, "it is heard again, and preempts");
+    link.wait_priority(0, 150);
+    // Killed, and nobody starts it again.
+    link.signal_router(0, Signal::STOP);
+    link.signal(0, "agent", Signal::KILL);
+    link.wait_holder(1, "its agent is dead");
+    link.signal_router(0, Signal::CONT);
+    link.wait_holder(0, "it was started again");
+}
+
+#[test]
+fn system_where_nobody_preempts_the_silence_of_an_agent_moves_nothing() {
+    need_root!();
+    let link = two_agents(false);
+    link.signal(0, "agent", Signal::STOP);
+    link.wait_priority(0, 1);
+    link.wait_answers(1000, "the other one has heard of it");
+    link.wait_holder(0, "what its gateway serves it goes on to serve");
+    assert_eq!(link.took_over(1), Some(0));
 }
 
 #[test]

@@ -72,6 +72,17 @@ pub enum OnDead {
     RestartThenYield,
 }
 
+/// Which hardware address the address has on the link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hardware {
+    /// The interface's, which is announced at each move.
+    #[default]
+    Own,
+    /// That of the virtual router (RFC 9568, 7.3), which moves along.
+    Virtual,
+}
+
 /// How long a restart may take before the address goes.
 pub const RESTART_WITHIN: Duration = Duration::from_millis(500);
 /// Three deaths in so short a time are no accident.
@@ -169,6 +180,9 @@ pub struct VipSpec {
     pub advert: Duration,
     /// The only others, who get packets of their own; empty: everybody on the link.
     pub peers: Vec<IpAddr>,
+    /// Its hardware address on the link.
+    #[serde(default)]
+    pub hardware: Hardware,
     /// What must work for the address to be here.
     pub track: Vec<TrackSpec>,
     /// What happens when it does not.
@@ -227,6 +241,11 @@ pub enum VipError {
     /// Adverts have one family.
     #[error("the peer {0} is of another family than the address; name an address of its family")]
     PeerFamily(IpAddr),
+    /// It is an address of a link.
+    #[error(
+        "a virtual MAC address is of one link, and `peers` may be elsewhere; take one of the two out"
+    )]
+    VirtualMacOfPeers,
     /// More than are of use.
     #[error(
         "{0} things are tracked, and {TRACKS_MAX} are the most; track what is in front of the others"
@@ -289,6 +308,9 @@ impl VipSpec {
                 .find(other)
                 .map(|peer| VipError::PeerFamily(*peer)),
         );
+        if self.hardware == Hardware::Virtual && !self.peers.is_empty() {
+            wrong.push(VipError::VirtualMacOfPeers);
+        }
         if self.track.len() > TRACKS_MAX {
             wrong.push(VipError::Tracks(self.track.len()));
         }
@@ -390,6 +412,7 @@ mod tests {
             preempt: Preempt::Never,
             advert: ADVERT,
             peers: vec![],
+            hardware: Hardware::Own,
             track: vec![TrackSpec::of(Tracked::Gateway)],
             on_dead: OnDead::YieldAtOnce,
             notify: vec![],

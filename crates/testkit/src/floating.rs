@@ -27,6 +27,15 @@ pub enum Kind {
     Keepalived,
 }
 
+/// Whether ours have a control centre and an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Agents {
+    /// They have none.
+    None,
+    /// Each has its own.
+    Each,
+}
+
 /// What both hosts are told.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -44,6 +53,10 @@ pub struct Plan {
     pub keepalived: Option<String>,
     /// Whether ours have a gateway each, on which the address depends.
     pub gateway: bool,
+    /// Whether ours have a control centre and an agent each.
+    pub agents: Agents,
+    /// Test seams of ours' gateways.
+    pub seams: &'static str,
     /// More keys of ours, per host.
     pub keys: [String; 2],
 }
@@ -58,6 +71,8 @@ impl Default for Plan {
             unicast: false,
             keepalived: None,
             gateway: false,
+            agents: Agents::None,
+            seams: "",
             keys: [String::new(), String::new()],
         }
     }
@@ -116,6 +131,16 @@ impl Link {
         Probe::start(&self.client, self.plan.address.parse().expect("an address"))
     }
 
+    /// A command on the clients' host.
+    pub fn client(&self, program_path: &Path) -> std::process::Command {
+        self.client.command(program_path)
+    }
+
+    /// Plugs one more host in.
+    pub fn plug(&self, host: &Netns, port: &str, address: &str) {
+        self.segment.plug(host, port, address);
+    }
+
     /// Starts the virtual router of a host.
     pub fn start(&mut self, at: usize) {
         let name = NAMES[at];
@@ -125,6 +150,9 @@ impl Link {
                 fs::write(&config, self.node_file(at)).expect("the directory is ours");
                 let mut command = self.hosts[at].command(&self.mainstay);
                 command.arg("run").arg("--config").arg(config);
+                if !self.plan.seams.is_empty() {
+                    command.args(["--unsafe-gateway-seams", self.plan.seams]);
+                }
                 command
             }
             Kind::Keepalived => {
@@ -165,13 +193,19 @@ impl Link {
             preempt,
             unicast,
             gateway,
+            agents,
+            seams: _,
             keepalived: _,
             ref keys,
         } = self.plan;
+        let with_agent = match agents {
+            Agents::None => "",
+            Agents::Each => "\"control\", \"agent\", ",
+        };
         let (more_roles, gateway) = if gateway {
             (
                 "\"gateway\", ",
-                "[gateway]\nhttp = \":8080\"\nstats = \"off\"\nworkers = 1",
+                "[gateway]\nhttp = \":8080\"\nstats = \"off\"\nworkers = 2\ndrain = \"1s\"",
             )
         } else {
             ("", "")
@@ -179,7 +213,7 @@ impl Link {
         let (state, priority) = (self.state_dir(at), PRIORITIES[at]);
         let state = state.display();
         let mut file = format!(
-            "roles = [{more_roles}\"vip\"]\nstate = \"{state}\"\n{gateway}\n[vip.entry]\naddress = \"{address}\"\ninterface = \"eth0\"\nvrid = 51\n\
+            "roles = [{with_agent}{more_roles}\"vip\"]\nstate = \"{state}\"\n{gateway}\n[vip.entry]\naddress = \"{address}\"\ninterface = \"eth0\"\nvrid = 51\n\
              version = {version}\npriority = {priority}\npreempt = {preempt}\nadvert = \"{}ms\"\n{}\n",
             advert.as_millis(),
             keys[at]
@@ -242,6 +276,23 @@ impl Link {
 
     /// Sends a signal to one of our processes on a host.
     pub fn signal(&self, at: usize, kind: &str, signal: Signal) {
+        rustix::process::kill_process(self.pid(at, kind), signal).expect("it is ours");
+    }
+
+    /// Whether one of our processes has signed its claim on a host.
+    pub fn runs(&self, at: usize, kind: &str) -> bool {
+        let claim = format!("processes/{kind}.json");
+        fs::metadata(self.state_dir(at).join(claim)).is_ok_and(|claim| claim.len() > 0)
+    }
+
+    /// Sends a signal to the supervisor of ours, or to keepalived, on a host.
+    pub fn signal_router(&self, at: usize, signal: Signal) {
+        let router = self.routers[at].as_ref().expect("it runs");
+        router.signal(signal);
+    }
+
+    /// One of our processes on a host.
+    pub fn pid(&self, at: usize, kind: &str) -> rustix::process::Pid {
         let claim = self
             .state_dir(at)
             .join("processes")
@@ -251,19 +302,39 @@ impl Link {
         let pid = claim["pid"]
             .as_i64()
             .and_then(|pid| i32::try_from(pid).ok());
-        let pid = rustix::process::Pid::from_raw(pid.expect("a number")).expect("a process");
-        rustix::process::kill_process(pid, signal).expect("it is ours");
+        rustix::process::Pid::from_raw(pid.expect("a number")).expect("a process")
     }
 
     /// Which hosts have the address.
     pub fn holders(&self) -> [bool; 2] {
         [0, 1].map(|at| {
             let mut list = self.hosts[at].command(&program("ip"));
-            let listed = list.args(["-o", "address", "show", "dev", "eth0"]).output();
+            let listed = list.args(["-o", "address"]).output();
             let listed = String::from_utf8(listed.expect("`ip` can be started").stdout);
             let wanted = format!(" {}/", self.plan.address);
             listed.expect("it is text").contains(&wanted)
         })
+    }
+
+    /// The hardware address that the client knows for the floating address, if it knows one.
+    pub fn known_mac(&self) -> Option<String> {
+        let mut list = self.client.command(&program("ip"));
+        let listed = list.args(["neighbour", "show", self.plan.address]).output();
+        let listed = String::from_utf8(listed.expect("`ip` can be started").stdout);
+        let listed = listed.expect("it is text");
+        let mut words = listed.split_whitespace();
+        words.find(|word| *word == "lladdr")?;
+        words.next().map(str::to_owned)
+    }
+
+    /// What `ip` says on a host.
+    pub fn ip(&self, at: usize, arguments: &[&str]) -> String {
+        let output = self.hosts[at]
+            .command(&program("ip"))
+            .args(arguments)
+            .output();
+        let output = output.expect("`ip` can be started");
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
     }
 
     /// Waits until exactly this host has the address; how long that took.

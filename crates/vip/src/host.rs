@@ -1,5 +1,6 @@
 //! What all seats share of the machine.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -14,6 +15,7 @@ use mainstay_kernel::netlink::address::{self, AsSender, Lifetime, Placed, Remove
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::altered::Altered;
 use crate::clock::Clock;
 
 /// How long an address lives whose holder is gone; it may miss five renewals. Ten times the longest pause that a busy
@@ -30,14 +32,18 @@ pub(crate) struct Host {
     pub(crate) route: Socket,
     pub(crate) announcer: Announcer,
     pub(crate) state: PathBuf,
+    /// All seats change it, one after the other.
+    pub(crate) altered: RefCell<Altered>,
     clock: Clock,
     epoll: OwnedFd,
 }
 
 impl Host {
     pub(crate) fn new(state: &Path) -> io::Result<Self> {
+        let route = Socket::open_route()?;
         Ok(Self {
-            route: Socket::open_route()?,
+            altered: RefCell::new(Altered::begin(state, &route)?),
+            route,
             announcer: Announcer::open()?,
             state: state.to_owned(),
             clock: Clock::start(),
@@ -83,6 +89,11 @@ impl Host {
             IpAddr::V6(_) => AsSender::Avoided,
         };
         address::put(&self.route, placed, LIFETIME, as_sender)
+    }
+
+    /// Makes the machine as it was, but for addresses.
+    pub(crate) fn undo(&self) {
+        self.altered.borrow_mut().undo(&self.route);
     }
 
     /// Takes one away.

@@ -2,11 +2,12 @@
 
 mod bearing;
 mod shown;
+mod virtual_mac;
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use mainstay_ids::Instant;
+use mainstay_ids::{Instant, VipName};
 use mainstay_kernel::netlink::address::Placed;
 use mainstay_kernel::protocol::Received;
 use mainstay_model::VipSpec;
@@ -49,6 +50,8 @@ pub(crate) struct Seat {
     changed: Changed,
     tracks: Vec<Track>,
     verdict: Verdict,
+    /// Whether the node's agent is heard; `None`: it has none.
+    agent: Option<Works>,
     hooks: Hooks,
     past: Past,
     renew_at: Instant,
@@ -56,6 +59,14 @@ pub(crate) struct Seat {
     refused: Complaints,
     failed: Complaints,
     stopping: bool,
+    leaves: Leaves,
+}
+
+/// Whether the gateway is letting clients of these addresses go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leaves {
+    No,
+    Now,
 }
 
 /// Whether the kernel said something that may matter here.
@@ -94,6 +105,7 @@ impl Seat {
             changed: Changed::Nothing,
             tracks: spec.track.iter().cloned().map(Track::new).collect(),
             verdict: Verdict::new(spec.on_dead),
+            agent: None,
             hooks: Hooks::new(spec.notify.clone()),
             past: Past::default(),
             renew_at: Instant::NEVER,
@@ -101,6 +113,7 @@ impl Seat {
             refused: Complaints::default(),
             failed: Complaints::default(),
             stopping: false,
+            leaves: Leaves::No,
             spec,
         })
     }
@@ -156,8 +169,8 @@ impl Seat {
         self.router.role() == Role::Init && self.hooks.rest()
     }
 
-    /// Somebody wants the address elsewhere.
-    pub(crate) fn offer(&mut self, host: &Host) -> Result<(), String> {
+    /// Whether the address can be moved elsewhere; else why not.
+    pub(crate) fn may_move(&self) -> Result<(), String> {
         let name = self.name();
         if self.router.role() != Role::Master {
             let holder = match self.router.master() {
@@ -166,9 +179,57 @@ impl Seat {
             };
             return Err(format!("`{name}` is not held here; {holder}"));
         }
-        tracing::info!("({name}) offers the address: somebody asked for a move");
-        self.handle(host, Input::Move);
         Ok(())
+    }
+
+    /// Offers the address, which stays until another machine has taken it.
+    pub(crate) fn give_away(&mut self, host: &Host) {
+        if self.holds() {
+            let name = self.name();
+            tracing::info!("({name}) offers the address: somebody asked for a move");
+            self.handle(host, Input::Move);
+        }
+    }
+
+    pub(crate) fn vip(&self) -> &VipName {
+        &self.spec.name
+    }
+
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.spec.addresses.iter().map(|floating| floating.address)
+    }
+
+    /// Whether it holds the address.
+    pub(crate) fn holds(&self) -> bool {
+        self.router.role() == Role::Master
+    }
+
+    /// Whether it holds the address, and what stands behind that works.
+    pub(crate) fn holds_well(&self) -> bool {
+        self.holds() && self.router.health() == Health::Fit
+    }
+
+    /// Whether it holds the address and offers it.
+    pub(crate) fn offers(&self) -> bool {
+        self.holds() && self.router.offers_addresses()
+    }
+
+    pub(crate) fn set_leave(&mut self, leaves: Leaves) {
+        self.leaves = leaves;
+    }
+
+    /// A machine whose agent is silent is the last choice: nobody looks after its instances. What the gateway serves it
+    /// goes on to serve, so that this moves an address only where priorities do.
+    pub(crate) fn heed_agent(&mut self, host: &Host, agent: Option<Works>) {
+        if self.agent == agent {
+            return;
+        }
+        self.agent = agent;
+        let priority = match agent {
+            Some(Works::No) => Priority::LEAST,
+            Some(Works::Yes) | None => Priority(self.spec.priority.get()),
+        };
+        self.handle(host, Input::Priority(priority));
     }
 
     fn judge(&mut self, host: &Host) {
@@ -195,11 +256,14 @@ impl Seat {
 
     /// Reads what waits.
     fn hear(&mut self, host: &Host) {
+        if let Some(bearing) = &self.bearing {
+            bearing.ignore_below(&mut self.room);
+        }
         for _ in 0..PACKETS_MAX {
             let Some(bearing) = &self.bearing else {
                 return;
             };
-            let packet = match bearing.socket.receive(&mut self.room) {
+            let packet = match bearing.hears().receive(&mut self.room) {
                 Ok(Received::Packet(packet)) => packet,
                 Ok(Received::Broken) => {
                     self.refused.count += 1;
@@ -262,10 +326,18 @@ impl Seat {
 
     fn put_addresses(&mut self, host: &Host) {
         self.renew_at = host.now().after(RENEW_EVERY);
-        let Some(bearing) = &self.bearing else {
+        let Some(bearing) = &mut self.bearing else {
             return;
         };
-        for placed in placed(&self.spec, bearing.link.index) {
+        let group = self.router.options().group();
+        if let Some(virtual_mac) = &mut bearing.virtual_mac
+            && let Err(error) = virtual_mac.rise(host, group)
+            && self.failed.note(host.now())
+        {
+            let (name, interface) = (&self.spec.name, &self.spec.interface);
+            tracing::error!("({name}) cannot switch on the virtual MAC of `{interface}`: {error}");
+        }
+        for placed in bearing.placed(&self.spec) {
             if let Err(error) = host.put(&placed)
                 && self.failed.note(host.now())
             {
@@ -278,8 +350,17 @@ impl Seat {
 
     fn remove_addresses(&mut self, host: &Host) {
         self.renew_at = Instant::NEVER;
-        if let Some(bearing) = &self.bearing {
-            remove_all(&self.spec, bearing.link.index, host);
+        let Some(bearing) = &mut self.bearing else {
+            return;
+        };
+        remove_all(&self.spec, bearing.placed(&self.spec), host);
+        // From here on what is sent comes from the interface's own hardware address: the last word must not tell switches
+        // that the virtual one is here.
+        if let Some(virtual_mac) = &mut bearing.virtual_mac
+            && let Err(error) = virtual_mac.sink(host)
+        {
+            let (name, interface) = (&self.spec.name, &self.spec.interface);
+            tracing::warn!("({name}) cannot switch off the virtual MAC of `{interface}`: {error}");
         }
     }
 
@@ -309,7 +390,7 @@ impl Seat {
                     return;
                 }
             };
-            let sent = bearing.socket.send(bearing.source, *to, &self.room[..len]);
+            let sent = bearing.send(host, *to, &self.room[..len]);
             if let Err(error) = sent
                 && self.failed.note(host.now())
             {
@@ -322,11 +403,12 @@ impl Seat {
     }
 
     fn announce(&mut self, host: &Host) {
-        let Some(Bearing { link, .. }) = &self.bearing else {
+        let Some(bearing) = &self.bearing else {
             return;
         };
         // An interface without Ethernet has nobody to tell.
-        let Some(mac) = link.mac else { return };
+        let Some(mac) = bearing.mac() else { return };
+        let link = &bearing.link;
         for floating in &self.spec.addresses {
             let announced = host.announcer.announce(link.index, mac, floating.address);
             if let Err(error) = announced
@@ -392,17 +474,9 @@ fn reach(spec: &VipSpec) -> Reach {
     }
 }
 
-fn placed(spec: &VipSpec, index: u32) -> impl Iterator<Item = Placed> {
-    spec.addresses.iter().map(move |floating| Placed {
-        address: floating.address,
-        prefix_len: floating.prefix_len,
-        index,
-    })
-}
-
-/// Takes all addresses away, whoever put them there.
-fn remove_all(spec: &VipSpec, index: u32, host: &Host) {
-    for placed in placed(spec, index) {
+/// Takes all of them away, whoever put them there.
+fn remove_all(spec: &VipSpec, all: impl Iterator<Item = Placed>, host: &Host) {
+    for placed in all {
         if let Err(error) = host.remove(&placed) {
             let (name, address) = (&spec.name, placed.address);
             tracing::error!("({name}) cannot remove {address}: {error}");

@@ -7,7 +7,8 @@ use std::time::Duration;
 use mainstay_ids::VipName;
 use mainstay_model::VipSpec;
 use mainstay_model::vip::{
-    self as model, Floating, OnDead, Preempt, TrackSpec, Tracked, VrrpVersion, check_together,
+    self as model, Floating, Hardware, OnDead, Preempt, TrackSpec, Tracked, VrrpVersion,
+    check_together,
 };
 use toml::de::DeValue;
 
@@ -108,6 +109,7 @@ fn keys(s: &mut Section<'_, '_>, name: Option<VipName>, own: OwnGateway) -> Opti
     let preempt = s.or("preempt", Preempt::Never, preempt);
     let advert = s.or("advert", model::ADVERT, |e| span(e, MS));
     let peers = s.or("peers", Vec::new(), |e| several(e, address));
+    let hardware = s.or("virtual_mac", Hardware::Own, hardware);
     let track = s.or("track", usual_track(own), |e| several(e, |e| track(e, own)));
     let on_dead = s.or("on_dead", OnDead::default(), |e| {
         let words = [
@@ -127,6 +129,7 @@ fn keys(s: &mut Section<'_, '_>, name: Option<VipName>, own: OwnGateway) -> Opti
         preempt: preempt?,
         advert: advert?,
         peers: peers?,
+        hardware: hardware?,
         track: track?,
         on_dead: on_dead?,
         notify: notify?,
@@ -217,6 +220,15 @@ fn preempt(entry: &Entry<'_, '_>) -> Option<Preempt> {
             |text| Ok::<_, Refused>(Preempt::After(parse_duration(text)?)),
         ),
     }
+}
+
+fn hardware(entry: &Entry<'_, '_>) -> Option<Hardware> {
+    let virtual_mac = entry.boolean()?;
+    Some(if virtual_mac {
+        Hardware::Virtual
+    } else {
+        Hardware::Own
+    })
 }
 
 /// `"gateway"`, or a table.

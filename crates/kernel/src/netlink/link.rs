@@ -56,6 +56,15 @@ impl Link {
         })?;
         Ok(found)
     }
+
+    /// All of this network namespace.
+    pub fn all(socket: &Socket) -> io::Result<Vec<Self>> {
+        let mut found = Vec::new();
+        list(socket, GET, &[0; HEADER_LEN], |body| {
+            found.extend(read(body))
+        })?;
+        Ok(found)
+    }
 }
 
 fn read(body: &[u8]) -> Option<Link> {

@@ -5,7 +5,8 @@
 //! Start reading at [`nft::Transaction`]: what is to be changed is put into it, and
 //! [`nft::Transaction::commit`] changes all of it or nothing. [`route`] makes a range of addresses the
 //! machine's own, [`diag`] knows TCP sockets, [`conntrack`] knows which connection was led where;
-//! [`address`] puts an address on an interface, [`link`] knows interfaces.
+//! [`address`] puts an address on an interface, [`link`] knows interfaces, [`macvlan`] makes one with another hardware
+//! address.
 
 pub mod address;
 mod attribute;
@@ -15,6 +16,7 @@ pub mod diag;
 #[cfg(feature = "driven")]
 pub mod driven;
 pub mod link;
+pub mod macvlan;
 pub mod nft;
 mod prefix;
 mod request;

@@ -289,8 +289,9 @@ impl Family {
     pub(super) fn patience(&self, kind: Kind) -> Duration {
         match kind {
             Kind::Gateway(_) => self.settings.gateway.drain + STOP_DEADLINE,
-            Kind::Vip => VIP_OFFERS_MAX + STOP_DEADLINE,
-            Kind::Server | Kind::Agent => STOP_DEADLINE,
+            // First the gateway finishes what came in at the addresses.
+            Kind::Vip => self.settings.gateway.drain + VIP_OFFERS_MAX + STOP_DEADLINE,
+            Kind::Server | Kind::Agent | Kind::Broker => STOP_DEADLINE,
         }
     }
 
@@ -381,6 +382,7 @@ impl Family {
                 self.listening.for_server(&mut self.settings)
             }
             Kind::Agent => self.listening.for_agent(&mut self.settings),
+            Kind::Broker => self.listening.for_broker(&mut self.settings),
             Kind::Vip => Ok(()),
         }
     }
@@ -442,7 +444,16 @@ impl Family {
             .place(Place::OwnSession);
         match kind {
             Kind::Agent => self.listening.pass_to_agent(self.agent_arguments(spawn)),
-            Kind::Vip => spawn,
+            Kind::Vip => self.vip_arguments(spawn),
+            Kind::Broker => {
+                let limits = self.settings.broker;
+                let spawn = spawn
+                    .argument("--memory-max")
+                    .argument(limits.memory_max.to_string())
+                    .argument("--disk-free-min")
+                    .argument(limits.disk_free_min.to_string());
+                self.listening.pass_to_broker(spawn)
+            }
             Kind::Server => {
                 // A stop of everything is this supervisor's own, and outlives the control centre.
                 let over = match origin {
@@ -486,6 +497,11 @@ impl Family {
                 self.listening.pass_to_gateway(spawn)
             }
         }
+    }
+
+    fn vip_arguments<'a>(&'a self, spawn: Spawn<'a>) -> Spawn<'a> {
+        let agent = self.settings.has(Role::Agent);
+        spawn.arguments(agent.then_some("--with-agent").iter())
     }
 
     fn agent_arguments<'a>(&'a self, spawn: Spawn<'a>) -> Spawn<'a> {

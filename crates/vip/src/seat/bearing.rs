@@ -4,13 +4,16 @@ use std::fmt;
 use std::io;
 use std::net::IpAddr;
 
-use mainstay_kernel::netlink::address::of_interface;
+use mainstay_kernel::neighbour::Multicast;
+use mainstay_kernel::netlink::address::{Placed, of_interface};
 use mainstay_kernel::netlink::link::{Change, Link};
-use mainstay_kernel::protocol::{self, ProtocolSocket};
+use mainstay_kernel::protocol::{self, ProtocolSocket, Received};
 use mainstay_model::VipSpec;
+use mainstay_model::vip::Hardware;
 use mainstay_vrrp::{Input, PROTOCOL, Role};
 
-use super::{Changed, LOOK_EVERY, Seat, remove_all};
+use super::virtual_mac::{Family, VirtualMac};
+use super::{Changed, LOOK_EVERY, PACKETS_MAX, Seat, remove_all};
 use crate::host::Host;
 use crate::journal::state;
 
@@ -21,6 +24,78 @@ pub(super) struct Bearing {
     pub(super) socket: ProtocolSocket,
     /// The sender of our adverts.
     pub(super) source: IpAddr,
+    /// With a hardware address of its own.
+    pub(super) virtual_mac: Option<VirtualMac>,
+}
+
+impl Bearing {
+    /// Where the addresses are put. On an interface of their own without their network, to which the way is that of the
+    /// interface below.
+    pub(super) fn placed<'s>(&self, spec: &'s VipSpec) -> impl Iterator<Item = Placed> + use<'s> {
+        let (index, alone) = match &self.virtual_mac {
+            Some(virtual_mac) => (virtual_mac.index, true),
+            None => (self.link.index, false),
+        };
+        spec.addresses.iter().map(move |floating| Placed {
+            address: floating.address,
+            prefix_len: match floating.address {
+                IpAddr::V4(_) if alone => 32,
+                IpAddr::V6(_) if alone => 128,
+                IpAddr::V4(_) | IpAddr::V6(_) => floating.prefix_len,
+            },
+            index,
+        })
+    }
+
+    /// The hardware address that is announced.
+    pub(super) fn mac(&self) -> Option<[u8; 6]> {
+        match &self.virtual_mac {
+            Some(virtual_mac) => Some(virtual_mac.mac),
+            None => self.link.mac,
+        }
+    }
+
+    /// Where others are heard.
+    pub(super) fn hears(&self) -> &ProtocolSocket {
+        let risen = self.virtual_mac.as_ref();
+        risen
+            .and_then(|risen| risen.socket.as_ref())
+            .unwrap_or(&self.socket)
+    }
+
+    /// What is heard on both interfaces counts once.
+    pub(super) fn ignore_below(&self, room: &mut [u8]) {
+        if std::ptr::eq(self.hears(), &raw const self.socket) {
+            return;
+        }
+        for _ in 0..PACKETS_MAX {
+            match self.socket.receive(room) {
+                Ok(Received::Packet(_) | Received::Broken) => {}
+                Ok(Received::Nothing) | Err(_) => return,
+            }
+        }
+    }
+
+    /// Sends an advert; a holder with a virtual hardware address sends it from there (RFC 9568, 7.3).
+    pub(super) fn send(&self, host: &Host, to: IpAddr, payload: &[u8]) -> io::Result<()> {
+        match &self.virtual_mac {
+            Some(VirtualMac {
+                socket: Some(_),
+                mac,
+                ..
+            }) => {
+                let packet = Multicast {
+                    index: self.link.index,
+                    mac: *mac,
+                    from: self.source,
+                    group: to,
+                    protocol: PROTOCOL,
+                };
+                host.announcer.multicast(&packet, payload)
+            }
+            Some(_) | None => self.socket.send(self.source, to, payload),
+        }
+    }
 }
 
 /// Why it does not serve.
@@ -72,7 +147,10 @@ impl Seat {
     pub(crate) fn note_change(&mut self, change: Change) {
         let bears = |index: u32| {
             let bearing = self.bearing.as_ref();
-            bearing.is_none_or(|bearing| bearing.link.index == index)
+            bearing.is_none_or(|bearing| {
+                let virtual_mac = bearing.virtual_mac.as_ref();
+                bearing.link.index == index || virtual_mac.is_some_and(|one| one.index == index)
+            })
         };
         let floats = |address: IpAddr| self.spec.addresses.iter().any(|one| one.address == address);
         let matters = match change {
@@ -110,7 +188,12 @@ impl Seat {
         };
         if self.bearing.is_none() && self.router.role() == Role::Init {
             // Whoever ran here before may have left them, and another one may hold them by now.
-            remove_all(&self.spec, link.index, host);
+            let placed = self.spec.addresses.iter().map(|floating| Placed {
+                address: floating.address,
+                prefix_len: floating.prefix_len,
+                index: link.index,
+            });
+            remove_all(&self.spec, placed, host);
         }
         if !link.works {
             return Err(Fault::Down { interface });
@@ -127,15 +210,22 @@ impl Seat {
             .bearing
             .take()
             .filter(|before| before.link.index == link.index);
-        let before = before.map(|before| (before.source, before.socket));
-        let (known, socket) = match before {
-            Some((known, socket)) => (Some(known), Ok(socket)),
-            None => (None, self.open(host, &link)),
+        let (known, socket, virtual_mac) = match before {
+            Some(before) => (Some(before.source), Ok(before.socket), before.virtual_mac),
+            None => (None, self.open(host, &link), None),
         };
-        let socket = match socket {
-            Ok(socket) => socket,
-            Err(error) => {
+        let virtual_mac = self.veil(host, &link, virtual_mac);
+        let (socket, virtual_mac) = match (socket, virtual_mac) {
+            (Ok(socket), Ok(virtual_mac)) => (socket, virtual_mac),
+            (Err(error), _) => {
                 self.fail(host, refused("open a socket for protocol 112", &error));
+                return;
+            }
+            (Ok(_), Err(error)) => {
+                self.fail(
+                    host,
+                    refused("make the interface of the virtual MAC", &error),
+                );
                 return;
             }
         };
@@ -143,11 +233,39 @@ impl Seat {
             link,
             socket,
             source,
+            virtual_mac,
         });
         self.fault = None;
         if known != Some(source) {
             self.handle(host, Input::Up { source });
         }
+    }
+
+    /// The interface of the virtual hardware address, if it is wanted: the one that is there, or a new one.
+    fn veil(
+        &mut self,
+        host: &Host,
+        below: &Link,
+        before: Option<VirtualMac>,
+    ) -> io::Result<Option<VirtualMac>> {
+        match self.spec.hardware {
+            Hardware::Own => return Ok(None),
+            Hardware::Virtual => {}
+        }
+        if let Some(before) = before.filter(|before| before.exists(host)) {
+            return Ok(Some(before));
+        }
+        let family = if self.spec.is_ipv6() {
+            Family::V6
+        } else {
+            Family::V4
+        };
+        let made = VirtualMac::make(host, below, self.spec.vrid, family)?;
+        // Whoever took the one before away took the addresses, too.
+        if self.router.renews_addresses() {
+            self.renew_at = host.now();
+        }
+        Ok(Some(made))
     }
 
     fn open(&self, host: &Host, link: &Link) -> io::Result<ProtocolSocket> {

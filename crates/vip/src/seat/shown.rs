@@ -2,7 +2,7 @@
 
 use mainstay_vrrp::Counts;
 
-use super::Seat;
+use super::{Leaves, Seat};
 use crate::journal::state;
 use crate::track::Works;
 use crate::view::{ShownCounts, ShownPeer, ShownTrack, ShownVip};
@@ -18,11 +18,16 @@ impl Seat {
             what: track.what().to_string(),
             works: track.works() == Works::Yes,
         });
+        let agent = self.agent.map(|works| ShownTrack {
+            what: "the agent".to_owned(),
+            works: works == Works::Yes,
+        });
         let advert_ms = options.interval.duration().as_millis();
         ShownVip {
             name: self.spec.name.clone(),
             state: state(self.router.role()),
             offers: self.router.offers_addresses(),
+            leaves: self.leaves == Leaves::Now,
             fault: self.fault.as_ref().map(ToString::to_string),
             addresses: self
                 .spec
@@ -36,7 +41,7 @@ impl Seat {
             advert_ms: u64::try_from(advert_ms).unwrap_or(u64::MAX),
             master: self.router.master(),
             peers: peers.collect(),
-            tracks: tracks.collect(),
+            tracks: tracks.chain(agent).collect(),
             counts: self.counts(),
             past: self.past.moments(),
         }
