@@ -15,7 +15,7 @@ use mainstay_testkit::{Spawned, TempDir, free_port, wait_until};
 use rustix::process::Signal;
 
 /// The longest time that anything may take on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A broker.
 pub(crate) struct Alone {

@@ -14,7 +14,7 @@ use crate::outcome::{Failure, Outcome};
 use crate::output;
 
 /// How long an answer may take: many messages may be read from the disk for it.
-const ANSWER_TIME: Duration = Duration::from_secs(60);
+const ANSWER_TIME: Duration = Duration::from_mins(1);
 /// The largest body of a message that the broker takes.
 const BODY_LEN_MAX: u64 = 128 * 1024 * 1024;
 

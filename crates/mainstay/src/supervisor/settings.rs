@@ -254,16 +254,15 @@ impl Settings {
 
 /// When the broker's publishers wait. Two fifths of memory are RabbitMQ's `vm_memory_high_watermark`.
 fn limits(memory: Option<u64>, disk_free_min: u64) -> anyhow::Result<Limits> {
-    let memory_max = match memory {
-        Some(memory) => memory,
-        None => {
-            let capacity = mainstay_kernel::capacity::read();
-            capacity
-                .context("cannot tell the machine's memory")?
-                .memory_bytes
-                / 5
-                * 2
-        }
+    let memory_max = if let Some(memory) = memory {
+        memory
+    } else {
+        let capacity = mainstay_kernel::capacity::read();
+        capacity
+            .context("cannot tell the machine's memory")?
+            .memory_bytes
+            / 5
+            * 2
     };
     Ok(Limits {
         memory_max,
