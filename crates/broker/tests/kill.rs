@@ -212,7 +212,8 @@ fn keep_on(
                 if work(&shared).await.is_ok() {
                     return;
                 }
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                // In a thread of its own.
+                pause(Duration::from_millis(5));
             }
         });
     })

@@ -9,7 +9,8 @@ use anyhow::Context;
 use mainstay_broker::view::{Answer, Ask, Deed, Message, Queue, SOCKET, Status};
 
 use super::{or_dash, print_table, table};
-use crate::arguments::{OfVhost, Place, QueueDeed};
+use crate::arguments::Place;
+use crate::arguments::queue::{OfVhost, QueueDeed};
 use crate::outcome::{Failure, Outcome};
 use crate::output;
 
@@ -64,18 +65,7 @@ pub(crate) fn run(place: &Place, deed: QueueDeed) -> anyhow::Result<Outcome> {
         QueueDeed::Export => export(place),
         QueueDeed::Import { file } => import(place, &file),
         QueueDeed::Vhost { name } => simple(place, &Ask::AddVhost { name }),
-        QueueDeed::User { name } => {
-            let password = standard_input(4096)?;
-            let password = String::from_utf8(password).context("a password is text")?;
-            let password = password.trim_end_matches(['\r', '\n']).to_owned();
-            if password.is_empty() {
-                let message = format!("standard input has no password for `{name}`");
-                let failure = Failure::new(Outcome::WrongInput, message);
-                let remedy = format!("for instance `mainstay queue user {name} < FILE`");
-                return Err(failure.remedy(remedy).into());
-            }
-            simple(place, &Ask::SetUser { name, password })
-        }
+        QueueDeed::User { name } => set_user(place, name),
         QueueDeed::RmUser { name } => simple(place, &Ask::RemoveUser { name }),
         QueueDeed::Permit {
             user,
@@ -96,6 +86,19 @@ pub(crate) fn run(place: &Place, deed: QueueDeed) -> anyhow::Result<Outcome> {
         }
         QueueDeed::Fsck => fsck(place),
     }
+}
+
+fn set_user(place: &Place, name: String) -> anyhow::Result<Outcome> {
+    let password = standard_input(4096)?;
+    let password = String::from_utf8(password).context("a password is text")?;
+    let password = password.trim_end_matches(['\r', '\n']).to_owned();
+    if password.is_empty() {
+        let message = format!("standard input has no password for `{name}`");
+        let failure = Failure::new(Outcome::WrongInput, message);
+        let remedy = format!("for instance `mainstay queue user {name} < FILE`");
+        return Err(failure.remedy(remedy).into());
+    }
+    simple(place, &Ask::SetUser { name, password })
 }
 
 fn ls(place: &Place, vhost: Option<String>) -> anyhow::Result<Outcome> {

@@ -448,15 +448,7 @@ impl Family {
         match kind {
             Kind::Agent => self.listening.pass_to_agent(self.agent_arguments(spawn)),
             Kind::Vip => self.vip_arguments(spawn),
-            Kind::Broker => {
-                let limits = self.settings.broker;
-                let spawn = spawn
-                    .argument("--memory-max")
-                    .argument(limits.memory_max.to_string())
-                    .argument("--disk-free-min")
-                    .argument(limits.disk_free_min.to_string());
-                self.listening.pass_to_broker(spawn)
-            }
+            Kind::Broker => self.listening.pass_to_broker(self.broker_arguments(spawn)),
             Kind::Server => {
                 // A stop of everything is this supervisor's own, and outlives the control centre.
                 let over = match origin {
@@ -505,6 +497,15 @@ impl Family {
     fn vip_arguments<'a>(&'a self, spawn: Spawn<'a>) -> Spawn<'a> {
         let agent = self.settings.has(Role::Agent);
         spawn.arguments(agent.then_some("--with-agent").iter())
+    }
+
+    fn broker_arguments<'a>(&'a self, spawn: Spawn<'a>) -> Spawn<'a> {
+        let limits = self.settings.broker;
+        spawn
+            .argument("--memory-max")
+            .argument(limits.memory_max.to_string())
+            .argument("--disk-free-min")
+            .argument(limits.disk_free_min.to_string())
     }
 
     fn agent_arguments<'a>(&'a self, spawn: Spawn<'a>) -> Spawn<'a> {

@@ -103,11 +103,7 @@ impl Settings {
             Some(StatsPlace::At(address)) => (Some(address), IfTaken::Refuse),
             Some(StatsPlace::Off) => (None, IfTaken::Refuse),
         };
-        let (broker, broker_if_taken) = match dev.broker {
-            None => (Some(defaults::broker()), IfTaken::AnyPort),
-            Some(StatsPlace::At(address)) => (Some(address), IfTaken::Refuse),
-            Some(StatsPlace::Off) => (None, IfTaken::Refuse),
-        };
+        let (broker, broker_if_taken) = broker_place(dev.broker);
         on_loopback(broker, "the broker listens", "--broker")?;
         on_loopback(shown_at, "statistics are shown", "--stats")?;
         on_loopback(dev.names, "names are answered", "--names")?;
@@ -249,6 +245,15 @@ impl Settings {
     /// Whether a process of this role runs.
     pub(crate) fn has(&self, role: Role) -> bool {
         self.roles.contains(&role)
+    }
+}
+
+/// Where the broker of `dev` listens.
+fn broker_place(said: Option<StatsPlace>) -> (Option<SocketAddr>, IfTaken) {
+    match said {
+        None => (Some(defaults::broker()), IfTaken::AnyPort),
+        Some(StatsPlace::At(address)) => (Some(address), IfTaken::Refuse),
+        Some(StatsPlace::Off) => (None, IfTaken::Refuse),
     }
 }
 
