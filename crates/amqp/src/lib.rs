@@ -27,6 +27,7 @@ pub mod limits;
 mod message;
 pub mod method;
 mod planted;
+mod policy;
 mod properties;
 mod queue;
 mod session;
@@ -44,6 +45,7 @@ pub use code::{Code, Fault, Scope};
 pub use field::{Table, Value};
 pub use message::{Body, Content, Message, Place};
 pub use method::{Method, MethodId};
+pub use policy::{AppliesTo, Policy};
 pub use properties::Properties;
 pub use queue::{
     Arguments, ChannelKey, ConnectionId, ConsumerKey, ConsumerState, Death, Delivery, Durability,
@@ -54,5 +56,5 @@ pub use session::{
     VhostEntry,
 };
 pub use text::ShortString;
-pub use vhost::{Binding, Destination, Exchange, ExchangeKind, Removed, Route, Vhost};
+pub use vhost::{Binding, Destination, Exchange, ExchangeKind, Removed, Route, Routed, Vhost};
 pub use wire::{Malformed, Reserved};

@@ -44,5 +44,18 @@ pub const EXPIRY_MAX_MS: i64 = 315_360_000_000;
 pub const PEEK_MAX: usize = 1000;
 /// Messages that are moved from one queue to another at once, so that others are served in between.
 pub const MOVE_MAX: usize = 1000;
+/// The longest delay, in milliseconds: Erlang's longest timer, by which RabbitMQ's plugin is bound. What is longer is no
+/// delay.
+pub const DELAY_MAX_MS: u64 = 4_294_967_295;
+/// How long a consumer may keep a delivery: RabbitMQ's default.
+pub const CONSUMER_TIMEOUT: Duration = Duration::from_mins(30);
+/// Policies of a virtual host: each is compared with each name that comes. People have some ten.
+pub const POLICIES_MAX: usize = 1000;
+/// Bytes of a policy's pattern. Names have 255 at most.
+pub const PATTERN_MAX: usize = 1024;
+/// Bytes that a pattern may take when it is compiled.
+pub const PATTERN_SIZE_MAX: usize = 256 * 1024;
+/// Steps back that one comparison of a pattern with a name may take: some milliseconds.
+pub const PATTERN_STEPS_MAX: usize = 100_000;
 /// Publishes and acknowledgements that one transaction holds; RabbitMQ has no limit, and so no bound of memory.
 pub const TRANSACTION_MAX: usize = 65_536;

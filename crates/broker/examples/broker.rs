@@ -23,7 +23,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         state,
         limits: Limits {
             memory_max: 2 << 30,
-            disk_free_min: 50 << 20,
+            disk_free_min: match std::env::var("DISK_FREE_MIN") {
+                Ok(bytes) => bytes.parse()?,
+                Err(_) => 50 << 20,
+            },
         },
     };
     let sockets = Sockets {

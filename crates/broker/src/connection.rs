@@ -138,7 +138,7 @@ struct Connection<S> {
 #[derive(Debug)]
 enum Stop {
     /// The session wants to know something, and waits for it.
-    Ask(Request),
+    Ask(Box<Request>),
     Ended,
 }
 
@@ -148,7 +148,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         loop {
             let stop = poll_fn(|cx| self.poll(cx, timer.as_mut())).await?;
             match stop {
-                Stop::Ask(request) => self.answer(doorman, request).await,
+                Stop::Ask(request) => self.answer(doorman, *request).await,
                 Stop::Ended => return self.part().await,
             }
         }
@@ -168,7 +168,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.leave_by = self.now().after(LAST_WORDS);
             }
             if let Some(question) = self.parse() {
-                return Poll::Ready(Ok(Stop::Ask(question)));
+                return Poll::Ready(Ok(Stop::Ask(Box::new(question))));
             }
             let handed = self.poll_hand_over(cx);
             let read = self.poll_read(cx)?;

@@ -53,7 +53,7 @@ impl Doorman {
         let name = credentials.user.text().into_owned();
         if name == GUEST && !peer.is_loopback() {
             tracing::warn!(%peer, "`{GUEST}` comes from this machine alone");
-            return self.refuse(house);
+            return Self::refuse(house);
         }
         let user = house.accounts.borrow().users.get(&name).cloned();
         let hash = user.and_then(|user| user.password);
@@ -67,7 +67,7 @@ impl Doorman {
         }
         let Some(right) = self.compare(peer, hash.as_ref(), credentials).await else {
             tracing::warn!(%peer, "too many wait to be let in; one more is refused");
-            return self.refuse(house);
+            return Self::refuse(house);
         };
         match hash {
             Some(hash) if right => {
@@ -76,12 +76,12 @@ impl Doorman {
             }
             Some(_) | None => {
                 tracing::warn!(%peer, user = %credentials.user, "wrong user or password");
-                self.refuse(house)
+                Self::refuse(house)
             }
         }
     }
 
-    fn refuse(&self, house: &House) -> Entry {
+    fn refuse(house: &House) -> Entry {
         house.metrics.logins_refused.add(1);
         Entry::Refused
     }

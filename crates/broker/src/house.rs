@@ -103,9 +103,10 @@ impl House {
         if self.alarm.replace(alarm) == alarm {
             return;
         }
-        match alarm {
-            Some(why) => tracing::warn!(why, "publishers are blocked"),
-            None => tracing::info!("publishers go on"),
+        if let Some(why) = alarm {
+            tracing::warn!(why, "publishers are blocked");
+        } else {
+            tracing::info!("publishers go on");
         }
         let word = alarm.map_or(Word::Unblock, Word::Block);
         for mailbox in self.connections.borrow().values() {

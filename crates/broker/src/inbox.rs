@@ -73,12 +73,12 @@ impl<T> Inbox<T> {
     }
 
     pub(crate) async fn next(&self) -> T {
-        poll_fn(|cx| match self.try_next() {
-            Some(call) => Poll::Ready(call),
-            None => {
-                self.state.borrow_mut().taker = Some(cx.waker().clone());
-                Poll::Pending
+        poll_fn(|cx| {
+            if let Some(call) = self.try_next() {
+                return Poll::Ready(call);
             }
+            self.state.borrow_mut().taker = Some(cx.waker().clone());
+            Poll::Pending
         })
         .await
     }

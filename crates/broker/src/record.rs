@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use mainstay_amqp::method::{ExchangeBind, ExchangeDeclare, QueueBind, QueueDeclare};
 use mainstay_amqp::{
-    Binding, Body, Destination, DurableQueue, Exchange, ExchangeKind, Fault, Message, Method,
-    Properties, QueueId, Record, ShortString, Value, frame,
+    AppliesTo, Binding, Body, Destination, DurableQueue, Exchange, ExchangeKind, Fault, Message,
+    Method, Policy, Properties, QueueId, Record, ShortString, Table, Value, frame,
 };
 use mainstay_journal::messages::{Change, QueueKey, Ref};
 use ring::digest;
@@ -75,6 +75,7 @@ enum Kind {
     Exchange,
     Queue,
     Binding,
+    Policy,
 }
 
 impl Kind {
@@ -87,6 +88,7 @@ impl Kind {
             Self::Exchange => b'e',
             Self::Queue => b'q',
             Self::Binding => b'b',
+            Self::Policy => b'y',
         }
     }
 
@@ -99,6 +101,7 @@ impl Kind {
             Self::Exchange,
             Self::Queue,
             Self::Binding,
+            Self::Policy,
         ];
         all.into_iter().find(|kind| kind.letter() == letter)
     }
@@ -216,6 +219,23 @@ fn binding_key(vhost: u16, bound: &[u8]) -> Bytes {
     inner_key(Kind::Binding, vhost, hash.as_ref())
 }
 
+/// No method declares a policy: it stands as the arguments of a queue that is not declared.
+fn policy_payload(policy: &Policy) -> Bytes {
+    let text = |text: &str| Value::String(Bytes::copy_from_slice(text.as_bytes()));
+    let fields = vec![
+        ("pattern".into(), text(&policy.pattern)),
+        ("apply-to".into(), text(policy.applies_to.name())),
+        ("priority".into(), Value::Long(policy.priority)),
+        ("definition".into(), Value::Table(policy.definition.clone())),
+    ];
+    payload(QueueDeclare {
+        queue: policy.name.clone(),
+        passive: true,
+        arguments: Table::new(fields),
+        ..QueueDeclare::default()
+    })
+}
+
 /// The changes that a record is.
 pub(crate) fn changes_of(vhost: u16, record: &Record) -> Vec<Change> {
     let number = |id: &QueueId| id.0.to_be_bytes();
@@ -257,6 +277,20 @@ pub(crate) fn changes_of(vhost: u16, record: &Record) -> Vec<Change> {
             put(binding_key(vhost, &bound), bound)
         }
         Record::NoBinding(binding) => remove(binding_key(vhost, &bound(binding))),
+        // In a queue's place, and gone like one.
+        Record::Delays(id, exchange) => {
+            let named = ExchangeDeclare {
+                exchange: exchange.clone(),
+                passive: true,
+                ..ExchangeDeclare::default()
+            };
+            put(inner_key(Kind::Queue, vhost, &number(id)), payload(named))
+        }
+        Record::Policy(policy) => {
+            let key = inner_key(Kind::Policy, vhost, policy.name.as_bytes());
+            put(key, policy_payload(policy))
+        }
+        Record::NoPolicy(name) => remove(inner_key(Kind::Policy, vhost, name.as_bytes())),
     }
 }
 
@@ -305,7 +339,6 @@ pub(crate) fn read(definitions: &[(Bytes, Bytes)]) -> Result<Option<Definitions>
         return Ok(None);
     }
     let mut read = Definitions::default();
-    let mut bindings = Vec::new();
     for (key, value) in definitions {
         let wrong = |why: String| RecordError::Definition {
             key: String::from_utf8_lossy(key).into_owned(),
@@ -335,19 +368,27 @@ pub(crate) fn read(definitions: &[(Bytes, Bytes)]) -> Result<Option<Definitions>
                 let permission = parse(value).map_err(wrong)?;
                 read.accounts.permissions.insert((vhost, user), permission);
             }
-            Kind::Exchange | Kind::Queue | Kind::Binding => {
+            Kind::Exchange | Kind::Queue | Kind::Binding | Kind::Policy => {
                 let (vhost, record) = inner(rest, value).map_err(wrong)?;
-                match record {
-                    Record::Binding(_) => bindings.push((vhost, record)),
-                    _ => read.records.entry(vhost).or_default().push(record),
-                }
+                read.records.entry(vhost).or_default().push(record);
             }
         }
     }
-    for (vhost, binding) in bindings {
-        read.records.entry(vhost).or_default().push(binding);
+    for records in read.records.values_mut() {
+        records.sort_by_key(rank);
     }
     Ok(Some(read))
+}
+
+/// What stands on others comes after them.
+fn rank(record: &Record) -> u8 {
+    match record {
+        Record::Exchange(_) | Record::NoExchange(_) => 0,
+        Record::Policy(_) | Record::NoPolicy(_) => 1,
+        Record::Queue(..) | Record::NoQueue(_) => 2,
+        Record::Delays(..) => 3,
+        Record::Binding(_) | Record::NoBinding(_) => 4,
+    }
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -365,6 +406,11 @@ fn inner(rest: &[u8], value: &Bytes) -> Result<(u16, Record), String> {
     let vhost = u16::from_be_bytes(*vhost);
     let method = Method::read(value).map_err(|why| why.to_string())?;
     let record = match method {
+        Method::ExchangeDeclare(declare) if declare.passive => {
+            let id = rest.first_chunk::<8>().ok_or_else(short)?;
+            Record::Delays(QueueId(u64::from_be_bytes(*id)), declare.exchange.compact())
+        }
+        Method::QueueDeclare(declare) if declare.passive => Record::Policy(policy(&declare)?),
         Method::ExchangeDeclare(declare) => {
             Record::Exchange(exchange(declare).map_err(|why| why.to_string())?)
         }
@@ -394,6 +440,26 @@ fn inner(rest: &[u8], value: &Bytes) -> Result<(u16, Record), String> {
     Ok((vhost, record))
 }
 
+fn policy(declare: &QueueDeclare) -> Result<Policy, String> {
+    let field = |name: &str| declare.arguments.get(name);
+    let words = |name: &str| {
+        let bytes = field(name).and_then(Value::string);
+        let bytes = bytes.ok_or_else(|| format!("it lacks `{name}`"))?;
+        Ok::<String, String>(text(bytes))
+    };
+    let definition = match field("definition") {
+        Some(Value::Table(table)) => table.clone(),
+        Some(_) | None => return Err("it lacks `definition`".to_owned()),
+    };
+    Ok(Policy {
+        name: declare.queue.compact(),
+        pattern: words("pattern")?,
+        applies_to: AppliesTo::parse(&words("apply-to")?).map_err(|fault| fault.to_string())?,
+        priority: field("priority").and_then(Value::integer).unwrap_or(0),
+        definition,
+    })
+}
+
 fn exchange(declare: ExchangeDeclare) -> Result<Exchange, Fault> {
     let alternate = declare.arguments.get("alternate-exchange");
     let alternate = alternate.and_then(Value::string).cloned();
@@ -406,4 +472,76 @@ fn exchange(declare: ExchangeDeclare) -> Result<Exchange, Fault> {
         alternate: alternate.and_then(ShortString::new),
         arguments: declare.arguments,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn through_the_log(record: &Record) -> Record {
+        let changes = changes_of(3, record);
+        let Some(Change::Put { key, value }) = changes.into_iter().next() else {
+            panic!("a definition");
+        };
+        let read = read(&[(key, value)])
+            .expect("it is read")
+            .expect("it is there");
+        read.records[&3].first().expect("a record").clone()
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let arguments = Table::new(vec![
+            ("alternate-exchange".into(), Value::literal("other")),
+            ("x-max".into(), Value::Long(5)),
+        ]);
+        let queue = DurableQueue {
+            name: "q".into(),
+            auto_delete: true,
+            arguments: arguments.clone(),
+        };
+        let exchange = Exchange {
+            name: "e".into(),
+            kind: ExchangeKind::Topic,
+            durable: true,
+            auto_delete: false,
+            internal: true,
+            alternate: Some("other".into()),
+            arguments: arguments.clone(),
+        };
+        let binding = |destination| Binding {
+            source: "e".into(),
+            destination,
+            key: "a.*".into(),
+            arguments: arguments.clone(),
+        };
+        let policy = Policy {
+            name: "p".into(),
+            pattern: "^q".into(),
+            applies_to: AppliesTo::Queues,
+            priority: 7,
+            definition: arguments.clone(),
+        };
+        let records = [
+            Record::Queue(QueueId(9), queue),
+            Record::Exchange(exchange),
+            Record::Binding(binding(Destination::Queue("q".into()))),
+            Record::Binding(binding(Destination::Exchange("x".into()))),
+            Record::Delays(QueueId(10), "e".into()),
+            Record::Policy(policy),
+        ];
+        for record in records {
+            assert_eq!(through_the_log(&record), record);
+        }
+    }
+
+    #[test]
+    fn a_log_of_a_newer_broker_is_refused() {
+        let newer = (key(Kind::Format, b""), json(&(FORMAT + 1)));
+        let refused = read(&[newer]).expect_err("it is newer");
+        assert!(
+            matches!(refused, RecordError::Newer { found: 2 }),
+            "{refused}"
+        );
+    }
 }

@@ -149,23 +149,32 @@ impl Broker {
         let got = slot.queue.get(now.instant, method.no_ack, &mut effects);
         match got {
             None => self.answer(key, BasicGetEmpty::default().into()),
-            Some((delivery, left)) => self.hand_over(id, key, &delivery, left),
+            Some((delivery, left)) => self.hand_over(now, id, key, &delivery, left),
         }
         self.apply(now, id, effects);
         self.set_timer(id);
         Ok(())
     }
 
-    fn hand_over(&mut self, id: QueueId, key: ChannelKey, delivery: &Delivery, left: usize) {
+    fn hand_over(
+        &mut self,
+        now: Now,
+        id: QueueId,
+        key: ChannelKey,
+        delivery: &Delivery,
+        left: usize,
+    ) {
         let unacked = Unacked {
             queue: id,
             position: delivery.position,
             by: By::Get,
+            since: now.instant,
         };
+        let unacked = (!delivery.no_ack).then_some(unacked);
+        let delivery_tag = self.channel(key).deliver(unacked);
+        self.watch(key);
         let method = BasicGetOk {
-            delivery_tag: self
-                .channel(key)
-                .deliver((!delivery.no_ack).then_some(unacked)),
+            delivery_tag,
             redelivered: delivery.redelivered,
             exchange: delivery.message.exchange.clone(),
             routing_key: delivery.message.routing_key.clone(),

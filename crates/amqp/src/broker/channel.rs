@@ -4,6 +4,8 @@ use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use mainstay_ids::Instant;
+
 use crate::message::Message;
 use crate::planted::{Bug, Planted};
 use crate::queue::{QueueId, Settle};
@@ -15,6 +17,8 @@ pub(super) struct Unacked {
     pub(super) queue: QueueId,
     pub(super) position: u64,
     pub(super) by: By,
+    /// When it was delivered.
+    pub(super) since: Instant,
 }
 
 /// How it came.
@@ -29,6 +33,9 @@ pub(super) enum By {
 pub(super) struct Publication {
     pub(super) message: Arc<Message>,
     pub(super) queues: Vec<QueueId>,
+    /// Where it is to wait for its time first, and with which keys it then goes on.
+    pub(super) shelves: Vec<QueueId>,
+    pub(super) keys: Vec<ShortString>,
     pub(super) mandatory: bool,
     /// Its number, if a word is expected.
     pub(super) number: Option<u64>,
@@ -236,6 +243,8 @@ pub(super) struct Channel {
     pub(super) mode: Mode,
     pub(super) last_queue: Option<ShortString>,
     pub(super) replies: Option<ReplyConsumer>,
+    /// When it is to be seen whether its oldest delivery has been kept for too long.
+    pub(super) watch: Option<Instant>,
 }
 
 impl Channel {
@@ -251,6 +260,7 @@ impl Channel {
             mode: Mode::Plain,
             last_queue: None,
             replies: None,
+            watch: None,
         }
     }
 

@@ -10,6 +10,7 @@ use crate::code::Fault;
 use crate::field::Table;
 use crate::message::{Content, Message};
 use crate::method::Method;
+use crate::policy::Policy;
 use crate::queue::{ChannelKey, ConnectionId, QueueId};
 use crate::session::Reply;
 use crate::text::ShortString;
@@ -20,7 +21,7 @@ use crate::vhost::{Binding, Exchange};
 pub struct Now {
     /// By which everything is decided.
     pub instant: Instant,
-    /// For `x-death` alone.
+    /// For `x-death`, and for the hour of what is delayed, which outlives the broker.
     pub wall: Timestamp,
 }
 
@@ -118,6 +119,12 @@ pub enum Record {
     Binding(Binding),
     /// There is not any more.
     NoBinding(Binding),
+    /// What waits for its time at this exchange is stored as of this queue.
+    Delays(QueueId, ShortString),
+    /// There is a policy, or it is another one from now on.
+    Policy(Policy),
+    /// There is not any more.
+    NoPolicy(ShortString),
 }
 
 /// A queue that outlives the broker.

@@ -58,7 +58,11 @@ impl Broker {
             keys: &keys,
             headers: Some(&headers),
         };
-        for queue in self.route(&exchange, route) {
+        let found = self.route(&exchange, route);
+        for shelf in found.shelves {
+            self.shelve(now, shelf, &letter, &keys, None);
+        }
+        for queue in found.queues {
             let name = self.queues.get(&queue).map(|slot| &slot.name);
             let turns = name.is_some_and(|name| is_cycle(name, &headers));
             if death == Death::Rejected || !turns {

@@ -11,6 +11,7 @@ use super::exchanges::{free_name, not_default};
 use super::queues::NewQueue;
 use crate::code::{Code, Fault};
 use crate::field::Table;
+use crate::policy::{Checked, Policy};
 use crate::text::ShortString;
 use crate::vhost::{Binding, Destination, Exchange, name_argument};
 
@@ -36,6 +37,8 @@ pub struct Definitions {
     pub queues: Vec<QueueDefinition>,
     /// Bindings, without those of the default exchange and of queues that are not among these.
     pub bindings: Vec<Binding>,
+    /// Policies.
+    pub policies: Vec<Policy>,
 }
 
 impl Broker {
@@ -61,10 +64,11 @@ impl Broker {
             exchanges: named.cloned().collect(),
             queues: shared.collect(),
             bindings: self.vhost.bindings().filter(is_shared).collect(),
+            policies: self.policies().cloned().collect(),
         }
     }
 
-    /// Declares what is not there yet; what is there stays as it is, as in RabbitMQ. Everything is checked first: after
+    /// Declares what is not there yet; what is there stays as it is, but for policies, as in RabbitMQ. Everything is checked first: after
     /// an error nothing was declared.
     pub fn import(&mut self, now: Now, definitions: &Definitions) -> Result<(), Fault> {
         let new = |one: &&Exchange| !self.vhost.has_exchange(&one.name);
@@ -74,6 +78,7 @@ impl Broker {
             free_name("exchange", &exchange.name)?;
             let what = self.vhost.exchange_words(&exchange.name);
             name_argument(&exchange.arguments, "alternate-exchange", &what)?;
+            exchange.check()?;
         }
         let mut queues = Vec::new();
         for queue in &definitions.queues {
@@ -82,10 +87,16 @@ impl Broker {
             }
         }
         self.check_bindings(definitions)?;
+        for policy in &definitions.policies {
+            Checked::new(policy.clone())?;
+        }
+        for policy in &definitions.policies {
+            self.set_policy(now, policy.clone())?;
+        }
         for mut exchange in exchanges {
             let what = self.vhost.exchange_words(&exchange.name);
             exchange.alternate = name_argument(&exchange.arguments, "alternate-exchange", &what)?;
-            self.add_exchange(exchange);
+            self.add_exchange(now, exchange);
         }
         for queue in queues {
             self.add_queue(now, queue)?;

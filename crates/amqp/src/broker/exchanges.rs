@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::ToString as _;
 
 use super::Broker;
-use super::contract::{Output, Record, Right};
+use super::contract::{Now, Output, Record, Right};
 use crate::code::{Code, Fault};
 use crate::field::Table;
 use crate::method::{
@@ -36,6 +36,7 @@ pub(super) fn free_name(kind: &str, name: &ShortString) -> Result<(), Fault> {
 impl Broker {
     pub(super) fn declare_exchange(
         &mut self,
+        now: Now,
         key: ChannelKey,
         method: &ExchangeDeclare,
     ) -> Result<(), Fault> {
@@ -49,7 +50,7 @@ impl Broker {
             not_default(&name)?;
             self.check_exchange(key, Right::Configure, &name)?;
             if !self.vhost.has_exchange(&name) {
-                self.new_exchange(key, &name, kind, method)?;
+                self.new_exchange(now, key, &name, kind, method)?;
             }
             self.compare_exchange(&name, kind, method)?;
         }
@@ -61,6 +62,7 @@ impl Broker {
 
     fn new_exchange(
         &mut self,
+        now: Now,
         key: ChannelKey,
         name: &ShortString,
         kind: ExchangeKind,
@@ -82,16 +84,20 @@ impl Broker {
             alternate,
             arguments: method.arguments.clone(),
         };
-        self.add_exchange(exchange);
+        exchange.check()?;
+        self.add_exchange(now, exchange);
         Ok(())
     }
 
     /// Adds an exchange under a name that is free.
-    pub(super) fn add_exchange(&mut self, exchange: Exchange) {
+    pub(super) fn add_exchange(&mut self, now: Now, exchange: Exchange) {
         if exchange.durable {
             self.record(Record::Exchange(exchange.clone()));
         }
+        let name = exchange.name.clone();
+        self.add_shelf(now, &exchange);
         self.vhost.declare(exchange);
+        self.rule_exchange(&name);
     }
 
     fn compare_exchange(
@@ -130,6 +136,7 @@ impl Broker {
 
     pub(super) fn delete_exchange(
         &mut self,
+        now: Now,
         key: ChannelKey,
         method: &ExchangeDelete,
     ) -> Result<(), Fault> {
@@ -141,7 +148,7 @@ impl Broker {
             let text = format!("{} in use", self.vhost.exchange_words(&name));
             return Err(Fault::new(Code::PreconditionFailed, text));
         }
-        self.drop_exchange(&name);
+        self.drop_exchange(now, &name);
         if !method.nowait {
             self.answer(key, ExchangeDeleteOk {}.into());
         }
@@ -158,16 +165,16 @@ impl Broker {
         Err(Fault::new(Code::AccessRefused, text))
     }
 
-    pub(super) fn drop_exchange(&mut self, name: &ShortString) {
+    pub(super) fn drop_exchange(&mut self, now: Now, name: &ShortString) {
         let removed = self.vhost.delete_exchange(name);
-        self.record_removed(removed);
+        self.record_removed(now, removed);
     }
 
     pub(super) fn record(&mut self, record: Record) {
         self.outputs.push_back(Output::Record(record));
     }
 
-    pub(super) fn record_removed(&mut self, removed: Removed) {
+    pub(super) fn record_removed(&mut self, now: Now, removed: Removed) {
         for binding in removed.bindings {
             let source = removed
                 .exchanges
@@ -195,6 +202,7 @@ impl Broker {
             }
         }
         for exchange in removed.exchanges {
+            self.drop_shelf(now, &exchange.name);
             if exchange.durable {
                 self.record(Record::NoExchange(exchange.name));
             }
@@ -220,6 +228,7 @@ impl Broker {
 
     pub(super) fn unbind_queue(
         &mut self,
+        now: Now,
         key: ChannelKey,
         method: QueueUnbind,
     ) -> Result<(), Fault> {
@@ -232,7 +241,7 @@ impl Broker {
             &routing_key,
             method.arguments,
         );
-        self.unbind(key, &binding)?;
+        self.unbind(now, key, &binding)?;
         self.answer(key, QueueUnbindOk {}.into());
         Ok(())
     }
@@ -258,6 +267,7 @@ impl Broker {
 
     pub(super) fn unbind_exchange(
         &mut self,
+        now: Now,
         key: ChannelKey,
         method: ExchangeUnbind,
     ) -> Result<(), Fault> {
@@ -268,7 +278,7 @@ impl Broker {
             &method.routing_key,
             method.arguments,
         );
-        self.unbind(key, &binding)?;
+        self.unbind(now, key, &binding)?;
         if !method.nowait {
             self.answer(key, ExchangeUnbindOk {}.into());
         }
@@ -317,7 +327,7 @@ impl Broker {
     }
 
     /// To take away a binding that is not there does no harm, nor if its ends are not.
-    fn unbind(&mut self, key: ChannelKey, binding: &Binding) -> Result<(), Fault> {
+    fn unbind(&mut self, now: Now, key: ChannelKey, binding: &Binding) -> Result<(), Fault> {
         self.check_ends(key, binding)?;
         if let Destination::Queue(name) = &binding.destination
             && let Ok((_, slot)) = self.queue(name)
@@ -325,7 +335,7 @@ impl Broker {
             slot.check_owner(key, &self.vhost.queue_words(name))?;
         }
         if let Some(removed) = self.vhost.unbind(binding) {
-            self.record_removed(removed);
+            self.record_removed(now, removed);
         }
         Ok(())
     }

@@ -7,14 +7,17 @@ mod channel;
 mod contract;
 mod dead_letters;
 mod definitions;
+mod delays;
 mod exchanges;
 mod memory;
 mod operate;
+mod policies;
 mod publish;
 mod queues;
 mod restore;
 #[cfg(test)]
 mod tests;
+mod timeouts;
 mod transactions;
 mod views;
 
@@ -22,6 +25,7 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use mainstay_ids::Instant;
 
@@ -34,11 +38,13 @@ use self::memory::Memory;
 use self::queues::Slot;
 pub use self::views::{ChannelMode, ChannelView, ConsumerView, QueueState, QueueView};
 use crate::code::{Code, Fault, Scope};
+use crate::limits::CONSUMER_TIMEOUT;
 use crate::message::{Content, Message};
 use crate::method::{
     AccessRequestOk, BasicAck, BasicDeliver, BasicNack, ChannelFlowOk, ConfirmSelectOk, Method,
 };
 use crate::planted::{Bug, Planted};
+use crate::policy::Policies;
 use crate::queue::{
     ChannelKey, ConnectionId, ConsumerKey, Delivery, Effect, Origin, QueueId, Turn,
 };
@@ -81,6 +87,14 @@ pub struct Broker {
     /// Queues that have more to deliver than one turn.
     runnable: VecDeque<QueueId>,
     timers: BTreeSet<(Instant, QueueId)>,
+    /// What waits for its time: when, and where it is.
+    due: BTreeSet<(Instant, QueueId, u64)>,
+    /// Where that is, by exchange.
+    shelves: BTreeMap<ShortString, QueueId>,
+    /// Channels whose oldest delivery is looked at, and when.
+    watched: BTreeSet<(Instant, ChannelKey)>,
+    consumer_timeout: Option<Duration>,
+    queues_max: Option<usize>,
     /// Channels with something to confirm.
     speaking: BTreeSet<ChannelKey>,
     /// What queues want, and is not carried out yet.
@@ -88,6 +102,7 @@ pub struct Broker {
     carrying: Carrying,
     outputs: VecDeque<Output>,
     memory: Memory,
+    policies: Policies,
     names_given: Names,
     planted: Planted,
 }
@@ -106,11 +121,17 @@ impl Broker {
             replies: BTreeMap::new(),
             runnable: VecDeque::new(),
             timers: BTreeSet::new(),
+            due: BTreeSet::new(),
+            shelves: BTreeMap::new(),
+            watched: BTreeSet::new(),
+            consumer_timeout: Some(CONSUMER_TIMEOUT),
+            queues_max: None,
             speaking: BTreeSet::new(),
             effects: VecDeque::new(),
             carrying: Carrying::Nothing,
             outputs: VecDeque::new(),
             memory: Memory::default(),
+            policies: Policies::default(),
             names_given: Names {
                 key: seed,
                 count: 0,
@@ -171,6 +192,18 @@ impl Broker {
     /// is idle, and at the deadline.
     pub fn work(&mut self, now: Now) -> Work {
         for _ in 0..QUEUES_PER_WORK {
+            if self.due.first().is_some_and(|(at, ..)| *at <= now.instant) {
+                self.ripen(now);
+                continue;
+            }
+            if self
+                .watched
+                .first()
+                .is_some_and(|(at, _)| *at <= now.instant)
+            {
+                self.look_at_oldest(now);
+                continue;
+            }
             let due = self.timers.first().filter(|(at, _)| *at <= now.instant);
             let queue = match due {
                 Some((_, queue)) => *queue,
@@ -191,10 +224,7 @@ impl Broker {
         for key in core::mem::take(&mut self.speaking) {
             self.speak(now, key);
         }
-        let due = self
-            .timers
-            .first()
-            .is_some_and(|(at, _)| *at <= now.instant);
+        let due = self.deadline() <= now.instant;
         if due || !self.runnable.is_empty() || !self.speaking.is_empty() {
             Work::More
         } else {
@@ -204,7 +234,11 @@ impl Broker {
 
     /// When [`Broker::work`] is to be called.
     pub fn deadline(&self) -> Instant {
-        self.timers.first().map_or(Instant::NEVER, |(at, _)| *at)
+        let queues = self.timers.first().map(|(at, _)| *at);
+        let delays = self.due.first().map(|(at, ..)| *at);
+        let watched = self.watched.first().map(|(at, _)| *at);
+        let all = [queues, delays, watched].into_iter().flatten();
+        all.min().unwrap_or(Instant::NEVER)
     }
 
     fn method(&mut self, now: Now, key: ChannelKey, method: Method, content: Option<Content>) {
@@ -249,11 +283,11 @@ impl Broker {
             Method::QueueDelete(method) => self.delete_queue_method(now, key, &method),
             Method::QueuePurge(method) => self.purge_queue(now, key, &method),
             Method::QueueBind(method) => self.bind_queue(key, method),
-            Method::QueueUnbind(method) => self.unbind_queue(key, method),
-            Method::ExchangeDeclare(method) => self.declare_exchange(key, &method),
-            Method::ExchangeDelete(method) => self.delete_exchange(key, &method),
+            Method::QueueUnbind(method) => self.unbind_queue(now, key, method),
+            Method::ExchangeDeclare(method) => self.declare_exchange(now, key, &method),
+            Method::ExchangeDelete(method) => self.delete_exchange(now, key, &method),
             Method::ExchangeBind(method) => self.bind_exchange(key, method),
-            Method::ExchangeUnbind(method) => self.unbind_exchange(key, method),
+            Method::ExchangeUnbind(method) => self.unbind_exchange(now, key, method),
             Method::ConfirmSelect(method) => self.select_confirm(key, method.nowait),
             Method::TxSelect(_) => self.select_transaction(key),
             Method::TxCommit(_) => self.commit(now, key),
@@ -415,7 +449,7 @@ impl Broker {
 
     fn apply_one(&mut self, now: Now, id: QueueId, effect: Effect) {
         match effect {
-            Effect::Deliver(consumer, delivery) => self.deliver(id, &consumer, &delivery),
+            Effect::Deliver(consumer, delivery) => self.deliver(now, id, &consumer, &delivery),
             Effect::Store(position, message) => {
                 self.outputs.push_back(Output::Store(id, position, message));
             }
@@ -445,7 +479,7 @@ impl Broker {
         }
     }
 
-    fn deliver(&mut self, id: QueueId, consumer: &ConsumerKey, delivery: &Delivery) {
+    fn deliver(&mut self, now: Now, id: QueueId, consumer: &ConsumerKey, delivery: &Delivery) {
         let key = consumer.channel;
         let Some(channel) = self.channels.get_mut(&key) else {
             return;
@@ -454,8 +488,10 @@ impl Broker {
             queue: id,
             position: delivery.position,
             by: channel::By::Consumer,
+            since: now.instant,
         };
         let delivery_tag = channel.deliver((!delivery.no_ack).then_some(unacked));
+        self.watch(key);
         let method = BasicDeliver {
             consumer_tag: consumer.tag.clone(),
             delivery_tag,
@@ -524,6 +560,9 @@ impl Broker {
             return touched;
         };
         self.speaking.remove(&key);
+        if let Some(at) = channel.watch {
+            self.watched.remove(&(at, key));
+        }
         if let Some(replies) = &channel.replies {
             self.replies.remove(&replies.address);
         }
@@ -619,10 +658,21 @@ impl Broker {
                 );
             }
         }
+        for (at, key) in &self.watched {
+            let watch = self.channels.get(key).and_then(|channel| channel.watch);
+            assert_eq!(watch, Some(*at), "{key:?} is looked at once");
+        }
         for (name, id) in &self.names {
             assert_eq!(self.queues.get(id).map(|slot| &slot.name), Some(name));
         }
-        assert_eq!(self.names.len(), self.queues.len());
+        assert_eq!(self.names.len() + self.shelves.len(), self.queues.len());
+        for (_, shelf, position) in &self.due {
+            let slot = self.queues.get(shelf);
+            assert!(
+                slot.is_some_and(|slot| slot.queue.is_held(*position)),
+                "what is due waits: {shelf:?} {position}"
+            );
+        }
         let here: u64 = self.queues.values().map(|slot| slot.queue.here()).sum();
         assert_eq!(self.memory.here, here, "bodies in memory are counted");
         for (at, id) in &self.timers {

@@ -13,6 +13,12 @@ use crate::queue::{Leaving, QueueId};
 use crate::text::ShortString;
 
 impl Broker {
+    /// How many queues clients may declare, if not any number (RabbitMQ's limit `max-queues` of a virtual host). What is
+    /// there stays, and definitions are not asked.
+    pub fn set_queues_max(&mut self, max: Option<usize>) {
+        self.queues_max = max;
+    }
+
     /// Throws away all messages of a queue that wait; how many they were.
     pub fn purge(&mut self, now: Now, name: &ShortString) -> Result<usize, Fault> {
         let (id, _) = self.queue(name)?;
@@ -37,11 +43,11 @@ impl Broker {
     }
 
     /// Deletes an exchange with its bindings; none of those that are always there.
-    pub fn remove_exchange(&mut self, name: &ShortString) -> Result<(), Fault> {
+    pub fn remove_exchange(&mut self, now: Now, name: &ShortString) -> Result<(), Fault> {
         not_default(name)?;
         self.vhost.exchange(name)?;
         self.not_of_the_system(name)?;
-        self.drop_exchange(name);
+        self.drop_exchange(now, name);
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! From a publish to the queues.
 
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -17,7 +18,16 @@ use crate::properties::Properties;
 use crate::queue::{ChannelKey, Origin, QueueId};
 use crate::session::Reply;
 use crate::text::ShortString;
-use crate::vhost::Route;
+use crate::vhost::{Route, Routed};
+
+/// Where a message goes.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// To these queues.
+    pub(super) queues: Vec<QueueId>,
+    /// Here it waits for its time.
+    pub(super) shelves: Vec<QueueId>,
+}
 
 impl Broker {
     pub(super) fn publish(
@@ -60,8 +70,11 @@ impl Broker {
             keys: &keys,
             headers: properties.headers.as_ref(),
         };
+        let Found { queues, shelves } = self.route(&method.exchange, route);
         let publication = Publication {
-            queues: self.route(&method.exchange, route),
+            queues,
+            keys: if shelves.is_empty() { Vec::new() } else { keys },
+            shelves,
             replied: self.reply_directly(method, &message),
             message: Arc::new(message),
             mandatory: method.mandatory,
@@ -113,13 +126,17 @@ impl Broker {
         Ok(true)
     }
 
-    /// The queues that a message goes to.
-    pub(super) fn route(&self, exchange: &ShortString, route: Route<'_>) -> Vec<QueueId> {
-        let names = self.vhost.route(exchange, route);
-        names
-            .iter()
-            .filter_map(|name| self.names.get(name).copied())
-            .collect()
+    /// Where a message goes.
+    pub(super) fn route(&self, exchange: &ShortString, route: Route<'_>) -> Found {
+        let Routed { queues, waits_at } = self.vhost.route(exchange, route);
+        let numbers = |names: &[ShortString], known: &BTreeMap<ShortString, QueueId>| {
+            let numbers = names.iter().filter_map(|name| known.get(name).copied());
+            numbers.collect()
+        };
+        Found {
+            queues: numbers(&queues, &self.names),
+            shelves: numbers(&waits_at, &self.shelves),
+        }
     }
 
     /// A reply to somebody who waits for it goes past all queues. Whether it found somebody.
@@ -154,20 +171,22 @@ impl Broker {
         let Publication {
             message,
             queues,
+            shelves,
+            keys,
             mandatory,
             number,
             replied,
         } = publication;
-        let there: Vec<QueueId> = queues
-            .into_iter()
-            .filter(|queue| self.queues.contains_key(queue))
-            .collect();
-        let lost = there.is_empty() && !replied;
+        let exists = |queue: &QueueId| self.queues.contains_key(queue);
+        let there: Vec<QueueId> = queues.into_iter().filter(exists).collect();
+        let waits: Vec<QueueId> = shelves.into_iter().filter(exists).collect();
+        // What waits for its time was not without a way: nobody knows yet whether it will be.
+        let lost = there.is_empty() && waits.is_empty() && !replied;
         if lost && mandatory && !self.planted.has(Bug::SwallowsReturn) {
             self.give_back_unrouted(key, &message);
         }
         if let Some(number) = number {
-            let count = there.len();
+            let count = there.len() + waits.len();
             if let Some(confirms) = self.channel(key).confirms() {
                 confirms.expect(number, count);
             }
@@ -181,6 +200,9 @@ impl Broker {
         });
         for queue in there {
             self.put(now, queue, Arc::clone(&message), origin);
+        }
+        for shelf in waits {
+            self.shelve(now, shelf, &message, &keys, origin);
         }
     }
 

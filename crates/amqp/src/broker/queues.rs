@@ -30,6 +30,10 @@ pub(super) struct Slot {
     pub(super) durability: Durability,
     pub(super) auto_delete: bool,
     pub(super) arguments: Table,
+    /// The same, read; what is in force is with the queue.
+    pub(super) read: Arguments,
+    /// The policy that is in force.
+    pub(super) policy: Option<ShortString>,
     /// Somebody consumed it: from then on it may be done.
     pub(super) was_consumed: bool,
     pub(super) deadline: Instant,
@@ -37,9 +41,43 @@ pub(super) struct Slot {
     pub(super) counted: u64,
     /// It stands among those that go on.
     pub(super) runs: bool,
+    pub(super) purpose: Purpose,
+}
+
+/// What a queue is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// It was declared, and has a name.
+    Clients,
+    /// What waits for its time at the exchange of this name; nobody sees it.
+    Delays,
 }
 
 impl Slot {
+    /// One that was declared without anything.
+    pub(super) fn new(
+        name: ShortString,
+        queue: Queue,
+        durability: Durability,
+        purpose: Purpose,
+    ) -> Self {
+        Self {
+            name,
+            read: queue.arguments().clone(),
+            queue,
+            owner: None,
+            durability,
+            auto_delete: false,
+            arguments: Table::EMPTY,
+            policy: None,
+            was_consumed: false,
+            deadline: Instant::NEVER,
+            counted: 0,
+            runs: false,
+            purpose,
+        }
+    }
+
     pub(super) fn is_durable(&self) -> bool {
         self.durability == Durability::Durable
     }
@@ -221,6 +259,13 @@ impl Broker {
         method: &QueueDeclare,
     ) -> Result<(), Fault> {
         let what = self.vhost.queue_words(name);
+        if let Some(max) = self.queues_max.filter(|max| self.names.len() >= *max) {
+            let vhost = self.vhost.name();
+            let text = format!(
+                "cannot declare queue '{name}': queue limit in vhost '{vhost}' ({max}) is reached"
+            );
+            return Err(Fault::new(Code::PreconditionFailed, text));
+        }
         let dead_letters = name_argument(&method.arguments, "x-dead-letter-exchange", &what)?;
         if let Some(exchange) = &dead_letters {
             self.check_queue(key, Right::Read, name)?;
@@ -263,20 +308,16 @@ impl Broker {
         if let Some(connection) = owner.and_then(|one| self.connections.get_mut(&one)) {
             connection.exclusive.insert(id);
         }
+        let queue = Queue::with(id, now.instant, arguments, durability, self.planted);
         let slot = Slot {
-            name: name.clone(),
-            queue: Queue::with(id, now.instant, arguments, durability, self.planted),
             owner,
-            durability,
             auto_delete,
             arguments: declared,
-            was_consumed: false,
-            deadline: Instant::NEVER,
-            counted: 0,
-            runs: false,
+            ..Slot::new(name.clone(), queue, durability, Purpose::Clients)
         };
         self.names.insert(name, id);
         self.queues.insert(id, slot);
+        self.rule_queue(now, id);
         Ok(())
     }
 
@@ -344,7 +385,7 @@ impl Broker {
         }
         let consumers: Vec<ConsumerKey> = slot.queue.consumer_keys().cloned().collect();
         let removed = self.vhost.delete_queue(&slot.name);
-        self.record_removed(removed);
+        self.record_removed(now, removed);
         if slot.is_durable() {
             self.record(Record::NoQueue(id));
         }

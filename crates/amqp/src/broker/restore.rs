@@ -2,13 +2,12 @@
 
 use alloc::sync::Arc;
 
-use mainstay_ids::Instant;
-
 use super::Broker;
 use super::contract::{Now, Record};
-use super::queues::Slot;
+use super::queues::{Purpose, Slot};
 use crate::code::Fault;
 use crate::message::Message;
+use crate::policy::Checked;
 use crate::queue::{Arguments, Durability, Queue, QueueId};
 
 impl Broker {
@@ -16,7 +15,11 @@ impl Broker {
     /// written by this broker, or by one that knows more.
     pub fn restore(&mut self, now: Now, record: Record) -> Result<(), Fault> {
         match record {
-            Record::Exchange(exchange) => self.vhost.declare(exchange),
+            Record::Exchange(exchange) => {
+                let name = exchange.name.clone();
+                self.vhost.declare(exchange);
+                self.rule_exchange(&name);
+            }
             Record::NoExchange(name) => {
                 self.vhost.delete_exchange(&name);
             }
@@ -34,24 +37,48 @@ impl Broker {
                 self.next_queue = self.next_queue.max(id.0 + 1);
                 self.names.insert(durable.name, id);
                 self.queues.insert(id, slot);
+                self.rule_queue(now, id);
                 self.set_timer(id);
             }
             Record::NoQueue(id) => {
-                if let Some(slot) = self.queues.remove(&id) {
-                    self.names.remove(&slot.name);
-                    self.timers.remove(&(slot.deadline, id));
-                    self.memory.here -= slot.counted;
-                    self.vhost.delete_queue(&slot.name);
-                }
+                self.restore_no_queue(id);
+            }
+            Record::Delays(id, exchange) => {
+                self.put_shelf(now, id, exchange, Durability::Durable);
             }
             Record::Binding(binding) => {
                 self.vhost.bind(binding)?;
+            }
+            Record::Policy(policy) => {
+                self.policies.set(Checked::new(policy)?)?;
+                self.put_in_force(now);
+            }
+            Record::NoPolicy(name) => {
+                self.policies.clear(&name);
+                self.put_in_force(now);
             }
             Record::NoBinding(binding) => {
                 self.vhost.unbind(&binding);
             }
         }
         Ok(())
+    }
+
+    fn restore_no_queue(&mut self, id: QueueId) {
+        let Some(slot) = self.queues.remove(&id) else {
+            return;
+        };
+        self.timers.remove(&(slot.deadline, id));
+        self.memory.here -= slot.counted;
+        match slot.purpose {
+            Purpose::Clients => {
+                self.names.remove(&slot.name);
+                self.vhost.delete_queue(&slot.name);
+            }
+            Purpose::Delays => {
+                self.shelves.remove(&slot.name);
+            }
+        }
     }
 
     /// Takes a message in that was stored and not forgotten, in rising order of positions per queue; whether its queue
@@ -70,7 +97,10 @@ impl Broker {
         let Some(slot) = self.queues.get_mut(&queue) else {
             return false;
         };
-        slot.queue.restore(now.instant, position, message, 0);
+        match slot.purpose {
+            Purpose::Clients => slot.queue.restore(now.instant, position, message, 0),
+            Purpose::Delays => self.shelve_again(now, queue, position, message),
+        }
         self.account(queue);
         self.relieve(queue);
         self.set_timer(queue);
@@ -81,16 +111,9 @@ impl Broker {
 impl Slot {
     fn restored(durable: super::DurableQueue, queue: Queue) -> Self {
         Self {
-            name: durable.name,
-            queue,
-            owner: None,
-            durability: Durability::Durable,
             auto_delete: durable.auto_delete,
             arguments: durable.arguments,
-            was_consumed: false,
-            deadline: Instant::NEVER,
-            counted: 0,
-            runs: false,
+            ..Self::new(durable.name, queue, Durability::Durable, Purpose::Clients)
         }
     }
 }

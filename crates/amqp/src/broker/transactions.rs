@@ -82,6 +82,7 @@ impl Broker {
         let settled = core::mem::take(&mut transaction.settled);
         let back = settled.into_iter().flat_map(|(_, taken)| taken);
         channel.unacked.extend(back);
+        self.watch(key);
         self.answer(key, TxRollbackOk {}.into());
         Ok(())
     }

@@ -39,7 +39,9 @@ pub struct QueueView<'a> {
     pub exclusive: Option<ConnectionId>,
     /// What it was declared with.
     pub declared: &'a Table,
-    /// What of that is in force.
+    /// The policy that is in force.
+    pub policy: Option<&'a ShortString>,
+    /// What both together say.
     pub arguments: &'a Arguments,
     /// Messages that wait.
     pub ready: usize,
@@ -109,6 +111,7 @@ impl Slot {
             auto_delete: self.auto_delete,
             exclusive: self.owner,
             declared: &self.arguments,
+            policy: self.policy.as_ref(),
             arguments: self.queue.arguments(),
             ready: self.queue.ready(),
             ready_bytes: self.queue.ready_bytes(),

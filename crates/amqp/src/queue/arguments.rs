@@ -8,6 +8,7 @@ use crate::code::{Code, Fault};
 use crate::erlang;
 use crate::field::{Table, Value};
 use crate::limits::{EXPIRY_MAX_MS, PRIORITY_MAX};
+use crate::policy::Saying;
 use crate::text::ShortString;
 
 /// What happens to a publish that finds the queue full.
@@ -150,7 +151,10 @@ impl Arguments {
             expires: count("x-expires").map(Duration::from_millis),
             length_max: count("x-max-length"),
             bytes_max: count("x-max-length-bytes"),
-            overflow: overflow(table),
+            overflow: table
+                .get("x-overflow")
+                .map(Overflow::of)
+                .unwrap_or_default(),
             dead_letter_exchange: short("x-dead-letter-exchange"),
             dead_letter_key: short("x-dead-letter-routing-key"),
             priority_max: number("x-max-priority")
@@ -162,6 +166,37 @@ impl Arguments {
                 QueueKind::Classic => None,
             },
         })
+    }
+}
+
+impl Arguments {
+    /// What is in force under a policy: of two numbers the smaller one, of two names that of the declaration (RabbitMQ's
+    /// `res_min` and `res_arg`). Whether the declaration had an overflow, its value cannot say.
+    pub(crate) fn under(&self, has_overflow: bool, policy: Option<&Saying>) -> Self {
+        let Some(policy) = policy else {
+            return self.clone();
+        };
+        let limit = policy
+            .delivery_limit
+            .filter(|_| self.kind == QueueKind::Quorum);
+        let exchange = self.dead_letter_exchange.clone();
+        let key = self.dead_letter_key.clone();
+        Self {
+            message_ttl: least(self.message_ttl, policy.message_ttl),
+            expires: least(self.expires, policy.expires),
+            length_max: least(self.length_max, policy.length_max),
+            bytes_max: least(self.bytes_max, policy.bytes_max),
+            overflow: match policy.overflow {
+                Some(overflow) if !has_overflow => overflow,
+                Some(_) | None => self.overflow,
+            },
+            dead_letter_exchange: exchange.or_else(|| policy.dead_letter_exchange.clone()),
+            dead_letter_key: key.or_else(|| policy.dead_letter_key.clone()),
+            delivery_limit: least(self.delivery_limit, limit),
+            kind: self.kind,
+            priority_max: self.priority_max,
+            single_active: self.single_active,
+        }
     }
 }
 
@@ -192,11 +227,22 @@ fn kind(table: &Table, queue: &str) -> Result<QueueKind, Fault> {
     }
 }
 
-fn overflow(table: &Table) -> Overflow {
-    match table.get("x-overflow").and_then(Value::string) {
-        Some(word) if word == "reject-publish" => Overflow::RejectPublish,
-        Some(word) if word == "reject-publish-dlx" => Overflow::RejectPublishDeadLetter,
-        Some(_) | None => Overflow::DropHead,
+impl Overflow {
+    /// What a word means that was checked.
+    pub(crate) fn of(value: &Value) -> Self {
+        match value.string() {
+            Some(word) if word == "reject-publish" => Self::RejectPublish,
+            Some(word) if word == "reject-publish-dlx" => Self::RejectPublishDeadLetter,
+            Some(_) | None => Self::DropHead,
+        }
+    }
+}
+
+/// The smaller of two that may be there.
+fn least<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
     }
 }
 

@@ -153,6 +153,11 @@ impl Queue {
         self.held.len()
     }
 
+    /// Whether this one is delivered and not settled, or waits for its time.
+    pub(crate) fn is_held(&self, position: u64) -> bool {
+        self.held.contains_key(&position)
+    }
+
     /// Consumers.
     pub fn consumers(&self) -> usize {
         self.consumers.len()
@@ -205,6 +210,12 @@ impl Queue {
         &self.arguments
     }
 
+    /// Other arguments are in force from now on; a turn carries out what follows from it.
+    pub(crate) fn rule(&mut self, arguments: Arguments) {
+        debug_assert_eq!(self.arguments.priority_max, arguments.priority_max);
+        self.arguments = arguments;
+    }
+
     /// Takes a message in. Who published it hears [`Effect::Confirm`] once it is as safe as it can be, or
     /// [`Effect::Refuse`].
     pub fn publish(
@@ -221,6 +232,54 @@ impl Queue {
             }
             return;
         }
+        let entry = self.admit(now, message, origin, effects);
+        self.enter(entry);
+    }
+
+    /// Takes a message in that waits for its time, and for no consumer. Its position.
+    pub(crate) fn shelve(
+        &mut self,
+        now: Instant,
+        message: Arc<Message>,
+        origin: Option<Origin>,
+        effects: &mut Vec<Effect>,
+    ) -> u64 {
+        let entry = self.admit(now, message, origin, effects);
+        let position = entry.position;
+        self.put_on_shelf(entry);
+        position
+    }
+
+    fn put_on_shelf(&mut self, entry: Entry) {
+        let consumer = None;
+        self.held.insert(entry.position, Held { entry, consumer });
+    }
+
+    /// Its time has come: the message, and what is to be done once it is elsewhere. Who waits for it to be on disk here
+    /// waits on, as with what dies.
+    pub(crate) fn unshelve(&mut self, position: u64) -> Option<(Arc<Message>, Option<Effect>)> {
+        let Held { entry, .. } = self.held.remove(&position)?;
+        let mut forget = Vec::new();
+        let message = entry.message(self.place(position));
+        self.let_go(&entry, &mut forget);
+        Some((message, forget.pop()))
+    }
+
+    /// Puts a message in that was on disk and waits for its time.
+    pub(crate) fn restore_shelved(&mut self, now: Instant, position: u64, message: &Arc<Message>) {
+        self.next = self.next.max(position + 1);
+        let entry = self.entry(now, position, message);
+        self.here += entry.here();
+        self.put_on_shelf(entry);
+    }
+
+    fn admit(
+        &mut self,
+        now: Instant,
+        message: Arc<Message>,
+        origin: Option<Origin>,
+        effects: &mut Vec<Effect>,
+    ) -> Entry {
         let position = self.next;
         self.next += 1;
         let mut entry = self.entry(now, position, &message);
@@ -240,7 +299,7 @@ impl Queue {
             Medium::Memory => effects.extend(origin.map(Effect::Confirm)),
         }
         self.here += entry.here();
-        self.enter(entry);
+        entry
     }
 
     /// Puts a message in that was on disk. Positions come in rising order.

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::Route;
 use super::exchange::{Exchange, ExchangeKind, headers_match};
-use super::topic;
+use super::topic::Patterns;
 use crate::field::Table;
 use crate::text::ShortString;
 
@@ -31,13 +31,16 @@ pub struct Binding {
     pub arguments: Table,
 }
 
-#[derive(Debug)]
-struct Bound {
-    destination: Destination,
-    arguments: Table,
-}
+/// What is bound with one key: where to, and with which arguments, once with each.
+type Bound = BTreeMap<Destination, Vec<Table>>;
 
-type OfSource = BTreeMap<ShortString, Vec<Bound>>;
+/// The bindings of one exchange.
+#[derive(Debug, Default)]
+struct OfSource {
+    keys: BTreeMap<ShortString, Bound>,
+    /// Its keys as patterns, if it is a topic exchange.
+    patterns: Option<Patterns>,
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Bindings {
@@ -50,7 +53,8 @@ impl Bindings {
         self.by_source.contains_key(exchange)
     }
 
-    pub(super) fn add(&mut self, binding: Binding) -> bool {
+    /// Adds a binding of an exchange that chooses in this way; whether it is a new one.
+    pub(super) fn add(&mut self, kind: ExchangeKind, binding: Binding) -> bool {
         let Binding {
             source,
             destination,
@@ -58,86 +62,110 @@ impl Bindings {
             arguments,
         } = binding;
         let of_source = self.by_source.entry(source.clone()).or_default();
-        let bound = of_source.entry(key.clone()).or_default();
-        let known = bound
-            .iter()
-            .any(|one| one.destination == destination && one.arguments == arguments);
-        if known {
+        let bound = of_source.keys.entry(key.clone()).or_default();
+        let tables = bound.entry(destination.clone()).or_default();
+        if tables.contains(&arguments) {
             return false;
         }
-        let ends = self.by_destination.entry(destination.clone()).or_default();
+        tables.push(arguments);
+        if kind == ExchangeKind::Topic {
+            let patterns = of_source.patterns.get_or_insert_with(Patterns::new);
+            patterns.add(&key);
+        }
+        let ends = self.by_destination.entry(destination).or_default();
         ends.insert((source, key));
-        bound.push(Bound {
-            destination,
-            arguments,
-        });
         true
     }
 
     pub(super) fn remove(&mut self, binding: &Binding) -> bool {
-        let taken = self.take(&binding.source, &binding.key, |bound| {
-            bound.destination == binding.destination && bound.arguments == binding.arguments
-        });
-        !taken.is_empty()
+        let Binding {
+            source,
+            destination,
+            key,
+            arguments,
+        } = binding;
+        let of_source = self.by_source.get_mut(source);
+        let bound = of_source.and_then(|one| one.keys.get_mut(key));
+        let Some(tables) = bound.and_then(|bound| bound.get_mut(destination)) else {
+            return false;
+        };
+        let Some(at) = tables.iter().position(|one| one == arguments) else {
+            return false;
+        };
+        tables.remove(at);
+        if tables.is_empty() {
+            self.take(source, key, destination);
+        }
+        true
     }
 
-    /// Takes out what fits of one source and key.
+    /// Takes out what leads from one source with one key to one destination; the arguments of each.
     fn take(
         &mut self,
         source: &ShortString,
         key: &ShortString,
-        fits: impl Fn(&Bound) -> bool,
-    ) -> Vec<Binding> {
+        destination: &Destination,
+    ) -> Vec<Table> {
+        if let Some(ends) = self.by_destination.get_mut(destination) {
+            ends.remove(&(source.clone(), key.clone()));
+            if ends.is_empty() {
+                self.by_destination.remove(destination);
+            }
+        }
         let Some(of_source) = self.by_source.get_mut(source) else {
             return Vec::new();
         };
-        let Some(bound) = of_source.get_mut(key) else {
+        let Some(bound) = of_source.keys.get_mut(key) else {
             return Vec::new();
         };
-        let (taken, kept): (Vec<Bound>, Vec<Bound>) =
-            core::mem::take(bound).into_iter().partition(fits);
-        let still: BTreeSet<&Destination> = kept.iter().map(|one| &one.destination).collect();
-        for one in taken.iter().filter(|one| !still.contains(&one.destination)) {
-            if let Some(ends) = self.by_destination.get_mut(&one.destination) {
-                ends.remove(&(source.clone(), key.clone()));
-                if ends.is_empty() {
-                    self.by_destination.remove(&one.destination);
-                }
+        let tables = bound.remove(destination).unwrap_or_default();
+        if bound.is_empty() {
+            of_source.keys.remove(key);
+            if let Some(patterns) = &mut of_source.patterns {
+                patterns.remove(key);
             }
         }
-        drop(still);
-        *bound = kept;
-        if bound.is_empty() {
-            of_source.remove(key);
-        }
-        if of_source.is_empty() {
+        if of_source.keys.is_empty() {
             self.by_source.remove(source);
         }
-        let whole = |bound: Bound| Binding {
-            source: source.clone(),
-            destination: bound.destination,
-            key: key.clone(),
-            arguments: bound.arguments,
-        };
-        taken.into_iter().map(whole).collect()
+        tables
+    }
+
+    /// Takes out all bindings of these ends.
+    fn take_all(
+        &mut self,
+        ends: impl IntoIterator<Item = (ShortString, ShortString, Destination)>,
+    ) -> Vec<Binding> {
+        let mut taken = Vec::new();
+        for (source, key, destination) in ends {
+            let tables = self.take(&source, &key, &destination);
+            taken.extend(tables.into_iter().map(|arguments| Binding {
+                source: source.clone(),
+                destination: destination.clone(),
+                key: key.clone(),
+                arguments,
+            }));
+        }
+        taken
     }
 
     pub(super) fn take_source(&mut self, source: &ShortString) -> Vec<Binding> {
-        let of_source = self.by_source.get(source);
-        let keys: Vec<ShortString> = of_source
-            .map(|keys| keys.keys().cloned().collect())
-            .unwrap_or_default();
-        let take = |key: &ShortString| self.take(source, key, |_| true);
-        keys.iter().flat_map(take).collect()
+        let keys = self.by_source.get(source).into_iter();
+        let keys = keys.flat_map(|of_source| &of_source.keys);
+        let ends: Vec<(ShortString, ShortString, Destination)> = keys
+            .flat_map(|(key, bound)| {
+                let end =
+                    |destination: &Destination| (source.clone(), key.clone(), destination.clone());
+                bound.keys().map(end)
+            })
+            .collect();
+        self.take_all(ends)
     }
 
     pub(super) fn take_destination(&mut self, destination: &Destination) -> Vec<Binding> {
         let ends = self.by_destination.get(destination).cloned();
-        let mut taken = Vec::new();
-        for (source, key) in ends.unwrap_or_default() {
-            taken.extend(self.take(&source, &key, |bound| bound.destination == *destination));
-        }
-        taken
+        let ends = ends.unwrap_or_default().into_iter();
+        self.take_all(ends.map(|(source, key)| (source, key, destination.clone())))
     }
 
     /// Where a message goes from this exchange.
@@ -147,51 +175,46 @@ impl Bindings {
         route: Route<'_>,
         mut found: impl FnMut(&'a Destination),
     ) {
-        let Some(of_source) = self.by_source.get(&exchange.name) else {
+        let Some(OfSource { keys, patterns }) = self.by_source.get(&exchange.name) else {
             return;
         };
-        match exchange.kind {
-            ExchangeKind::Direct | ExchangeKind::Default => {
-                let bound = route.keys.iter().filter_map(|key| of_source.get(key));
-                for bound in bound.flatten() {
-                    found(&bound.destination);
-                }
+        match exchange.chooses() {
+            ExchangeKind::Direct | ExchangeKind::Default | ExchangeKind::Delayed => {
+                let bound = route.keys.iter().filter_map(|key| keys.get(key));
+                bound.flat_map(Bound::keys).for_each(found);
             }
-            ExchangeKind::Fanout => {
-                for bound in of_source.values().flatten() {
-                    found(&bound.destination);
-                }
-            }
+            ExchangeKind::Fanout => keys.values().flat_map(Bound::keys).for_each(found),
             ExchangeKind::Topic => {
-                for (pattern, bound) in of_source {
-                    let fits =
-                        |key: &ShortString| topic::matches(pattern.as_bytes(), key.as_bytes());
-                    if route.keys.iter().any(fits) {
-                        for bound in bound {
-                            found(&bound.destination);
-                        }
-                    }
+                for key in route.keys {
+                    let Some(patterns) = patterns else { continue };
+                    patterns.matching(key.as_bytes(), |pattern| {
+                        let bound = keys.get(pattern).into_iter();
+                        bound.flat_map(Bound::keys).for_each(&mut found);
+                    });
                 }
             }
             ExchangeKind::Headers => {
                 let none = Table::EMPTY;
                 let headers = route.headers.unwrap_or(&none);
-                let fits = |bound: &&Bound| headers_match(&bound.arguments, headers);
-                for bound in of_source.values().flatten().filter(fits) {
-                    found(&bound.destination);
+                for (destination, tables) in keys.values().flatten() {
+                    if tables.iter().any(|wanted| headers_match(wanted, headers)) {
+                        found(destination);
+                    }
                 }
             }
         }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = Binding> {
-        self.by_source.iter().flat_map(|(source, keys)| {
-            keys.iter().flat_map(move |(key, bound)| {
-                bound.iter().map(move |bound| Binding {
-                    source: source.clone(),
-                    destination: bound.destination.clone(),
-                    key: key.clone(),
-                    arguments: bound.arguments.clone(),
+        self.by_source.iter().flat_map(|(source, of_source)| {
+            of_source.keys.iter().flat_map(move |(key, bound)| {
+                bound.iter().flat_map(move |(destination, tables)| {
+                    tables.iter().map(move |arguments| Binding {
+                        source: source.clone(),
+                        destination: destination.clone(),
+                        key: key.clone(),
+                        arguments: arguments.clone(),
+                    })
                 })
             })
         })

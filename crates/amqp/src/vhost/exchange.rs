@@ -21,6 +21,8 @@ pub enum ExchangeKind {
     Topic,
     /// By fields of the headers.
     Headers,
+    /// As its argument `x-delayed-type` says, once a message's time has come.
+    Delayed,
 }
 
 impl ExchangeKind {
@@ -31,6 +33,7 @@ impl ExchangeKind {
             Self::Fanout => "fanout",
             Self::Topic => "topic",
             Self::Headers => "headers",
+            Self::Delayed => "x-delayed-message",
         }
     }
 
@@ -42,10 +45,44 @@ impl ExchangeKind {
             b"fanout" => Ok(Self::Fanout),
             b"topic" => Ok(Self::Topic),
             b"headers" => Ok(Self::Headers),
+            b"x-delayed-message" => Ok(Self::Delayed),
             _ => {
                 let what = format!("unknown exchange type '{name}'");
                 Err(Fault::new(Code::PreconditionFailed, what))
             }
+        }
+    }
+}
+
+/// How an exchange that delays chooses, once it does.
+fn delayed_kind(arguments: &Table) -> Option<Result<ExchangeKind, Fault>> {
+    let name = ShortString::new(arguments.get("x-delayed-type")?.string()?.clone())?;
+    Some(ExchangeKind::parse(&name))
+}
+
+impl Exchange {
+    /// How it chooses among its bindings.
+    pub fn chooses(&self) -> ExchangeKind {
+        match self.kind {
+            ExchangeKind::Delayed => match delayed_kind(&self.arguments) {
+                Some(Ok(kind)) => kind,
+                Some(Err(_)) | None => ExchangeKind::Direct,
+            },
+            kind => kind,
+        }
+    }
+
+    /// Whether its arguments say what its type needs.
+    pub(crate) fn check(&self) -> Result<(), Fault> {
+        if self.kind != ExchangeKind::Delayed {
+            return Ok(());
+        }
+        match delayed_kind(&self.arguments) {
+            Some(Ok(ExchangeKind::Delayed)) | None => Err(Fault::new(
+                Code::PreconditionFailed,
+                "Invalid argument, 'x-delayed-type' must be an existing exchange type",
+            )),
+            Some(kind) => kind.map(|_| ()),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Where messages go in one virtual host: exchanges and the bindings between them and to queues. Queues are names here.
 
 mod bindings;
+mod delay;
 mod exchange;
 #[cfg(test)]
 mod tests;
@@ -13,6 +14,7 @@ use alloc::vec::Vec;
 
 use self::bindings::Bindings;
 pub use self::bindings::{Binding, Destination};
+pub(crate) use self::delay::{X_DELAY, delay, delay_ms};
 pub use self::exchange::{Exchange, ExchangeKind};
 use crate::code::{Code, Fault};
 use crate::field::{Table, Value};
@@ -25,6 +27,15 @@ pub struct Route<'a> {
     pub keys: &'a [ShortString],
     /// The headers, for exchanges of that type.
     pub headers: Option<&'a Table>,
+}
+
+/// Where a message goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Routed {
+    /// To these queues.
+    pub queues: Vec<ShortString>,
+    /// At these exchanges it waits for its time.
+    pub waits_at: Vec<ShortString>,
 }
 
 /// What went away with something else.
@@ -42,6 +53,8 @@ pub struct Vhost {
     name: String,
     exchanges: BTreeMap<ShortString, Exchange>,
     bindings: Bindings,
+    /// Alternates by policies, for exchanges that were declared without.
+    alternates: BTreeMap<ShortString, ShortString>,
 }
 
 impl Vhost {
@@ -52,6 +65,7 @@ impl Vhost {
             name: name.into(),
             exchanges: exchanges.collect(),
             bindings: Bindings::default(),
+            alternates: BTreeMap::new(),
         }
     }
 
@@ -99,6 +113,18 @@ impl Vhost {
         self.exchanges.insert(exchange.name.clone(), exchange);
     }
 
+    /// A policy names what takes that for which an exchange knows no queue, or none does.
+    pub(crate) fn rule(&mut self, exchange: &ShortString, alternate: Option<ShortString>) {
+        match alternate {
+            Some(alternate) => {
+                self.alternates.insert(exchange.clone(), alternate);
+            }
+            None => {
+                self.alternates.remove(exchange);
+            }
+        }
+    }
+
     /// Whether anything is bound from it.
     pub fn is_source(&self, exchange: &ShortString) -> bool {
         self.bindings.is_source(exchange)
@@ -119,6 +145,7 @@ impl Vhost {
             let Some(exchange) = self.exchanges.remove(&name) else {
                 continue;
             };
+            self.alternates.remove(&name);
             removed.exchanges.push(exchange);
             removed.bindings.extend(self.bindings.take_source(&name));
             open.extend(self.unbind_all(&Destination::Exchange(name), removed));
@@ -153,10 +180,11 @@ impl Vhost {
     /// Adds a binding whose ends exist; whether it is a new one.
     pub fn bind(&mut self, binding: Binding) -> Result<bool, Fault> {
         let source = self.exchange(&binding.source)?;
-        if source.kind == ExchangeKind::Headers {
+        if source.chooses() == ExchangeKind::Headers {
             exchange::check_headers_binding(&binding.arguments)?;
         }
-        Ok(self.bindings.add(binding))
+        let kind = source.chooses();
+        Ok(self.bindings.add(kind, binding))
     }
 
     /// Takes a binding away, with the exchange that was to go with its last one; `None` if there is none.
@@ -172,10 +200,10 @@ impl Vhost {
         Some(removed)
     }
 
-    /// The queues that a message goes to from an exchange, each once. Where an exchange knows none, its alternate one
-    /// is asked.
-    pub fn route(&self, exchange: &ShortString, route: Route<'_>) -> Vec<ShortString> {
+    /// Where a message goes from an exchange, to each once. Where an exchange knows nothing, its alternate one is asked.
+    pub fn route(&self, exchange: &ShortString, route: Route<'_>) -> Routed {
         let mut queues = Vec::new();
+        let mut waits_at = Vec::new();
         let mut seen: BTreeSet<&ShortString> = BTreeSet::new();
         let mut open: Vec<&ShortString> = Vec::new();
         open.push(exchange);
@@ -184,6 +212,10 @@ impl Vhost {
                 continue;
             };
             if !seen.insert(name) {
+                continue;
+            }
+            if exchange.kind == ExchangeKind::Delayed && delay(route.headers).is_some() {
+                waits_at.push(name.clone());
                 continue;
             }
             let mut found = false;
@@ -199,14 +231,15 @@ impl Vhost {
                 }
             });
             if !found {
-                open.extend(exchange.alternate.as_ref());
+                let ruled = || self.alternates.get(name);
+                open.extend(exchange.alternate.as_ref().or_else(ruled));
             }
         }
         if queues.len() > 1 {
             queues.sort();
             queues.dedup();
         }
-        queues
+        Routed { queues, waits_at }
     }
 }
 

@@ -1,6 +1,8 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
+use bytes::Bytes;
+
 use super::*;
 
 fn words(text: &[u8]) -> Vec<&[u8]> {
@@ -39,16 +41,50 @@ fn texts(letters: &[u8], len: usize) -> Vec<Vec<u8>> {
     all
 }
 
+fn found(patterns: &topic::Patterns, key: &[u8]) -> Vec<ShortString> {
+    let mut found = Vec::new();
+    patterns.matching(key, |pattern| found.push(pattern.clone()));
+    found.sort();
+    found
+}
+
+fn short(text: &[u8]) -> ShortString {
+    ShortString::new(Bytes::copy_from_slice(text)).unwrap()
+}
+
 #[test]
-fn a_topic_matches_as_the_rule_says() {
+fn topics_match_as_the_rule_says_however_many_there_are_and_were() {
     let keys = texts(b"ab.", 5);
-    for pattern in texts(b"a*#.", 5) {
+    let all: Vec<ShortString> = texts(b"a*#.", 4).iter().map(|text| short(text)).collect();
+    let mut patterns = topic::Patterns::new();
+    for pattern in &all {
+        patterns.add(pattern);
+        patterns.add(pattern);
+    }
+    // All of them, then each third, then none.
+    for step in [1, 3, all.len() + 1] {
+        let kept = |at: usize| at % step == step - 1;
+        for (at, pattern) in all.iter().enumerate() {
+            if !kept(at) {
+                patterns.remove(pattern);
+                patterns.remove(pattern);
+            }
+        }
         for key in &keys {
-            let wanted = plainly(&words(&pattern), &words(key));
-            let shown = || (String::from_utf8_lossy(&pattern).into_owned(), key.clone());
-            assert_eq!(topic::matches(&pattern, key), wanted, "{:?}", shown());
+            let fits = |(at, pattern): &(usize, &ShortString)| {
+                kept(*at) && plainly(&words(pattern.as_bytes()), &words(key))
+            };
+            let mut wanted: Vec<ShortString> = all
+                .iter()
+                .enumerate()
+                .filter(fits)
+                .map(|(_, pattern)| pattern.clone())
+                .collect();
+            wanted.sort();
+            assert_eq!(found(&patterns, key), wanted, "{:?}", short(key));
         }
     }
+    assert_eq!(patterns.nodes(), 1);
 }
 
 #[test]
@@ -56,7 +92,54 @@ fn a_hostile_pattern_costs_no_more_than_its_words_times_those_of_the_key() {
     // Tried plainly, this takes longer than anybody waits.
     let pattern = ["#.a."; 60].concat() + "b";
     let key = ["a"; 127].join(".");
-    assert!(!topic::matches(pattern.as_bytes(), key.as_bytes()));
+    let mut patterns = topic::Patterns::new();
+    patterns.add(&short(pattern.as_bytes()));
+    assert_eq!(found(&patterns, key.as_bytes()), [""; 0]);
+    let end = short((key + ".b").as_bytes());
+    assert_eq!(found(&patterns, end.as_bytes()).len(), 1);
+}
+
+#[test]
+fn ten_thousand_patterns_cost_a_message_what_one_costs() {
+    let mut vhost = Vhost::new("/");
+    for at in 0..10_000 {
+        let one = binding(
+            "amq.topic",
+            queue(&format!("q{at}")),
+            &format!("n{at}.*.end"),
+        );
+        assert_eq!(vhost.bind(one), Ok(true));
+    }
+    // Some hundred million comparisons of words, if each pattern were asked.
+    for at in 0..10_000 {
+        let key = format!("n{at}.any.end");
+        assert_eq!(
+            routed(&vhost, "amq.topic", &key),
+            [format!("q{at}").as_str()]
+        );
+    }
+    for at in 0..10_000 {
+        let removed = vhost.delete_queue(&short(format!("q{at}").as_bytes()));
+        assert_eq!(removed.bindings.len(), 1);
+    }
+    assert!(!vhost.is_source(&"amq.topic".into()));
+}
+
+#[test]
+fn bindings_of_one_key_go_one_by_one_at_little_cost() {
+    let mut vhost = Vhost::new("/");
+    let all: Vec<Binding> = (0..20_000)
+        .map(|at| binding("amq.fanout", queue(&format!("q{at}")), ""))
+        .collect();
+    for one in &all {
+        assert_eq!(vhost.bind(one.clone()), Ok(true));
+        assert_eq!(vhost.bind(one.clone()), Ok(false));
+    }
+    assert_eq!(routed(&vhost, "amq.fanout", "").len(), all.len());
+    for one in &all {
+        assert!(vhost.unbind(one).is_some());
+    }
+    assert_eq!(vhost.bindings().count(), 0);
 }
 
 fn exchange(name: &str, kind: ExchangeKind) -> Exchange {
@@ -90,7 +173,7 @@ fn routed(vhost: &Vhost, exchange: &str, key: &str) -> Vec<ShortString> {
         keys: &keys,
         headers: None,
     };
-    vhost.route(&exchange.into(), route)
+    vhost.route(&exchange.into(), route).queues
 }
 
 #[test]

@@ -71,7 +71,7 @@ fn keys(s: &mut Section<'_, '_>, dir: &Path) -> Option<NodeFile> {
     let api = s.or("api", default_api(), api);
     let gateway = s.or("gateway", default_gateway(), gateway);
     let mut taken = taken(roles.as_ref(), api.as_ref(), gateway.as_ref());
-    let broker = broker(s, roles.as_ref(), &mut taken);
+    let broker = of_broker(s, roles.as_ref(), &mut taken);
     let names_entry = s.take("names");
     let names = names_entry.as_ref().map(|entry| names(entry, &taken));
     taken.extend(names.iter().flatten().map(|names| Taken {
@@ -126,22 +126,22 @@ fn keys(s: &mut Section<'_, '_>, dir: &Path) -> Option<NodeFile> {
     })
 }
 
-/// `[broker]`, and its address among those that are taken.
-fn broker(
+/// The broker's table, whose address nobody else may have.
+fn of_broker(
     s: &mut Section<'_, '_>,
     roles: Option<&BTreeSet<Role>>,
     taken: &mut Vec<Taken>,
 ) -> Option<Broker> {
-    let broker_entry = s.take("broker");
-    let broker = broker_entry.as_ref();
-    let broker = broker.map_or_else(|| Some(default_broker()), |e| broker_keys(e, taken));
+    let entry = s.take("broker");
+    let read = entry.as_ref();
+    let broker = read.map_or_else(|| Some(default_broker()), |e| broker_keys(e, taken));
     let reason = (
         "queues are the broker's, and `roles` has no `broker`",
         "add the role `broker`, or take `[broker]` out",
     );
     // What is wrong within it is told first.
     if broker.is_some() {
-        belongs_to(Role::Broker, roles, broker_entry, reason);
+        belongs_to(Role::Broker, roles, entry, reason);
     }
     if roles.is_none_or(|roles| roles.contains(&Role::Broker)) {
         taken.extend(broker.iter().map(|broker| Taken {

@@ -2,17 +2,20 @@
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use lapin::{Connection, ConnectionProperties};
+use mainstay_broker::view::{Answer, Ask, SOCKET, Status};
 use mainstay_testkit::{Spawned, TempDir, free_port, wait_until};
 use rustix::process::Signal;
 
 /// The longest time that anything may take on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A broker.
 pub(crate) struct Alone {
@@ -21,6 +24,7 @@ pub(crate) struct Alone {
     state: PathBuf,
     running: Option<Spawned>,
     lives: u32,
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Alone {
@@ -38,10 +42,16 @@ impl Alone {
             state: state.to_owned(),
             running: None,
             lives: 0,
+            environment: Vec::new(),
         };
         alone.start_again();
         alone.wait_until_it_serves();
         alone
+    }
+
+    /// What its next lives find in their environment.
+    pub(crate) fn set(&mut self, name: &'static str, value: &str) {
+        self.environment.push((name, value.to_owned()));
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -58,14 +68,21 @@ impl Alone {
         self.lives += 1;
         let mut command = Command::new(program());
         command.arg(&self.state).arg(self.port.to_string());
+        command.envs(
+            self.environment
+                .iter()
+                .map(|(name, value)| (*name, value.as_str())),
+        );
         let name = format!("broker-{}", self.lives);
         self.running = Some(Spawned::start(&self.dir, &name, &mut command));
     }
 
     pub(crate) fn wait_until_it_serves(&self) {
-        let address = self.address();
+        let (address, socket) = (self.address(), self.state.join(SOCKET));
         wait_until(PATIENCE, "the broker serves", || {
+            // Its own socket comes last.
             TcpStream::connect(address)
+                .and_then(|_| UnixStream::connect(&socket))
                 .map(drop)
                 .map_err(|error| format!("{error}; it said {}", self.said()))
         });
@@ -82,6 +99,26 @@ impl Alone {
     pub(crate) fn kill(&self) {
         self.process().signal(Signal::KILL);
         self.process().wait(PATIENCE);
+    }
+
+    /// Asks on its own socket.
+    pub(crate) fn ask(&self, ask: &Ask) -> Answer {
+        let stream = UnixStream::connect(self.state.join(SOCKET)).expect("it listens");
+        let mut line = serde_json::to_vec(ask).expect("JSON");
+        line.push(b'\n');
+        (&stream).write_all(&line).expect("it reads");
+        let mut line = String::new();
+        BufReader::new(stream)
+            .read_line(&mut line)
+            .expect("it answers");
+        serde_json::from_str(&line).expect("an answer")
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        match self.ask(&Ask::Status) {
+            Answer::Status(status) => *status,
+            other => panic!("a status is not {other:?}"),
+        }
     }
 
     /// A client that is connected.

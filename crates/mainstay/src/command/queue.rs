@@ -9,12 +9,13 @@ use anyhow::Context;
 use mainstay_broker::view::{Answer, Ask, Deed, Message, Queue, SOCKET, Status};
 
 use super::{or_dash, print_table, table};
-use crate::arguments::{OfVhost, Place, QueueDeed};
+use crate::arguments::Place;
+use crate::arguments::queue::{OfVhost, QueueDeed};
 use crate::outcome::{Failure, Outcome};
 use crate::output;
 
 /// How long an answer may take: many messages may be read from the disk for it.
-const ANSWER_TIME: Duration = Duration::from_secs(60);
+const ANSWER_TIME: Duration = Duration::from_mins(1);
 /// The largest body of a message that the broker takes.
 const BODY_LEN_MAX: u64 = 128 * 1024 * 1024;
 /// The longest password that is read: the longest that a client can send.

@@ -1,5 +1,7 @@
 //! `mainstay status`: the whole at a glance. It ends with 1 when something is not as wanted.
 
+use std::net::SocketAddr;
+
 use mainstay_api::wire::{ScheduleStatus, ServiceState, ServiceStatus, Status};
 use mainstay_ids::ServiceName;
 use mainstay_model::event::Wait;
@@ -8,6 +10,7 @@ use super::{client, must_exist, or_dash, print_table, table, word};
 use crate::arguments::Place;
 use crate::outcome::Outcome;
 use crate::output;
+use crate::supervisor::record::Record;
 
 pub(crate) async fn run(place: &Place, only: Option<ServiceName>) -> anyhow::Result<Outcome> {
     let client = client(place);
@@ -21,7 +24,8 @@ pub(crate) async fn run(place: &Place, only: Option<ServiceName>) -> anyhow::Res
     if place.json {
         output::json(&status)?;
     } else {
-        print(&status)?;
+        let broker = Record::load(&place.state)?.and_then(|record| record.broker);
+        print(&status, broker)?;
     }
     let as_wanted = |service: &ServiceStatus| {
         service.state == ServiceState::Steady && !has_deaf_address(&status, service)
@@ -33,7 +37,7 @@ pub(crate) async fn run(place: &Place, only: Option<ServiceName>) -> anyhow::Res
     })
 }
 
-fn print(status: &Status) -> anyhow::Result<()> {
+fn print(status: &Status, broker: Option<SocketAddr>) -> anyhow::Result<()> {
     output::line(format_args!(
         "mainstay {} since {}, generation {}",
         status.mainstay, status.since, status.generation
@@ -43,6 +47,9 @@ fn print(status: &Status) -> anyhow::Result<()> {
     }
     if let Some(stats) = status.stats {
         output::line(format_args!("stats     http://{stats}/stats"))?;
+    }
+    if let Some(broker) = broker {
+        output::line(format_args!("broker    amqp://{broker}"))?;
     }
     for consumer in &status.consumers {
         let acknowledged = or_dash(consumer.acknowledged);

@@ -513,6 +513,15 @@ impl Family {
         spawn.arguments(agent.then_some("--with-agent").iter())
     }
 
+    fn broker_arguments<'a>(&'a self, spawn: Spawn<'a>) -> Spawn<'a> {
+        let limits = self.settings.broker;
+        spawn
+            .argument("--memory-max")
+            .argument(limits.memory_max.to_string())
+            .argument("--disk-free-min")
+            .argument(limits.disk_free_min.to_string())
+    }
+
     fn agent_arguments<'a>(&'a self, spawn: Spawn<'a>) -> Spawn<'a> {
         let address = self.settings.address.to_string();
         let mut spawn = spawn

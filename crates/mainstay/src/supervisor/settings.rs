@@ -115,11 +115,7 @@ impl Settings {
             Some(StatsPlace::At(address)) => (Some(address), IfTaken::Refuse),
             Some(StatsPlace::Off) => (None, IfTaken::Refuse),
         };
-        let (broker, broker_if_taken) = match dev.broker {
-            None => (Some(defaults::broker()), IfTaken::AnyPort),
-            Some(StatsPlace::At(address)) => (Some(address), IfTaken::Refuse),
-            Some(StatsPlace::Off) => (None, IfTaken::Refuse),
-        };
+        let (broker, broker_if_taken) = broker_place(dev.broker);
         on_loopback(broker, "the broker listens", "--broker")?;
         on_loopback(shown_at, "statistics are shown", "--stats")?;
         on_loopback(dev.names, "names are answered", "--names")?;
@@ -256,18 +252,26 @@ impl Settings {
     }
 }
 
+/// Where the broker of `dev` listens.
+fn broker_place(said: Option<StatsPlace>) -> (Option<SocketAddr>, IfTaken) {
+    match said {
+        None => (Some(defaults::broker()), IfTaken::AnyPort),
+        Some(StatsPlace::At(address)) => (Some(address), IfTaken::Refuse),
+        Some(StatsPlace::Off) => (None, IfTaken::Refuse),
+    }
+}
+
 /// When the broker's publishers wait. Two fifths of memory are RabbitMQ's `vm_memory_high_watermark`.
 fn limits(memory: Option<u64>, disk_free_min: u64) -> anyhow::Result<Limits> {
-    let memory_max = match memory {
-        Some(memory) => memory,
-        None => {
-            let capacity = mainstay_kernel::capacity::read();
-            capacity
-                .context("cannot tell the machine's memory")?
-                .memory_bytes
-                / 5
-                * 2
-        }
+    let memory_max = if let Some(memory) = memory {
+        memory
+    } else {
+        let capacity = mainstay_kernel::capacity::read();
+        capacity
+            .context("cannot tell the machine's memory")?
+            .memory_bytes
+            / 5
+            * 2
     };
     Ok(Limits {
         memory_max,

@@ -1,4 +1,6 @@
+mod delays;
 mod operate;
+mod timeouts;
 
 use alloc::boxed::Box;
 use alloc::string::String;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::method::{BasicNack, ExchangeDeclare, QueueBind};
+use crate::policy::{AppliesTo, Policy};
 use crate::queue::Durability;
 use crate::vhost::{Binding, Destination, Exchange, ExchangeKind};
 
@@ -141,6 +142,18 @@ fn what_is_there_is_shown_as_it_is() {
 }
 
 #[test]
+fn more_queues_than_a_virtual_host_may_have_are_refused_with_rabbitmqs_words() {
+    let mut broker = broker();
+    broker.set_queues_max(Some(2));
+    for queue in ["a", "b", "a"] {
+        assert_eq!(declare(&mut broker, queue, false), ["declared, 0 wait"]);
+    }
+    let wanted =
+        "PRECONDITION_FAILED - cannot declare queue 'c': queue limit in vhost '/' (2) is reached";
+    assert_eq!(declare(&mut broker, "c", false), [wanted]);
+}
+
+#[test]
 fn operators_purge_and_delete_and_their_consumers_hear_of_it() {
     let mut broker = broker();
     declare(&mut broker, "q", true);
@@ -153,7 +166,10 @@ fn operators_purge_and_delete_and_their_consumers_hear_of_it() {
     assert_eq!(out(&mut broker), ["record NoQueue", "2 basic.cancel"]);
     assert!(broker.remove_queue(now(0), &name("q")).is_err());
     for refused in ["", "amq.topic", "nothing"] {
-        assert!(broker.remove_exchange(&name(refused)).is_err(), "{refused}");
+        assert!(
+            broker.remove_exchange(now(0), &name(refused)).is_err(),
+            "{refused}"
+        );
     }
 }
 
@@ -183,6 +199,7 @@ fn definitions() -> Definitions {
         exchanges: Vec::from([exchange]),
         queues: Vec::from([queue]),
         bindings: Vec::from([binding]),
+        policies: Vec::new(),
     }
 }
 
@@ -212,6 +229,247 @@ fn definitions_come_out_as_they_went_in_and_change_nothing_twice() {
     };
     method(&mut broker, ONE, bind);
     assert_eq!(broker.definitions(), definitions);
+}
+
+fn policy(
+    name: &str,
+    pattern: &str,
+    priority: i64,
+    definition: &[(&'static str, Value)],
+) -> Policy {
+    let field = |(key, value): &(&'static str, Value)| (ShortString::literal(key), value.clone());
+    Policy {
+        name: name.into(),
+        pattern: pattern.into(),
+        applies_to: AppliesTo::All,
+        priority,
+        definition: Table::new(definition.iter().map(field).collect()),
+    }
+}
+
+fn declare_with(broker: &mut Broker, queue: &str, arguments: &[(&'static str, Value)]) {
+    let field = |(key, value): &(&'static str, Value)| (ShortString::literal(key), value.clone());
+    let declare = QueueDeclare {
+        queue: queue.into(),
+        arguments: Table::new(arguments.iter().map(field).collect()),
+        ..QueueDeclare::default()
+    };
+    method(broker, ONE, declare);
+}
+
+#[test]
+fn a_policy_is_in_force_at_once_and_only_the_highest_that_fits() {
+    let mut broker = broker();
+    declare(&mut broker, "orders", false);
+    for body in ["a", "b", "c"] {
+        publish(&mut broker, "orders", body);
+    }
+    // Perl's look-ahead, with which people spare what is RabbitMQ's own.
+    let low = policy("low", r"^(?!amq\.).*", 1, &[("max-length", Value::Long(2))]);
+    broker.set_policy(now(0), low).unwrap();
+    assert_eq!(out(&mut broker), ["record Policy"]);
+    assert_eq!(bodies(&broker, "orders"), ["b", "c"]);
+    let high = policy("high", "^ord", 5, &[("message-ttl", Value::Long(7))]);
+    broker.set_policy(now(0), high).unwrap();
+    let view = broker.view_queue(&name("orders")).unwrap();
+    assert_eq!(view.policy, Some(&name("high")));
+    assert_eq!(
+        (view.arguments.length_max, view.arguments.message_ttl),
+        (None, Some(Duration::from_millis(7)))
+    );
+    broker.clear_policy(now(0), &name("high")).unwrap();
+    assert_eq!(out(&mut broker), ["record Policy", "record NoPolicy"]);
+    let view = broker.view_queue(&name("orders")).unwrap();
+    assert_eq!(view.arguments.length_max, Some(2));
+    let missing = broker.clear_policy(now(0), &name("high")).unwrap_err();
+    assert_eq!(missing.explanation, "no policy 'high' in vhost '/'");
+    declare(&mut broker, "later", false);
+    assert_eq!(
+        broker
+            .view_queue(&name("later"))
+            .unwrap()
+            .arguments
+            .length_max,
+        Some(2)
+    );
+}
+
+#[test]
+fn of_two_numbers_the_smaller_one_counts_and_of_two_names_the_declarations() {
+    let mut broker = broker();
+    let all = [
+        ("message-ttl", Value::Long(50)),
+        ("max-length", Value::Long(50)),
+        ("max-length-bytes", Value::Long(9)),
+        ("overflow", Value::literal("reject-publish")),
+        ("dead-letter-exchange", Value::literal("policy's")),
+        ("dead-letter-routing-key", Value::literal("policy's")),
+        ("delivery-limit", Value::Long(3)),
+        ("ha-mode", Value::literal("all")),
+    ];
+    let policy = policy("p", "", 0, &all);
+    assert!(policy.asks_for_copies());
+    broker.set_policy(now(0), policy).unwrap();
+    let own = [
+        ("x-message-ttl", Value::Int(70)),
+        ("x-max-length", Value::Int(20)),
+        ("x-overflow", Value::literal("drop-head")),
+        ("x-dead-letter-exchange", Value::literal("own")),
+    ];
+    declare_with(&mut broker, "q", &own);
+    let arguments = broker.view_queue(&name("q")).unwrap().arguments.clone();
+    assert_eq!(arguments.message_ttl, Some(Duration::from_millis(50)));
+    assert_eq!(
+        (arguments.length_max, arguments.bytes_max),
+        (Some(20), Some(9))
+    );
+    assert_eq!(arguments.overflow, crate::queue::Overflow::DropHead);
+    assert_eq!(arguments.dead_letter_exchange, Some(name("own")));
+    assert_eq!(arguments.dead_letter_key, Some(name("policy's")));
+    // Of quorum queues alone.
+    assert_eq!(arguments.delivery_limit, None);
+    let full = broker.view_queue(&name("q")).unwrap().declared.clone();
+    assert_eq!(full.iter().count(), own.len(), "what was declared stays");
+}
+
+#[test]
+fn a_policy_may_name_an_alternate_exchange() {
+    let mut broker = broker();
+    declare(&mut broker, "rest", false);
+    let bind = QueueBind {
+        queue: "rest".into(),
+        exchange: "amq.fanout".into(),
+        ..QueueBind::default()
+    };
+    method(&mut broker, ONE, bind);
+    let alternate = policy(
+        "p",
+        r"^amq\.direct$",
+        0,
+        &[("alternate-exchange", Value::literal("amq.fanout"))],
+    );
+    broker.set_policy(now(0), alternate).unwrap();
+    assert_eq!(
+        broker.policy_of_exchange(&name("amq.direct")).unwrap().name,
+        "p"
+    );
+    let publish = BasicPublish {
+        exchange: "amq.direct".into(),
+        routing_key: "nobody".into(),
+        ..BasicPublish::default()
+    };
+    let content = || Content {
+        properties: Properties::default().write(),
+        body: Bytes::from_static(b"x"),
+    };
+    broker.handle(
+        now(0),
+        Input::Method(ONE, publish.clone().into(), Some(content())),
+    );
+    assert_eq!(bodies(&broker, "rest"), ["x"]);
+    broker.clear_policy(now(0), &name("p")).unwrap();
+    broker.handle(now(0), Input::Method(ONE, publish.into(), Some(content())));
+    assert_eq!(bodies(&broker, "rest"), ["x"]);
+}
+
+#[test]
+fn policies_are_checked_with_rabbitmqs_words() {
+    let minus = Value::Long(-1);
+    let text = Value::literal("x");
+    for (key, value, wanted) in [
+        (
+            "max-length",
+            minus.clone(),
+            "-1 is not a valid maximum length",
+        ),
+        (
+            "max-length-bytes",
+            text.clone(),
+            r#"<<"x">> is not a valid maximum length in bytes"#,
+        ),
+        (
+            "odd",
+            Value::Long(1),
+            r#"[{<<"odd">>,1}] are not recognised policy settings"#,
+        ),
+        (
+            "message-ttl",
+            text.clone(),
+            r#"<<"x">> is not a valid message TTL"#,
+        ),
+        ("expires", Value::Long(0), "0 is not a valid queue expiry"),
+        (
+            "overflow",
+            text.clone(),
+            r#"<<"x">> is not a valid overflow value"#,
+        ),
+        (
+            "dead-letter-exchange",
+            Value::Long(5),
+            "5 is not a valid dead letter exchange name",
+        ),
+        (
+            "dead-letter-routing-key",
+            Value::Long(5),
+            "5 is not a valid dead letter routing key",
+        ),
+        (
+            "alternate-exchange",
+            Value::Long(5),
+            "5 is not a valid alternate exchange name",
+        ),
+        (
+            "ha-mode",
+            text.clone(),
+            r#"<<"x">> is not a valid ha-mode value"#,
+        ),
+        (
+            "ha-mode",
+            Value::literal("exactly"),
+            r#"ha-mode="exactly" takes an integer, none given"#,
+        ),
+        (
+            "queue-mode",
+            text,
+            r#"<<"x">> is not a valid queue-mode value"#,
+        ),
+        ("delivery-limit", minus, "-1 is not a valid delivery limit"),
+    ] {
+        let mut broker = broker();
+        let fault = broker.set_policy(now(0), policy("p", "q", 0, &[(key, value)]));
+        assert_eq!(fault.unwrap_err().explanation, wanted);
+        assert_eq!((broker.policies().count(), out(&mut broker).len()), (0, 0));
+    }
+    let mut broker = broker();
+    let none = broker
+        .set_policy(now(0), policy("p", "q", 0, &[]))
+        .unwrap_err();
+    assert_eq!(none.explanation, "no policy provided");
+    let set = |pattern: &str| policy("p", pattern, 0, &[("max-length", Value::Long(1))]);
+    let long = "a".repeat(2000);
+    for pattern in ["^q(", &long, "((a{1000}){1000}){1000}"] {
+        let fault = broker.set_policy(now(0), set(pattern)).unwrap_err();
+        let begins = "pattern should be regular expression but is invalid: ";
+        assert!(
+            fault.explanation.starts_with(begins),
+            "{}",
+            fault.explanation
+        );
+    }
+    let word = AppliesTo::parse("odd").unwrap_err().explanation;
+    assert_eq!(
+        word,
+        "apply-to 'odd' unrecognised; should be 'queues', 'exchanges' or 'all'"
+    );
+}
+
+#[test]
+fn a_pattern_that_takes_forever_fits_nothing() {
+    let mut broker = broker();
+    let hostile = policy("p", r"^(a|a)*(?=b)$", 0, &[("max-length", Value::Long(1))]);
+    broker.set_policy(now(0), hostile).unwrap();
+    declare(&mut broker, &"a".repeat(200), false);
+    assert_eq!(broker.queues().next().unwrap().policy, None);
 }
 
 type Spoil = fn(&mut Definitions);

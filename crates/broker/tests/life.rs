@@ -1,0 +1,275 @@
+//! A client of somebody else's over the wire, and what a start, a stop and a second broker do.
+
+mod alone;
+
+use std::process::Command;
+
+use alone::{Alone, PATIENCE, on_runtime};
+use futures_util::StreamExt as _;
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicPublishOptions,
+    ConfirmSelectOptions, QueueDeclareOptions,
+};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Confirmation};
+use mainstay_broker::view::{Answer, Ask, Deed};
+use mainstay_testkit::{Ended, TempDir, is_root, program, skip, wait_until, wait_until_async};
+use rustix::process::Signal;
+
+async fn declare(channel: &Channel, queue: &str) {
+    let durable = QueueDeclareOptions {
+        durable: true,
+        ..QueueDeclareOptions::default()
+    };
+    let declared = channel.queue_declare(queue.into(), durable, FieldTable::default());
+    declared.await.expect("declared");
+    let confirms = channel.confirm_select(ConfirmSelectOptions::default());
+    confirms.await.expect("confirms are on");
+}
+
+/// Publishes a persistent message and gives its confirm.
+async fn publish(channel: &Channel, queue: &str, body: &[u8]) -> lapin::Result<Confirmation> {
+    let persistent = BasicProperties::default().with_delivery_mode(2);
+    let options = BasicPublishOptions::default();
+    let published = channel.basic_publish("".into(), queue.into(), options, body, persistent);
+    published.await?.await
+}
+
+async fn get(channel: &Channel, queue: &str) -> Option<Vec<u8>> {
+    let got = channel.basic_get(queue.into(), BasicGetOptions::default());
+    let got = got.await.expect("answered")?;
+    got.acker
+        .ack(BasicAckOptions::default())
+        .await
+        .expect("acknowledged");
+    Some(got.data.clone())
+}
+
+#[test]
+fn system_messages_and_declarations_of_a_client_outlive_the_broker() {
+    let mut broker = Alone::start("broker-clients");
+    let large = vec![7; 3_000_000];
+    on_runtime(async {
+        let client = broker.client().await;
+        let channel = client.create_channel().await.expect("a channel");
+        declare(&channel, "work").await;
+        for body in [b"first".as_slice(), &large, b"last"] {
+            let confirmed = publish(&channel, "work", body).await.expect("confirmed");
+            assert!(matches!(confirmed, Confirmation::Ack(_)));
+        }
+        let options = BasicConsumeOptions::default();
+        let consumer =
+            channel.basic_consume("work".into(), "c".into(), options, FieldTable::default());
+        let first = consumer.await.expect("consumes").next().await;
+        let first = first.expect("a delivery").expect("a delivery");
+        assert_eq!(first.data, b"first");
+    });
+    broker.kill();
+    broker.start_again();
+    broker.wait_until_it_serves();
+    on_runtime(async {
+        let client = broker.client().await;
+        let channel = client.create_channel().await.expect("a channel");
+        assert_eq!(
+            get(&channel, "work").await.as_deref(),
+            Some(b"first".as_slice()),
+            "it was not acknowledged"
+        );
+        assert_eq!(get(&channel, "work").await.as_deref(), Some(&large[..]));
+        assert_eq!(
+            get(&channel, "work").await.as_deref(),
+            Some(b"last".as_slice())
+        );
+        assert_eq!(get(&channel, "work").await, None);
+    });
+    let counters = broker.status().counters;
+    assert!(
+        counters.bodies_read >= 3,
+        "bodies came from the disk: {counters:?}"
+    );
+}
+
+#[test]
+fn system_a_broker_that_is_told_to_stop_says_so_to_its_clients() {
+    let broker = Alone::start("broker-stop");
+    on_runtime(async {
+        let client = broker.client().await;
+        let channel = client.create_channel().await.expect("a channel");
+        declare(&channel, "work").await;
+        broker.process().signal(Signal::TERM);
+        wait_until_async(PATIENCE, "the client is told", async || {
+            match publish(&channel, "work", b"x").await {
+                Ok(_) => Err("it goes on".to_owned()),
+                Err(error)
+                    if error.to_string().contains("320")
+                        || error.to_string().contains("CONNECTION-FORCED") =>
+                {
+                    Ok(())
+                }
+                Err(error) => panic!("it was told {error}"),
+            }
+        })
+        .await;
+    });
+    assert_eq!(broker.process().wait(PATIENCE), Ended::Code(0));
+}
+
+#[test]
+fn system_a_second_broker_on_the_directory_is_refused() {
+    let broker = Alone::start("broker-second");
+    let own = std::env::current_exe().expect("our own program");
+    let program = own
+        .ancestors()
+        .nth(2)
+        .expect("target")
+        .join("examples/broker");
+    let output = Command::new(program).arg(broker.state()).arg("0").output();
+    let output = output.expect("it starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("InUse"), "{said}");
+    on_runtime(async { broker.client().await });
+}
+
+/// A file system of its own, gone with the test.
+struct Small(std::path::PathBuf);
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        Command::new(program("umount"))
+            .arg("-l")
+            .arg(&self.0)
+            .status()
+            .ok();
+    }
+}
+
+#[test]
+fn system_a_full_disk_holds_publishers_and_lets_consumers_drain() {
+    if !is_root() {
+        skip("a small file system is mounted by root alone");
+        return;
+    }
+    let dir = TempDir::new("broker-full");
+    let disk = dir.join("disk");
+    std::fs::create_dir(&disk).expect("a directory");
+    let mount = Command::new(program("mount"))
+        .args(["-t", "tmpfs", "-o", "size=128m", "none"])
+        .arg(&disk)
+        .status();
+    assert!(mount.is_ok_and(|status| status.success()), "it is mounted");
+    let small = Small(disk);
+    let mut broker = Alone::start_in(dir, &small.0);
+    broker.kill();
+    // So that the log itself meets the end of the disk.
+    broker.set("DISK_FREE_MIN", "0");
+    broker.start_again();
+    broker.wait_until_it_serves();
+    let body = vec![b'x'; 256 * 1024];
+    let confirmed = on_runtime(async {
+        let client = broker.client().await;
+        let channel = client.create_channel().await.expect("a channel");
+        declare(&channel, "work").await;
+        let mut confirmed = 0;
+        loop {
+            let next = tokio::time::timeout(
+                std::time::Duration::from_secs(3),
+                publish(&channel, "work", &body),
+            );
+            match next.await {
+                Ok(Ok(Confirmation::Ack(_))) => confirmed += 1,
+                Ok(other) => panic!("publish {confirmed} was answered {other:?}"),
+                Err(_) => return confirmed,
+            }
+            assert!(confirmed < 1000, "the disk has 128 MiB");
+        }
+    });
+    assert!(confirmed > 100, "there was room for {confirmed}");
+    wait_until(PATIENCE, "the alarm is on", || {
+        broker.status().alarm.ok_or_else(|| "no alarm".to_owned())
+    });
+    let taken = on_runtime(async {
+        let client = broker.client().await;
+        let channel = client.create_channel().await.expect("a channel");
+        let mut taken = 0;
+        while let Some(got) = get(&channel, "work").await {
+            assert_eq!(got.len(), body.len());
+            taken += 1;
+        }
+        taken
+    });
+    assert!(
+        taken >= confirmed,
+        "{confirmed} were confirmed, and {taken} came"
+    );
+    wait_until(PATIENCE, "publishers go on", || {
+        broker.status().alarm.map_or(Ok(()), Err)
+    });
+    on_runtime(async {
+        let client = broker.client().await;
+        let channel = client.create_channel().await.expect("a channel");
+        declare(&channel, "work").await;
+        publish(&channel, "work", b"again")
+            .await
+            .expect("confirmed");
+    });
+    broker.kill();
+}
+
+#[test]
+fn system_operators_see_and_move_messages() {
+    let mut broker = Alone::start("broker-operators");
+    let deed = |deed| Ask::Vhost {
+        vhost: "/".to_owned(),
+        deed,
+    };
+    for queue in ["a", "b"] {
+        let declare = Deed::Declare {
+            queue: queue.to_owned(),
+            arguments: serde_json::Value::Null,
+        };
+        assert_eq!(broker.ask(&deed(declare)), Answer::Done { messages: 0 });
+    }
+    for body in ["one", "two"] {
+        let publish = Deed::Publish {
+            exchange: String::new(),
+            routing_key: "a".to_owned(),
+            body: mainstay_broker::view::base64(body.as_bytes()),
+        };
+        assert_eq!(broker.ask(&deed(publish)), Answer::Done { messages: 1 });
+    }
+    let to_b = Deed::Move {
+        from: "a".to_owned(),
+        to: "b".to_owned(),
+        count: 1,
+    };
+    assert_eq!(broker.ask(&deed(to_b)), Answer::Done { messages: 1 });
+    let Answer::Definitions { definitions } = broker.ask(&Ask::Export) else {
+        panic!("definitions");
+    };
+    broker.kill();
+    broker.start_again();
+    broker.wait_until_it_serves();
+    let peek = |queue: &str| {
+        let deed = deed(Deed::Peek {
+            queue: queue.to_owned(),
+            count: 10,
+        });
+        match broker.ask(&deed) {
+            Answer::Messages { messages } => messages
+                .into_iter()
+                .filter_map(|message| message.text)
+                .collect::<Vec<_>>(),
+            other => panic!("messages are not {other:?}"),
+        }
+    };
+    assert_eq!(peek("a"), ["two"]);
+    assert_eq!(peek("b"), ["one"]);
+    let other = Alone::start("broker-import");
+    assert_eq!(
+        other.ask(&Ask::Import {
+            definitions: definitions.clone()
+        }),
+        Answer::Done { messages: 0 }
+    );
+    assert_eq!(other.ask(&Ask::Export), Answer::Definitions { definitions });
+}
