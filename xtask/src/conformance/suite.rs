@@ -144,8 +144,7 @@ fn amqplib(dir: &Path) -> Command {
 fn lapin(dir: &Path) -> Result<Command> {
     let mut command = cargo::command();
     command.args(["test", "--no-fail-fast", "--no-default-features"]);
-    command.args(["--features", "tokio"]);
-    command.args(["--test", "*", "--target-dir"]);
+    command.args(["--features", "tokio", "--tests", "--target-dir"]);
     command.arg(cargo::target_dir()?.join("conformance/lapin"));
     command.env("AMQP_ADDR", "amqp://127.0.0.1:5672/%2f");
     command.current_dir(dir);
