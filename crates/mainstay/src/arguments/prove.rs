@@ -11,14 +11,15 @@ use mainstay_prove::load::Request;
 use mainstay_prove::scenario::ScenarioError;
 use mainstay_prove::{Scenario, floating};
 
-use super::{parse_duration, parse_seams};
+use super::{ForwardSeams, parse_duration, parse_seams};
 
 #[derive(Debug, Args)]
 pub(crate) struct Prove {
-    /// What to break: kill, stop, rollout, rollout-bad, scale, processes, freeze, blackhole; several
-    /// with commas. By default the first five; `blackhole` needs root. Or a floating address on two nodes that are
-    /// started for it in network namespaces, as root, and nothing else then: vip-gateway-killed, vip-gateway-frozen,
-    /// vip-host-gone, vip-link-cut, vip-upgrade, vip-move, vip-stop.
+    /// What to break: kill, stop, rollout, rollout-bad, scale, processes, freeze, blackhole, upgrade, forward-flush;
+    /// several with commas. By default the first five; `blackhole` and `forward-flush` need root. Forwarding in a
+    /// network of its own, as root: forward-crowd, forward-cut, forward-reuse; they need no Mainstay that runs. Or a
+    /// floating address on two nodes that are started for it in network namespaces, as root, and nothing else then:
+    /// vip-gateway-killed, vip-gateway-frozen, vip-host-gone, vip-link-cut, vip-upgrade, vip-move, vip-stop.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) scenario: Vec<Proved>,
     /// Test seam: what the gateways of those two nodes do without.
@@ -44,6 +45,9 @@ pub(crate) struct Prove {
     /// What the choice of requests is drawn from.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) seed: u64,
+    /// Test seam: what forwarding leaves out in a network of the proof's own.
+    #[arg(long, hide = true, default_value = "")]
+    pub(crate) unsafe_forward_seams: ForwardSeams,
 }
 
 /// What is proved.
