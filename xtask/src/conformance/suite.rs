@@ -144,25 +144,24 @@ fn amqplib(dir: &Path) -> Command {
 fn lapin(dir: &Path) -> Result<Command> {
     let mut command = cargo::command();
     command.args(["test", "--no-fail-fast", "--no-default-features"]);
-    command.args(["--features", "tokio"]);
-    command.args(["--test", "*", "--target-dir"]);
+    command.args(["--features", "tokio", "--tests", "--target-dir"]);
     command.arg(cargo::target_dir()?.join("conformance/lapin"));
     command.env("AMQP_ADDR", "amqp://127.0.0.1:5672/%2f");
     command.current_dir(dir);
     Ok(command)
 }
 
-/// `tests/acceptance/a_test.py::Class::test PASSED [ 12%]`
+/// `tests/acceptance/a_test.py::Class::test PASSED [ 12%]`, or with ` <- ` and where it stands before the outcome.
 fn pytest_line(line: &str) -> Option<(String, bool)> {
     let (name, rest) = line.split_once(' ')?;
     if !name.contains("::") {
         return None;
     }
-    match rest.split_whitespace().next()? {
+    rest.split_whitespace().find_map(|word| match word {
         "PASSED" => Some((name.to_owned(), true)),
         "FAILED" | "ERROR" => Some((name.to_owned(), false)),
         _ => None,
-    }
+    })
 }
 
 /// `test name ... ok`
@@ -220,6 +219,9 @@ mod tests {
         let name = "tests/acceptance/a.py::TestA::test".to_owned();
         assert_eq!(pytest_line(line), Some((name, true)));
         assert_eq!(pytest_line("a.py::TestB::test SKIPPED (no) [ 2%]"), None);
+        let inherited = "a.py::TestC::test_with_select <- tests/base.py FAILED [ 3%]";
+        let name = "a.py::TestC::test_with_select".to_owned();
+        assert_eq!(pytest_line(inherited), Some((name, false)));
         assert_eq!(pytest_line("= 1 failed, 2 passed ="), None);
         let failed = Some(("a::b".to_owned(), false));
         assert_eq!(libtest_line("test a::b ... FAILED"), failed);
