@@ -68,6 +68,8 @@ impl Default for Plan {
 pub struct Link {
     mainstay: PathBuf,
     routers: [Option<Spawned>; 2],
+    /// Those whose processes others have taken over; all of them end with the link.
+    left: Vec<Spawned>,
     probe: Probe,
     _echoes: [Echo; 2],
     plan: Plan,
@@ -100,6 +102,7 @@ impl Link {
         Self {
             mainstay: mainstay.to_owned(),
             routers: [None, None],
+            left: Vec::new(),
             probe: Probe::start(&client, address),
             _echoes: echoes,
             plan: plan.clone(),
@@ -171,7 +174,7 @@ impl Link {
         let (more_roles, gateway) = if gateway {
             (
                 "\"gateway\", ",
-                "[gateway]\nhttp = \":8080\"\nstats = \"off\"\nworkers = 1",
+                "[gateway]\nhttp = \":8080\"\nstats = \"127.0.0.1:8888\"\nworkers = 1",
             )
         } else {
             ("", "")
@@ -240,8 +243,29 @@ impl Link {
         }
     }
 
+    /// Kills what looks after our processes on a host, and none of them.
+    pub fn kill_supervisor(&mut self, at: usize) {
+        let supervisor = self.routers[at].take().expect("it runs");
+        supervisor.signal(Signal::KILL);
+        supervisor.wait(PATIENCE);
+        self.left.push(supervisor);
+    }
+
     /// Sends a signal to one of our processes on a host.
     pub fn signal(&self, at: usize, kind: &str, signal: Signal) {
+        let pid = rustix::process::Pid::from_raw(self.pid(at, kind)).expect("a process");
+        rustix::process::kill_process(pid, signal).expect("it is ours");
+    }
+
+    /// The number of what looks after our processes on a host, as it wrote it down.
+    pub fn supervisor(&self, at: usize) -> Option<i64> {
+        let record = fs::read(self.state_dir(at).join("supervisor.json")).ok()?;
+        let record: serde_json::Value = serde_json::from_slice(&record).ok()?;
+        record["supervisor"].as_i64()
+    }
+
+    /// One of our processes on a host, by its number.
+    pub fn pid(&self, at: usize, kind: &str) -> i32 {
         let claim = self
             .state_dir(at)
             .join("processes")
@@ -251,8 +275,7 @@ impl Link {
         let pid = claim["pid"]
             .as_i64()
             .and_then(|pid| i32::try_from(pid).ok());
-        let pid = rustix::process::Pid::from_raw(pid.expect("a number")).expect("a process");
-        rustix::process::kill_process(pid, signal).expect("it is ours");
+        pid.expect("a number")
     }
 
     /// Which hosts have the address.
@@ -446,9 +469,29 @@ impl Link {
         );
     }
 
+    /// Takes the interface of a host away.
+    pub fn unplug(&self, at: usize) {
+        self.ip(at, &["link", "delete", "eth0"]);
+    }
+
+    /// Gives it one again, with the same address.
+    pub fn plug(&self, at: usize) {
+        let address = format!("10.88.0.{}/24", at + 1);
+        self.segment.plug(&self.hosts[at], NAMES[at], &address);
+    }
+
     /// A program in Python on a host, with which the test speaks by lines.
     pub fn converse(&self, at: usize, script: &str) -> Partner {
-        let mut command = self.hosts[at].command(&program("python3"));
+        Self::converse_in(&self.hosts[at], script)
+    }
+
+    /// The same where the client is.
+    pub fn converse_as_client(&self, script: &str) -> Partner {
+        Self::converse_in(&self.client, script)
+    }
+
+    fn converse_in(netns: &Netns, script: &str) -> Partner {
+        let mut command = netns.command(&program("python3"));
         command.args(["-u", "-c", script]);
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut child = child.expect("python can be started");

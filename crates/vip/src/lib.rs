@@ -24,6 +24,8 @@ mod clock;
 mod hook;
 mod host;
 mod journal;
+mod metrics;
+pub mod refusals;
 mod run;
 mod seat;
 pub mod settings;
