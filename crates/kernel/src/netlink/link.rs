@@ -61,7 +61,7 @@ impl Link {
     pub fn all(socket: &Socket) -> io::Result<Vec<Self>> {
         let mut found = Vec::new();
         list(socket, GET, &[0; HEADER_LEN], |body| {
-            found.extend(read(body))
+            found.extend(read(body));
         })?;
         Ok(found)
     }
