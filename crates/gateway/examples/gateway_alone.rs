@@ -48,6 +48,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         settings: tokio::sync::watch::channel(std::sync::Arc::default()).1,
         deadlines: Deadlines::default(),
         succession: mainstay_gateway::Succession::default(),
+        pulse: None,
+        leave: None,
         seams: Seams::default(),
     };
     let stop = CancellationToken::new();

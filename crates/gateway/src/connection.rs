@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
@@ -22,6 +22,7 @@ use crate::exchange::Source;
 use crate::headers::Hop;
 use crate::http2::{self, Shown};
 use crate::inbound::{Inbound, Next};
+use crate::leave::Leave;
 use crate::limits::{LINGER_LEN_MAX, LINGER_TIME, PARTING_IDLE};
 use crate::metrics::recorded::{Ended, Recorded};
 use crate::metrics::{Denied, FrontendKey, Open};
@@ -92,6 +93,8 @@ enum Phase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Order {
     Serve,
+    /// Each request of HTTP/1 is its connection's last: its address is about to leave.
+    Brief,
     /// Finish the request that is under way, then close.
     FinishUp,
     /// Close now.
@@ -147,6 +150,10 @@ pub(crate) struct Client {
     parent: Option<Rc<Client>>,
     streams: Cell<u32>,
     shown: RefCell<Weak<RefCell<Shown>>>,
+    /// Its socket; of a stream of HTTP/2, its connection has it.
+    inbound: RefCell<Weak<Inbound>>,
+    /// To which address it connected, once anybody asked.
+    local: Cell<Option<IpAddr>>,
     waker: RefCell<Option<Waker>>,
     /// Its place in the worker's list.
     pub(crate) place: Cell<usize>,
@@ -196,6 +203,8 @@ impl Client {
             parent,
             streams: Cell::new(0),
             shown: RefCell::default(),
+            inbound: RefCell::default(),
+            local: Cell::new(None),
             waker: RefCell::new(None),
             place: Cell::new(usize::MAX),
         }
@@ -415,10 +424,36 @@ impl Client {
 
     /// Lets the connection end after the request that is under way.
     pub(crate) fn finish_up(&self) {
-        if self.order.get() == Order::Serve {
+        if matches!(self.order.get(), Order::Serve | Order::Brief) {
             self.order.set(Order::FinishUp);
             self.wake();
         }
+    }
+
+    /// Lets each request of HTTP/1 be the last of its connection. One of HTTP/2 goes on: its client would come back here
+    /// at once, again and again.
+    pub(crate) fn be_brief(&self) {
+        if self.order.get() == Order::Serve {
+            self.order.set(Order::Brief);
+        }
+    }
+
+    /// Whether it is a connection to one of the addresses that are left.
+    pub(crate) fn is_concerned(&self, leave: &Leave) -> bool {
+        if self.parent.is_some() {
+            return false;
+        }
+        if self.local.get().is_none() {
+            let inbound = self.inbound.borrow().upgrade();
+            self.local
+                .set(inbound.and_then(|inbound| inbound.socket.local()));
+        }
+        self.local.get().is_some_and(|local| leave.concerns(local))
+    }
+
+    /// Whether it carries bytes that are no requests.
+    pub(crate) fn is_tunnel(&self) -> bool {
+        self.phase.get() == Phase::Tunnel
     }
 
     /// Whether it may end although its client has not said so. A client that has just been served
@@ -440,7 +475,7 @@ impl Client {
                 }
                 (asked, _) => asked,
             },
-            Order::FinishUp | Order::Cut => Persistence::Close,
+            Order::Brief | Order::FinishUp | Order::Cut => Persistence::Close,
         }
     }
 
@@ -482,7 +517,7 @@ impl Client {
     fn poll_cut(&self, cx: &Context<'_>) -> Poll<()> {
         self.remember_waker(cx);
         match self.order.get() {
-            Order::Serve | Order::FinishUp => Poll::Pending,
+            Order::Serve | Order::Brief | Order::FinishUp => Poll::Pending,
             Order::Cut => Poll::Ready(()),
         }
     }
@@ -492,7 +527,8 @@ impl Client {
         self.shown.replace(Rc::downgrade(shown));
     }
 
-    fn cut(&self) {
+    /// Ends it now.
+    pub(crate) fn cut(&self) {
         self.order.set(Order::Cut);
         if let Some(shown) = self.shown.borrow().upgrade() {
             shown.replace(Shown::Cut);
@@ -529,6 +565,8 @@ pub(crate) async fn serve(_place: Place, worker: Rc<Worker>, arrival: Arrival) {
     let client = Rc::new(Client::new(Rc::clone(&worker), peer, scope, open));
     let _admitted = worker.admit(&client);
     let inbound = Rc::new(Inbound::new(stream, Rc::clone(&client), &early));
+    client.inbound.replace(Rc::downgrade(&inbound));
+    worker.greet(&client);
     drop(early);
     let talk = talk(Rc::clone(&client), inbound);
     client.interruptible(talk).await;

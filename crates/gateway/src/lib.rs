@@ -56,6 +56,7 @@ mod clock;
 mod connection;
 mod coordinator;
 mod delivery;
+mod door;
 #[cfg(any(test, feature = "driven"))]
 pub mod driven;
 mod early;
@@ -67,6 +68,7 @@ mod forwarded;
 mod headers;
 mod http2;
 mod inbound;
+mod leave;
 mod ledger;
 mod limits;
 pub mod listen;
@@ -104,6 +106,7 @@ use mainstay_api::consumer;
 pub use mainstay_control::balance::{Hedging, Limiting, Patience};
 use mainstay_ids::ConsumerId;
 use mainstay_kernel::hand::Offer;
+use mainstay_kernel::pulse::Pulse;
 use mainstay_model::gateway::GatewaySettings;
 use mainstay_model::{Ack, Routing};
 use tokio::sync::{Notify, mpsc, watch};
@@ -118,6 +121,7 @@ use crate::admission::Admission;
 use crate::cache::{Left, RoutesFile};
 use crate::clock::Clock;
 use crate::coordinator::{Coordinator, Ports};
+use crate::leave::{Desk, Ears};
 use crate::ledger::Ledger;
 use crate::limits::{ACKS, APPLIED_PER_WORKER, ORDERS, ROUTINGS};
 use crate::listen::Listens;
@@ -145,6 +149,10 @@ pub struct Options {
     pub deadlines: Deadlines,
     /// How it takes over from another gateway, and hands over to one.
     pub succession: Succession,
+    /// Where its workers say that they go on, for whoever holds an address at which it is reached; `None`: nowhere.
+    pub pulse: Option<Pulse>,
+    /// Where whoever holds such an address asks that its clients be let go, before it moves; `None`: nowhere.
+    pub leave: Option<PathBuf>,
     /// For tests.
     pub seams: Seams,
 }
@@ -220,6 +228,30 @@ pub struct Seams {
     pub request_ids: Ids,
     /// Whence a successor has the sockets of listeners.
     pub listen_sockets: ListenSockets,
+    /// Whether workers say that they go on.
+    pub beats: Beats,
+    /// Whether clients are let go before an address moves.
+    pub leaving: LeavingSeam,
+}
+
+/// Whether clients of an address are let go before it moves, which is for who makes [`Options::leave`] to heed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LeavingSeam {
+    /// They are.
+    #[default]
+    On,
+    /// What is under way is lost.
+    Off,
+}
+
+/// Whether workers say that they go on, which is for who makes [`Options::pulse`] to heed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Beats {
+    /// They do.
+    #[default]
+    On,
+    /// Nobody learns that one hangs.
+    Off,
 }
 
 /// Whence a gateway that takes over has the sockets of `[listen.NAME]`.
@@ -416,6 +448,7 @@ fn serve(
     let display = sockets.stats.map(|stats| Display::open(stats, shown, stop));
     let display = display.transpose()?;
     let forwarded = options.settings.borrow().forwarded.clone();
+    let ears = start_desk(runtime, options.leave, count, options.deadlines.drain);
     let crew = Crew {
         clock,
         tables: table,
@@ -426,6 +459,8 @@ fn serve(
         seams: options.seams,
         settings: options.settings,
         deadlines: options.deadlines,
+        pulse: options.pulse,
+        ears,
         stop: stop_workers.clone(),
     };
     let (orders, threads) = crew.start(sockets.entry, seats, log.as_ref())?;
@@ -518,6 +553,21 @@ fn wind_up(threads: Vec<JoinHandle<()>>, log: Option<AccessLog>, display: Option
     if let Some(display) = display {
         display.close();
     }
+}
+
+/// Starts who is asked to leave addresses, and gives what its workers hear of it.
+fn start_desk(
+    runtime: &tokio::runtime::Runtime,
+    path: Option<PathBuf>,
+    workers: usize,
+    drain: Duration,
+) -> Ears {
+    let (desk, ears) = Desk::new(workers, drain);
+    if let Some(path) = path {
+        // Ends with the runtime.
+        runtime.spawn(desk.run(path));
+    }
+    ears
 }
 
 /// Starts what decides for the listeners; one seat for each of so many workers, and the way to it.
@@ -623,6 +673,8 @@ struct Crew {
     seams: Seams,
     settings: watch::Receiver<Arc<GatewaySettings>>,
     deadlines: Deadlines,
+    pulse: Option<Pulse>,
+    ears: Ears,
     stop: CancellationToken,
 }
 
@@ -641,8 +693,9 @@ impl Crew {
         let mut orders = Vec::new();
         let mut threads = Vec::new();
         let workers = sockets.len();
-        for (index, (entry, listens)) in sockets.into_iter().zip(seats).enumerate() {
+        for (index, (entry, mut listens)) in sockets.into_iter().zip(seats).enumerate() {
             let (orders_to, orders_of) = mpsc::channel(ORDERS);
+            listens.wishes = Some(self.ears.wishes.clone());
             let sink = log.map(|log| log.sink(Arc::clone(&self.counters)));
             let setup = Setup {
                 index: WorkerIndex(index),
@@ -659,6 +712,8 @@ impl Crew {
                 seams: self.seams,
                 settings: self.settings.clone(),
                 drain: self.deadlines.drain,
+                ears: self.ears.clone(),
+                beater: self.pulse.as_ref().map(|pulse| pulse.beater(index)),
                 stop: self.stop.clone(),
             };
             orders.push(orders_to);

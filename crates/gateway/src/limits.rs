@@ -84,6 +84,13 @@ pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often a worker looks at its connections for timeouts, and writes out its access log.
 pub(crate) const SWEEP_EVERY: Duration = Duration::from_millis(500);
 
+/// How often a worker says that it goes on: ten times in the second after which who holds a floating address takes it
+/// for stuck (`mainstay-vip`). It costs a system call of a microsecond each.
+pub(crate) const BEAT_EVERY: Duration = Duration::from_millis(100);
+
+/// How often a worker looks whether those have gone who are to leave an address, beside when one goes.
+pub(crate) const LEAVE_LOOK: Duration = Duration::from_millis(5);
+
 /// After an answer that came before the request's body was read: how long the rest is read and
 /// thrown away, so that the client is not reset before it has read the answer.
 pub(crate) const LINGER_TIME: Duration = Duration::from_secs(1);

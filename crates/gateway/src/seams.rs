@@ -4,7 +4,8 @@
 use std::str::FromStr;
 
 use crate::{
-    Hedging, Ids, Limiting, ListenSockets, Patience, Retries, RetryRoutes, Seams, Verdicts,
+    Beats, Hedging, Ids, LeavingSeam, Limiting, ListenSockets, Patience, Retries, RetryRoutes,
+    Seams, Verdicts,
 };
 
 /// A word that names no seam.
@@ -15,7 +16,7 @@ pub struct SeamError {
 }
 
 const EXPECTED: &str = "retries=off, retry-routes=keep, hedging=off, patience=endless, limiting=off, \
-                        verdicts=ignored, request-ids=off or listen-sockets=own, several with commas";
+                        verdicts=ignored, request-ids=off, listen-sockets=own, beats=off or leaving=off, several with commas";
 
 impl FromStr for Seams {
     type Err = SeamError;
@@ -31,6 +32,8 @@ impl FromStr for Seams {
                 "limiting=off" => seams.limiting = Limiting::Off,
                 "verdicts=ignored" => seams.verdicts = Verdicts::Ignored,
                 "request-ids=off" => seams.request_ids = Ids::Off,
+                "leaving=off" => seams.leaving = LeavingSeam::Off,
+                "beats=off" => seams.beats = Beats::Off,
                 "listen-sockets=own" => seams.listen_sockets = ListenSockets::Own,
                 other => {
                     let word = other.to_owned();

@@ -8,6 +8,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use tokio::net::TcpStream;
 
+use crate::door;
 use crate::limits::{BACKLOG, TCP_KEEPALIVE_AFTER, TCP_KEEPALIVE_EVERY};
 
 /// Opens one listening socket on `address` for each of `count` workers.
@@ -55,6 +56,8 @@ fn listen_shared(address: SocketAddr) -> io::Result<TcpListener> {
 /// system calls for each of them.
 pub(crate) fn prepare(listener: &TcpListener) -> io::Result<()> {
     listener.set_nonblocking(true)?;
+    // Whoever had it before may have died while it left an address.
+    door::open(SockRef::from(listener))?;
     set_options(&SockRef::from(listener))
 }
 

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -72,6 +73,12 @@ impl Socket {
             }
             _ => Pin::new(&mut *stream).poll_write_vectored(cx, slices),
         }
+    }
+
+    /// To which of this machine's addresses its client connected.
+    pub(crate) fn local(&self) -> Option<IpAddr> {
+        let local = self.0.borrow().local_addr().ok()?;
+        Some(local.ip().to_canonical())
     }
 
     /// Tells the peer that nothing more comes.

@@ -1,5 +1,7 @@
 //! A worker: one thread with one runtime, its own sockets, connections and pool.
 
+mod leaving;
+
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
@@ -13,12 +15,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use mainstay_control::balance::{IdempotencyKey, LineBounds, Policy, RetryBudget, Retrying};
 use mainstay_ids::Instant;
+use mainstay_kernel::pulse::Beater;
 use mainstay_model::gateway::{GatewayLimits, GatewaySettings};
 use mainstay_model::listen::Trusted;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet, spawn_local};
-use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::access_log::{Line, LogBuffer};
@@ -26,7 +30,8 @@ use crate::admission::{Admission, Place};
 use crate::caller;
 use crate::clock::Clock;
 use crate::connection::{self, Arrival, Client, Scope};
-use crate::limits::{ACCEPT_PAUSE, SWEEP_EVERY};
+use crate::leave::{Ears, GuestList, Leaving, Wish};
+use crate::limits::{ACCEPT_PAUSE, BEAT_EVERY, LEAVE_LOOK, SWEEP_EVERY};
 use crate::listen::{self, Seat, ServerAt};
 use crate::metrics::{Denied, FrontendCounts, FrontendKey, GatewayCounters};
 use crate::policy::{Usual, part_of_line};
@@ -34,7 +39,7 @@ use crate::request_id::RequestIds;
 use crate::table::{Serial, Table};
 use crate::view::{Deaths, View};
 use crate::wire::Buffers;
-use crate::{Retries, Seams, Verdicts, sockets};
+use crate::{Retries, Seams, Verdicts, door, sockets};
 
 /// Which worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,8 +80,14 @@ pub(crate) struct Setup {
     pub(crate) settings: watch::Receiver<Arc<GatewaySettings>>,
     /// How long requests in flight may take once the worker is told to stop.
     pub(crate) drain: Duration,
+    /// With which it says that it goes on.
+    pub(crate) beater: Option<Beater>,
+    /// By which it hears that an address is to be left.
+    pub(crate) ears: Ears,
     pub(crate) stop: CancellationToken,
 }
+
+pub(crate) use leaving::Hosted;
 
 /// What all requests of one worker share. Lives in one thread; every borrow ends before an await.
 pub(crate) struct Worker {
@@ -107,6 +118,10 @@ pub(crate) struct Worker {
     trusted: RefCell<Option<Rc<Trusted>>>,
     /// Connections that proxies make, also those of which nobody knows yet whose they are.
     arriving: Cell<usize>,
+    /// Sessions of listeners.
+    guests: GuestList,
+    /// The addresses that are being left.
+    leaving: RefCell<Option<Leaving>>,
 }
 
 /// Whether new connections are wanted.
@@ -420,6 +435,8 @@ impl Worker {
             failures: setup.listens.failures.clone(),
             trusted: RefCell::default(),
             arriving: Cell::new(0),
+            guests: GuestList::default(),
+            leaving: RefCell::default(),
         }
     }
 }
@@ -459,6 +476,8 @@ impl Worker {
             failures: mpsc::channel(1).0,
             trusted: RefCell::default(),
             arriving: Cell::new(0),
+            guests: GuestList::default(),
+            leaving: RefCell::default(),
         };
         worker.apply(table);
         Rc::new(worker)
@@ -488,8 +507,10 @@ async fn serve(mut setup: Setup) -> Result<(), WorkerError> {
     let mut acceptors = Acceptors::new(Rc::clone(&worker));
     acceptors.add(FrontendKey::Entry, setup.entry)?;
     let (mut tables, mut orders, mut settings) = (setup.tables, setup.orders, setup.settings);
+    let mut ears = setup.ears;
     let mut sweep = interval(SWEEP_EVERY);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut heart = Heart::new(setup.beater);
     let mut deadline = None;
     // Ends by the same token as this; joined below.
     let mut listens = spawn_local(setup.listens.run(Some(Rc::clone(&worker))));
@@ -497,6 +518,7 @@ async fn serve(mut setup: Setup) -> Result<(), WorkerError> {
         tokio::select! {
             () = setup.stop.cancelled(), if deadline.is_none() => {
                 acceptors.end();
+                heart.leave();
                 worker.drain();
                 deadline = Some(tokio::time::Instant::now() + setup.drain);
             }
@@ -539,11 +561,51 @@ async fn serve(mut setup: Setup) -> Result<(), WorkerError> {
                     return Err(WorkerError::Acceptor);
                 }
             }
-            () = worker.client_left.notified(), if deadline.is_some() => {}
+            () = worker.client_left.notified(), if deadline.is_some() || worker.is_leaving() => {
+                worker.look_who_left(&ears.reports);
+            }
+            Ok(()) = ears.wishes.changed() => {
+                let wish = ears.wishes.borrow_and_update().clone();
+                acceptors.heed(&wish);
+                worker.heed(&wish);
+            }
+            () = sleep(LEAVE_LOOK), if worker.is_leaving() => worker.look_who_left(&ears.reports),
             _ = sweep.tick() => worker.sweep(),
+            () = heart.beat() => {}
         }
     }
     Ok(())
+}
+
+/// Says now and then that this thread goes on, if anybody wants to know.
+struct Heart {
+    beater: Option<Beater>,
+    due: Interval,
+}
+
+impl Heart {
+    fn new(beater: Option<Beater>) -> Self {
+        let mut due = interval(BEAT_EVERY);
+        due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { beater, due }
+    }
+
+    /// Beats when it is due.
+    async fn beat(&mut self) {
+        match &mut self.beater {
+            Some(beater) => {
+                self.due.tick().await;
+                beater.beat();
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Nothing new is taken any more.
+    fn leave(&mut self) {
+        // Its end says so.
+        self.beater = None;
+    }
 }
 
 async fn until(deadline: Option<tokio::time::Instant>) {
@@ -558,6 +620,8 @@ struct Acceptors {
     worker: Rc<Worker>,
     tasks: JoinSet<()>,
     handles: HashMap<FrontendKey, Vec<AbortHandle>>,
+    /// The entry's, at which addresses that may leave are reached.
+    entry: Option<StdListener>,
 }
 
 impl Acceptors {
@@ -566,11 +630,15 @@ impl Acceptors {
             worker,
             tasks: JoinSet::new(),
             handles: HashMap::new(),
+            entry: None,
         }
     }
 
     fn add(&mut self, key: FrontendKey, listener: StdListener) -> Result<(), WorkerError> {
         sockets::prepare(&listener).map_err(WorkerError::Listener)?;
+        if key == FrontendKey::Entry {
+            self.entry = Some(listener.try_clone().map_err(WorkerError::Listener)?);
+        }
         let listener = TcpListener::from_std(listener).map_err(WorkerError::Listener)?;
         let worker = Rc::clone(&self.worker);
         let frontend = worker.counters.frontend(key.clone());
@@ -588,8 +656,16 @@ impl Acceptors {
         }
     }
 
+    /// Shuts the entry for addresses that are left, and opens it again.
+    fn heed(&self, wish: &Wish) {
+        if let Some(entry) = &self.entry {
+            door::heed(SockRef::from(entry), wish);
+        }
+    }
+
     fn end(&mut self) {
         self.handles.clear();
+        self.entry = None;
         self.tasks.abort_all();
     }
 }

@@ -8,7 +8,7 @@
 //! [`Spawn`] (how a process is started), then [`Identity`] (how it is known again by somebody who
 //! did not start it), [`cgroup`] and [`strays`] (how nothing of it is left behind),
 //! [`netlink`] (how rules, routes and addresses are changed, and what is known of connections),
-//! [`protocol`] and [`neighbour`] (packets).
+//! [`protocol`] and [`neighbour`] (packets), [`pulse`] (whether threads of another process go on).
 #![deny(clippy::undocumented_unsafe_blocks)]
 
 pub mod account;
@@ -22,6 +22,7 @@ pub mod netlink;
 pub mod peer;
 pub mod procfs;
 pub mod protocol;
+pub mod pulse;
 pub mod realtime;
 pub mod signals;
 pub mod strays;

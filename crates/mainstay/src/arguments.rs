@@ -12,8 +12,9 @@ use mainstay_gateway::Seams;
 use mainstay_ids::{InstanceId, NodeName, SecretName, ServiceName, Version, VipName};
 use mainstay_model::network::NetworkError;
 use mainstay_model::{ForwardSettings, Network, Weight};
-use mainstay_prove::Scenario;
 use mainstay_prove::load::Request;
+use mainstay_prove::scenario::ScenarioError;
+use mainstay_prove::{Scenario, floating};
 
 use crate::command::resolve::ResolveName;
 
@@ -565,9 +566,14 @@ pub(crate) struct Resolve {
 #[derive(Debug, Args)]
 pub(crate) struct Prove {
     /// What to break: kill, stop, rollout, rollout-bad, scale, processes, freeze, blackhole; several
-    /// with commas. By default the first five; `blackhole` needs root.
+    /// with commas. By default the first five; `blackhole` needs root. Or a floating address on two nodes that are
+    /// started for it in network namespaces, as root, and nothing else then: vip-gateway-killed, vip-gateway-frozen,
+    /// vip-host-gone, vip-link-cut, vip-upgrade, vip-move.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
-    pub(crate) scenario: Vec<Scenario>,
+    pub(crate) scenario: Vec<Proved>,
+    /// Test seam: what the gateways of those two nodes do without.
+    #[arg(long, hide = true, default_value = "", value_parser = parse_seams)]
+    pub(crate) unsafe_gateway_seams: String,
     /// Load and faults for this service alone; by default load on all that clients outside can
     /// reach, and faults on every service.
     #[arg(long)]
@@ -590,6 +596,32 @@ pub(crate) struct Prove {
     pub(crate) seed: u64,
 }
 
+/// What is proved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Proved {
+    /// On the system that runs.
+    Running(Scenario),
+    /// On two nodes that are started for it.
+    Floating(floating::Scenario),
+}
+
+impl FromStr for Proved {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.starts_with("vip-") {
+            let scenario = text
+                .parse()
+                .map_err(|error: floating::ScenarioError| error.to_string());
+            return scenario.map(Self::Floating);
+        }
+        let scenario = text
+            .parse()
+            .map_err(|error: ScenarioError| error.to_string());
+        scenario.map(Self::Running)
+    }
+}
+
 /// Mainstay's own processes.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Internal {
@@ -601,6 +633,8 @@ pub(crate) enum Internal {
     Gateway(GatewayProcess),
     /// What holds the floating addresses.
     Vip(VipProcess),
+    /// The service of `prove`'s own nodes.
+    Answer(AnswerProcess),
 }
 
 /// What the supervisor tells each of its processes.
@@ -722,9 +756,18 @@ pub(crate) struct GatewayProcess {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct AnswerProcess {
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct VipProcess {
     #[command(flatten)]
     pub(crate) start: Start,
+    /// This node has an agent.
+    #[arg(long)]
+    pub(crate) with_agent: bool,
 }
 
 /// Checks them and keeps them as they are written: they are handed on.

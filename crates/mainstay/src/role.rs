@@ -4,6 +4,7 @@
 //! supervisor opened) and ends on SIGTERM or SIGINT.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fs::File;
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
@@ -11,23 +12,31 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use anyhow::Context;
 use mainstay_agent::names::{self, ResolvConf, Upstreams};
 use mainstay_agent::{Adoption, ShimProgram};
 use mainstay_control::AcknowledgedDrain;
 use mainstay_gateway::settings::Settings as GatewaySettings;
-use mainstay_gateway::{AccessLogTo, Beginning, Deadlines, Stats, StatsAuth, Succession};
+use mainstay_gateway::{
+    AccessLogTo, Beats, Beginning, Deadlines, LeavingSeam, Stats, StatsAuth, Succession,
+};
 use mainstay_ids::Incarnation;
 use mainstay_kernel::hand::Offer;
+use mainstay_kernel::pulse::{Beater, Pulse};
 use mainstay_model::forward::Ranges;
+use mainstay_prove::floating;
 use mainstay_server::EarlierStop;
-use mainstay_vip::RealTime;
+use mainstay_vip::{OwnAgent, RealTime};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::arguments::{AgentProcess, GatewayProcess, Internal, Place, ServerProcess, VipProcess};
+use crate::arguments::{
+    AgentProcess, AnswerProcess, GatewayProcess, Internal, Place, ServerProcess, VipProcess,
+};
 use crate::command::API_SOCKET;
 use crate::outcome::Outcome;
 use crate::supervisor::claim::{self, CLAIM, Stage};
@@ -35,10 +44,13 @@ use crate::supervisor::sockets::{API_TCP, API_UNIX, ENTRY, NAMES_TCP, NAMES_UDP,
 
 pub(crate) fn run(place: &Place, internal: Internal) -> anyhow::Result<Outcome> {
     start_log();
+    if let Internal::Answer(answer) = &internal {
+        return run_answer(answer);
+    }
     // Before the claim is signed: from then on the supervisor may send signals.
     let signals = match &internal {
         Internal::Gateway(_) => Some(Signals::receive()?),
-        Internal::Server(_) | Internal::Agent(_) | Internal::Vip(_) => None,
+        Internal::Server(_) | Internal::Agent(_) | Internal::Vip(_) | Internal::Answer(_) => None,
     };
     let mut sockets = Inherited::take()?;
     let claim = sockets.named(CLAIM).pop();
@@ -47,16 +59,19 @@ pub(crate) fn run(place: &Place, internal: Internal) -> anyhow::Result<Outcome> 
     let claim = Arc::new(Signing {
         claim,
         incarnation: incarnation(&internal),
+        pulse: pulse(&internal, &sockets),
     });
     claim.sign(Stage::Runs);
     match internal {
         Internal::Server(server) => run_server(place, &server, sockets)?,
-        Internal::Agent(agent) => run_agent(place, agent, sockets)?,
+        Internal::Agent(agent) => run_agent(place, agent, sockets, &claim)?,
         Internal::Gateway(gateway) => {
             let signals = signals.context("a gateway receives signals")?;
             run_gateway(place, &gateway, sockets, &signals, &claim)?;
         }
-        Internal::Vip(_) => run_vip(place)?,
+        Internal::Vip(vip) => run_vip(place, &vip)?,
+        // It has no claim, and ran above.
+        Internal::Answer(_) => {}
     }
     Ok(Outcome::Holds)
 }
@@ -65,22 +80,41 @@ pub(crate) fn run(place: &Place, internal: Internal) -> anyhow::Result<Outcome> 
 struct Signing {
     claim: File,
     incarnation: Incarnation,
+    pulse: Option<Pulse>,
 }
 
 impl Signing {
     fn sign(&self, stage: Stage) {
-        if let Err(error) = claim::sign(&self.claim, self.incarnation, stage) {
+        if let Err(error) = claim::sign(&self.claim, self.incarnation, stage, self.pulse.as_ref()) {
             tracing::warn!(%error, "cannot sign the claim; the supervisor will not know us");
         }
     }
 }
 
 fn incarnation(internal: &Internal) -> Incarnation {
-    let (Internal::Server(ServerProcess { start, .. })
-    | Internal::Agent(AgentProcess { start, .. })
-    | Internal::Gateway(GatewayProcess { start, .. })
-    | Internal::Vip(VipProcess { start })) = internal;
-    Incarnation(start.incarnation)
+    match internal {
+        Internal::Server(ServerProcess { start, .. })
+        | Internal::Agent(AgentProcess { start, .. })
+        | Internal::Gateway(GatewayProcess { start, .. })
+        | Internal::Vip(VipProcess { start, .. }) => Incarnation(start.incarnation),
+        Internal::Answer(_) => Incarnation(0),
+    }
+}
+
+/// Where the threads of a process say that they go on.
+fn pulse(internal: &Internal, sockets: &Inherited) -> Option<Pulse> {
+    let beaters = match internal {
+        Internal::Gateway(gateway) if gateway.unsafe_gateway_seams.beats == Beats::Off => None,
+        // Each socket of the entry has a worker of its own.
+        Internal::Gateway(_) => Some(sockets.count(ENTRY)),
+        Internal::Agent(_) => Some(1),
+        Internal::Server(_) | Internal::Vip(_) | Internal::Answer(_) => None,
+    };
+    let pulse = Pulse::new(beaters?);
+    if let Err(error) = &pulse {
+        tracing::warn!(%error, "nobody will see whether this process goes on");
+    }
+    pulse.ok()
 }
 
 fn start_log() {
@@ -101,6 +135,10 @@ impl Inherited {
         Ok(Self(
             mainstay_kernel::inherit::take().context("cannot take over the sockets")?,
         ))
+    }
+
+    fn count(&self, name: &str) -> usize {
+        self.0.iter().filter(|(of, _)| of == name).count()
     }
 
     fn named(&mut self, name: &str) -> Vec<OwnedFd> {
@@ -152,7 +190,12 @@ fn run_server(place: &Place, server: &ServerProcess, mut sockets: Inherited) -> 
     })
 }
 
-fn run_agent(place: &Place, agent: AgentProcess, mut sockets: Inherited) -> anyhow::Result<()> {
+fn run_agent(
+    place: &Place,
+    agent: AgentProcess,
+    mut sockets: Inherited,
+    claim: &Signing,
+) -> anyhow::Result<()> {
     let AgentProcess {
         start,
         address,
@@ -192,10 +235,28 @@ fn run_agent(place: &Place, agent: AgentProcess, mut sockets: Inherited) -> anyh
         }),
     };
     on_runtime(async |stop| {
-        mainstay_agent::run(options, stop)
-            .await
-            .context("the agent failed")
+        let beater = claim.pulse.as_ref().map(|pulse| pulse.beater(0));
+        tokio::select! {
+            ended = mainstay_agent::run(options, stop) => ended.context("the agent failed"),
+            never = beat(beater) => match never {},
+        }
     })
+}
+
+/// How often the agent says that it goes on: six times before its silence counts (`mainstay-vip`).
+const AGENT_BEAT_EVERY: Duration = Duration::from_millis(500);
+
+/// Says that this thread goes on.
+async fn beat(beater: Option<Beater>) -> Infallible {
+    let Some(mut beater) = beater else {
+        return std::future::pending().await;
+    };
+    let mut due = interval(AGENT_BEAT_EVERY);
+    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        due.tick().await;
+        beater.beat();
+    }
 }
 
 fn run_gateway(
@@ -251,6 +312,11 @@ fn run_gateway(
             offer,
             serves: signals.serves.clone(),
         },
+        pulse: claim.pulse.clone(),
+        leave: match gateway.unsafe_gateway_seams.leaving {
+            LeavingSeam::On => Some(gateway.hand.with_extension("leave")),
+            LeavingSeam::Off => None,
+        },
         seams: gateway.unsafe_gateway_seams,
     };
     let on_serving = Arc::clone(claim);
@@ -264,12 +330,28 @@ fn run_gateway(
     .context("the gateway failed")
 }
 
+/// A service that somebody can be asked for: `prove` has it on its nodes.
+fn run_answer(answer: &AnswerProcess) -> anyhow::Result<Outcome> {
+    on_runtime(async |stop| {
+        tokio::select! {
+            ended = floating::answer(answer.address) => ended.context("cannot answer"),
+            () = stop.cancelled() => Ok(()),
+        }
+    })?;
+    Ok(Outcome::Holds)
+}
+
 /// One thread, and no runtime: see `mainstay-vip`.
-fn run_vip(place: &Place) -> anyhow::Result<()> {
+fn run_vip(place: &Place, vip: &VipProcess) -> anyhow::Result<()> {
     let vips = mainstay_vip::settings::load(&place.state).context("cannot hold an address")?;
     let options = mainstay_vip::Options {
         state: place.state.clone(),
         vips,
+        agent: if vip.with_agent {
+            OwnAgent::Runs
+        } else {
+            OwnAgent::No
+        },
         real_time: RealTime::IfAllowed,
     };
     mainstay_vip::run(options).context("the floating addresses failed")

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use mainstay_testkit::floating::{self, Kind, Link, Plan};
+use mainstay_testkit::floating::{self, Agents, Kind, Link, Partner, Plan};
 use mainstay_testkit::{Carrier, TempDir, is_root, program, skip, wait_until};
 use rustix::process::Signal;
 
@@ -307,6 +307,158 @@ fn system_a_gateway_that_dies_or_freezes_takes_the_address_along() {
     link.signal(1, "gateway", Signal::STOP);
     link.wait_holder(0, "its gateway froze");
     link.wait_answer(0, "clients follow");
+}
+
+/// Holds one thread of a process, the one of this name, until it is told to let it go or ends.
+const HOLD_THREAD: &str = r#"
+import ctypes, os, sys
+SEIZE, INTERRUPT, WALL = 0x4206, 0x4207, 0x40000000
+libc = ctypes.CDLL(None, use_errno=True)
+libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+tasks = f"/proc/{PID}/task"
+named = lambda tid: open(f"{tasks}/{tid}/comm").read().strip() == NAME
+tid = next(int(tid) for tid in os.listdir(tasks) if named(tid))
+for request in (SEIZE, INTERRUPT):
+    if libc.ptrace(request, tid, None, None):
+        sys.exit(os.strerror(ctypes.get_errno()))
+os.waitpid(tid, WALL)
+print("held", flush=True)
+sys.stdin.readline()
+"#;
+
+/// Two hosts with gateways of two workers, of which the first one holds the address.
+fn two_gateways(seams: &'static str) -> Link {
+    let mut link = link(
+        [Kind::Ours, Kind::Ours],
+        &Plan {
+            gateway: true,
+            seams,
+            ..Plan::default()
+        },
+    );
+    link.start(0);
+    link.wait_track(0, "works");
+    link.wait_holder(0, "the better one starts alone");
+    link.start(1);
+    link.wait_track(1, "works");
+    link.wait_state(1, "backup");
+    link
+}
+
+/// Has one worker of the first gateway hang, until what is given is dropped.
+fn hang_one_worker(link: &Link) -> Partner {
+    let pid = link.pid(0, "gateway").as_raw_nonzero();
+    let script = format!("PID, NAME = {pid}, 'gateway-1'\n{HOLD_THREAD}");
+    let mut holder = link.converse(0, &script);
+    assert_eq!(holder.line(), "held");
+    holder
+}
+
+#[test]
+fn system_one_worker_that_hangs_takes_the_address_along() {
+    need_root!();
+    let link = two_gateways("");
+    let held = hang_one_worker(&link);
+    let after = link.wait_holder(1, "a worker of its gateway hangs");
+    assert!(after < Duration::from_secs(5), "{after:?}");
+    assert!(
+        link.log(0).contains("has made no progress for 1.0s"),
+        "{}",
+        link.log(0)
+    );
+    link.wait_track(0, "does not");
+    drop(held);
+    link.wait_track(0, "works");
+    link.wait_log(0, "make progress again", 1);
+}
+
+#[test]
+fn system_without_their_beats_nobody_sees_that_a_worker_hangs() {
+    need_root!();
+    let link = two_gateways("beats=off");
+    let _held = hang_one_worker(&link);
+    // Three times as long as it may take with them: 3,000 answers, one each millisecond.
+    link.wait_answers(3000, "time goes by");
+    link.wait_holder(0, "nobody sees it");
+    assert_eq!(link.took_over(1), Some(0));
+}
+
+#[test]
+fn system_a_gateway_that_was_replaced_is_followed_and_the_address_stays() {
+    need_root!();
+    let link = two_gateways("");
+    link.signal_router(0, Signal::USR1);
+    wait_until(Duration::from_mins(1), "the other seat serves", || {
+        let said = link.said(0);
+        if said.contains("the gateway was replaced") {
+            Ok(())
+        } else {
+            Err(said)
+        }
+    });
+    link.wait_answers(1500, "the old one has ended");
+    assert_eq!(link.took_over(1), Some(0), "{}", link.log(0));
+    // It is the new one by now whose end counts.
+    link.signal(0, "gateway-2", Signal::STOP);
+    link.wait_holder(1, "the new one is frozen");
+}
+
+/// Two hosts with agents, of which the first one holds the address.
+fn two_agents(preempt: bool) -> Link {
+    let mut link = link(
+        [Kind::Ours, Kind::Ours],
+        &Plan {
+            agents: Agents::Each,
+            preempt,
+            ..Plan::default()
+        },
+    );
+    link.start(0);
+    link.wait_holder(0, "the better one starts alone");
+    link.start(1);
+    link.wait_state(1, "backup");
+    wait_until(Duration::from_mins(1), "both agents run", || {
+        let agents = [0, 1].map(|at| link.runs(at, "agent"));
+        if agents == [true, true] {
+            Ok(())
+        } else {
+            Err(format!("{agents:?}"))
+        }
+    });
+    link
+}
+
+#[test]
+fn system_a_machine_whose_agent_is_silent_is_the_last_choice() {
+    need_root!();
+    let link = two_agents(true);
+    // One that is started again at once was never silent.
+    link.signal(0, "agent", Signal::KILL);
+    link.wait_answers(4500, "longer than its silence may be");
+    assert!(!link.log(0).contains("has been silent"), "{}", link.log(0));
+    link.signal(0, "agent", Signal::STOP);
+    link.wait_holder(1, "its agent is frozen, and the other one preempts");
+    link.wait_priority(0, 1);
+    link.signal(0, "agent", Signal::CONT);
+    link.wait_holder(0, "it is heard again, and preempts");
+    link.wait_priority(0, 150);
+    // Killed, and nobody starts it again.
+    link.signal_router(0, Signal::STOP);
+    link.signal(0, "agent", Signal::KILL);
+    link.wait_holder(1, "its agent is dead");
+    link.signal_router(0, Signal::CONT);
+    link.wait_holder(0, "it was started again");
+}
+
+#[test]
+fn system_where_nobody_preempts_the_silence_of_an_agent_moves_nothing() {
+    need_root!();
+    let link = two_agents(false);
+    link.signal(0, "agent", Signal::STOP);
+    link.wait_priority(0, 1);
+    link.wait_answers(1000, "the other one has heard of it");
+    link.wait_holder(0, "what its gateway serves it goes on to serve");
+    assert_eq!(link.took_over(1), Some(0));
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn system_an_interface_that_disappears_is_told_and_waited_for() {
                 .as_str()
                 .is_some_and(|fault| fault.contains("eth0"))
         );
-        link.plug(0);
+        link.plug_again(0);
         link.wait_state(0, "backup");
         link.kill(1);
         link.wait_holder(0, "it takes part again, on an interface that was made anew");
@@ -263,7 +263,7 @@ fn system_a_new_supervisor_adopts_the_holder() {
     wait_until(PATIENCE, "it is started again", || {
         let now = link.pid(0, "vip");
         if now == before {
-            Err(format!("{now}"))
+            Err(format!("{now:?}"))
         } else {
             Ok(())
         }
@@ -287,7 +287,7 @@ fn system_what_is_counted_is_shown_by_the_gateway() {
         lines.push(scraped.line());
     }
     for wanted in [
-        "mainstay_gateway_workers 1",
+        "mainstay_gateway_workers 2",
         "mainstay_vip_addresses_held{vip=\"entry\"} 1",
         "mainstay_vip_track_up{vip=\"entry\",number=\"1\",track=\"the gateway\"} 1",
         "mainstay_vip_transitions_total{vip=\"entry\",state=\"master\"} 1",

@@ -3,7 +3,7 @@
 //!
 //! It counts at the client and nowhere else: it reads no metrics of the gateway, and it steers the
 //! system only by the public API and by signals to processes, as an operator could too. It starts
-//! nothing itself. Start reading at [`prove()`]; [`load`] is the generator, which benches use
+//! nothing itself, but for [`floating`], which needs two machines of its own. Start reading at [`prove()`]; [`load`] is the generator, which benches use
 //! alone, [`scenario`] what is broken, [`verdict`] the rules by which it is judged.
 //!
 //! ```text
@@ -14,6 +14,7 @@
 //! ```
 
 mod cluster;
+pub mod floating;
 pub mod load;
 mod prove;
 mod render;

@@ -27,6 +27,15 @@ pub enum Kind {
     Keepalived,
 }
 
+/// Whether ours have a control centre and an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Agents {
+    /// They have none.
+    None,
+    /// Each has its own.
+    Each,
+}
+
 /// What both hosts are told.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -44,6 +53,10 @@ pub struct Plan {
     pub keepalived: Option<String>,
     /// Whether ours have a gateway each, on which the address depends.
     pub gateway: bool,
+    /// Whether ours have a control centre and an agent each.
+    pub agents: Agents,
+    /// Test seams of ours' gateways.
+    pub seams: &'static str,
     /// More keys of ours, per host.
     pub keys: [String; 2],
 }
@@ -58,6 +71,8 @@ impl Default for Plan {
             unicast: false,
             keepalived: None,
             gateway: false,
+            agents: Agents::None,
+            seams: "",
             keys: [String::new(), String::new()],
         }
     }
@@ -119,6 +134,16 @@ impl Link {
         Probe::start(&self.client, self.plan.address.parse().expect("an address"))
     }
 
+    /// A command on the clients' host.
+    pub fn client(&self, program_path: &Path) -> std::process::Command {
+        self.client.command(program_path)
+    }
+
+    /// Plugs one more host in.
+    pub fn plug(&self, host: &Netns, port: &str, address: &str) {
+        self.segment.plug(host, port, address);
+    }
+
     /// Starts the virtual router of a host.
     pub fn start(&mut self, at: usize) {
         let name = NAMES[at];
@@ -128,6 +153,9 @@ impl Link {
                 fs::write(&config, self.node_file(at)).expect("the directory is ours");
                 let mut command = self.hosts[at].command(&self.mainstay);
                 command.arg("run").arg("--config").arg(config);
+                if !self.plan.seams.is_empty() {
+                    command.args(["--unsafe-gateway-seams", self.plan.seams]);
+                }
                 command
             }
             Kind::Keepalived => {
@@ -168,13 +196,19 @@ impl Link {
             preempt,
             unicast,
             gateway,
+            agents,
+            seams: _,
             keepalived: _,
             ref keys,
         } = self.plan;
+        let with_agent = match agents {
+            Agents::None => "",
+            Agents::Each => "\"control\", \"agent\", ",
+        };
         let (more_roles, gateway) = if gateway {
             (
                 "\"gateway\", ",
-                "[gateway]\nhttp = \":8080\"\nstats = \"127.0.0.1:8888\"\nworkers = 1",
+                "[gateway]\nhttp = \":8080\"\nstats = \"127.0.0.1:8888\"\nworkers = 2\ndrain = \"1s\"",
             )
         } else {
             ("", "")
@@ -182,7 +216,7 @@ impl Link {
         let (state, priority) = (self.state_dir(at), PRIORITIES[at]);
         let state = state.display();
         let mut file = format!(
-            "roles = [{more_roles}\"vip\"]\nstate = \"{state}\"\n{gateway}\n[vip.entry]\naddress = \"{address}\"\ninterface = \"eth0\"\nvrid = 51\n\
+            "roles = [{with_agent}{more_roles}\"vip\"]\nstate = \"{state}\"\n{gateway}\n[vip.entry]\naddress = \"{address}\"\ninterface = \"eth0\"\nvrid = 51\n\
              version = {version}\npriority = {priority}\npreempt = {preempt}\nadvert = \"{}ms\"\n{}\n",
             advert.as_millis(),
             keys[at]
@@ -253,8 +287,19 @@ impl Link {
 
     /// Sends a signal to one of our processes on a host.
     pub fn signal(&self, at: usize, kind: &str, signal: Signal) {
-        let pid = rustix::process::Pid::from_raw(self.pid(at, kind)).expect("a process");
-        rustix::process::kill_process(pid, signal).expect("it is ours");
+        rustix::process::kill_process(self.pid(at, kind), signal).expect("it is ours");
+    }
+
+    /// Whether one of our processes has signed its claim on a host.
+    pub fn runs(&self, at: usize, kind: &str) -> bool {
+        let claim = format!("processes/{kind}.json");
+        fs::metadata(self.state_dir(at).join(claim)).is_ok_and(|claim| claim.len() > 0)
+    }
+
+    /// Sends a signal to the supervisor of ours, or to keepalived, on a host.
+    pub fn signal_router(&self, at: usize, signal: Signal) {
+        let router = self.routers[at].as_ref().expect("it runs");
+        router.signal(signal);
     }
 
     /// The number of what looks after our processes on a host, as it wrote it down.
@@ -264,8 +309,8 @@ impl Link {
         record["supervisor"].as_i64()
     }
 
-    /// One of our processes on a host, by its number.
-    pub fn pid(&self, at: usize, kind: &str) -> i32 {
+    /// One of our processes on a host.
+    pub fn pid(&self, at: usize, kind: &str) -> rustix::process::Pid {
         let claim = self
             .state_dir(at)
             .join("processes")
@@ -275,7 +320,7 @@ impl Link {
         let pid = claim["pid"]
             .as_i64()
             .and_then(|pid| i32::try_from(pid).ok());
-        pid.expect("a number")
+        rustix::process::Pid::from_raw(pid.expect("a number")).expect("a process")
     }
 
     /// Which hosts have the address.
@@ -475,7 +520,7 @@ impl Link {
     }
 
     /// Gives it one again, with the same address.
-    pub fn plug(&self, at: usize) {
+    pub fn plug_again(&self, at: usize) {
         let address = format!("10.88.0.{}/24", at + 1);
         self.segment.plug(&self.hosts[at], NAMES[at], &address);
     }

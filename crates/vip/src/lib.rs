@@ -18,20 +18,24 @@
 //! An address dies with its holder: it has a lifetime of three seconds, renewed every half a second. Start reading at
 //! [`run()`], then `seat` (one virtual router), `track` (what it depends on), `verdict` (what the death of that means).
 
+mod agent;
 mod altered;
 mod calls;
 mod clock;
+mod departure;
 mod hook;
 mod host;
 mod journal;
+mod leave;
 mod metrics;
 pub mod refusals;
 mod run;
 mod seat;
 pub mod settings;
+mod signed;
 mod track;
 mod verdict;
 pub mod view;
 
 pub use calls::SOCKET;
-pub use run::{Options, RealTime, RunError, run};
+pub use run::{Options, OwnAgent, RealTime, RunError, run};

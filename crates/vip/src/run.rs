@@ -12,7 +12,9 @@ use mainstay_model::VipSpec;
 use mainstay_vrrp::OptionsError;
 use rustix::process::Signal;
 
+use crate::agent::Agent;
 use crate::calls::{Call, Calls};
+use crate::departure::{Departure, Purpose};
 use crate::host::Host;
 use crate::metrics;
 use crate::seat::Seat;
@@ -33,8 +35,19 @@ pub struct Options {
     pub state: PathBuf,
     /// The floating addresses, checked.
     pub vips: Vec<VipSpec>,
+    /// Whether this node has an agent, whose silence makes it the last choice.
+    pub agent: OwnAgent,
     /// How it is scheduled.
     pub real_time: RealTime,
+}
+
+/// Whether the node has an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OwnAgent {
+    /// It has one.
+    Runs,
+    /// It has none.
+    No,
 }
 
 /// Whether the process asks for scheduling in real time.
@@ -97,13 +110,19 @@ pub fn run(options: Options) -> Result<(), RunError> {
         let name = spec.name.clone();
         seats.push(Seat::new(spec).map_err(|source| RunError::Options { name, source })?);
     }
+    let agent = match options.agent {
+        OwnAgent::Runs => Some(Agent::new(host.now())),
+        OwnAgent::No => None,
+    };
     let mut holder = Holder {
         host,
+        agent,
         signals,
         changes,
         calls,
         seats,
         real_time,
+        departure: None,
         life: Life::GoesOn,
     };
     holder.run()
@@ -118,11 +137,13 @@ enum Life {
 #[derive(Debug)]
 struct Holder {
     host: Host,
+    agent: Option<Agent>,
     signals: SignalFd,
     changes: Changes,
     calls: Calls,
     seats: Vec<Seat>,
     real_time: Result<(), String>,
+    departure: Option<Departure>,
     life: Life,
 }
 
@@ -130,12 +151,18 @@ impl Holder {
     fn run(&mut self) -> Result<(), RunError> {
         loop {
             self.follow_changes();
+            let agent = self.agent.as_mut().map(|agent| agent.turn(&self.host));
             for seat in &mut self.seats {
+                seat.heed_agent(&self.host, agent);
                 seat.turn(&self.host);
             }
+            self.depart();
             self.answer();
             self.hear_signals()?;
-            if self.life == Life::Ends && self.seats.iter().all(Seat::has_stopped) {
+            if self.life == Life::Ends
+                && self.departure.is_none()
+                && self.seats.iter().all(Seat::has_stopped)
+            {
                 self.host.undo();
                 return Ok(());
             }
@@ -148,6 +175,8 @@ impl Holder {
         let seats = self.seats.iter().map(Seat::next_deadline);
         seats
             .chain([self.calls.next_deadline()])
+            .chain(self.agent.as_ref().map(Agent::next_deadline))
+            .chain(self.departure.as_ref().map(Departure::next_deadline))
             .min()
             .unwrap_or(Instant::NEVER)
     }
@@ -183,14 +212,21 @@ impl Holder {
             real_time: real_time.clone(),
             vips: seats.iter().map(|seat| seat.shown(host.now())).collect(),
         };
+        let departure = &mut self.departure;
         self.calls.turn(host, |call| match call {
             Call::Show => Answer::Shown(shown(seats)),
             Call::Metrics => Answer::Metrics(metrics::text(&shown(seats))),
             Call::Move(name) => {
                 if let Some(seat) = seats.iter_mut().find(|seat| seat.name() == name) {
-                    return seat
-                        .offer(host)
-                        .map_or_else(Answer::Refused, |()| Answer::Moving);
+                    if let Err(why) = seat.may_move() {
+                        return Answer::Refused(why);
+                    }
+                    if departure.is_some() {
+                        let why = "another move is under way; ask again when it is over";
+                        return Answer::Refused(why.to_owned());
+                    }
+                    *departure = Some(Departure::begin(Purpose::Move, &mut [seat], host));
+                    return Answer::Moving;
                 }
                 let known: Vec<&str> = seats.iter().map(Seat::name).collect();
                 let known = known.join(", ");
@@ -206,11 +242,29 @@ impl Holder {
             }
             self.life = Life::Ends;
             tracing::info!("stopping: the addresses are offered to others first");
-            for seat in &mut self.seats {
+            if let Some(departure) = self.departure.take() {
+                departure.give_up(&mut self.seats);
+            }
+            let (mut holding, idle): (Vec<&mut Seat>, Vec<&mut Seat>) =
+                self.seats.iter_mut().partition(|seat| seat.holds());
+            for seat in idle {
                 seat.stop(&self.host);
+            }
+            if !holding.is_empty() {
+                let departure = Departure::begin(Purpose::Stop, &mut holding, &self.host);
+                self.departure = Some(departure);
             }
         }
         Ok(())
+    }
+
+    /// Goes on with a move or the end.
+    fn depart(&mut self) {
+        if let Some(departure) = &mut self.departure
+            && departure.turn(&mut self.seats, &self.host)
+        {
+            self.departure = None;
+        }
     }
 }
 

@@ -7,7 +7,7 @@ mod virtual_mac;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use mainstay_ids::Instant;
+use mainstay_ids::{Instant, VipName};
 use mainstay_kernel::netlink::address::Placed;
 use mainstay_kernel::protocol::Received;
 use mainstay_model::VipSpec;
@@ -51,6 +51,8 @@ pub(crate) struct Seat {
     changed: Changed,
     tracks: Vec<Track>,
     verdict: Verdict,
+    /// Whether the node's agent is heard; `None`: it has none.
+    agent: Option<Works>,
     hooks: Hooks,
     past: Past,
     renew_at: Instant,
@@ -61,6 +63,14 @@ pub(crate) struct Seat {
     heard_at: Option<Instant>,
     failed: Complaints,
     stopping: bool,
+    leaves: Leaves,
+}
+
+/// Whether the gateway is letting clients of these addresses go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leaves {
+    No,
+    Now,
 }
 
 /// Whether the kernel said something that may matter here.
@@ -97,6 +107,7 @@ impl Seat {
             changed: Changed::Nothing,
             tracks: spec.track.iter().cloned().map(Track::new).collect(),
             verdict: Verdict::new(spec.on_dead),
+            agent: None,
             hooks: Hooks::new(spec.notify.clone()),
             past: Past::default(),
             renew_at: Instant::NEVER,
@@ -106,6 +117,7 @@ impl Seat {
             heard_at: None,
             failed: Complaints::default(),
             stopping: false,
+            leaves: Leaves::No,
             spec,
         })
     }
@@ -161,8 +173,8 @@ impl Seat {
         self.router.role() == Role::Init && self.hooks.rest()
     }
 
-    /// Somebody wants the address elsewhere.
-    pub(crate) fn offer(&mut self, host: &Host) -> Result<(), String> {
+    /// Whether the address can be moved elsewhere; else why not.
+    pub(crate) fn may_move(&self) -> Result<(), String> {
         let name = self.name();
         if self.router.role() != Role::Master {
             let holder = match self.router.master() {
@@ -171,9 +183,57 @@ impl Seat {
             };
             return Err(format!("`{name}` is not held here; {holder}"));
         }
-        tracing::info!("({name}) offers the address: somebody asked for a move");
-        self.handle(host, Input::Move);
         Ok(())
+    }
+
+    /// Offers the address, which stays until another machine has taken it.
+    pub(crate) fn give_away(&mut self, host: &Host) {
+        if self.holds() {
+            let name = self.name();
+            tracing::info!("({name}) offers the address: somebody asked for a move");
+            self.handle(host, Input::Move);
+        }
+    }
+
+    pub(crate) fn vip(&self) -> &VipName {
+        &self.spec.name
+    }
+
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.spec.addresses.iter().map(|floating| floating.address)
+    }
+
+    /// Whether it holds the address.
+    pub(crate) fn holds(&self) -> bool {
+        self.router.role() == Role::Master
+    }
+
+    /// Whether it holds the address, and what stands behind that works.
+    pub(crate) fn holds_well(&self) -> bool {
+        self.holds() && self.router.health() == Health::Fit
+    }
+
+    /// Whether it holds the address and offers it.
+    pub(crate) fn offers(&self) -> bool {
+        self.holds() && self.router.offers_addresses()
+    }
+
+    pub(crate) fn set_leave(&mut self, leaves: Leaves) {
+        self.leaves = leaves;
+    }
+
+    /// A machine whose agent is silent is the last choice: nobody looks after its instances. What the gateway serves it
+    /// goes on to serve, so that this moves an address only where priorities do.
+    pub(crate) fn heed_agent(&mut self, host: &Host, agent: Option<Works>) {
+        if self.agent == agent {
+            return;
+        }
+        self.agent = agent;
+        let priority = match agent {
+            Some(Works::No) => Priority::LEAST,
+            Some(Works::Yes) | None => Priority(self.spec.priority.get()),
+        };
+        self.handle(host, Input::Priority(priority));
     }
 
     fn judge(&mut self, host: &Host) {

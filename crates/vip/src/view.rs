@@ -66,6 +66,9 @@ pub struct ShownVip {
     pub state: State,
     /// It holds the address, and offers it to others.
     pub offers: bool,
+    /// Its gateway lets its clients go, before it is offered.
+    #[serde(default)]
+    pub leaves: bool,
     /// Why it can take no part.
     pub fault: Option<String>,
     /// The addresses, with their networks.

@@ -467,7 +467,8 @@ struct Gateway {
     #[schemars(extend("default" = defaults::ACCESS_LOG))]
     access_log: Option<bool>,
     /// How long requests and upgraded connections that are under way may go on when the gateway
-    /// ends, or hands over to its successor. A change holds for gateways that start after it.
+    /// ends, hands over to its successor, or lets the clients of a floating address go that is
+    /// about to move. A change holds for gateways that start after it.
     #[schemars(extend("default" = display(model::DRAIN)))]
     drain: Option<Duration>,
     /// Whether clients are proxies that say for whom they connect.

@@ -205,6 +205,7 @@ impl Listens {
                 stop: stop.clone(),
                 drain: self.options.drain,
                 splice: self.options.splice,
+                wishes: None,
             });
         }
         let ports = Ports {

@@ -12,6 +12,7 @@ use std::time::Duration;
 use mainstay_control::listen::{Candidate, Choice, Chosen};
 use mainstay_ids::ListenName;
 use mainstay_model::listen::{Balance, Mode};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet, spawn_local};
@@ -19,6 +20,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::leave::Wish;
 use crate::limits::ACCEPT_PAUSE;
 use crate::listen::Splice;
 use crate::listen::handle::ServerAt;
@@ -26,8 +28,8 @@ use crate::listen::limits::CUT_TIME;
 use crate::listen::pools::Pools;
 use crate::listen::roster::{AtServer, Inside, Roster, RosterListen, ServerTally};
 use crate::listen::{http, session};
-use crate::sockets;
-use crate::worker::Worker;
+use crate::worker::{Hosted, Worker};
+use crate::{door, sockets};
 
 /// What the chief orders.
 #[derive(Debug)]
@@ -48,6 +50,8 @@ pub(crate) struct Seat {
     pub(crate) stop: CancellationToken,
     pub(crate) drain: Duration,
     pub(crate) splice: Splice,
+    /// By which it hears that an address is to be left, beside a worker.
+    pub(crate) wishes: Option<watch::Receiver<Wish>>,
 }
 
 /// What all sessions of one worker share. Lives in one thread; every borrow ends before an await.
@@ -172,6 +176,12 @@ impl Floor {
         Begun(Rc::clone(self))
     }
 
+    /// Takes a session into the list of the worker, if there is one, which may have to leave its address.
+    fn host(&self, client: &TcpStream) -> Option<Hosted> {
+        let local = client.local_addr().ok()?.ip().to_canonical();
+        Some(self.worker.as_ref()?.host(local))
+    }
+
     /// Waits until the last session has ended.
     async fn emptied(&self) {
         while self.sessions.get() > 0 {
@@ -209,6 +219,7 @@ impl Seat {
                     floor.apply(roster);
                 }
                 Some(order) = self.orders.recv() => acceptors.follow(order),
+                wish = next(&mut self.wishes) => acceptors.heed(&wish),
                 Some(ended) = acceptors.tasks.join_next() => {
                     // Accepting never ends by itself: it was removed, or it panicked.
                     if let Err(error) = ended && error.is_panic() {
@@ -219,6 +230,7 @@ impl Seat {
         }
         // Accepting ends, but for those who were accepted and wait for a place: nobody else has them.
         acceptors.over.cancel();
+        acceptors.sockets.clear();
         if timeout(self.drain, floor.emptied()).await.is_err() {
             let sessions = floor.sessions.get();
             tracing::warn!(sessions, "sessions were cut at the end of the drain time");
@@ -236,6 +248,8 @@ struct Acceptors {
     over: CancellationToken,
     tasks: JoinSet<()>,
     handles: HashMap<SocketAddr, AbortHandle>,
+    /// Copies, to shut them for addresses that are left.
+    sockets: HashMap<SocketAddr, std::net::TcpListener>,
 }
 
 impl Acceptors {
@@ -245,16 +259,19 @@ impl Acceptors {
             over: CancellationToken::new(),
             tasks: JoinSet::new(),
             handles: HashMap::new(),
+            sockets: HashMap::new(),
         }
     }
 
     fn follow(&mut self, order: Order) {
         match order {
             Order::Listen(address, listener) => {
-                let made =
-                    sockets::prepare(&listener).and_then(|()| TcpListener::from_std(listener));
+                let made = sockets::prepare(&listener)
+                    .and_then(|()| listener.try_clone())
+                    .and_then(|copy| Ok((TcpListener::from_std(listener)?, copy)));
                 match made {
-                    Ok(listener) => {
+                    Ok((listener, copy)) => {
+                        self.sockets.insert(address, copy);
                         let (floor, over) = (Rc::clone(&self.floor), self.over.clone());
                         let task = accept(floor, listener, address, over);
                         let handle = self.tasks.spawn_local(task);
@@ -264,12 +281,33 @@ impl Acceptors {
                 }
             }
             Order::Unlisten(address) => {
+                self.sockets.remove(&address);
                 if let Some(handle) = self.handles.remove(&address) {
                     handle.abort();
                 }
             }
         }
     }
+}
+
+impl Acceptors {
+    /// Shuts all sockets for addresses that are left, and opens them again.
+    fn heed(&self, wish: &Wish) {
+        for socket in self.sockets.values() {
+            door::heed(SockRef::from(socket), wish);
+        }
+    }
+}
+
+/// What is wanted next.
+async fn next(wishes: &mut Option<watch::Receiver<Wish>>) -> Wish {
+    if let Some(wishes) = wishes
+        && wishes.changed().await.is_ok()
+    {
+        return wishes.borrow_and_update().clone();
+    }
+    // Nobody can ask for anything.
+    std::future::pending().await
 }
 
 /// Accepts, as long as there is room: whoever comes else waits in the kernel's queue, but for the
@@ -340,8 +378,13 @@ fn begin(
     let floor = Rc::clone(floor);
     match listen.spec.mode {
         Mode::Tcp => spawn_local(async move {
-            session::serve(&floor, &listen, client, peer).await;
-            drop((inside, begun));
+            let hosted = floor.host(&client);
+            let served = session::serve(&floor, &listen, client, peer);
+            match &hosted {
+                Some(hosted) => drop(hosted.cut().run_until_cancelled(served).await),
+                None => served.await,
+            }
+            drop((inside, begun, hosted));
         }),
         Mode::Http => spawn_local(async move {
             http::serve(&floor, &listen, client, peer, address).await;

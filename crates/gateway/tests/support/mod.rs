@@ -228,6 +228,8 @@ impl Gateway {
             settings: watched,
             deadlines: setting.deadlines,
             succession: mainstay_gateway::Succession::default(),
+            pulse: None,
+            leave: None,
             seams: setting.seams,
         };
         let stop_of = stop.clone();

@@ -7,13 +7,13 @@ use std::time::Duration;
 use anyhow::Context;
 use mainstay_api::client::Server;
 use mainstay_prove::load::Connections;
-use mainstay_prove::{Options, Progress, Scenario, Verdict};
+use mainstay_prove::{Options, Progress, Scenario, Verdict, floating};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::API_SOCKET;
-use crate::arguments::{Place, Prove};
-use crate::outcome::Outcome;
+use crate::arguments::{Place, Prove, Proved};
+use crate::outcome::{Failure, Outcome};
 use crate::output;
 
 /// Steps that the display may be behind; a slow terminal loses lines of it, never the verdict.
@@ -31,7 +31,24 @@ const WORKERS: NonZero<usize> = NonZero::new(1).expect("not zero");
 
 pub(crate) async fn run(place: &Place, prove: Prove) -> anyhow::Result<Outcome> {
     let json = place.json;
-    let options = options(place, prove);
+    let (mut running, mut floating) = (Vec::new(), Vec::new());
+    for scenario in &prove.scenario {
+        match scenario {
+            Proved::Running(scenario) => running.push(*scenario),
+            Proved::Floating(scenario) => floating.push(*scenario),
+        }
+    }
+    match (running.is_empty(), floating.is_empty()) {
+        (true, false) => return run_floating(json, floating, prove.unsafe_gateway_seams).await,
+        (false, false) => {
+            let message =
+                "`vip-...` is proved on nodes of its own, and the others on the system that runs";
+            let failure = Failure::new(Outcome::WrongInput, message.to_owned());
+            return Err(failure.remedy("ask for them in two calls").into());
+        }
+        (_, true) => {}
+    }
+    let options = options(place, prove, running);
     let (progress, steps) = mpsc::channel(PROGRESS_QUEUE);
     let stop = CancellationToken::new();
     let display = tokio::spawn(show(steps, json));
@@ -45,23 +62,15 @@ pub(crate) async fn run(place: &Place, prove: Prove) -> anyhow::Result<Outcome> 
     display.await.context("the display failed")?;
     let verdict = verdict?;
     print(&verdict, json)?;
-    Ok(match verdict.outcome {
-        mainstay_prove::Outcome::Holds => Outcome::Holds,
-        mainstay_prove::Outcome::DoesNotHold => Outcome::DoesNotHold,
-        mainstay_prove::Outcome::CouldNotRun => Outcome::Failed,
-    })
+    Ok(outcome(verdict.outcome))
 }
 
-fn options(place: &Place, prove: Prove) -> Options {
+fn options(place: &Place, prove: Prove, asked: Vec<Scenario>) -> Options {
     let usual = || {
         let all = Scenario::ALL.into_iter();
         all.filter(|scenario| scenario.is_usual()).collect()
     };
-    let scenarios = if prove.scenario.is_empty() {
-        usual()
-    } else {
-        prove.scenario
-    };
+    let scenarios = if asked.is_empty() { usual() } else { asked };
     Options {
         api: Server::Unix(place.state.join(API_SOCKET)),
         state_dir: Some(place.state.clone()),
@@ -75,6 +84,46 @@ fn options(place: &Place, prove: Prove) -> Options {
         connections: Connections::Kept(CONNECTIONS),
         workers: WORKERS,
         seed: prove.seed,
+    }
+}
+
+/// A floating address on two nodes of their own.
+async fn run_floating(
+    json: bool,
+    scenarios: Vec<floating::Scenario>,
+    seams: String,
+) -> anyhow::Result<Outcome> {
+    let options = floating::Options {
+        program: std::env::current_exe().context("cannot tell our own program")?,
+        scenarios,
+        seams,
+    };
+    let stop = CancellationToken::new();
+    let mut tell = |line: &str| {
+        if !json {
+            output::warn(line);
+        }
+    };
+    let mut proof = std::pin::pin!(floating::prove(&options, &mut tell, &stop));
+    let verdict = loop {
+        tokio::select! {
+            verdict = &mut proof => break verdict?,
+            _ = tokio::signal::ctrl_c(), if !stop.is_cancelled() => stop.cancel(),
+        }
+    };
+    if json {
+        output::json(&verdict)?;
+    } else {
+        output::line(format_args!("\n{}", floating::render(&verdict).trim_end()))?;
+    }
+    Ok(outcome(verdict.outcome))
+}
+
+fn outcome(outcome: mainstay_prove::Outcome) -> Outcome {
+    match outcome {
+        mainstay_prove::Outcome::Holds => Outcome::Holds,
+        mainstay_prove::Outcome::DoesNotHold => Outcome::DoesNotHold,
+        mainstay_prove::Outcome::CouldNotRun => Outcome::Failed,
     }
 }
 

@@ -121,7 +121,8 @@ async fn give_away(place: &Place, name: &VipName) -> anyhow::Result<Outcome> {
             anyhow::bail!("the answer is that to another call")
         }
     }
-    let deadline = Instant::now() + MOVE_TIME;
+    let mut deadline = Instant::now() + MOVE_TIME;
+    let mut told = false;
     loop {
         let shown = shown(place)?;
         let vip = shown.vips.into_iter().find(|vip| vip.name == *name);
@@ -132,6 +133,16 @@ async fn give_away(place: &Place, name: &VipName) -> anyhow::Result<Outcome> {
                 .map_or_else(|| "another machine".to_owned(), |to| to.to_string());
             output::line(format_args!("{to} holds {name} now"))?;
             return Ok(Outcome::Holds);
+        }
+        if vip.leaves {
+            // The gateway has its own bound for that.
+            deadline = Instant::now() + MOVE_TIME;
+            if !told {
+                told = true;
+                output::warn("the gateway finishes what is under way first");
+            }
+            sleep(POLL).await;
+            continue;
         }
         if !vip.offers {
             let message = format!("nobody took `{name}`: it stays here");

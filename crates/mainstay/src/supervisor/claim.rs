@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use mainstay_ids::Incarnation;
+use mainstay_kernel::pulse::Pulse;
 use mainstay_kernel::{Identity, Pidfd};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -45,6 +46,10 @@ struct Signature {
     incarnation: Incarnation,
     #[serde(default)]
     stage: Stage,
+    /// The number of the descriptor in that process at which its threads say that they go on
+    /// (`mainstay_kernel::pulse`), for who holds a floating address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pulse: Option<i32>,
     #[serde(flatten)]
     identity: Identity,
 }
@@ -139,13 +144,19 @@ pub(crate) fn stage(
     Ok(own.map(|signature| signature.stage))
 }
 
-/// Says in the file that was handed over that this process holds it. It must stay open to the end.
-pub(crate) fn sign(claim: &File, incarnation: Incarnation, stage: Stage) -> io::Result<()> {
+/// Says in the file that was handed over that this process holds it. It must stay open to the end, as must `pulse`.
+pub(crate) fn sign(
+    claim: &File,
+    incarnation: Incarnation,
+    stage: Stage,
+    pulse: Option<&Pulse>,
+) -> io::Result<()> {
     let identity = Identity::of(std::process::id())?.ok_or(io::ErrorKind::NotFound)?;
     let signature = Signature {
         format: FORMAT,
         incarnation,
         stage,
+        pulse: pulse.map(Pulse::descriptor),
         identity,
     };
     // In place: that works on a full disk, too. A half-written one cannot be read, and is read again.
@@ -236,10 +247,10 @@ mod tests {
         let inherited = claim.try_clone()?;
         drop(claim);
         assert!(take(state.path(), "agent").is_err());
-        sign(&inherited, Incarnation(7), Stage::Runs)?;
+        sign(&inherited, Incarnation(7), Stage::Runs, None)?;
         let reached = |incarnation| stage(state.path(), "agent", Incarnation(incarnation));
         assert_eq!((reached(7)?, reached(6)?), (Some(Stage::Runs), None));
-        sign(&inherited, Incarnation(7), Stage::Serves)?;
+        sign(&inherited, Incarnation(7), Stage::Serves, None)?;
         assert_eq!(reached(7)?, Some(Stage::Serves));
         match holder(state.path(), "agent").await? {
             Holder::Runs {

@@ -289,7 +289,8 @@ impl Family {
     pub(super) fn patience(&self, kind: Kind) -> Duration {
         match kind {
             Kind::Gateway(_) => self.settings.gateway.drain + STOP_DEADLINE,
-            Kind::Vip => VIP_OFFERS_MAX + STOP_DEADLINE,
+            // First the gateway finishes what came in at the addresses.
+            Kind::Vip => self.settings.gateway.drain + VIP_OFFERS_MAX + STOP_DEADLINE,
             Kind::Server | Kind::Agent => STOP_DEADLINE,
         }
     }
@@ -442,7 +443,7 @@ impl Family {
             .place(Place::OwnSession);
         match kind {
             Kind::Agent => self.listening.pass_to_agent(self.agent_arguments(spawn)),
-            Kind::Vip => spawn,
+            Kind::Vip => self.vip_arguments(spawn),
             Kind::Server => {
                 // A stop of everything is this supervisor's own, and outlives the control centre.
                 let over = match origin {
@@ -486,6 +487,11 @@ impl Family {
                 self.listening.pass_to_gateway(spawn)
             }
         }
+    }
+
+    fn vip_arguments<'a>(&'a self, spawn: Spawn<'a>) -> Spawn<'a> {
+        let agent = self.settings.has(Role::Agent);
+        spawn.arguments(agent.then_some("--with-agent").iter())
     }
 
     fn agent_arguments<'a>(&'a self, spawn: Spawn<'a>) -> Spawn<'a> {

@@ -3,7 +3,7 @@
 use mainstay_ids::Instant;
 use mainstay_vrrp::{Counts, Oddity, Role};
 
-use super::Seat;
+use super::{Leaves, Seat};
 use crate::journal::state;
 use crate::refusals::Reason;
 use crate::track::Works;
@@ -20,11 +20,16 @@ impl Seat {
             what: track.what().to_string(),
             works: track.works() == Works::Yes,
         });
+        let agent = self.agent.map(|works| ShownTrack {
+            what: "the agent".to_owned(),
+            works: works == Works::Yes,
+        });
         let advert_ms = options.interval.duration().as_millis();
         ShownVip {
             name: self.spec.name.clone(),
             state: state(self.router.role()),
             offers: self.router.offers_addresses(),
+            leaves: self.leaves == Leaves::Now,
             fault: self.fault.as_ref().map(ToString::to_string),
             addresses: self
                 .spec
@@ -46,7 +51,7 @@ impl Seat {
             }),
             master: self.router.master(),
             peers: peers.collect(),
-            tracks: tracks.collect(),
+            tracks: tracks.chain(agent).collect(),
             counts: self.counts(),
             past: self.past.moments(),
         }
