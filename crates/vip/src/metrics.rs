@@ -226,7 +226,7 @@ mod tests {
 
     /// Between this heading and the next one stands the table.
     const HEADING: &str = "## Floating addresses\n\n";
-    const NEXT: &str = "\n## All metrics\n";
+    const NEXT: &str = "\n## Metrics of forwarding\n";
 
     #[test]
     fn the_page_of_the_metrics_has_a_line_for_each() {

@@ -22,13 +22,13 @@ pub fn schema() -> serde_json::Value {
 /// and `${NAME:-default}` in any text are filled in from the environment of `mainstay run`, and
 /// `$${NAME}` stands for `${NAME}` itself. The file is looked at once a second and on SIGHUP: what
 /// changed is put in force without losing a request, or told with its place if it cannot be, and
-/// then all stays as it was. `roles`, `state`, `address`, `api`, `forward` and `workers` are read at
+/// then all stays as it was. `roles`, `state`, `address`, `api`, `broker`, `forward` and `workers` are read at
 /// the start only.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields, title = "Mainstay node file")]
 struct NodeFile {
     /// What the node does: `control` decides and answers the command line, `agent` runs instances
-    /// (with `control` only), `gateway` lets clients in, `vip` holds floating addresses (whoever has
+    /// (with `control` only), `gateway` lets clients in, `broker` has queues of messages, `vip` holds floating addresses (whoever has
     /// `[vip.NAME]` has this role, too).
     #[schemars(extend("default" = defaults::ROLES.map(super::Role::as_str)), length(min = 1))]
     roles: Option<Vec<Role>>,
@@ -51,6 +51,8 @@ struct NodeFile {
     gateway: Option<Gateway>,
     /// The gateway's entries to servers that Mainstay did not start: `[listen.NAME]` each.
     listen: Option<Listens>,
+    /// The message queue of this machine, AMQP 0-9-1 as RabbitMQ speaks it. With the role `broker` only.
+    broker: Option<Broker>,
     /// Where services are found by name, `SERVICE.mainstay.internal`; by default nowhere.
     names: Option<Names>,
     /// Forwarding of connections to service addresses, below HTTP: for every program and protocol.
@@ -64,6 +66,7 @@ struct NodeFile {
 /// start only.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields, extend("x-key" = "forward"))]
+#[expect(clippy::struct_field_names, reason = "it is the kernel's word")]
 struct Forward {
     /// The network of service addresses, or a list of up to 16. Nothing else may use it. `auto`
     /// addresses of services are picked from the first.
@@ -72,13 +75,23 @@ struct Forward {
     /// `userspace` (copies, without root), or `auto`, the first of them that the machine can have.
     #[schemars(extend("default" = "auto"))]
     back_end: Option<BackEnd>,
-    /// Whether bytes are counted for each instance; by `nft` only.
+    /// Whether bytes are counted for each instance; by `nft` only, and without packets of TCP that only
+    /// open, acknowledge or close.
     #[schemars(extend("default" = defaults::COUNT))]
     count: Option<bool>,
     /// Whether this machine answers ARP for service addresses, so that others on its links reach them
     /// without a route. Only one machine of a link may.
     #[schemars(extend("default" = defaults::ANSWER_ARP))]
     answer_arp: Option<bool>,
+    /// Whether the agent may switch on that this host forwards packets (`net.ipv4.ip_forward`, and that of
+    /// IPv6) when containers or other hosts need it to reach instances on other hosts; by `nft` only. Where
+    /// it did, nothing but connections to service addresses is forwarded, and `mainstay purge` takes it
+    /// back. With `false` that is left to whoever needs it.
+    #[schemars(extend("default" = defaults::IP_FORWARD))]
+    ip_forward: Option<bool>,
+    /// Where `/metrics` of forwarding is, for Prometheus: a loopback address, or `"off"` for nowhere.
+    #[schemars(extend("default" = defaults::METRICS.to_string()))]
+    metrics: Option<BindOrOff>,
 }
 
 /// A network, or a list of networks.
@@ -104,6 +117,7 @@ enum Role {
     Control,
     Agent,
     Gateway,
+    Broker,
     Vip,
 }
 
@@ -426,6 +440,21 @@ struct Api {
     /// The group whose members may use the unix socket, beside this account and root. They can run
     /// programs as this account.
     group: Option<String>,
+}
+
+/// The message queue of this machine. Read at the start only.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, extend("x-key" = "broker"))]
+struct Broker {
+    /// Where clients connect; `127.0.0.1` stands for `::1`, too. The user `guest` comes from this machine alone.
+    #[schemars(extend("default" = defaults::broker().to_string()))]
+    bind: Option<Bind>,
+    /// Publishers wait while the broker's process takes more memory than this; by default two fifths of the
+    /// machine's.
+    memory: Option<Size>,
+    /// Publishers wait while the disk has less room than this.
+    #[schemars(extend("default" = display_size(defaults::DISK_FREE)))]
+    disk_free: Option<Size>,
 }
 
 /// A server of names, for `SERVICE.mainstay.internal`; other names are asked of the servers that this
