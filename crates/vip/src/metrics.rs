@@ -263,6 +263,7 @@ mod tests {
             name: VipName::parse("entry").unwrap(),
             state: State::Master,
             offers: false,
+            leaves: false,
             fault: None,
             addresses: vec!["10.0.0.100/32".to_owned()],
             held: 1,
