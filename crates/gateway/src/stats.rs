@@ -15,12 +15,13 @@
 //! ```
 //!
 //! Reading order: [`rows`], `gather` with `past` and `listens`, `page` and `table`,
-//! `exposition`, `change`, `http`.
+//! `exposition` with `floating`, `change`, `http`.
 
 mod access;
 mod change;
 mod events;
 mod exposition;
+mod floating;
 mod gather;
 mod http;
 mod listens;
@@ -58,6 +59,9 @@ pub struct Stats {
     /// The file with the API's token, which whoever changes something without a name and a password
     /// must know. It need not be there: then nobody can.
     pub token: PathBuf,
+    /// The unix socket of the process that holds floating addresses, whose metrics are shown beside ours. It need not be
+    /// there.
+    pub floating: PathBuf,
 }
 
 /// Why statistics cannot be shown.
@@ -112,6 +116,7 @@ impl Display {
             listener: stats.listener,
             access,
             token: stats.token,
+            floating: stats.floating,
             shown,
             stop: stop.clone(),
         };

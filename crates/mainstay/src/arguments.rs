@@ -384,6 +384,8 @@ pub(crate) enum VipDeed {
         /// Its name in the node file.
         name: VipName,
     },
+    /// Print what is counted, as the gateway does on `/metrics`: for machines without a gateway.
+    Metrics,
 }
 
 #[derive(Debug, Args)]

@@ -299,6 +299,7 @@ fn run_gateway(
             password: auth.password,
         }),
         token: place.state.join(mainstay_server::TOKEN_FILE),
+        floating: place.state.join(mainstay_vip::SOCKET),
     });
     let options = mainstay_gateway::Options {
         state: place.state.clone(),

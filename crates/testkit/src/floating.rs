@@ -83,6 +83,8 @@ impl Default for Plan {
 pub struct Link {
     mainstay: PathBuf,
     routers: [Option<Spawned>; 2],
+    /// Those whose processes others have taken over; all of them end with the link.
+    left: Vec<Spawned>,
     probe: Probe,
     _echoes: [Echo; 2],
     plan: Plan,
@@ -115,6 +117,7 @@ impl Link {
         Self {
             mainstay: mainstay.to_owned(),
             routers: [None, None],
+            left: Vec::new(),
             probe: Probe::start(&client, address),
             _echoes: echoes,
             plan: plan.clone(),
@@ -205,7 +208,7 @@ impl Link {
         let (more_roles, gateway) = if gateway {
             (
                 "\"gateway\", ",
-                "[gateway]\nhttp = \":8080\"\nstats = \"off\"\nworkers = 2\ndrain = \"1s\"",
+                "[gateway]\nhttp = \":8080\"\nstats = \"127.0.0.1:8888\"\nworkers = 2\ndrain = \"1s\"",
             )
         } else {
             ("", "")
@@ -274,6 +277,14 @@ impl Link {
         }
     }
 
+    /// Kills what looks after our processes on a host, and none of them.
+    pub fn kill_supervisor(&mut self, at: usize) {
+        let supervisor = self.routers[at].take().expect("it runs");
+        supervisor.signal(Signal::KILL);
+        supervisor.wait(PATIENCE);
+        self.left.push(supervisor);
+    }
+
     /// Sends a signal to one of our processes on a host.
     pub fn signal(&self, at: usize, kind: &str, signal: Signal) {
         rustix::process::kill_process(self.pid(at, kind), signal).expect("it is ours");
@@ -289,6 +300,13 @@ impl Link {
     pub fn signal_router(&self, at: usize, signal: Signal) {
         let router = self.routers[at].as_ref().expect("it runs");
         router.signal(signal);
+    }
+
+    /// The number of what looks after our processes on a host, as it wrote it down.
+    pub fn supervisor(&self, at: usize) -> Option<i64> {
+        let record = fs::read(self.state_dir(at).join("supervisor.json")).ok()?;
+        let record: serde_json::Value = serde_json::from_slice(&record).ok()?;
+        record["supervisor"].as_i64()
     }
 
     /// One of our processes on a host.
@@ -496,9 +514,29 @@ impl Link {
         );
     }
 
+    /// Takes the interface of a host away.
+    pub fn unplug(&self, at: usize) {
+        self.ip(at, &["link", "delete", "eth0"]);
+    }
+
+    /// Gives it one again, with the same address.
+    pub fn plug_again(&self, at: usize) {
+        let address = format!("10.88.0.{}/24", at + 1);
+        self.segment.plug(&self.hosts[at], NAMES[at], &address);
+    }
+
     /// A program in Python on a host, with which the test speaks by lines.
     pub fn converse(&self, at: usize, script: &str) -> Partner {
-        let mut command = self.hosts[at].command(&program("python3"));
+        Self::converse_in(&self.hosts[at], script)
+    }
+
+    /// The same where the client is.
+    pub fn converse_as_client(&self, script: &str) -> Partner {
+        Self::converse_in(&self.client, script)
+    }
+
+    fn converse_in(netns: &Netns, script: &str) -> Partner {
+        let mut command = netns.command(&program("python3"));
         command.args(["-u", "-c", script]);
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut child = child.expect("python can be started");

@@ -29,6 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) enum Call {
     /// How things are.
     Show,
+    /// What is counted.
+    Metrics,
     /// The address of this name is to go elsewhere.
     Move(String),
 }
@@ -37,8 +39,9 @@ impl Call {
     fn parse(line: &str) -> Result<Self, String> {
         match line.split_once(' ') {
             None if line == "show" => Ok(Self::Show),
+            None if line == "metrics" => Ok(Self::Metrics),
             Some(("move", name)) => Ok(Self::Move(name.to_owned())),
-            _ => Err("the call is neither `show` nor `move NAME`".to_owned()),
+            _ => Err("the call is none of `show`, `metrics` and `move NAME`".to_owned()),
         }
     }
 }
@@ -158,11 +161,14 @@ impl Caller {
 
     /// Whoever does not read what fits into its socket gets a part of it, and no more is kept for it.
     fn say(&mut self, answer: &Answer) {
-        let Ok(mut text) = serde_json::to_vec(answer) else {
-            return;
+        let text = match answer {
+            Answer::Metrics(text) => Ok(text.clone()),
+            Answer::Shown(_) | Answer::Moving | Answer::Refused(_) => {
+                serde_json::to_string(answer).map(|text| text + "\n")
+            }
         };
-        text.push(b'\n');
-        self.stream.write_all(&text).ok();
+        let Ok(text) = text else { return };
+        self.stream.write_all(text.as_bytes()).ok();
     }
 }
 
@@ -173,6 +179,7 @@ mod tests {
     #[test]
     fn a_call_is_a_word_and_perhaps_a_name() {
         assert_eq!(Call::parse("show"), Ok(Call::Show));
+        assert_eq!(Call::parse("metrics"), Ok(Call::Metrics));
         assert_eq!(
             Call::parse("move entry"),
             Ok(Call::Move("entry".to_owned()))

@@ -6,27 +6,40 @@ use std::fmt;
 use mainstay_vrrp::{Note, Oddity, Role, Why};
 
 use crate::clock::timestamp;
-use crate::view::{Moment, State};
+use crate::view::{Moment, ShownEntered, State};
 
 /// The last changes that are kept for who asks: a day of an address that moves once an hour.
 const KEPT: usize = 32;
 
 /// The last changes of one seat.
 #[derive(Debug, Default)]
-pub(crate) struct Past(VecDeque<Moment>);
+pub(crate) struct Past {
+    moments: VecDeque<Moment>,
+    /// How often each state was entered, in the order of [`State::ALL`].
+    entered: [u64; State::ALL.len()],
+}
 
 impl Past {
     /// Writes down a change.
     pub(crate) fn note(&mut self, state: State, why: String) {
-        if self.0.len() == KEPT {
-            self.0.pop_front();
+        if self.moments.len() == KEPT {
+            self.moments.pop_front();
         }
+        self.entered[state as usize] += 1;
         let at = timestamp();
-        self.0.push_back(Moment { at, state, why });
+        self.moments.push_back(Moment { at, state, why });
+    }
+
+    /// How often each state was entered.
+    pub(crate) fn entered(&self) -> Vec<ShownEntered> {
+        let counted = State::ALL.into_iter().zip(self.entered);
+        counted
+            .map(|(state, count)| ShownEntered { state, count })
+            .collect()
     }
 
     pub(crate) fn moments(&self) -> Vec<Moment> {
-        self.0.iter().cloned().collect()
+        self.moments.iter().cloned().collect()
     }
 }
 

@@ -28,6 +28,8 @@ mod hook;
 mod host;
 mod journal;
 mod leave;
+mod metrics;
+pub mod refusals;
 mod run;
 mod seat;
 pub mod settings;

@@ -16,6 +16,7 @@ use crate::agent::Agent;
 use crate::calls::{Call, Calls};
 use crate::departure::{Departure, Purpose};
 use crate::host::Host;
+use crate::metrics;
 use crate::seat::Seat;
 use crate::view::{Answer, Shown};
 
@@ -207,12 +208,14 @@ impl Holder {
 
     fn answer(&mut self) {
         let (seats, host, real_time) = (&mut self.seats, &self.host, &self.real_time);
+        let shown = |seats: &[Seat]| Shown {
+            real_time: real_time.clone(),
+            vips: seats.iter().map(|seat| seat.shown(host.now())).collect(),
+        };
         let departure = &mut self.departure;
         self.calls.turn(host, |call| match call {
-            Call::Show => Answer::Shown(Shown {
-                real_time: real_time.clone(),
-                vips: seats.iter().map(Seat::shown).collect(),
-            }),
+            Call::Show => Answer::Shown(shown(seats)),
+            Call::Metrics => Answer::Metrics(metrics::text(&shown(seats))),
             Call::Move(name) => {
                 if let Some(seat) = seats.iter_mut().find(|seat| seat.name() == name) {
                     if let Err(why) = seat.may_move() {
@@ -291,5 +294,42 @@ fn keep_promises(spec: &mut VipSpec, real_time: bool) {
             "({name}) `advert` is {advert:?}, which needs real time; it is {ADVERT_MIN_WITHOUT_REAL_TIME:?} until then"
         );
         spec.advert = ADVERT_MIN_WITHOUT_REAL_TIME;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mainstay_model::vip::{Hardware, OnDead, PRIORITY, Preempt, VrrpVersion};
+    use std::num::NonZeroU8;
+
+    #[test]
+    fn without_real_time_adverts_come_each_100_ms_at_most() {
+        let spec = |ms: u64| VipSpec {
+            name: VipName::parse("entry").unwrap(),
+            interface: "eth0".to_owned(),
+            vrid: NonZeroU8::MIN,
+            version: VrrpVersion::V3,
+            addresses: vec![],
+            priority: NonZeroU8::new(PRIORITY).unwrap(),
+            preempt: Preempt::Never,
+            advert: Duration::from_millis(ms),
+            peers: vec![],
+            hardware: Hardware::Own,
+            track: vec![],
+            on_dead: OnDead::YieldAtOnce,
+            notify: vec![],
+        };
+        for (written, real_time, ms) in [
+            (10, true, 10),
+            (10, false, 100),
+            (90, false, 100),
+            (100, false, 100),
+            (1000, false, 1000),
+        ] {
+            let mut spec = spec(written);
+            keep_promises(&mut spec, real_time);
+            assert_eq!(spec.advert, Duration::from_millis(ms));
+        }
     }
 }

@@ -22,6 +22,7 @@ use self::bearing::{Bearing, Fault};
 use crate::hook::Hooks;
 use crate::host::{Host, RENEW_EVERY};
 use crate::journal::{self, Because, Past};
+use crate::refusals::{Reason, Refusals};
 use crate::track::{Track, Works};
 use crate::verdict::{Standing, Verdict};
 use crate::view::State;
@@ -57,6 +58,9 @@ pub(crate) struct Seat {
     renew_at: Instant,
     room: Box<[u8]>,
     refused: Complaints,
+    refusals: Refusals,
+    /// When an advert was believed last.
+    heard_at: Option<Instant>,
     failed: Complaints,
     stopping: bool,
     leaves: Leaves,
@@ -76,17 +80,15 @@ enum Changed {
     Something,
 }
 
-/// Things of one kind that go wrong: all are counted, some are told.
+/// Things of one kind that go wrong: some are told.
 #[derive(Debug, Default)]
 struct Complaints {
-    count: u64,
     quiet_until: Instant,
 }
 
 impl Complaints {
-    /// Counts one; whether it is to be told.
+    /// Takes note of one; whether it is to be told.
     fn note(&mut self, now: Instant) -> bool {
-        self.count += 1;
         let told = now >= self.quiet_until;
         if told {
             self.quiet_until = now.after(TOLD_EVERY);
@@ -111,6 +113,8 @@ impl Seat {
             renew_at: Instant::NEVER,
             room: vec![0; ROOM_LEN].into_boxed_slice(),
             refused: Complaints::default(),
+            refusals: Refusals::default(),
+            heard_at: None,
             failed: Complaints::default(),
             stopping: false,
             leaves: Leaves::No,
@@ -266,7 +270,7 @@ impl Seat {
             let packet = match bearing.hears().receive(&mut self.room) {
                 Ok(Received::Packet(packet)) => packet,
                 Ok(Received::Broken) => {
-                    self.refused.count += 1;
+                    self.refusals.note(Reason::Length);
                     continue;
                 }
                 Ok(Received::Nothing) => return,
@@ -284,7 +288,11 @@ impl Seat {
             let (reach, from) = (reach(&self.spec), packet.from);
             match Advert::read(&envelope, reach, packet.payload) {
                 Ok(advert) => {
-                    let actions = self.router.handle(host.now(), Input::Advert(&advert));
+                    let (now, heard) = (host.now(), self.router.counts().heard);
+                    let actions = self.router.handle(now, Input::Advert(&advert));
+                    if self.router.counts().heard != heard {
+                        self.heard_at = Some(now);
+                    }
                     self.carry_out(host, actions);
                 }
                 // What speaks of other routers of the link is theirs.
@@ -295,6 +303,7 @@ impl Seat {
     }
 
     fn complain(&mut self, host: &Host, from: IpAddr, refused: Refused) {
+        self.refusals.note(refused.into());
         if self.refused.note(host.now()) {
             let name = &self.spec.name;
             tracing::warn!("({name}) the VRRP packet from {from} is refused: {refused}");

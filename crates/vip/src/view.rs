@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use mainstay_ids::{Timestamp, VipName};
 use serde::{Deserialize, Serialize};
 
+use crate::refusals::Reason;
+
 /// The state, by the words of VRRP's users.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -18,6 +20,21 @@ pub enum State {
     Fault,
     /// The process ends.
     Stop,
+}
+
+impl State {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Master, Self::Backup, Self::Fault, Self::Stop];
+
+    /// Its word, in metrics and JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Master => "master",
+            Self::Backup => "backup",
+            Self::Fault => "fault",
+            Self::Stop => "stop",
+        }
+    }
 }
 
 impl fmt::Display for State {
@@ -56,6 +73,8 @@ pub struct ShownVip {
     pub fault: Option<String>,
     /// The addresses, with their networks.
     pub addresses: Vec<String>,
+    /// How many of them are on this machine now.
+    pub held: usize,
     /// The interface.
     pub interface: String,
     /// Its number on the link.
@@ -64,6 +83,8 @@ pub struct ShownVip {
     pub priority: u8,
     /// The time between two adverts, in milliseconds.
     pub advert_ms: u64,
+    /// How long ago an advert of another machine was heard, in milliseconds; `None`: none was.
+    pub advert_age_ms: Option<u64>,
     /// Who is followed as master.
     pub master: Option<IpAddr>,
     /// Those that were heard.
@@ -95,7 +116,7 @@ pub struct ShownTrack {
 }
 
 /// Since the start of the process.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ShownCounts {
     /// Adverts that were believed.
     pub heard: u64,
@@ -107,8 +128,30 @@ pub struct ShownCounts {
     pub gave_way: u64,
     /// Own stalls.
     pub stalls: u64,
-    /// Packets that are no adverts.
+    /// Packets that were not believed.
     pub refused: u64,
+    /// The same, by why: each reason that there is.
+    pub refused_by: Vec<ShownRefused>,
+    /// How often each state was entered.
+    pub entered: Vec<ShownEntered>,
+}
+
+/// Packets that were not believed for one reason.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct ShownRefused {
+    /// Why.
+    pub reason: Reason,
+    /// How many.
+    pub count: u64,
+}
+
+/// How often a state was entered.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct ShownEntered {
+    /// Which.
+    pub state: State,
+    /// How often.
+    pub count: u64,
 }
 
 /// A change.
@@ -128,6 +171,8 @@ pub struct Moment {
 pub enum Answer {
     /// The state of all.
     Shown(Shown),
+    /// What is counted, in Prometheus' text format; said as it is, and not as JSON.
+    Metrics(String),
     /// The address is offered to the others.
     Moving,
     /// It cannot be; why.

@@ -299,31 +299,12 @@ impl Draft {
             let why = format!("its name is `{name}`");
             report.leave(place, format!("vrrp_instance {given}"), why);
         }
-        let mut missing = |key: &str, example: &str| {
-            let message = format!("`vrrp_instance {given}` has no `{key}`");
-            report.wrong(place, message, format!("write `{key} {example}` in it"));
-        };
-        if self.interface.is_none() {
-            missing("interface", "eth0");
-        }
-        if self.vrid.is_none() {
-            missing("virtual_router_id", "51");
-        }
+        self.tell_missing(statement, report);
         let is_ipv6 = self
             .addresses
             .first()
             .is_some_and(|one| one.address.is_ipv6());
-        let hardware = if self.peers.is_empty() {
-            self.hardware
-        } else {
-            Hardware::Own
-        };
-        if hardware != self.hardware {
-            let key = format!("vrrp_instance {given} use_vmac");
-            let why =
-                "a virtual MAC address is of one link, and peers that are listed may be elsewhere";
-            report.leave(place, key, why);
-        }
+        let hardware = self.hardware(statement, report);
         let preempt = match self.begins {
             Begins::Master => Preempt::Always,
             Begins::Backup => self.preempt,
@@ -348,20 +329,50 @@ impl Draft {
             on_dead: OnDead::YieldAtOnce,
             notify: self.notify,
         };
-        let errors = spec.check();
-        for error in &errors {
-            wrong(statement, &error.to_string(), report);
-        }
-        let sayable = sayable(&spec);
-        if !sayable {
-            let message = format!(
-                "a command of `vrrp_instance {given}` has `${{` without `}}`, or is too long"
-            );
-            let help = "put it into a script, and let keepalived run that";
-            report.wrong(&statement.place, message, help);
-        }
-        (errors.is_empty() && sayable).then_some(spec)
+        is_right(&spec, statement, report).then_some(spec)
     }
+
+    fn tell_missing(&self, statement: &Statement, report: &mut Report) {
+        let mut missing = |key: &str, example: &str| {
+            let message = format!("`{}` has no `{key}`", self.within);
+            let help = format!("write `{key} {example}` in it");
+            report.wrong(&statement.place, message, help);
+        };
+        if self.interface.is_none() {
+            missing("interface", "eth0");
+        }
+        if self.vrid.is_none() {
+            missing("virtual_router_id", "51");
+        }
+    }
+
+    fn hardware(&self, statement: &Statement, report: &mut Report) -> Hardware {
+        match self.hardware {
+            Hardware::Virtual if !self.peers.is_empty() => {
+                let key = format!("{} use_vmac", self.within);
+                let why = "a virtual MAC address is of one link, and peers that are listed may be elsewhere";
+                report.leave(&statement.place, key, why);
+                Hardware::Own
+            }
+            Hardware::Own | Hardware::Virtual => self.hardware,
+        }
+    }
+}
+
+/// Whether a node may have it, and its file can say it; else why not is told.
+fn is_right(spec: &VipSpec, statement: &Statement, report: &mut Report) -> bool {
+    let errors = spec.check();
+    for error in &errors {
+        wrong(statement, &error.to_string(), report);
+    }
+    let sayable = sayable(spec);
+    if !sayable {
+        let within = statement.words.join(" ");
+        let message = format!("a command of `{within}` has `${{` without `}}`, or is too long");
+        let help = "put it into a script, and let keepalived run that";
+        report.wrong(&statement.place, message, help);
+    }
+    errors.is_empty() && sayable
 }
 
 /// Whether a node file can say all its commands.

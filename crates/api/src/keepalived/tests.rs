@@ -404,11 +404,7 @@ fn vip() -> impl Strategy<Value = VipSpec> {
                         IpAddr::from([10, 0, 9, last])
                     }
                 };
-                let version = if v2 && !v6 {
-                    VrrpVersion::V2
-                } else {
-                    VrrpVersion::V3
-                };
+                let version = [VrrpVersion::V3, VrrpVersion::V2][usize::from(v2 && !v6)];
                 VipSpec {
                     name: VipName::parse(&name).unwrap(),
                     interface,

@@ -27,7 +27,7 @@ use super::access::{Access, Denial};
 use super::gather::Gatherer;
 use super::page::{self, Refresh, Servers, View};
 use super::rows::Snapshot;
-use super::{Shown, change, events, exposition, table};
+use super::{Shown, change, events, exposition, floating, table};
 use crate::clock::Clock;
 use crate::listen::Handle;
 use crate::roster::Roster;
@@ -66,6 +66,7 @@ pub(crate) struct Setup {
     pub(crate) listener: StdListener,
     pub(crate) access: Access,
     pub(crate) token: PathBuf,
+    pub(crate) floating: PathBuf,
     pub(crate) shown: Shown,
     pub(crate) stop: CancellationToken,
 }
@@ -77,6 +78,7 @@ type Answer = Response<Body>;
 struct Desk {
     access: Access,
     token: PathBuf,
+    floating: PathBuf,
     shown: Shown,
     snapshots: watch::Receiver<Arc<Snapshot>>,
     streams: Arc<Semaphore>,
@@ -106,6 +108,7 @@ async fn serve(setup: Setup) -> io::Result<()> {
     let desk = Rc::new(Desk {
         access: setup.access,
         token: setup.token,
+        floating: setup.floating,
         shown,
         snapshots,
         streams: Arc::new(Semaphore::new(STREAMS_MAX)),
@@ -243,7 +246,8 @@ async fn answer(desk: &Desk, request: Request<Incoming>) -> Answer {
         "/stats/live.js" => fixed("text/javascript", include_str!("assets/live.js")),
         "/stats/still.js" => fixed("text/javascript", include_str!("assets/still.js")),
         "/metrics" => {
-            let text = exposition::write(&desk.shown, &snapshot().listeners);
+            let own = exposition::write(&desk.shown, &snapshot().listeners);
+            let text = own + &floating::metrics(&desk.floating).await;
             ok(exposition::CONTENT_TYPE, text)
         }
         _ => {

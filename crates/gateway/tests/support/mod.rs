@@ -251,6 +251,7 @@ impl Gateway {
                 listener,
                 auth: setting.stats_auth,
                 token: state.join("token"),
+                floating: state.join("vip.sock"),
             }),
         };
         let thread = thread::spawn(move || run(options, sockets, stop_of));

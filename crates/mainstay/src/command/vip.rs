@@ -2,8 +2,9 @@
 //!
 //! Over its own socket: a node may have floating addresses and no control centre.
 
-use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -26,8 +27,19 @@ const POLL: Duration = Duration::from_millis(20);
 pub(crate) async fn run(place: &Place, deed: Option<VipDeed>) -> anyhow::Result<Outcome> {
     match deed {
         None => show(place),
+        Some(VipDeed::Metrics) => metrics(place),
         Some(VipDeed::Move { name }) => give_away(place, &name).await,
     }
+}
+
+/// As the gateway shows them on `/metrics`: for nodes without one.
+fn metrics(place: &Place) -> anyhow::Result<Outcome> {
+    let mut text = String::new();
+    let context = || format!("cannot ask on `{}`", socket(place).display());
+    let mut reader = call(place, "metrics")?;
+    reader.read_to_string(&mut text).with_context(context)?;
+    output::line(text.trim_end())?;
+    Ok(Outcome::Holds)
 }
 
 fn show(place: &Place) -> anyhow::Result<Outcome> {
@@ -105,7 +117,9 @@ async fn give_away(place: &Place, name: &VipName) -> anyhow::Result<Outcome> {
             let remedy = "`mainstay vip` on each machine shows who holds what";
             return Err(Failure::new(Outcome::Refused, why).remedy(remedy).into());
         }
-        Answer::Shown(_) => anyhow::bail!("the answer is that to another call"),
+        Answer::Shown(_) | Answer::Metrics(_) => {
+            anyhow::bail!("the answer is that to another call")
+        }
     }
     let mut deadline = Instant::now() + MOVE_TIME;
     let mut told = false;
@@ -149,13 +163,27 @@ fn shown(place: &Place) -> anyhow::Result<Shown> {
     match ask(place, "show")? {
         Answer::Shown(shown) => Ok(shown),
         Answer::Refused(why) => anyhow::bail!("it was refused: {why}"),
-        Answer::Moving => anyhow::bail!("the answer is that to another call"),
+        Answer::Moving | Answer::Metrics(_) => anyhow::bail!("the answer is that to another call"),
     }
 }
 
 /// One call: a line there, a line back.
-fn ask(place: &Place, call: &str) -> anyhow::Result<Answer> {
-    let path = place.state.join(mainstay_vip::SOCKET);
+fn ask(place: &Place, words: &str) -> anyhow::Result<Answer> {
+    let context = || format!("cannot ask on `{}`", socket(place).display());
+    let mut line = String::new();
+    call(place, words)?
+        .read_line(&mut line)
+        .with_context(context)?;
+    serde_json::from_str(&line).with_context(context)
+}
+
+fn socket(place: &Place) -> PathBuf {
+    place.state.join(mainstay_vip::SOCKET)
+}
+
+/// Says a line, and reads what comes back.
+fn call(place: &Place, words: &str) -> anyhow::Result<BufReader<UnixStream>> {
+    let path = socket(place);
     let mut stream = UnixStream::connect(&path).map_err(|error| match error.kind() {
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
             let message = format!("nothing holds floating addresses on `{}`", place.state.display());
@@ -166,11 +194,6 @@ fn ask(place: &Place, call: &str) -> anyhow::Result<Answer> {
         _ => anyhow::Error::new(error).context(format!("cannot connect to `{}`", path.display())),
     })?;
     stream.set_read_timeout(Some(ANSWER_TIME))?;
-    let context = || format!("cannot ask on `{}`", path.display());
-    writeln!(stream, "{call}").with_context(context)?;
-    let mut line = String::new();
-    BufReader::new(stream)
-        .read_line(&mut line)
-        .with_context(context)?;
-    serde_json::from_str(&line).with_context(context)
+    writeln!(stream, "{words}").with_context(|| format!("cannot ask on `{}`", path.display()))?;
+    Ok(BufReader::new(stream))
 }

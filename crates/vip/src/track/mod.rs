@@ -171,6 +171,10 @@ impl Track {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mainstay_testkit::{Netns, Segment, TempDir, is_root, program, skip, wait_until};
+    use std::net::TcpListener;
+    use std::process::Command;
+    use std::time::Duration;
 
     fn port() -> Track {
         Track::new(TrackSpec::of(Tracked::Tcp("127.0.0.1:1".parse().unwrap())))
@@ -200,5 +204,102 @@ mod tests {
         track.take_in(Found::Surely(Works::Yes));
         track.take_in(Found::Surely(Works::No));
         assert_eq!(track.works, Works::No);
+    }
+
+    /// Looks as the process does, until something is known; how long that took.
+    fn look(track: &mut Track, host: &Host, wanted: Works) -> Duration {
+        let begun = host.now();
+        wait_until(Duration::from_mins(1), "the look has its result", || {
+            track.turn("entry", host);
+            if track.against.is_some() && track.works == wanted {
+                return Ok(host.now().since(begun));
+            }
+            Err(format!("{track:?}"))
+        })
+    }
+
+    fn run(script: &str, timeout: Duration) -> Track {
+        let shell = program("sh").display().to_string();
+        let command = [&shell, "-c", script].map(str::to_owned);
+        Track::new(TrackSpec {
+            timeout,
+            every: Duration::from_millis(20),
+            fall: std::num::NonZeroU32::MIN,
+            ..TrackSpec::of(Tracked::Exec(command.to_vec()))
+        })
+    }
+
+    #[test]
+    fn system_a_program_that_fails_hangs_or_floods_is_dead_and_leaves_nothing_behind() {
+        if !is_root() {
+            return skip("needs root: opens sockets of the link");
+        }
+        let state = TempDir::new("vip-tracks");
+        let host = Host::new(state.path()).unwrap();
+        let long = Duration::from_mins(1);
+        look(&mut run("exit 0", long), &host, Works::Yes);
+        look(&mut run("exit 7", long), &host, Works::No);
+        look(&mut run("kill -9 $$", long), &host, Works::No);
+        // What it says goes nowhere, however much.
+        look(
+            &mut run("head -c 50000000 /dev/zero", long),
+            &host,
+            Works::Yes,
+        );
+        let pid_file = state.join("pid");
+        let hangs = format!("echo $$ > {}; sleep 1000 & wait", pid_file.display());
+        let mut hanging = run(&hangs, Duration::from_millis(300));
+        hanging.works = Works::Yes;
+        let took = look(&mut hanging, &host, Works::No);
+        assert!(took >= Duration::from_millis(300), "{took:?}");
+        let pid: u32 = std::fs::read_to_string(&pid_file)
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap();
+        wait_until(Duration::from_mins(1), "it is killed", || {
+            hanging.turn("entry", &host);
+            let there = std::path::Path::new("/proc").join(pid.to_string()).exists();
+            if there { Err(format!("{pid}")) } else { Ok(()) }
+        });
+        let nothing = vec!["/no/such/program".to_owned()];
+        let mut missing = Track::new(TrackSpec::of(Tracked::Exec(nothing)));
+        look(&mut missing, &host, Works::No);
+    }
+
+    #[test]
+    fn system_a_port_that_refuses_or_does_not_answer_is_dead() {
+        if !is_root() {
+            return skip("needs root: opens sockets of the link");
+        }
+        let state = TempDir::new("vip-ports");
+        let (segment, netns) = (Segment::new(), Netns::new());
+        segment.plug(&netns, "a", "10.9.0.1/24");
+        netns.enter(|| {
+            let host = Host::new(state.path()).unwrap();
+            let port = |address: &str| {
+                Track::new(TrackSpec {
+                    every: Duration::from_millis(20),
+                    timeout: Duration::from_millis(300),
+                    ..TrackSpec::of(Tracked::Tcp(address.parse().unwrap()))
+                })
+            };
+            Command::new(program("ip"))
+                .args(["link", "set", "lo", "up"])
+                .status()
+                .unwrap();
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap().to_string();
+            let mut known = port(&address);
+            look(&mut known, &host, Works::Yes);
+            drop(listener);
+            look(&mut known, &host, Works::No);
+            // Nobody has this address, so that nobody answers at all; the kernel would try for seconds.
+            let took = look(&mut port("10.9.0.77:80"), &host, Works::No);
+            assert!(
+                took >= Duration::from_millis(290) && took < Duration::from_secs(3),
+                "{took:?}"
+            );
+        });
     }
 }
