@@ -2,15 +2,16 @@
 //! broker keeps its invariants.
 #![no_main]
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use libfuzzer_sys::fuzz_target;
 use mainstay_amqp::frame::{PROTOCOL_HEADER, write_method};
 use mainstay_amqp::method::{ChannelOpen, ConnectionOpen, ConnectionStartOk, ConnectionTuneOk};
 use mainstay_amqp::{
-    Broker, ChannelKey, ConnectionId, Entry, Everything, Input, Method, Now, Options, Output,
-    Request, Session, User, VhostEntry, Work,
+    Body, Broker, ChannelKey, ConnectionId, Entry, Everything, Input, Method, Now, Options, Output,
+    Place, Request, Session, User, VhostEntry, Work,
 };
 use mainstay_ids::{Instant, Timestamp};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Pieces of one run.
@@ -19,6 +20,7 @@ const PIECES: usize = 64;
 struct Wired {
     now: Now,
     broker: Broker,
+    disk: BTreeMap<Place, Bytes>,
     sessions: Vec<(Session, BytesMut)>,
 }
 
@@ -77,6 +79,10 @@ impl Wired {
             match output {
                 Output::Reply(key, reply) => {
                     let at = key.connection.0 as usize;
+                    let reply = match reply.place() {
+                        Some(place) => reply.loaded(self.disk[&place].clone()),
+                        None => reply,
+                    };
                     self.sessions[at].0.send(key.channel, &reply);
                 }
                 Output::Opened(key) => {
@@ -89,10 +95,18 @@ impl Wired {
                         .0
                         .fault(self.now.instant, key.channel, &fault);
                 }
-                Output::Store(queue, position, _) => {
+                Output::Store(queue, position, message) => {
+                    let body = match &message.body {
+                        Body::Here(bytes) => bytes.clone(),
+                        Body::Stored { place, .. } => self.disk[place].clone(),
+                    };
+                    self.disk.insert(Place { queue, position }, body);
                     self.broker.handle(self.now, Input::Stored(queue, position));
                 }
-                Output::Forget(..) | Output::Record(_) => {}
+                Output::Forget(queue, position) => {
+                    self.disk.remove(&Place { queue, position });
+                }
+                Output::Record(_) => {}
             }
         }
     }
@@ -114,8 +128,11 @@ fuzz_target!(|bytes: &[u8]| {
     let mut wired = Wired {
         now,
         broker: Broker::new("/", [1, 2]),
+        disk: BTreeMap::new(),
         sessions: vec![session(), session(), session()],
     };
+    // What is stored leaves memory at once.
+    wired.broker.set_budget(0);
     for at in 0..2 {
         wired.say(at, &PROTOCOL_HEADER);
         let start = ConnectionStartOk {

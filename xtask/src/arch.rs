@@ -56,13 +56,14 @@ const CRATES: &[Crate] = &[
     Crate { name: "mainstay-agent", tier: Tier::Driver, uses: &["mainstay-ids", "mainstay-model", "mainstay-control", "mainstay-api", "mainstay-forward", "mainstay-kernel"] },
     Crate { name: "mainstay-server", tier: Tier::Driver, uses: &["mainstay-ids", "mainstay-model", "mainstay-control", "mainstay-api", "mainstay-store", "mainstay-journal", "mainstay-vault", "mainstay-kernel"] },
     Crate { name: "mainstay-vip", tier: Tier::Driver, uses: &["mainstay-ids", "mainstay-model", "mainstay-vrrp", "mainstay-kernel"] },
+    Crate { name: "mainstay-broker", tier: Tier::Driver, uses: &["mainstay-ids", "mainstay-amqp", "mainstay-journal", "mainstay-kernel"] },
     Crate { name: "mainstay-prove", tier: Tier::Driver, uses: &["mainstay-ids", "mainstay-model", "mainstay-api"] },
-    Crate { name: "mainstay", tier: Tier::Binary, uses: &["mainstay-ids", "mainstay-model", "mainstay-control", "mainstay-api", "mainstay-kernel", "mainstay-forward", "mainstay-gateway", "mainstay-agent", "mainstay-server", "mainstay-vip", "mainstay-prove"] },
+    Crate { name: "mainstay", tier: Tier::Binary, uses: &["mainstay-ids", "mainstay-model", "mainstay-control", "mainstay-api", "mainstay-kernel", "mainstay-forward", "mainstay-gateway", "mainstay-agent", "mainstay-server", "mainstay-broker", "mainstay-vip", "mainstay-prove"] },
     Crate { name: "mainstay-testkit", tier: Tier::Dev, uses: &["mainstay-ids", "mainstay-model", "mainstay-api"] },
     Crate { name: "mainstay-power-loss", tier: Tier::Dev, uses: &[] },
     Crate { name: "mainstay-sim", tier: Tier::Dev, uses: &["mainstay-ids", "mainstay-model", "mainstay-control"] },
     Crate { name: "shop", tier: Tier::Dev, uses: &[] },
-    Crate { name: "xtask", tier: Tier::Dev, uses: &["mainstay-testkit", "mainstay-prove", "mainstay-store", "mainstay-ids", "mainstay-model", "mainstay-api", "mainstay-control", "mainstay-forward"] },
+    Crate { name: "xtask", tier: Tier::Dev, uses: &["mainstay-amqp", "mainstay-testkit", "mainstay-prove", "mainstay-store", "mainstay-ids", "mainstay-model", "mainstay-api", "mainstay-control", "mainstay-forward"] },
 ];
 
 /// Checks the whole tree.

@@ -6,9 +6,12 @@
 //! and the next one takes them over. All that blocks is done by [`works::Works`] on a blocking thread.
 
 mod file;
+mod follower;
 mod hindrance;
 mod metrics;
 mod occupied;
+mod repairs;
+mod seams;
 mod show;
 mod works;
 
@@ -28,9 +31,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 pub use file::Choice;
+pub use follower::Follower;
 use hindrance::Hindrances;
 use metrics::Told;
 use occupied::Occupied;
+pub use seams::{Changes, CleanUp, Deaths, ForwardSeams, Repair, SeamError};
 use works::{Input, News, Works};
 
 /// The name under which a node that forwards follows the routes.
@@ -69,6 +74,7 @@ pub(crate) struct Forwarding {
     pub(crate) source: IpAddr,
     pub(crate) client: Client,
     pub(crate) consumer: ConsumerId,
+    pub(crate) seams: ForwardSeams,
 }
 
 impl Forwarding {
@@ -130,9 +136,10 @@ impl Forwarding {
     async fn start(&self, stop: &CancellationToken) -> Option<Works> {
         let mut told = None;
         loop {
-            let (settings, state, source) =
-                (self.settings.clone(), self.state.clone(), self.source);
-            let started = spawn_blocking(move || Works::start(&settings, &state, source));
+            let (settings, state) = (self.settings.clone(), self.state.clone());
+            let (source, seams) = (self.source, self.seams);
+            let start = move || Works::start(&settings, &state, source, seams);
+            let started = spawn_blocking(start);
             let error = match started.await {
                 Ok(Ok(works)) => return Some(works),
                 Ok(Err(error)) => error,

@@ -37,17 +37,17 @@ mod vhost;
 mod wire;
 
 pub use broker::{
-    Broker, DurableQueue, Everything, Input, Now, Output, QueueId, Record, Right, Rights, User,
-    Work,
+    Broker, ChannelMode, ChannelView, ConsumerView, Definitions, DurableQueue, Everything, Input,
+    Now, Output, QueueDefinition, QueueState, QueueView, Record, Right, Rights, User, Work,
 };
 pub use code::{Code, Fault, Scope};
 pub use field::{Table, Value};
-pub use message::{Content, Message};
+pub use message::{Body, Content, Message, Place};
 pub use method::{Method, MethodId};
 pub use properties::Properties;
 pub use queue::{
-    Arguments, ChannelKey, ConnectionId, ConsumerKey, Death, Delivery, Durability, Effect,
-    NewConsumer, Origin, Overflow, Queue, QueueKind, Settle, Turn,
+    Arguments, ChannelKey, ConnectionId, ConsumerKey, ConsumerState, Death, Delivery, Durability,
+    Effect, NewConsumer, Origin, Overflow, Peeked, Queue, QueueId, QueueKind, Settle, Turn,
 };
 pub use session::{
     Capabilities, Credentials, Entry, Mechanism, Options, Outbox, Reply, Request, Session,

@@ -40,5 +40,9 @@ pub const TURN_MAX: usize = 256;
 pub const PRIORITY_MAX: u8 = 255;
 /// The longest TTL: ten years in milliseconds (RabbitMQ's `check_expiry`).
 pub const EXPIRY_MAX_MS: i64 = 315_360_000_000;
+/// Messages that one look into a queue shows: a page for a person. Their bodies may be read from disk for it.
+pub const PEEK_MAX: usize = 1000;
+/// Messages that are moved from one queue to another at once, so that others are served in between.
+pub const MOVE_MAX: usize = 1000;
 /// Publishes and acknowledgements that one transaction holds; RabbitMQ has no limit, and so no bound of memory.
 pub const TRANSACTION_MAX: usize = 65_536;

@@ -9,6 +9,7 @@ use crate::code::{Code, Fault};
 use crate::field::{Table, Value};
 use crate::limits::{COPIED_BODY_MAX, EXPIRY_MAX_MS};
 use crate::properties::Properties;
+use crate::queue::QueueId;
 use crate::text::ShortString;
 use crate::wire::Malformed;
 
@@ -21,6 +22,58 @@ pub struct Content {
     pub body: Bytes,
 }
 
+/// Where a message is on disk: under the name of a queue that holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// The queue.
+    pub queue: QueueId,
+    /// Its position there.
+    pub position: u64,
+}
+
+/// A body, or where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Body {
+    /// In memory.
+    Here(Bytes),
+    /// On disk alone. Whoever meets this looks it up before it goes on: what comes after may give the place away.
+    Stored {
+        /// Where.
+        place: Place,
+        /// Its bytes.
+        len: u64,
+    },
+}
+
+impl Body {
+    /// Its bytes, wherever they are.
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Here(bytes) => u64::try_from(bytes.len()).expect("64 bits"),
+            Self::Stored { len, .. } => *len,
+        }
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes, if they are in memory.
+    pub const fn here(&self) -> Option<&Bytes> {
+        match self {
+            Self::Here(bytes) => Some(bytes),
+            Self::Stored { .. } => None,
+        }
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        Self::Here(bytes)
+    }
+}
+
 /// A published message, shared by all queues that hold it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
@@ -31,7 +84,7 @@ pub struct Message {
     /// Flags and properties.
     pub properties: Bytes,
     /// The body.
-    pub body: Bytes,
+    pub body: Body,
     /// Whether it is to outlive the broker: delivery mode 2.
     pub persistent: bool,
     /// Its priority, 0 without one.
@@ -49,17 +102,32 @@ impl Message {
         content: Content,
         properties: &Properties,
     ) -> Result<Self, Fault> {
+        let Content {
+            properties: raw,
+            body,
+        } = content;
+        Self::with_body(exchange, routing_key, &raw, body.into(), properties)
+    }
+
+    /// The same of a body that may be on disk alone; `raw` is what `properties` were read from.
+    pub fn with_body(
+        exchange: &ShortString,
+        routing_key: &ShortString,
+        raw: &Bytes,
+        body: Body,
+        properties: &Properties,
+    ) -> Result<Self, Fault> {
         let expiration = properties.expiration.as_ref().map(expiration).transpose()?;
+        let small = body.here().filter(|body| body.len() <= COPIED_BODY_MAX);
+        let empty = Bytes::new();
         let parts = [
             exchange.bytes(),
             routing_key.bytes(),
-            &content.properties,
-            &content.body,
+            raw,
+            small.unwrap_or(&empty),
         ];
-        let small = content.body.len() <= COPIED_BODY_MAX;
-        let copied = if small { &parts[..] } else { &parts[..3] };
-        let mut kept = BytesMut::with_capacity(copied.iter().map(|part| part.len()).sum());
-        for part in copied {
+        let mut kept = BytesMut::with_capacity(parts.iter().map(|part| part.len()).sum());
+        for part in parts {
             kept.put_slice(part);
         }
         let mut kept = kept.freeze();
@@ -68,11 +136,10 @@ impl Message {
         Ok(Self {
             exchange: short(next(exchange.bytes())),
             routing_key: short(next(routing_key.bytes())),
-            properties: next(&content.properties),
-            body: if small {
-                next(&content.body)
-            } else {
-                content.body
+            properties: next(raw),
+            body: match small {
+                Some(small) => Body::Here(next(small)),
+                None => body,
             },
             persistent: properties.delivery_mode == Some(2),
             priority: properties.priority.unwrap_or(0),

@@ -28,6 +28,12 @@ pub(crate) enum Bug {
     ForgetsLife,
     /// What is acknowledged stays on disk.
     ForgetsAck,
+    /// A message is forgotten before its dead letter has its body.
+    ForgetsFirst,
+    /// A publish is confirmed when its message dies, before its letter is on disk.
+    ConfirmsDead,
+    /// A body leaves memory before it is on disk.
+    UnloadsUnstored,
 }
 
 /// Which mistake is planted, if any.

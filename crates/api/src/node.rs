@@ -5,6 +5,7 @@
 //! Start reading at [`read`]; then `keys` (the keys at the top), `gateway`, `limits`, `listen`.
 
 mod address;
+mod broker;
 pub mod defaults;
 mod forward;
 mod gateway;
@@ -52,6 +53,8 @@ pub struct NodeFile {
     pub api: Api,
     /// How the gateway is to be.
     pub gateway: Gateway,
+    /// How the broker is to be, if the node has one.
+    pub broker: Broker,
     /// Where services are found by name; `None`: nowhere. Only with [`Role::Agent`].
     pub names: Option<Names>,
     /// How connections to service addresses are forwarded; `None`: not at all, the gateway has all of
@@ -70,6 +73,8 @@ pub enum Role {
     Agent,
     /// Lets clients in.
     Gateway,
+    /// Has queues of messages.
+    Broker,
     /// Holds floating addresses.
     Vip,
 }
@@ -94,6 +99,17 @@ pub struct Gateway {
     pub workers: Option<u16>,
     /// What its process is told. `stats_auth` is `Some` if `stats` is no loopback address.
     pub settings: GatewaySettings,
+}
+
+/// How the broker is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broker {
+    /// Where clients connect. `127.0.0.1` is `::1`, too.
+    pub bind: SocketAddr,
+    /// Publishers wait while its process takes more memory, in bytes; `None`: two fifths of the machine's.
+    pub memory: Option<u64>,
+    /// Publishers wait while the disk has less room, in bytes.
+    pub disk_free: u64,
 }
 
 /// Where services are found by name.

@@ -34,6 +34,14 @@ pub enum OpenError {
         /// Its format.
         found: u32,
     },
+    /// It is a copy that was not finished.
+    #[error(
+        "the copy of a log with `{path}` was not finished: copy it again into an empty directory"
+    )]
+    Unfinished {
+        /// The file that says so.
+        path: PathBuf,
+    },
     /// It is not as it was written.
     #[error(
         "journal segment `{path}` is damaged at byte {offset}: {damage}; it was left as it is. Put \
@@ -84,6 +92,21 @@ pub enum Damage {
     Record {
         /// The record's number.
         number: u64,
+    },
+    /// The record says something that is not known.
+    #[error("record {number} says what this program does not know; perhaps a newer one wrote it")]
+    Content {
+        /// The record's number.
+        number: u64,
+    },
+    /// The record that was written there is not.
+    #[error("the record there is not the one that was written")]
+    Unreadable,
+    /// What is needed is not there.
+    #[error("{bytes} bytes that are needed were not found in it")]
+    Incomplete {
+        /// How many bytes of records.
+        bytes: u64,
     },
     /// The record's content was changed.
     #[error("the body of record {number} does not match its checksum")]
@@ -195,6 +218,8 @@ pub enum Step {
     Rename,
     /// Giving up the oldest one.
     Retire,
+    /// Removing what is needed no longer.
+    Remove,
     /// Making names durable.
     SyncDirectory,
 }
@@ -211,6 +236,7 @@ impl fmt::Display for Step {
             Self::Sync => "sync",
             Self::Rename => "rename",
             Self::Retire => "give up the oldest segment",
+            Self::Remove => "remove",
             Self::SyncDirectory => "sync the names in",
         })
     }

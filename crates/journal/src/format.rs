@@ -144,6 +144,11 @@ pub(crate) struct Head {
 }
 
 impl Head {
+    /// Which number a head that begins here would have.
+    pub(crate) fn number_of(bytes: &[u8; 24]) -> u64 {
+        u64_at(bytes, 8)
+    }
+
     /// `None`: these are not the first bytes of a record of this segment.
     pub(crate) fn decode(bytes: &[u8; 24], seed: Seed) -> Option<Self> {
         if u32_at(bytes, 20) != seed.crc(&bytes[..20]) {
@@ -165,13 +170,34 @@ impl Head {
     }
 }
 
+/// What becomes the body of a record.
+pub(crate) trait Content {
+    /// How long it is.
+    fn len(&self) -> usize;
+    /// Appends so many bytes.
+    fn write(&self, into: &mut Vec<u8>);
+}
+
+/// A body that is there already.
+pub(crate) struct Plain<B>(pub(crate) B);
+
+impl<B: AsRef<[u8]>> Content for Plain<B> {
+    fn len(&self) -> usize {
+        self.0.as_ref().len()
+    }
+
+    fn write(&self, into: &mut Vec<u8>) {
+        into.extend_from_slice(self.0.as_ref());
+    }
+}
+
 /// Appends a record to `into`. The caller made sure that the body's length fits.
 pub(crate) fn encode_record(
     into: &mut Vec<u8>,
     seed: Seed,
     number: u64,
     durable: u64,
-    body: &[u8],
+    body: &impl Content,
 ) {
     let head_at = into.len();
     let body_len = u32::try_from(body.len()).expect("a record fits into a segment");
@@ -182,7 +208,8 @@ pub(crate) fn encode_record(
     into.extend_from_slice(&behind.to_le_bytes());
     into.extend_from_slice(&[0; 4]);
     let body_at = into.len();
-    into.extend_from_slice(body);
+    body.write(into);
+    debug_assert_eq!(into.len() - body_at, body.len());
     into.resize(body_at + body.len().next_multiple_of(8), 0);
     let body_crc = seed.crc(&into[body_at..]);
     into[head_at + 4..head_at + 8].copy_from_slice(&body_crc.to_le_bytes());
@@ -220,7 +247,7 @@ mod tests {
         };
         assert_eq!(Header::decode(&header.encode()), Ok(header));
         let mut bytes = Vec::new();
-        encode_record(&mut bytes, header.seed(), 41, 39, b"a body");
+        encode_record(&mut bytes, header.seed(), 41, 39, &Plain(b"a body"));
         assert_eq!(bytes.len() as u64, record_len(6));
         let head_bytes = bytes.first_chunk().unwrap();
         let head = Head::decode(head_bytes, header.seed()).unwrap();

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use crate::disk::{Disk, HostDisk};
 use crate::error::{AppendError, OpenError, Step, SyncError};
-use crate::format::{HEADER_LEN, Header, RecordNumber, encode_record, record_len};
+use crate::format::{Content, HEADER_LEN, Header, Plain, RecordNumber, encode_record, record_len};
 use crate::reader::{Outline, Record};
-use crate::recovery::{Recovered, recover};
+use crate::recovery::{Ending, Recovered, Spot, Visitor, Witness, recover, wipe};
 
 /// A segment that is being made; it counts for nothing before it has its name.
 const NEXT_FILE: &str = "next.segment";
@@ -23,6 +23,9 @@ const SEGMENT_LEN_MIN: u64 = 512;
 
 /// The largest: what an opening has to read again after a fault stays a matter of seconds.
 const SEGMENT_LEN_MAX: u64 = 1024 * 1024 * 1024;
+
+/// What a segment may be long.
+pub(crate) const SEGMENT_LENS: std::ops::RangeInclusive<u64> = SEGMENT_LEN_MIN..=SEGMENT_LEN_MAX;
 
 /// How much a journal may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,8 +57,7 @@ impl Limits {
     }
 
     fn check(&self) -> Result<(), OpenError> {
-        let lens = SEGMENT_LEN_MIN..=SEGMENT_LEN_MAX;
-        if lens.contains(&self.segment_len) && self.segments_max >= 2 {
+        if SEGMENT_LENS.contains(&self.segment_len) && self.segments_max >= 2 {
             Ok(())
         } else {
             Err(OpenError::Limits)
@@ -75,9 +77,13 @@ pub struct Journal<D: Disk = HostDisk> {
     /// The last record that is known to be durable.
     durable: u64,
     condition: Condition,
+    ending: Ending,
     /// The bytes of a batch, kept to be used again.
     batch: Vec<u8>,
 }
+
+/// How much memory a batch may leave behind for the next one.
+const BATCH_KEPT_MAX: usize = 4 * 1024 * 1024;
 
 /// One file of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,8 +108,8 @@ pub(crate) struct Tail<F> {
 enum Condition {
     /// Behind the end of the newest segment there is nothing of this life of the file.
     Sound,
-    /// A failed write may have left something there, which is to be cut off before the next one.
-    Torn,
+    /// A failed write may have left something there, up to `to`, which is to be got rid of before the next one.
+    Torn { to: u64 },
     /// A sync failed: what is durable is not known.
     Poisoned,
 }
@@ -140,7 +146,7 @@ impl Segment {
         format!("{sequence:016}.segment")
     }
 
-    fn header(&self) -> Header {
+    pub(crate) fn header(&self) -> Header {
         Header {
             sequence: self.sequence,
             first: self.first,
@@ -156,10 +162,20 @@ impl<D: Disk> Journal<D> {
     pub fn open(
         disk: Arc<D>,
         limits: Limits,
-        mut visit: impl FnMut(Record<'_>),
+        visit: impl FnMut(Record<'_>),
+    ) -> Result<Self, OpenError> {
+        Self::open_with(disk, limits, Ending::Cut, &mut Visitor(visit))
+    }
+
+    /// Opens it and shows where each record is.
+    pub(crate) fn open_with(
+        disk: Arc<D>,
+        limits: Limits,
+        ending: Ending,
+        witness: &mut dyn Witness,
     ) -> Result<Self, OpenError> {
         limits.check()?;
-        let recovered = match recover(&*disk, &mut visit)? {
+        let recovered = match recover(&*disk, ending, witness)? {
             Some(recovered) => recovered,
             None => begin(&*disk, &limits)?,
         };
@@ -172,6 +188,7 @@ impl<D: Disk> Journal<D> {
             next,
             durable: next - 1,
             condition: Condition::Sound,
+            ending,
             batch: Vec::new(),
         };
         journal.reserve();
@@ -181,8 +198,8 @@ impl<D: Disk> Journal<D> {
     /// Appends a batch, all of it or nothing. It can be read at once, and is durable only after a
     /// [`Journal::sync`] that covers it.
     pub fn append<B: AsRef<[u8]>>(&mut self, bodies: &[B]) -> Result<Appended, AppendError> {
-        let lens = bodies.iter().map(|body| record_len(body.as_ref().len()));
-        let len: u64 = lens.sum();
+        let bodies: Vec<Plain<&[u8]>> = bodies.iter().map(|body| Plain(body.as_ref())).collect();
+        let len = batch_len(&bodies);
         let len_max = self.limits.batch_len_max();
         if len > len_max {
             return Err(AppendError::TooLong { len, len_max });
@@ -191,24 +208,57 @@ impl<D: Disk> Journal<D> {
         if self.tail.end + len > self.limits.segment_len.max(self.tail.segment.len) {
             self.roll()?;
         }
+        let (appended, _) = self.append_here(&bodies)?;
+        Ok(appended)
+    }
+
+    /// Appends a batch to the newest segment, in which there must be room; gives where its first record is.
+    pub(crate) fn append_here(
+        &mut self,
+        bodies: &[impl Content],
+    ) -> Result<(Appended, Spot), AppendError> {
+        self.make_sound()?;
+        if bodies.is_empty() {
+            return Ok((self.nothing(), self.end_spot()));
+        }
         let seed = self.tail.segment.header().seed();
         self.batch.clear();
         for (number, body) in (self.next..).zip(bodies) {
-            encode_record(&mut self.batch, seed, number, self.durable, body.as_ref());
+            encode_record(&mut self.batch, seed, number, self.durable, body);
         }
+        let len = self.batch.len() as u64;
         let written = self
             .disk
             .write_at(&self.tail.file, self.tail.end, &self.batch);
+        self.batch.clear();
+        self.batch.shrink_to(BATCH_KEPT_MAX);
         if let Err(source) = written {
-            self.condition = Condition::Torn;
+            let to = self.tail.end + len;
+            self.condition = Condition::Torn { to };
             return Err(self.refused(Step::Write, source));
         }
+        let spot = self.end_spot();
         let first = RecordNumber(self.next);
         self.tail.end += len;
         self.tail.segment.len = self.tail.segment.len.max(self.tail.end);
         self.next += bodies.len() as u64;
         let last = RecordNumber(self.next - 1);
-        Ok(Appended { first, last })
+        Ok((Appended { first, last }, spot))
+    }
+
+    fn end_spot(&self) -> Spot {
+        Spot {
+            sequence: self.tail.segment.sequence,
+            at: self.tail.end,
+            len: 0,
+        }
+    }
+
+    fn nothing(&self) -> Appended {
+        Appended {
+            first: RecordNumber(self.next),
+            last: RecordNumber(self.next - 1),
+        }
     }
 
     /// Makes all that was appended durable.
@@ -251,6 +301,16 @@ impl<D: Disk> Journal<D> {
         Durable(RecordNumber(self.durable))
     }
 
+    /// The segments before the newest, the oldest first.
+    pub(crate) fn sealed(&self) -> &VecDeque<Segment> {
+        &self.sealed
+    }
+
+    /// The newest segment, and where its next record goes.
+    pub(crate) fn newest(&self) -> (Segment, u64) {
+        (self.tail.segment, self.tail.end)
+    }
+
     /// What there is to read now.
     pub fn outline(&self) -> Outline<D> {
         let newest = std::iter::once(self.tail.segment);
@@ -260,23 +320,29 @@ impl<D: Disk> Journal<D> {
 
     /// Cuts off what a failed write left. It must be gone durably before anything takes its place:
     /// else a power loss could bring a part of the one back behind the other.
-    fn make_sound(&mut self) -> Result<(), AppendError> {
-        match self.condition {
+    pub(crate) fn make_sound(&mut self) -> Result<(), AppendError> {
+        let to = match self.condition {
             Condition::Sound => return Ok(()),
             Condition::Poisoned => {
                 let path = self.disk.path().to_owned();
                 return Err(SyncError::Poisoned { path }.into());
             }
-            Condition::Torn => {}
-        }
-        let cut = self.disk.set_len(&self.tail.file, self.tail.end);
+            Condition::Torn { to } => to,
+        };
+        let (file, end) = (&self.tail.file, self.tail.end);
+        let cut = match self.ending {
+            Ending::Cut => self.disk.set_len(file, end),
+            Ending::Wiped => wipe(&*self.disk, file, end, to),
+        };
         cut.map_err(|source| self.refused(Step::Truncate, source))?;
         let synced = self.disk.sync(&self.tail.file);
         synced.map_err(|source| self.poisoned(Step::Sync, self.tail_path(), source))?;
         self.durable = self.next - 1;
-        self.tail.segment.len = self.tail.end;
         self.condition = Condition::Sound;
-        self.reserve();
+        if self.ending == Ending::Cut {
+            self.tail.segment.len = self.tail.end;
+            self.reserve();
+        }
         Ok(())
     }
 
@@ -303,6 +369,31 @@ impl<D: Disk> Journal<D> {
             len: self.limits.segment_len,
         };
         let made = make(&*self.disk, &next);
+        self.seal(made)
+    }
+
+    /// Seals the newest segment, and begins the next with a file that is there, whatever is in it.
+    pub(crate) fn roll_into(&mut self, name: &str) -> Result<(), AppendError> {
+        self.make_sound()?;
+        self.sync()?;
+        let next = Segment {
+            sequence: self.tail.segment.sequence + 1,
+            first: self.next,
+            salt: draw_salt(),
+            len: 0,
+        };
+        let path = self.disk.path().join(name);
+        let opened = self.disk.open(name).and_then(|file| {
+            let missing = || io::Error::from(io::ErrorKind::NotFound);
+            file.ok_or_else(missing)
+        });
+        let made = opened
+            .map_err(refusal(Step::Open, &path))
+            .and_then(|file| christen(&*self.disk, name, file, &next));
+        self.seal(made)
+    }
+
+    fn seal(&mut self, made: Result<Tail<D::File>, Refusal>) -> Result<(), AppendError> {
         let tail = made.map_err(|refusal| self.not_made(refusal))?;
         let sealed = std::mem::replace(&mut self.tail, tail);
         self.sealed.push_back(sealed.segment);
@@ -320,11 +411,23 @@ impl<D: Disk> Journal<D> {
     }
 
     fn retire_oldest(&mut self) -> Result<(), AppendError> {
+        let recycle = match self.limits.retired {
+            Retired::Remove => false,
+            Retired::Recycle => matches!(self.disk.open(SPARE_FILE), Ok(None)),
+        };
+        self.retire_oldest_as(recycle.then_some(SPARE_FILE))
+    }
+
+    /// Gives up the oldest sealed segment: its file gets another name, or is removed.
+    pub(crate) fn retire_oldest_as(&mut self, new_name: Option<&str>) -> Result<(), AppendError> {
         let Some(oldest) = self.sealed.front() else {
             return Ok(());
         };
         let name = Segment::name(oldest.sequence);
-        let retired = self.retire(&name);
+        let retired = match new_name {
+            Some(new_name) => self.disk.rename(&name, new_name),
+            None => self.disk.remove(&name),
+        };
         retired.map_err(|source| {
             let path = self.disk.path().join(&name);
             let step = Step::Retire;
@@ -341,18 +444,6 @@ impl<D: Disk> Journal<D> {
         Ok(())
     }
 
-    fn retire(&self, name: &str) -> io::Result<()> {
-        let recycle = match self.limits.retired {
-            Retired::Remove => false,
-            Retired::Recycle => self.disk.open(SPARE_FILE)?.is_none(),
-        };
-        if recycle {
-            self.disk.rename(name, SPARE_FILE)
-        } else {
-            self.disk.remove(name)
-        }
-    }
-
     fn not_made(&mut self, refusal: Refusal) -> AppendError {
         let Refusal { step, path, source } = refusal;
         match step {
@@ -364,7 +455,8 @@ impl<D: Disk> Journal<D> {
             | Step::Write
             | Step::Truncate
             | Step::Rename
-            | Step::Retire => AppendError::Disk { step, path, source },
+            | Step::Retire
+            | Step::Remove => AppendError::Disk { step, path, source },
         }
     }
 
@@ -435,6 +527,17 @@ fn make<D: Disk>(disk: &D, segment: &Segment) -> Result<Tail<D::File>, Refusal> 
         disk.remove(NEXT_FILE).ok();
     }
     reserved.map_err(refusal(Step::Create, &path))?;
+    christen(disk, from, file, segment)
+}
+
+/// Makes a file a segment: writes its header, and gives it its name.
+fn christen<D: Disk>(
+    disk: &D,
+    from: &str,
+    file: D::File,
+    segment: &Segment,
+) -> Result<Tail<D::File>, Refusal> {
+    let path = disk.path().join(from);
     let len = disk.len(&file).map_err(refusal(Step::Read, &path))?;
     let written = disk.write_at(&file, 0, &segment.header().encode());
     written.map_err(refusal(Step::Write, &path))?;
@@ -448,6 +551,11 @@ fn make<D: Disk>(disk: &D, segment: &Segment) -> Result<Tail<D::File>, Refusal> 
         file,
         end: HEADER_LEN,
     })
+}
+
+/// How long a batch becomes.
+pub(crate) fn batch_len(bodies: &[impl Content]) -> u64 {
+    bodies.iter().map(|body| record_len(body.len())).sum()
 }
 
 /// A number that nobody who chooses the records' bodies can know.

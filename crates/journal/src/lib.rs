@@ -1,6 +1,9 @@
 //! A log of records on disk: appended in batches, made durable by one sync for all that waits,
 //! read from any record on, bounded by giving up its oldest segments.
 //!
+//! That is [`Journal`]; [`messages`] is a second log, of messages that are forgotten in any order, over the
+//! same segments.
+//!
 //! It decides nothing and does not know what a record says. It is no database: no keys, no second
 //! writer, no change of what was written. One task or thread owns a [`Journal`]; any number of
 //! others read it through an [`Outline`] without asking that one.
@@ -27,6 +30,7 @@ pub mod disk;
 mod error;
 mod format;
 mod journal;
+pub mod messages;
 mod reader;
 mod recovery;
 pub mod simulated;

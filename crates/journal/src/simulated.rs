@@ -55,6 +55,8 @@ struct State {
     faults: Vec<Fault>,
     lie: Option<Lie>,
     power: Power,
+    /// How many bytes all files may take together.
+    capacity: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +113,7 @@ impl SimulatedDisk {
             faults: Vec::new(),
             lie: None,
             power: Power::On,
+            capacity: u64::MAX,
         })
     }
 
@@ -142,6 +145,16 @@ impl SimulatedDisk {
         self.state().lie = lie;
     }
 
+    /// Lets all files together take so many bytes; what would need more is refused.
+    pub fn hold_at_most(&self, bytes: u64) {
+        self.state().capacity = bytes;
+    }
+
+    /// What all files take.
+    pub fn used(&self) -> u64 {
+        self.state().used()
+    }
+
     /// How many steps there were.
     pub fn steps(&self) -> usize {
         self.state().steps
@@ -171,6 +184,7 @@ impl SimulatedDisk {
             names_durable,
             name_changes,
             lie,
+            capacity,
             ..
         } = &mut *state;
         let mut names = names_durable.clone();
@@ -193,6 +207,7 @@ impl SimulatedDisk {
             faults: Vec::new(),
             lie: *lie,
             power: Power::On,
+            capacity: *capacity,
         })
     }
 }
@@ -244,6 +259,20 @@ impl State {
                 }
                 Fault::PowerAt(_) | Fault::FullFrom(..) | Fault::SyncAt(_) => {}
             }
+        }
+        Ok(())
+    }
+
+    fn used(&self) -> u64 {
+        let files = self.names.values().map(|file| &self.files[*file]);
+        files.map(|file| file.now.len() as u64).sum()
+    }
+
+    /// Whether a file may become so long.
+    fn room(&self, file: usize, len: u64) -> io::Result<()> {
+        let more = len.saturating_sub(self.files[file].now.len() as u64);
+        if more > 0 && self.used() + more > self.capacity {
+            return Err(io::ErrorKind::StorageFull.into());
         }
         Ok(())
     }
@@ -393,9 +422,15 @@ impl Disk for SimulatedDisk {
     fn write_at(&self, file: &usize, at: u64, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.state();
         let done = state.step(Asks::Room);
-        let len = match done {
-            Ok(()) => bytes.len(),
-            Err(_) => state.rng.usize(..=bytes.len()),
+        let done = done.and_then(|()| state.room(*file, at + bytes.len() as u64));
+        let len = if done.is_ok() {
+            bytes.len()
+        } else {
+            // Of what does not fit only what is written over may be written.
+            let there = state.files[*file].now.len().saturating_sub(index(at));
+            let fits = state.capacity == u64::MAX || there > bytes.len();
+            let most = if fits { bytes.len() } else { there };
+            state.rng.usize(..=most)
         };
         let bytes = bytes[..len].to_vec();
         state.files[*file].change(Change::Write { at, bytes });
@@ -412,6 +447,7 @@ impl Disk for SimulatedDisk {
     fn reserve(&self, file: &usize, len: u64) -> io::Result<()> {
         let mut state = self.state();
         state.step(Asks::Room)?;
+        state.room(*file, len)?;
         if index(len) > state.files[*file].now.len() {
             state.files[*file].change(Change::SetLen(len));
         }

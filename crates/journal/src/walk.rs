@@ -37,6 +37,15 @@ pub(crate) enum Found<'w> {
     Nothing(Damage),
 }
 
+/// What lies behind the last record that is whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// A record that was written when the one that is missing was durable.
+    Durable,
+    /// No record of this life of the file from `to` on, and before it none that was ever durable.
+    Unfinished { to: u64 },
+}
+
 impl<F> Walk<F> {
     /// At the first record of a segment.
     pub(crate) fn new(file: F, file_len: u64, header: Header) -> Self {
@@ -109,21 +118,39 @@ impl<F> Walk<F> {
         Ok(true)
     }
 
-    /// Whether some record further on was written when the one that is missing here was durable.
+    /// What of this life of the file lies behind the end.
     /// Heads alone are looked for: their checksum cannot fit by intent, and one look at each place
     /// keeps the search linear.
-    pub(crate) fn was_durable<D: Disk<File = F>>(&mut self, disk: &D) -> io::Result<bool> {
-        let mut at = self.at;
+    pub(crate) fn look_behind<D: Disk<File = F>>(&mut self, disk: &D) -> io::Result<Rest> {
+        let numbers = self.number..self.number.saturating_add(self.file_len / RECORD_HEAD_LEN);
+        let (mut at, mut unfinished_to) = (self.at, self.at);
         while at + RECORD_HEAD_LEN <= self.file_len {
             self.load(disk, at, RECORD_HEAD_LEN)?;
-            let bytes = self.window.get(at, RECORD_HEAD_LEN);
-            let head = bytes.and_then(|bytes| Head::decode(bytes.first_chunk()?, self.seed));
-            if head.is_some_and(|head| head.number >= self.number && head.durable >= self.number) {
-                return Ok(true);
+            let rest = self.window.rest(at);
+            if (rest.len() as u64) < RECORD_HEAD_LEN {
+                break; // the file was cut meanwhile
             }
-            at += ALIGNMENT;
+            let mut places = 0;
+            for bytes in rest.windows(24).step_by(8) {
+                let bytes = bytes.first_chunk().expect("a window has 24 bytes");
+                places += 1;
+                // The number first: it is cheap, and what an earlier life left has a smaller one.
+                if !numbers.contains(&Head::number_of(bytes)) {
+                    continue;
+                }
+                let Some(head) = Head::decode(bytes, self.seed) else {
+                    continue;
+                };
+                if head.durable >= self.number {
+                    return Ok(Rest::Durable);
+                }
+                let place = at + (places - 1) * ALIGNMENT;
+                unfinished_to = unfinished_to.max(place + head.record_len());
+            }
+            at += places * ALIGNMENT;
         }
-        Ok(false)
+        let to = unfinished_to.min(self.file_len);
+        Ok(Rest::Unfinished { to })
     }
 
     /// Makes the window hold `len` bytes from `at` on, or those that there are.

@@ -1,22 +1,25 @@
 //! What a user can type.
 
+mod prove;
+mod queue;
+
 use std::fmt::{self, Display, Formatter};
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use mainstay_agent::ForwardSeams;
 use mainstay_gateway::Seams;
 use mainstay_ids::{InstanceId, NodeName, SecretName, ServiceName, Version, VipName};
 use mainstay_model::network::NetworkError;
 use mainstay_model::{ForwardSettings, Network, Weight};
-use mainstay_prove::load::Request;
-use mainstay_prove::scenario::ScenarioError;
-use mainstay_prove::{Scenario, floating};
 
 use crate::command::resolve::ResolveName;
+
+pub(crate) use prove::{Prove, Proved};
+pub(crate) use queue::{OfVhost, QueueDeed};
 
 /// Keeps microservices available on plain Linux machines.
 ///
@@ -214,6 +217,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         to: ExportTo,
     },
+    /// See and change the queues of this node's broker.
+    Queue {
+        #[command(subcommand)]
+        deed: QueueDeed,
+    },
     /// Check a service file or a node file, and tell all its problems at once.
     Validate {
         /// The file.
@@ -389,6 +397,10 @@ pub(crate) struct Dev {
     /// port if that is taken].
     #[arg(long, value_name = "IP:PORT|off", value_parser = parse_stats)]
     pub(crate) stats: Option<StatsPlace>,
+    /// Where the broker listens for clients of AMQP 0-9-1, at ::1, too; port 0 picks a free one [default:
+    /// 127.0.0.1:5672, or a free port if that is taken].
+    #[arg(long, value_name = "IP:PORT|off", value_parser = parse_stats)]
+    pub(crate) broker: Option<StatsPlace>,
     /// Where services are found by name, `SERVICE.mainstay.internal`, by UDP and TCP, for instance
     /// 127.0.0.1:5353; other names are asked of the servers of this machine. By default nowhere.
     #[arg(long, value_name = "IP:PORT")]
@@ -416,6 +428,9 @@ pub(crate) struct Dev {
     /// Test seam: an agent that starts ignores the instances that run.
     #[arg(long, hide = true)]
     pub(crate) unsafe_no_adoption: bool,
+    /// Test seam: what forwarding leaves out, for instance `repair=off`.
+    #[arg(long, hide = true, default_value = "", value_parser = parse_forward_seams)]
+    pub(crate) unsafe_forward_seams: String,
     /// Test seam: what the gateway does without, for instance `retries=off`.
     #[arg(long, hide = true, default_value = "", value_parser = parse_seams)]
     pub(crate) unsafe_gateway_seams: String,
@@ -561,65 +576,6 @@ pub(crate) struct Resolve {
     pub(crate) name: ResolveName,
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct Prove {
-    /// What to break: kill, stop, rollout, rollout-bad, scale, processes, freeze, blackhole; several
-    /// with commas. By default the first five; `blackhole` needs root. Or a floating address on two nodes that are
-    /// started for it in network namespaces, as root, and nothing else then: vip-gateway-killed, vip-gateway-frozen,
-    /// vip-host-gone, vip-link-cut, vip-upgrade, vip-move.
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
-    pub(crate) scenario: Vec<Proved>,
-    /// Test seam: what the gateways of those two nodes do without.
-    #[arg(long, hide = true, default_value = "", value_parser = parse_seams)]
-    pub(crate) unsafe_gateway_seams: String,
-    /// Load and faults for this service alone; by default load on all that clients outside can
-    /// reach, and faults on every service.
-    #[arg(long)]
-    pub(crate) service: Option<ServiceName>,
-    /// What is asked, for instance `GET /orders/7` or `POST /orders {}`; may be given several times.
-    /// An n in braces becomes a number. By default a GET of each service's path.
-    #[arg(long, value_name = "REQUEST")]
-    pub(crate) request: Vec<Request>,
-    /// Where the clients enter; by default where the gateway says that it listens.
-    #[arg(long, value_name = "IP:PORT")]
-    pub(crate) entry: Vec<SocketAddr>,
-    /// Requests per second.
-    #[arg(long, default_value = "300", value_name = "N")]
-    pub(crate) rate: NonZeroU32,
-    /// How long each scenario keeps breaking things.
-    #[arg(long = "for", default_value = "10s", value_name = "DURATION", value_parser = parse_duration)]
-    pub(crate) duration: Duration,
-    /// What the choice of requests is drawn from.
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    pub(crate) seed: u64,
-}
-
-/// What is proved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Proved {
-    /// On the system that runs.
-    Running(Scenario),
-    /// On two nodes that are started for it.
-    Floating(floating::Scenario),
-}
-
-impl FromStr for Proved {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text.starts_with("vip-") {
-            let scenario = text
-                .parse()
-                .map_err(|error: floating::ScenarioError| error.to_string());
-            return scenario.map(Self::Floating);
-        }
-        let scenario = text
-            .parse()
-            .map_err(|error: ScenarioError| error.to_string());
-        scenario.map(Self::Running)
-    }
-}
-
 /// Mainstay's own processes.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Internal {
@@ -629,6 +585,8 @@ pub(crate) enum Internal {
     Agent(AgentProcess),
     /// The gateway.
     Gateway(GatewayProcess),
+    /// The broker.
+    Broker(BrokerProcess),
     /// What holds the floating addresses.
     Vip(VipProcess),
     /// The service of `prove`'s own nodes.
@@ -681,6 +639,8 @@ pub(crate) struct AgentProcess {
     pub(crate) forward: Option<ForwardSettings>,
     #[arg(long)]
     pub(crate) unsafe_no_adoption: bool,
+    #[arg(long, default_value = "")]
+    pub(crate) unsafe_forward_seams: ForwardSeams,
     /// Who is asked for names that are not ours; by default those of this machine.
     #[arg(long)]
     pub(crate) names_upstream: Option<ServerList>,
@@ -760,6 +720,18 @@ pub(crate) struct AnswerProcess {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct BrokerProcess {
+    #[command(flatten)]
+    pub(crate) start: Start,
+    /// Publishers wait above so many bytes of memory.
+    #[arg(long)]
+    pub(crate) memory_max: u64,
+    /// Publishers wait below so many free bytes of the disk.
+    #[arg(long)]
+    pub(crate) disk_free_min: u64,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct VipProcess {
     #[command(flatten)]
     pub(crate) start: Start,
@@ -771,6 +743,11 @@ pub(crate) struct VipProcess {
 /// Checks them and keeps them as they are written: they are handed on.
 fn parse_seams(text: &str) -> Result<String, mainstay_gateway::SeamError> {
     text.parse::<Seams>().map(|_| text.to_owned())
+}
+
+/// As [`parse_seams`].
+fn parse_forward_seams(text: &str) -> Result<String, mainstay_agent::SeamError> {
+    text.parse::<ForwardSeams>().map(|_| text.to_owned())
 }
 
 fn parse_duration(text: &str) -> Result<Duration, mainstay_ids::duration::DurationError> {

@@ -140,6 +140,7 @@ async fn run_online(place: &arguments::Place, command: Command) -> anyhow::Resul
         Command::Restore { file } => command::restore::run(place, &file).await,
         Command::Prove(prove) => command::prove::run(place, prove).await,
         Command::Vip { deed } => command::vip::run(place, deed).await,
+        Command::Queue { deed } => command::queue::run(place, deed),
         Command::Internal(_)
         | Command::Schema { .. }
         | Command::Validate { .. }

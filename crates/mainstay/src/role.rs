@@ -35,12 +35,13 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::arguments::{
-    AgentProcess, AnswerProcess, GatewayProcess, Internal, Place, ServerProcess, VipProcess,
+    AgentProcess, AnswerProcess, BrokerProcess, GatewayProcess, Internal, Place, ServerProcess,
+    VipProcess,
 };
 use crate::command::API_SOCKET;
 use crate::outcome::Outcome;
 use crate::supervisor::claim::{self, CLAIM, Stage};
-use crate::supervisor::sockets::{API_TCP, API_UNIX, ENTRY, NAMES_TCP, NAMES_UDP, STATS};
+use crate::supervisor::sockets::{AMQP, API_TCP, API_UNIX, ENTRY, NAMES_TCP, NAMES_UDP, STATS};
 
 pub(crate) fn run(place: &Place, internal: Internal) -> anyhow::Result<Outcome> {
     start_log();
@@ -50,7 +51,11 @@ pub(crate) fn run(place: &Place, internal: Internal) -> anyhow::Result<Outcome> 
     // Before the claim is signed: from then on the supervisor may send signals.
     let signals = match &internal {
         Internal::Gateway(_) => Some(Signals::receive()?),
-        Internal::Server(_) | Internal::Agent(_) | Internal::Vip(_) | Internal::Answer(_) => None,
+        Internal::Server(_)
+        | Internal::Agent(_)
+        | Internal::Broker(_)
+        | Internal::Vip(_)
+        | Internal::Answer(_) => None,
     };
     let mut sockets = Inherited::take()?;
     let claim = sockets.named(CLAIM).pop();
@@ -69,6 +74,7 @@ pub(crate) fn run(place: &Place, internal: Internal) -> anyhow::Result<Outcome> 
             let signals = signals.context("a gateway receives signals")?;
             run_gateway(place, &gateway, sockets, &signals, &claim)?;
         }
+        Internal::Broker(broker) => run_broker(place, &broker, sockets)?,
         Internal::Vip(vip) => run_vip(place, &vip)?,
         // It has no claim, and ran above.
         Internal::Answer(_) => {}
@@ -96,6 +102,7 @@ fn incarnation(internal: &Internal) -> Incarnation {
         Internal::Server(ServerProcess { start, .. })
         | Internal::Agent(AgentProcess { start, .. })
         | Internal::Gateway(GatewayProcess { start, .. })
+        | Internal::Broker(BrokerProcess { start, .. })
         | Internal::Vip(VipProcess { start, .. }) => Incarnation(start.incarnation),
         Internal::Answer(_) => Incarnation(0),
     }
@@ -108,7 +115,7 @@ fn pulse(internal: &Internal, sockets: &Inherited) -> Option<Pulse> {
         // Each socket of the entry has a worker of its own.
         Internal::Gateway(_) => Some(sockets.count(ENTRY)),
         Internal::Agent(_) => Some(1),
-        Internal::Server(_) | Internal::Vip(_) | Internal::Answer(_) => None,
+        Internal::Server(_) | Internal::Broker(_) | Internal::Vip(_) | Internal::Answer(_) => None,
     };
     let pulse = Pulse::new(beaters?);
     if let Err(error) = &pulse {
@@ -201,6 +208,7 @@ fn run_agent(
         address,
         forward,
         unsafe_no_adoption,
+        unsafe_forward_seams,
         names_upstream,
         names_allow,
     } = agent;
@@ -214,6 +222,7 @@ fn run_agent(
         incarnation: Incarnation(start.incarnation),
         address,
         forward,
+        forward_seams: unsafe_forward_seams,
         api: place.state.join(API_SOCKET),
         shim: ShimProgram {
             program: None,
@@ -338,6 +347,26 @@ fn run_answer(answer: &AnswerProcess) -> anyhow::Result<Outcome> {
         }
     })?;
     Ok(Outcome::Holds)
+}
+
+fn run_broker(place: &Place, broker: &BrokerProcess, mut sockets: Inherited) -> anyhow::Result<()> {
+    let amqp = sockets.named(AMQP).into_iter().map(TcpListener::from);
+    let options = mainstay_broker::Options {
+        state: place.state.clone(),
+        limits: mainstay_broker::Limits {
+            memory_max: broker.memory_max,
+            disk_free_min: broker.disk_free_min,
+        },
+    };
+    let sockets = mainstay_broker::Sockets {
+        amqp: amqp.collect(),
+    };
+    raise_descriptor_limit();
+    on_runtime(async |stop| {
+        mainstay_broker::run(options, sockets, stop)
+            .await
+            .context("the broker failed")
+    })
 }
 
 /// One thread, and no runtime: see `mainstay-vip`.

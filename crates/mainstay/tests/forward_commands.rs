@@ -145,27 +145,6 @@ fn metric(running: &Running, series: &str) -> Result<u64, String> {
     value.parse().map_err(|_| format!("{series} is {value}"))
 }
 
-fn the_host_is_told_of(running: &Running) {
-    let entries = metric(running, "mainstay_conntrack_entries").unwrap();
-    let limit = metric(running, "mainstay_conntrack_entries_limit").unwrap();
-    assert!((9..limit).contains(&entries), "{entries} of {limit}");
-    let hindrance = |kind| {
-        metric(
-            running,
-            &format!("mainstay_forward_hindrance{{kind=\"{kind}\"}}"),
-        )
-    };
-    assert_eq!(hindrance("table-filling"), Ok(0));
-    wait_until(
-        PATIENCE,
-        "instances on loopback are told",
-        || match hindrance("loopback-unreachable")? {
-            1 => Ok(()),
-            other => Err(other.to_string()),
-        },
-    );
-}
-
 #[test]
 fn system_load_and_the_table_of_connections_are_shown_to_prometheus() {
     if !is_root() {
@@ -201,7 +180,18 @@ fn system_load_and_the_table_of_connections_are_shown_to_prometheus() {
     assert_eq!(metric(&running, "mainstay_forward_up"), Ok(1));
     let info = "mainstay_forward_info{back_end=\"nft\"}";
     assert_eq!(metric(&running, info), Ok(1));
-    the_host_is_told_of(&running);
+    let entries = metric(&running, "mainstay_conntrack_entries").unwrap();
+    let limit = metric(&running, "mainstay_conntrack_entries_limit").unwrap();
+    assert!((9..limit).contains(&entries), "{entries} of {limit}");
+    let hindrance = |kind| {
+        metric(
+            &running,
+            &format!("mainstay_forward_hindrance{{kind=\"{kind}\"}}"),
+        )
+    };
+    assert_eq!(hindrance("table-filling"), Ok(0));
+    let told = || hindrance("loopback-unreachable").and_then(|count| is(count, 1));
+    wait_until(PATIENCE, "instances on loopback are told", told);
 
     let scaled = running.run(&["scale", "web", "1", "--no-wait"]);
     assert!(scaled.status.success(), "{}", text(&scaled));
@@ -215,11 +205,16 @@ fn system_load_and_the_table_of_connections_are_shown_to_prometheus() {
     drop(kept);
     wait_until(PATIENCE, "all but one are forgotten", || {
         let left = (1..=3).filter(|number| instance("connections", *number).is_ok());
-        match left.count() {
-            1 => Ok(()),
-            other => Err(format!("{other} are there")),
-        }
+        is(left.count() as u64, 1)
     });
+}
+
+fn is(count: u64, wanted: u64) -> Result<(), String> {
+    if count == wanted {
+        Ok(())
+    } else {
+        Err(format!("{count}, not {wanted}"))
+    }
 }
 
 fn what_is_printed_can_be_loaded(running: &Running, address: SocketAddr) {

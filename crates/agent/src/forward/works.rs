@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use mainstay_control::forward::{Course, Place, Turn};
 use mainstay_forward::host::Version;
 use mainstay_forward::router::{self, Change, Opened, Restored};
 use mainstay_forward::{
-    BackEnd, Claim, Dead, Draining, ForwardError, Found, Meter, Severed, Underway, UnderwayError,
-    Whereabouts,
+    BackEnd, Batch, Claim, Dead, Draining, ForwardError, Found, Meter, Severed, Underway,
+    UnderwayError, Whereabouts,
 };
 use mainstay_ids::{ConsumerId, InstanceId, ServiceName};
 use mainstay_model::forward::{BackEndKind, ForwardSettings, Opening, Ranges};
@@ -17,6 +18,8 @@ use mainstay_model::{Ack, InFlight, Routing};
 
 use super::file::{Choice, PlacesFile};
 use super::metrics::Told;
+use super::repairs::Repairs;
+use super::seams::{Changes, CleanUp, Deaths, ForwardSeams, Repair};
 
 #[cfg(test)]
 mod tests;
@@ -55,10 +58,10 @@ pub(super) struct Works {
     opening: Opening,
     /// Where settings of the kernel are written down that we change.
     router: PathBuf,
-    /// How often somebody else changed our rules.
-    repairs: u64,
+    repairs: Repairs,
     /// The trouble that was told last.
     told: Option<String>,
+    seams: ForwardSeams,
 }
 
 impl Works {
@@ -67,6 +70,7 @@ impl Works {
         settings: &ForwardSettings,
         state: &Path,
         source: IpAddr,
+        seams: ForwardSeams,
     ) -> Result<Self, String> {
         let router = router::file(state);
         let opened = opened(settings.opening, &router);
@@ -120,8 +124,9 @@ impl Works {
             meter,
             opening: settings.opening,
             router,
-            repairs: 0,
+            repairs: Repairs::default(),
             told: None,
+            seams,
         })
     }
 
@@ -131,9 +136,9 @@ impl Works {
         match input {
             Input::Routes(routing) => self.pending = Some(routing),
             Input::Tick => {
-                let before = self.repairs;
+                let before = self.repairs.total();
                 self.look();
-                if self.repairs != before {
+                if self.repairs.total() != before {
                     news = News::Some;
                 }
             }
@@ -159,9 +164,10 @@ impl Works {
     fn follow(&mut self, routing: &Routing) -> Result<(), String> {
         let ranges = &self.ranges;
         let is_forwarded = |address: SocketAddr| ranges.contain(address.ip());
-        let (turn, next) = self.course.follow(routing, is_forwarded);
+        let (mut turn, next) = self.course.follow(routing, is_forwarded);
+        self.leave_out(&mut turn);
         if !turn.batch.is_empty() {
-            let applied = self.back_end.apply(&turn.batch);
+            let applied = self.bring_about(&turn.batch, routing);
             applied.map_err(|error| crate::chain(&error))?;
         }
         if let Err(error) = self.attend(&turn) {
@@ -180,6 +186,38 @@ impl Works {
             .filter(|(address, _)| self.ranges.contain(address.ip()))
             .collect();
         Ok(())
+    }
+
+    /// What a test seam says.
+    fn leave_out(&self, turn: &mut Turn) {
+        if self.seams.deaths == Deaths::Untold {
+            turn.batch.dead.clear();
+            turn.severed.clear();
+        }
+        if self.seams.clean_up == CleanUp::Off {
+            turn.severed.clear();
+            turn.released.clear();
+            turn.opened.clear();
+        }
+    }
+
+    fn bring_about(&mut self, batch: &Batch, routing: &Routing) -> Result<(), ForwardError> {
+        match self.seams.changes {
+            Changes::Atomic => self.back_end.apply(batch),
+            Changes::Anew => {
+                let (gone, _) = self.back_end.in_force();
+                self.back_end.apply(&Batch {
+                    gone,
+                    ..Batch::default()
+                })?;
+                let ranges = &self.ranges;
+                let (all, _) = Course::default().follow(routing, |at| ranges.contain(at.ip()));
+                self.back_end.apply(&Batch {
+                    services: all.batch.services,
+                    ..batch.clone()
+                })
+            }
+        }
     }
 
     /// What rules cannot do for those who are under way, once they are in force.
@@ -247,13 +285,24 @@ impl Works {
     }
 
     fn look(&mut self) {
+        let began = Instant::now();
+        if self.seams.repair == Repair::Off || !self.repairs.is_due(began) {
+            return;
+        }
         match self.back_end.check() {
             Ok(Found::InForce) => {}
             Ok(Found::Repaired(what)) => {
-                self.repairs += 1;
-                tracing::warn!(%what, "somebody changed our rules; they are as they were");
+                self.repairs.note(what);
+                if let Err(error) = self.let_through() {
+                    self.tell(crate::chain(&error));
+                }
             }
             Err(error) => self.tell(crate::chain(&error)),
+        }
+        let now = Instant::now();
+        self.repairs.rest(now, now - began);
+        if let Some(told) = self.repairs.tell(now) {
+            tracing::warn!(what = %told.what, times = told.times, "somebody changed our rules; they are as they were");
         }
         if let Some(Err(error)) = self.claim.as_ref().map(Claim::hold) {
             self.tell(crate::chain(&error));
@@ -299,6 +348,15 @@ impl Works {
         }
     }
 
+    /// While rules were missing datagrams to services were led nowhere, which is remembered for as
+    /// long as their senders go on.
+    fn let_through(&self) -> Result<(), UnderwayError> {
+        match (&self.underway, &self.claim) {
+            (Some(underway), Some(_)) => underway.admit(&self.back_end.in_force().0),
+            (None, _) | (_, None) => Ok(()),
+        }
+    }
+
     /// Where the instances are to which connections lead; `None`: rules of the host do not matter.
     pub(super) fn instances(&self) -> Option<Vec<IpAddr>> {
         self.claim.as_ref()?;
@@ -319,7 +377,7 @@ impl Works {
             services: self.services.clone(),
             places: self.course.places(),
             in_flight: self.in_flight.clone(),
-            repairs: self.repairs,
+            repairs: self.repairs.total(),
             hindrances: Vec::new(),
         }
     }
@@ -330,6 +388,12 @@ impl Works {
             tracing::error!(%trouble, "forwarding; trying again");
             self.told = Some(trouble);
         }
+    }
+
+    /// Routes that could not be brought about, and why.
+    pub(super) fn trouble(&self) -> Option<&str> {
+        self.pending.as_ref()?;
+        self.told.as_deref()
     }
 
     /// What is in force.

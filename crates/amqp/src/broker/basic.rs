@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::Broker;
 use super::channel::{By, ReplyConsumer, Unacked};
-use super::contract::{Now, Output, QueueId, Right};
+use super::contract::{Now, Output, Right};
 use super::queues::REPLY_TO;
 use crate::code::{Code, Fault};
 use crate::field::{Table, Value};
@@ -15,7 +15,7 @@ use crate::method::{
     BasicCancel, BasicCancelOk, BasicConsume, BasicConsumeOk, BasicGet, BasicGetEmpty, BasicGetOk,
     BasicQos, BasicQosOk,
 };
-use crate::queue::{ChannelKey, ConsumerKey, Delivery, NewConsumer, QueueKind};
+use crate::queue::{ChannelKey, ConsumerKey, Delivery, NewConsumer, QueueId, QueueKind};
 use crate::session::Reply;
 use crate::text::ShortString;
 

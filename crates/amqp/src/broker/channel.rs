@@ -4,10 +4,9 @@ use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::contract::QueueId;
 use crate::message::Message;
 use crate::planted::{Bug, Planted};
-use crate::queue::Settle;
+use crate::queue::{QueueId, Settle};
 use crate::text::ShortString;
 
 /// A delivery that is not settled.
@@ -154,6 +153,11 @@ impl Confirms {
                 .iter()
                 .map(|number| word(*number, false)),
         );
+    }
+
+    /// Publishes that wait for a word.
+    pub(super) fn open(&self) -> usize {
+        self.open.len()
     }
 
     /// Whether every publish has its word, and whether all were taken.

@@ -10,14 +10,10 @@ use crate::code::Fault;
 use crate::field::Table;
 use crate::message::{Content, Message};
 use crate::method::Method;
-use crate::queue::{ChannelKey, ConnectionId};
+use crate::queue::{ChannelKey, ConnectionId, QueueId};
 use crate::session::Reply;
 use crate::text::ShortString;
 use crate::vhost::{Binding, Exchange};
-
-/// A queue, numbered by the broker; a number is never used again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct QueueId(pub u64);
 
 /// What time it is.
 #[derive(Debug, Clone, Copy)]
@@ -87,7 +83,8 @@ pub enum Input {
     Resume(ConnectionId),
 }
 
-/// Something to be done, in the order in which it is given.
+/// Something to be done, in the order in which it is given. A place on disk is named before it is forgotten: whoever
+/// looks each place up when it takes the output that names it finds it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Output {
     /// A client gets this. What follows a [`Output::Record`] waits until that is on disk.
@@ -96,7 +93,9 @@ pub enum Output {
     Opened(ChannelKey),
     /// A violation; the broker has let go of the channel, or, by the fault's code, of the connection.
     Fault(ChannelKey, Fault),
-    /// A message is to be on disk; [`Input::Stored`] says when it is.
+    /// A message is to be on disk; [`Input::Stored`] says when it is. From here on it has this place: if its body is
+    /// on disk alone, at another place, both are the same body until that one is forgotten. A queue that does not
+    /// outlive the broker stores nothing but such messages, which are to be forgotten when it is not restored.
     Store(QueueId, u64, Arc<Message>),
     /// A message need not be kept any more.
     Forget(QueueId, u64),

@@ -5,11 +5,11 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::Broker;
-use super::contract::{Now, QueueId};
+use super::contract::Now;
 use crate::field::{Table, Value};
-use crate::message::{Content, Message, carbon_copies};
+use crate::message::{Message, carbon_copies};
 use crate::properties::Properties;
-use crate::queue::Death;
+use crate::queue::{Death, QueueId};
 use crate::text::ShortString;
 use crate::vhost::Route;
 
@@ -49,11 +49,8 @@ impl Broker {
             keys.extend(carbon_copies(headers, "CC").unwrap_or_default());
         }
         let headers = properties.headers.clone().unwrap_or_default();
-        let content = Content {
-            properties: properties.write(),
-            body: message.body.clone(),
-        };
-        let Ok(letter) = Message::new(&exchange, &keys[0], content, &properties) else {
+        let (raw, body) = (properties.write(), message.body.clone());
+        let Ok(letter) = Message::with_body(&exchange, &keys[0], &raw, body, &properties) else {
             return;
         };
         let letter = Arc::new(letter);

@@ -16,7 +16,7 @@ use crate::queue::{ChannelKey, assert_equal, inequivalent};
 use crate::text::ShortString;
 use crate::vhost::{Binding, Destination, Exchange, ExchangeKind, Removed, name_argument};
 
-fn not_default(name: &ShortString) -> Result<(), Fault> {
+pub(super) fn not_default(name: &ShortString) -> Result<(), Fault> {
     if name.is_empty() {
         let what = "operation not permitted on the default exchange";
         return Err(Fault::new(Code::AccessRefused, what));
@@ -82,11 +82,16 @@ impl Broker {
             alternate,
             arguments: method.arguments.clone(),
         };
+        self.add_exchange(exchange);
+        Ok(())
+    }
+
+    /// Adds an exchange under a name that is free.
+    pub(super) fn add_exchange(&mut self, exchange: Exchange) {
         if exchange.durable {
             self.record(Record::Exchange(exchange.clone()));
         }
         self.vhost.declare(exchange);
-        Ok(())
     }
 
     fn compare_exchange(
@@ -130,22 +135,32 @@ impl Broker {
     ) -> Result<(), Fault> {
         let name = method.exchange.without_line_ends();
         not_default(&name)?;
-        let what = self.vhost.exchange_words(&name);
-        if name.as_bytes().starts_with(b"amq.") {
-            let text = format!("deletion of system {what} not allowed");
-            return Err(Fault::new(Code::AccessRefused, text));
-        }
+        self.not_of_the_system(&name)?;
         self.check_exchange(key, Right::Configure, &name)?;
         if method.if_unused && self.vhost.is_source(&name) {
-            let text = format!("{what} in use");
+            let text = format!("{} in use", self.vhost.exchange_words(&name));
             return Err(Fault::new(Code::PreconditionFailed, text));
         }
-        let removed = self.vhost.delete_exchange(&name);
-        self.record_removed(removed);
+        self.drop_exchange(&name);
         if !method.nowait {
             self.answer(key, ExchangeDeleteOk {}.into());
         }
         Ok(())
+    }
+
+    /// Those that are always there stay.
+    pub(super) fn not_of_the_system(&self, name: &ShortString) -> Result<(), Fault> {
+        if !name.as_bytes().starts_with(b"amq.") {
+            return Ok(());
+        }
+        let what = self.vhost.exchange_words(name);
+        let text = format!("deletion of system {what} not allowed");
+        Err(Fault::new(Code::AccessRefused, text))
+    }
+
+    pub(super) fn drop_exchange(&mut self, name: &ShortString) {
+        let removed = self.vhost.delete_exchange(name);
+        self.record_removed(removed);
     }
 
     pub(super) fn record(&mut self, record: Record) {
@@ -274,15 +289,20 @@ impl Broker {
     }
 
     /// Whether the end of a binding outlives the broker.
-    fn end(&self, key: ChannelKey, destination: &Destination) -> Result<bool, Fault> {
+    pub(super) fn end_is_durable(&self, destination: &Destination) -> Result<bool, Fault> {
         match destination {
-            Destination::Queue(name) => {
-                let (_, slot) = self.queue(name)?;
-                slot.check_owner(key, &self.vhost.queue_words(name))?;
-                Ok(slot.is_durable())
-            }
+            Destination::Queue(name) => Ok(self.queue(name)?.1.is_durable()),
             Destination::Exchange(name) => Ok(self.vhost.exchange(name)?.durable),
         }
+    }
+
+    /// The same for a client, who may have nothing to do with it.
+    fn end(&self, key: ChannelKey, destination: &Destination) -> Result<bool, Fault> {
+        if let Destination::Queue(name) = destination {
+            let (_, slot) = self.queue(name)?;
+            slot.check_owner(key, &self.vhost.queue_words(name))?;
+        }
+        self.end_is_durable(destination)
     }
 
     fn bind(&mut self, key: ChannelKey, binding: Binding) -> Result<(), Fault> {

@@ -6,13 +6,17 @@ mod basic;
 mod channel;
 mod contract;
 mod dead_letters;
+mod definitions;
 mod exchanges;
+mod memory;
+mod operate;
 mod publish;
 mod queues;
 mod restore;
 #[cfg(test)]
 mod tests;
 mod transactions;
+mod views;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
@@ -23,16 +27,21 @@ use mainstay_ids::Instant;
 
 use self::channel::{Channel, Commit, Mode, Word, WordKind};
 pub use self::contract::{
-    DurableQueue, Everything, Input, Now, Output, QueueId, Record, Right, Rights, User, Work,
+    DurableQueue, Everything, Input, Now, Output, Record, Right, Rights, User, Work,
 };
+pub use self::definitions::{Definitions, QueueDefinition};
+use self::memory::Memory;
 use self::queues::Slot;
+pub use self::views::{ChannelMode, ChannelView, ConsumerView, QueueState, QueueView};
 use crate::code::{Code, Fault, Scope};
 use crate::message::{Content, Message};
 use crate::method::{
     AccessRequestOk, BasicAck, BasicDeliver, BasicNack, ChannelFlowOk, ConfirmSelectOk, Method,
 };
 use crate::planted::{Bug, Planted};
-use crate::queue::{ChannelKey, ConnectionId, ConsumerKey, Delivery, Effect, Origin, Turn};
+use crate::queue::{
+    ChannelKey, ConnectionId, ConsumerKey, Delivery, Effect, Origin, QueueId, Turn,
+};
 use crate::session::Reply;
 use crate::text::ShortString;
 use crate::vhost::Vhost;
@@ -78,6 +87,7 @@ pub struct Broker {
     effects: VecDeque<(QueueId, Effect)>,
     carrying: Carrying,
     outputs: VecDeque<Output>,
+    memory: Memory,
     names_given: Names,
     planted: Planted,
 }
@@ -100,6 +110,7 @@ impl Broker {
             effects: VecDeque::new(),
             carrying: Carrying::Nothing,
             outputs: VecDeque::new(),
+            memory: Memory::default(),
             names_given: Names {
                 key: seed,
                 count: 0,
@@ -300,8 +311,9 @@ impl Broker {
 
     fn stored(&mut self, now: Now, queue: QueueId, through: u64) {
         let mut effects = Vec::new();
+        let excess = self.excess(queue);
         if let Some(slot) = self.queues.get_mut(&queue) {
-            slot.queue.stored(through, &mut effects);
+            slot.queue.stored(through, excess, &mut effects);
         }
         self.apply(now, queue, effects);
     }
@@ -387,6 +399,7 @@ impl Broker {
     /// Carries out what a queue wants, in order, and what comes of it before what follows: a dead letter is stored
     /// before its message is forgotten. Not by recursion: dead letters may go through thousands of queues.
     fn apply(&mut self, now: Now, id: QueueId, effects: Vec<Effect>) {
+        self.account(id);
         for effect in effects.into_iter().rev() {
             self.effects.push_front((id, effect));
         }
@@ -610,6 +623,8 @@ impl Broker {
             assert_eq!(self.queues.get(id).map(|slot| &slot.name), Some(name));
         }
         assert_eq!(self.names.len(), self.queues.len());
+        let here: u64 = self.queues.values().map(|slot| slot.queue.here()).sum();
+        assert_eq!(self.memory.here, here, "bodies in memory are counted");
         for (at, id) in &self.timers {
             assert_eq!(self.queues.get(id).map(|slot| slot.deadline), Some(*at));
         }

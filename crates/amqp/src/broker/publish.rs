@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::channel::{Mode, Publication};
-use super::contract::{Now, Output, QueueId, Right};
+use super::contract::{Now, Output, Right};
 use super::queues::REPLY_TO;
 use super::{Broker, shown_message};
 use crate::code::{Code, Fault};
@@ -14,7 +14,7 @@ use crate::message::{Content, Message, carbon_copies};
 use crate::method::{BasicDeliver, BasicPublish, BasicReturn};
 use crate::planted::Bug;
 use crate::properties::Properties;
-use crate::queue::{ChannelKey, Origin};
+use crate::queue::{ChannelKey, Origin, QueueId};
 use crate::session::Reply;
 use crate::text::ShortString;
 use crate::vhost::Route;

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use mainstay_ids::Instant;
 
 use super::Broker;
-use super::contract::{DurableQueue, Now, QueueId, Record, Right};
+use super::contract::{DurableQueue, Now, Record, Right};
 use super::exchanges::free_name;
 use crate::code::{Code, Fault};
 use crate::field::Table;
@@ -14,8 +14,8 @@ use crate::method::{
     BasicCancel, QueueDeclare, QueueDeclareOk, QueueDelete, QueueDeleteOk, QueuePurge, QueuePurgeOk,
 };
 use crate::queue::{
-    Arguments, COMPARED, ChannelKey, ConnectionId, ConsumerKey, Durability, Queue, QueueKind,
-    assert_equal, inequivalent,
+    Arguments, COMPARED, ChannelKey, ConnectionId, ConsumerKey, Durability, Queue, QueueId,
+    QueueKind, assert_equal, inequivalent,
 };
 use crate::text::ShortString;
 use crate::vhost::name_argument;
@@ -33,6 +33,8 @@ pub(super) struct Slot {
     /// Somebody consumed it: from then on it may be done.
     pub(super) was_consumed: bool,
     pub(super) deadline: Instant,
+    /// Bytes of it that count for the budget.
+    pub(super) counted: u64,
     /// It stands among those that go on.
     pub(super) runs: bool,
 }
@@ -224,43 +226,56 @@ impl Broker {
             self.check_queue(key, Right::Read, name)?;
             self.check_exchange(key, Right::Write, exchange)?;
         }
-        let arguments = Arguments::read(&method.arguments, &what)?;
-        if arguments.kind == QueueKind::Quorum {
-            check_quorum(method, &what)?;
-        }
+        let new = NewQueue {
+            name: name.clone(),
+            durable: method.durable,
+            auto_delete: method.auto_delete,
+            owner: method.exclusive.then_some(key.connection),
+            arguments: method.arguments.clone(),
+        };
+        self.add_queue(now, new)
+    }
+
+    /// Adds a queue under a name that is free.
+    pub(super) fn add_queue(&mut self, now: Now, new: NewQueue) -> Result<(), Fault> {
+        let arguments = new.check(&self.vhost.queue_words(&new.name))?;
+        let NewQueue {
+            name,
+            durable,
+            auto_delete,
+            owner,
+            arguments: declared,
+        } = new;
         let id = QueueId(self.next_queue);
         self.next_queue += 1;
-        let durable = method.durable && !method.exclusive;
-        if durable {
+        // What goes with its connection cannot outlive the broker.
+        let durability = if durable && owner.is_none() {
             let queue = DurableQueue {
                 name: name.clone(),
-                auto_delete: method.auto_delete,
-                arguments: method.arguments.clone(),
+                auto_delete,
+                arguments: declared.clone(),
             };
             self.record(Record::Queue(id, queue));
-        }
-        let durability = if durable {
             Durability::Durable
         } else {
             Durability::Transient
         };
-        let slot = Slot {
-            name: name.clone(),
-            queue: Queue::with(now.instant, arguments, durability, self.planted),
-            owner: method.exclusive.then_some(key.connection),
-            durability,
-            auto_delete: method.auto_delete,
-            arguments: method.arguments.clone(),
-            was_consumed: false,
-            deadline: Instant::NEVER,
-            runs: false,
-        };
-        if slot.owner.is_some()
-            && let Some(connection) = self.connections.get_mut(&key.connection)
-        {
+        if let Some(connection) = owner.and_then(|one| self.connections.get_mut(&one)) {
             connection.exclusive.insert(id);
         }
-        self.names.insert(name.clone(), id);
+        let slot = Slot {
+            name: name.clone(),
+            queue: Queue::with(id, now.instant, arguments, durability, self.planted),
+            owner,
+            durability,
+            auto_delete,
+            arguments: declared,
+            was_consumed: false,
+            deadline: Instant::NEVER,
+            counted: 0,
+            runs: false,
+        };
+        self.names.insert(name, id);
         self.queues.insert(id, slot);
         Ok(())
     }
@@ -309,11 +324,7 @@ impl Broker {
         self.check_queue(key, Right::Read, &name)?;
         let (id, slot) = self.queue(&name)?;
         slot.check_owner(key, &self.vhost.queue_words(&name))?;
-        let mut effects = Vec::new();
-        let slot = self.queues.get_mut(&id).expect("found just now");
-        let message_count = count(slot.queue.purge(&mut effects));
-        self.apply(now, id, effects);
-        self.set_timer(id);
+        let message_count = count(self.purge_all(now, id));
         if !method.nowait {
             self.answer(key, QueuePurgeOk { message_count }.into());
         }
@@ -327,17 +338,19 @@ impl Broker {
         };
         self.names.remove(&slot.name);
         self.timers.remove(&(slot.deadline, id));
+        self.memory.here -= slot.counted;
         if let Some(connection) = slot.owner.and_then(|one| self.connections.get_mut(&one)) {
             connection.exclusive.remove(&id);
         }
         let consumers: Vec<ConsumerKey> = slot.queue.consumer_keys().cloned().collect();
-        for consumer in consumers {
-            self.cancelled(consumer);
-        }
         let removed = self.vhost.delete_queue(&slot.name);
         self.record_removed(removed);
         if slot.is_durable() {
             self.record(Record::NoQueue(id));
+        }
+        // After the record: a consumer hears of it once it is so for ever, together with who deleted the queue.
+        for consumer in consumers {
+            self.cancelled(consumer);
         }
         let mut effects = Vec::new();
         slot.queue.close(&mut effects);
@@ -379,18 +392,32 @@ impl Broker {
     }
 }
 
-/// What RabbitMQ asks of a quorum queue, so that what is accepted here is accepted there.
-fn check_quorum(method: &QueueDeclare, what: &str) -> Result<(), Fault> {
-    let wrong = [
-        ("non-durable", !method.durable),
-        ("exclusive-owner", method.exclusive),
-        ("auto-delete", method.auto_delete),
-    ];
-    match wrong.iter().find(|(_, wrong)| *wrong) {
-        Some((property, _)) => {
-            let text = format!("invalid property '{property}' for {what}");
-            Err(Fault::new(Code::PreconditionFailed, text))
+/// A queue that is to be.
+#[derive(Debug)]
+pub(super) struct NewQueue {
+    pub(super) name: ShortString,
+    pub(super) durable: bool,
+    pub(super) auto_delete: bool,
+    pub(super) owner: Option<ConnectionId>,
+    pub(super) arguments: Table,
+}
+
+impl NewQueue {
+    /// Its arguments, checked; of a quorum queue also what RabbitMQ asks of one, so that what is accepted here is
+    /// accepted there. `what` is how errors call it.
+    pub(super) fn check(&self, what: &str) -> Result<Arguments, Fault> {
+        let arguments = Arguments::read(&self.arguments, what)?;
+        let wrong = [
+            ("non-durable", !self.durable),
+            ("exclusive-owner", self.owner.is_some()),
+            ("auto-delete", self.auto_delete),
+        ];
+        match wrong.iter().find(|(_, wrong)| *wrong) {
+            Some((property, _)) if arguments.kind == QueueKind::Quorum => {
+                let text = format!("invalid property '{property}' for {what}");
+                Err(Fault::new(Code::PreconditionFailed, text))
+            }
+            Some(_) | None => Ok(arguments),
         }
-        None => Ok(()),
     }
 }

@@ -5,11 +5,11 @@ use alloc::sync::Arc;
 use mainstay_ids::Instant;
 
 use super::Broker;
-use super::contract::{Now, QueueId, Record};
+use super::contract::{Now, Record};
 use super::queues::Slot;
 use crate::code::Fault;
 use crate::message::Message;
-use crate::queue::{Arguments, Durability, Queue};
+use crate::queue::{Arguments, Durability, Queue, QueueId};
 
 impl Broker {
     /// Takes a change in that was recorded, in the order of the records. An error means that what is on disk was not
@@ -23,7 +23,13 @@ impl Broker {
             Record::Queue(id, durable) => {
                 let what = self.vhost.queue_words(&durable.name);
                 let arguments = Arguments::read(&durable.arguments, &what)?;
-                let queue = Queue::with(now.instant, arguments, Durability::Durable, self.planted);
+                let queue = Queue::with(
+                    id,
+                    now.instant,
+                    arguments,
+                    Durability::Durable,
+                    self.planted,
+                );
                 let slot = Slot::restored(durable.clone(), queue);
                 self.next_queue = self.next_queue.max(id.0 + 1);
                 self.names.insert(durable.name, id);
@@ -34,6 +40,7 @@ impl Broker {
                 if let Some(slot) = self.queues.remove(&id) {
                     self.names.remove(&slot.name);
                     self.timers.remove(&(slot.deadline, id));
+                    self.memory.here -= slot.counted;
                     self.vhost.delete_queue(&slot.name);
                 }
             }
@@ -49,18 +56,23 @@ impl Broker {
 
     /// Takes a message in that was stored and not forgotten, in rising order of positions per queue; whether its queue
     /// is there. Its time to live begins anew, since nobody knows how long the broker was away. It counts as delivered
-    /// before: nobody knows that it was not.
+    /// before: nobody knows that it was not. Its body may be on disk alone, and is from then on asked for by this
+    /// queue and position.
     pub fn restore_message(
         &mut self,
         now: Now,
         queue: QueueId,
         position: u64,
-        message: Arc<Message>,
+        message: &Arc<Message>,
     ) -> bool {
+        // The number of a queue that did not outlive the broker is not given again while messages bear it.
+        self.next_queue = self.next_queue.max(queue.0 + 1);
         let Some(slot) = self.queues.get_mut(&queue) else {
             return false;
         };
         slot.queue.restore(now.instant, position, message, 0);
+        self.account(queue);
+        self.relieve(queue);
         self.set_timer(queue);
         true
     }
@@ -77,6 +89,7 @@ impl Slot {
             arguments: durable.arguments,
             was_consumed: false,
             deadline: Instant::NEVER,
+            counted: 0,
             runs: false,
         }
     }

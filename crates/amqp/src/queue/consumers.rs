@@ -4,7 +4,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::cmp::Reverse;
 
-use super::contract::{ChannelKey, ConsumerKey, NewConsumer};
+use super::contract::{ChannelKey, ConsumerKey, ConsumerState, NewConsumer};
 use crate::planted::{Bug, Planted};
 
 #[derive(Debug)]
@@ -208,6 +208,24 @@ impl Consumers {
     /// All of them.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &ConsumerKey> {
         self.all.keys()
+    }
+
+    /// All of them, and how they stand.
+    pub(crate) fn states(&self) -> impl Iterator<Item = (&ConsumerKey, ConsumerState)> {
+        self.all.iter().map(|(key, one)| {
+            let state = ConsumerState {
+                no_ack: one.no_ack,
+                exclusive: self.sharing == Sharing::Exclusive,
+                prefetch: one.prefetch,
+                priority: one.priority,
+                unacked: one.unacked,
+                active: match self.sharing {
+                    Sharing::SingleActive => self.arrivals.front() == Some(key),
+                    Sharing::Everybody | Sharing::Exclusive => true,
+                },
+            };
+            (key, state)
+        })
     }
 
     pub(crate) fn check(&self) {

@@ -5,6 +5,10 @@ use alloc::sync::Arc;
 use crate::message::Message;
 use crate::text::ShortString;
 
+/// A queue, numbered by the broker; a number is never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QueueId(pub u64);
+
 /// A connection, numbered by the driver; a number is never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
@@ -47,6 +51,46 @@ pub struct NewConsumer {
     pub prefetch: u32,
     /// Higher ones are served first.
     pub priority: i64,
+}
+
+/// How a consumer stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConsumerState {
+    /// A delivery is an acknowledgement.
+    pub no_ack: bool,
+    /// Nobody else may consume.
+    pub exclusive: bool,
+    /// Unacknowledged deliveries at most; 0 is without limit.
+    pub prefetch: u32,
+    /// Higher ones are served first.
+    pub priority: i64,
+    /// Deliveries that it has and did not settle.
+    pub unacked: u32,
+    /// Whether it is its turn, where one at a time is served.
+    pub active: bool,
+}
+
+/// A message that waits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Peeked {
+    /// Its place in the queue's order.
+    pub position: u64,
+    /// The message; a body that is on disk alone is to be looked up before the broker does anything else.
+    pub message: Arc<Message>,
+    /// Whether it was delivered before.
+    pub redelivered: bool,
+    /// How often it came back from a consumer.
+    pub returns: u32,
+}
+
+/// A message that leaves for another queue.
+#[derive(Debug)]
+pub(crate) struct Leaving {
+    pub(crate) message: Arc<Message>,
+    /// Who waits for a word.
+    pub(crate) origin: Option<Origin>,
+    /// What is to be done once the other queue has it.
+    pub(crate) forget: Option<Effect>,
 }
 
 /// Which publish waits for a word.

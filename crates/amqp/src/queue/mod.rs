@@ -5,6 +5,7 @@ mod arguments;
 mod consumers;
 mod contract;
 mod lane;
+mod packed;
 #[cfg(test)]
 mod tests;
 
@@ -18,12 +19,15 @@ pub use self::arguments::{Arguments, Overflow, QueueKind};
 pub(crate) use self::arguments::{COMPARED, assert_equal, inequivalent};
 pub(crate) use self::consumers::InExclusiveUse;
 use self::consumers::{Consumers, Sharing};
+pub(crate) use self::contract::Leaving;
 pub use self::contract::{
-    ChannelKey, ConnectionId, ConsumerKey, Death, Delivery, Effect, NewConsumer, Origin,
+    ChannelKey, ConnectionId, ConsumerKey, ConsumerState, Death, Delivery, Effect, NewConsumer,
+    Origin, Peeked, QueueId,
 };
-use self::lane::{Entry, Lane};
+use self::lane::{Entry, Kept, Lane, Medium};
+use self::packed::Packed;
 use crate::limits::TURN_MAX;
-use crate::message::Message;
+use crate::message::{Message, Place};
 use crate::planted::{Bug, Planted};
 
 /// Whether a queue outlives the broker.
@@ -62,20 +66,30 @@ struct Held {
     consumer: Option<ConsumerKey>,
 }
 
+/// Who waits for a message to be on disk, if anybody, and in which lane it stands.
+#[derive(Debug)]
+struct Unstored {
+    origin: Option<Origin>,
+    lane: u8,
+}
+
 /// A queue.
 #[derive(Debug)]
 pub struct Queue {
+    id: QueueId,
     arguments: Arguments,
     durability: Durability,
     /// By priority, the highest last.
     lanes: Vec<Lane>,
     ready: usize,
     ready_bytes: u64,
+    /// Bytes of bodies, waiting or delivered, that are in memory and could be on disk alone.
+    here: u64,
     /// Delivered and not settled.
     held: BTreeMap<u64, Held>,
     next: u64,
     /// To be on disk and not known to be, with the publish that waits for it.
-    unstored: BTreeMap<u64, Option<Origin>>,
+    unstored: BTreeMap<u64, Unstored>,
     consumers: Consumers,
     /// Since when nobody used it.
     unused: Instant,
@@ -84,11 +98,12 @@ pub struct Queue {
 
 impl Queue {
     /// An empty one.
-    pub fn new(now: Instant, arguments: Arguments, durability: Durability) -> Self {
-        Self::with(now, arguments, durability, Planted::default())
+    pub fn new(id: QueueId, now: Instant, arguments: Arguments, durability: Durability) -> Self {
+        Self::with(id, now, arguments, durability, Planted::default())
     }
 
     pub(crate) fn with(
+        id: QueueId,
         now: Instant,
         arguments: Arguments,
         durability: Durability,
@@ -102,11 +117,13 @@ impl Queue {
         let mut lanes = Vec::new();
         lanes.resize_with(usize::from(arguments.priority_max) + 1, Lane::default);
         Self {
+            id,
             arguments,
             durability,
             lanes,
             ready: 0,
             ready_bytes: 0,
+            here: 0,
             held: BTreeMap::new(),
             next: 0,
             unstored: BTreeMap::new(),
@@ -126,6 +143,11 @@ impl Queue {
         self.ready_bytes
     }
 
+    /// Bytes of bodies, waiting or delivered, that are in memory and could be on disk alone.
+    pub fn here(&self) -> u64 {
+        self.here
+    }
+
     /// Messages that are delivered and not settled.
     pub fn unacked(&self) -> usize {
         self.held.len()
@@ -139,6 +161,43 @@ impl Queue {
     /// Each consumer.
     pub fn consumer_keys(&self) -> impl Iterator<Item = &ConsumerKey> {
         self.consumers.keys()
+    }
+
+    /// Each consumer, and how it stands.
+    pub fn consumer_states(&self) -> impl Iterator<Item = (&ConsumerKey, ConsumerState)> {
+        self.consumers.states()
+    }
+
+    /// The next messages, in the order in which they would be delivered. They stay.
+    pub fn peek(&self, now: Instant, count: usize) -> Vec<Peeked> {
+        let lanes = self.lanes.iter().rev().flat_map(Lane::in_order);
+        let young = lanes.filter(|entry| entry.expires > now);
+        let peeked = young.take(count).map(|entry| Peeked {
+            position: entry.position,
+            message: entry.message(self.place(entry.position)),
+            redelivered: entry.redelivered,
+            returns: entry.returns,
+        });
+        peeked.collect()
+    }
+
+    /// Bytes of the body that is delivered next.
+    pub(crate) fn first_len(&self) -> Option<u64> {
+        let first = self.lanes.iter().rev().find_map(Lane::front);
+        first.map(Entry::len)
+    }
+
+    /// The first message leaves for another queue.
+    pub(crate) fn leave(&mut self) -> Option<Leaving> {
+        let entry = self.pop()?;
+        self.here -= entry.here();
+        let waits = self.unstored.remove(&entry.position);
+        let on_disk = entry.medium == Medium::Disk;
+        Some(Leaving {
+            message: entry.message(self.place(entry.position)),
+            origin: waits.and_then(|one| one.origin),
+            forget: on_disk.then_some(Effect::Forget(entry.position)),
+        })
     }
 
     /// What it was declared with.
@@ -155,7 +214,7 @@ impl Queue {
         origin: Option<Origin>,
         effects: &mut Vec<Effect>,
     ) {
-        if self.would_overflow(&message) {
+        if self.would_overflow(message.body.len()) {
             effects.extend(origin.map(Effect::Refuse));
             if self.arguments.overflow == Overflow::RejectPublishDeadLetter {
                 self.bury(&message, Death::MaxLength, effects);
@@ -164,64 +223,85 @@ impl Queue {
         }
         let position = self.next;
         self.next += 1;
-        if message.persistent && self.durability == Durability::Durable {
-            effects.push(Effect::Store(position, Arc::clone(&message)));
-            if self.planted.has(Bug::ConfirmsUnstored) {
-                effects.extend(origin.map(Effect::Confirm));
-            } else {
-                self.unstored.insert(position, origin);
-            }
-        } else {
-            effects.extend(origin.map(Effect::Confirm));
+        let mut entry = self.entry(now, position, &message);
+        if self.planted.has(Bug::UnloadsUnstored) {
+            entry.unload();
         }
-        self.enter(self.entry(now, position, message));
+        match entry.medium {
+            Medium::Disk => {
+                effects.push(Effect::Store(position, message));
+                if self.planted.has(Bug::ConfirmsUnstored) {
+                    effects.extend(origin.map(Effect::Confirm));
+                } else {
+                    let lane = entry.lane;
+                    self.unstored.insert(position, Unstored { origin, lane });
+                }
+            }
+            Medium::Memory => effects.extend(origin.map(Effect::Confirm)),
+        }
+        self.here += entry.here();
+        self.enter(entry);
     }
 
     /// Puts a message in that was on disk. Positions come in rising order.
-    pub fn restore(&mut self, now: Instant, position: u64, message: Arc<Message>, returns: u32) {
+    pub fn restore(&mut self, now: Instant, position: u64, message: &Arc<Message>, returns: u32) {
         self.next = self.next.max(position + 1);
         let mut entry = self.entry(now, position, message);
+        self.here += entry.here();
         entry.returns = returns;
         // It may have been delivered before we ended; a consumer must be ready for that.
         entry.redelivered = true;
         self.enter(entry);
     }
 
-    fn entry(&self, now: Instant, position: u64, message: Arc<Message>) -> Entry {
+    fn entry(&self, now: Instant, position: u64, message: &Arc<Message>) -> Entry {
         let expires = match (self.arguments.message_ttl, message.expiration) {
             (None, None) => Instant::NEVER,
             (Some(ttl), None) | (None, Some(ttl)) => now.after(ttl),
             (Some(one), Some(other)) => now.after(one.min(other)),
         };
+        let away = message.body.here().is_none();
+        let stored = message.persistent && self.durability == Durability::Durable;
+        let packed = away.then(|| Packed::of(message)).flatten();
+        let here = || Kept::Here(Arc::clone(message));
+        let kept = packed.map_or_else(here, Kept::Away);
         Entry {
             position,
-            message,
             expires,
-            redelivered: false,
+            kept,
             returns: 0,
+            redelivered: false,
+            // What is on disk alone must stay there, whose it ever is.
+            medium: if stored || away {
+                Medium::Disk
+            } else {
+                Medium::Memory
+            },
+            lane: message.priority.min(self.arguments.priority_max),
         }
     }
 
     fn enter(&mut self, entry: Entry) {
-        let lane = self.lane_of(&entry.message);
         self.count(&entry);
-        self.lanes[lane].push(entry);
-    }
-
-    fn lane_of(&self, message: &Message) -> usize {
-        usize::from(message.priority.min(self.arguments.priority_max))
+        self.lanes[usize::from(entry.lane)].push(entry);
     }
 
     fn count(&mut self, entry: &Entry) {
         self.ready += 1;
-        self.ready_bytes += length(&entry.message);
+        self.ready_bytes += entry.len();
     }
 
-    fn would_overflow(&self, message: &Message) -> bool {
+    fn place(&self, position: u64) -> Place {
+        let queue = self.id;
+        Place { queue, position }
+    }
+
+    /// Whether it would refuse a message with a body of so many bytes.
+    pub(crate) fn would_overflow(&self, len: u64) -> bool {
         match self.arguments.overflow {
             Overflow::DropHead => false,
             Overflow::RejectPublish | Overflow::RejectPublishDeadLetter => {
-                self.is_over(self.ready + 1, self.ready_bytes + length(message))
+                self.is_over(self.ready + 1, self.ready_bytes + len)
             }
         }
     }
@@ -242,7 +322,8 @@ impl Queue {
     ) -> Turn {
         let mut turn = Turn::Done;
         for left in (0..=TURN_MAX).rev() {
-            self.expire(now, effects);
+            // Whose time is over just now may still be taken by who waits: a life of zero is enough for that.
+            self.expire_if(effects, |expires| expires < now);
             if self.ready == 0 {
                 break;
             }
@@ -254,9 +335,11 @@ impl Queue {
                 break;
             };
             let entry = self.pop().expect("something is ready");
-            let delivery = self.hand_out(entry, Some(key.clone()), no_ack, effects);
-            effects.push(Effect::Deliver(key, delivery));
+            let delivery = self.delivery(&entry, no_ack);
+            effects.push(Effect::Deliver(key.clone(), delivery));
+            self.hand_out(entry, Some(key), no_ack, effects);
         }
+        self.expire(now, effects);
         while self.is_over(self.ready, self.ready_bytes)
             && self.arguments.overflow == Overflow::DropHead
         {
@@ -267,53 +350,82 @@ impl Queue {
         turn
     }
 
+    fn delivery(&self, entry: &Entry, no_ack: bool) -> Delivery {
+        Delivery {
+            position: entry.position,
+            message: entry.message(self.place(entry.position)),
+            redelivered: entry.redelivered && !self.planted.has(Bug::HidesRedelivery),
+            returns: entry.returns,
+            no_ack,
+        }
+    }
+
+    /// It is delivered: it is held, or gone.
     fn hand_out(
         &mut self,
         entry: Entry,
         consumer: Option<ConsumerKey>,
         no_ack: bool,
         effects: &mut Vec<Effect>,
-    ) -> Delivery {
-        let delivery = Delivery {
-            position: entry.position,
-            message: Arc::clone(&entry.message),
-            redelivered: entry.redelivered && !self.planted.has(Bug::HidesRedelivery),
-            returns: entry.returns,
-            no_ack,
-        };
+    ) {
         if no_ack {
             self.forget(&entry, effects);
         } else {
             self.held.insert(entry.position, Held { entry, consumer });
         }
-        delivery
     }
 
     fn pop(&mut self) -> Option<Entry> {
         let entry = self.lanes.iter_mut().rev().find_map(Lane::pop)?;
         self.ready -= 1;
-        self.ready_bytes -= length(&entry.message);
+        self.ready_bytes -= entry.len();
         Some(entry)
     }
 
     /// Lets die what stands first and is too old. What stands behind something younger waits, as RabbitMQ's does.
-    fn expire(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+    pub(crate) fn expire(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        self.expire_if(effects, |expires| expires <= now);
+    }
+
+    fn expire_if(&mut self, effects: &mut Vec<Effect>, is_over: impl Fn(Instant) -> bool) {
         for lane in 0..self.lanes.len() {
             while let Some(front) = self.lanes[lane].front()
-                && front.expires <= now
+                && is_over(front.expires)
             {
                 let entry = self.lanes[lane].pop().expect("it stands first");
                 self.ready -= 1;
-                self.ready_bytes -= length(&entry.message);
+                self.ready_bytes -= entry.len();
                 self.die(&entry, Death::Expired, effects);
             }
         }
     }
 
+    fn let_go(&mut self, entry: &Entry, effects: &mut Vec<Effect>) {
+        self.here -= entry.here();
+        match entry.medium {
+            Medium::Memory => {}
+            Medium::Disk => effects.push(Effect::Forget(entry.position)),
+        }
+    }
+
     fn die(&mut self, entry: &Entry, death: Death, effects: &mut Vec<Effect>) {
-        // The letter is stored before its message is forgotten: a crash between the two leaves one too many, not none.
-        self.bury(&entry.message, death, effects);
-        self.forget(entry, effects);
+        if self.arguments.dead_letter_exchange.is_none() {
+            return self.forget(entry, effects);
+        }
+        // The letter is stored before its message is forgotten: a crash between the two leaves one too many, not none,
+        // and a letter whose body is on disk alone finds it there.
+        // Who waits for a word waits on: until it was on disk here, its letter may not be, either.
+        let message = entry.message(self.place(entry.position));
+        if self.planted.has(Bug::ConfirmsDead) {
+            effects.push(Effect::DeadLetter(message, death));
+            self.forget(entry, effects);
+        } else if self.planted.has(Bug::ForgetsFirst) {
+            self.let_go(entry, effects);
+            effects.push(Effect::DeadLetter(message, death));
+        } else {
+            effects.push(Effect::DeadLetter(message, death));
+            self.let_go(entry, effects);
+        }
     }
 
     fn bury(&self, message: &Arc<Message>, death: Death, effects: &mut Vec<Effect>) {
@@ -324,28 +436,62 @@ impl Queue {
 
     /// It left for good. Who still waits for it to be on disk need not wait any longer.
     fn forget(&mut self, entry: &Entry, effects: &mut Vec<Effect>) {
-        if !entry.message.persistent || self.durability == Durability::Transient {
-            return;
-        }
-        effects.push(Effect::Forget(entry.position));
-        if let Some(Some(origin)) = self.unstored.remove(&entry.position) {
-            effects.push(Effect::Confirm(origin));
-        }
+        self.let_go(entry, effects);
+        let waits = self.unstored.remove(&entry.position);
+        effects.extend(waits.and_then(|one| one.origin).map(Effect::Confirm));
     }
 
-    /// Everything up to this position that was to be stored is on disk.
-    pub fn stored(&mut self, through: u64, effects: &mut Vec<Effect>) {
+    /// Everything up to this position that was to be stored is on disk. So many bytes of it leave memory, those that
+    /// are delivered last first.
+    pub fn stored(&mut self, through: u64, excess: u64, effects: &mut Vec<Effect>) {
+        let mut there = Vec::new();
         while let Some(first) = self.unstored.first_entry()
             && *first.key() <= through
         {
-            let origin = first.remove();
-            effects.extend(origin.map(Effect::Confirm));
+            if excess > 0 {
+                there.push((*first.key(), first.get().lane));
+            }
+            effects.extend(first.remove().origin.map(Effect::Confirm));
         }
+        let mut unloaded = 0;
+        for (position, lane) in there.into_iter().rev() {
+            if unloaded >= excess {
+                break;
+            }
+            let held = self.held.get_mut(&position).map(|held| &mut held.entry);
+            let entry = held.or_else(|| self.lanes[usize::from(lane)].at(position));
+            unloaded += entry.map_or(0, Entry::unload);
+        }
+        self.here -= unloaded;
     }
 
-    /// It is deleted: who waits for something to be stored need not wait any longer.
+    /// Lets go of so many bytes of bodies that are on disk, or of what there is, those that are delivered last first;
+    /// those that are delivered already before them.
+    pub fn unload(&mut self, excess: u64) {
+        let unstored = &self.unstored;
+        let held = self.held.values_mut().map(|held| &mut held.entry);
+        let lanes = self.lanes.iter_mut().flat_map(Lane::last_first);
+        let stored = |entry: &&mut Entry| !unstored.contains_key(&entry.position);
+        let mut unloaded = 0;
+        for entry in held.chain(lanes).filter(stored) {
+            if unloaded >= excess {
+                break;
+            }
+            unloaded += entry.unload();
+        }
+        self.here -= unloaded;
+    }
+
+    /// It is deleted: who waits for something to be stored need not wait any longer. What a queue that does not outlive
+    /// the broker has on disk is forgotten one by one, since nobody records that it is gone.
     pub fn close(&mut self, effects: &mut Vec<Effect>) {
-        self.stored(u64::MAX, effects);
+        self.stored(u64::MAX, 0, effects);
+        if self.durability == Durability::Transient {
+            let held = self.held.values().map(|held| &held.entry);
+            let waiting = self.lanes.iter().flat_map(Lane::iter);
+            let on_disk = held.chain(waiting).filter(|one| one.medium == Medium::Disk);
+            effects.extend(on_disk.map(|one| Effect::Forget(one.position)));
+        }
     }
 
     /// Adds a consumer.
@@ -377,7 +523,8 @@ impl Queue {
         self.unused = now;
         self.expire(now, effects);
         let entry = self.pop()?;
-        let delivery = self.hand_out(entry, None, no_ack, effects);
+        let delivery = self.delivery(&entry, no_ack);
+        self.hand_out(entry, None, no_ack, effects);
         Some((delivery, self.ready))
     }
 
@@ -415,9 +562,8 @@ impl Queue {
             entry.position = self.next;
             self.next += 1;
         }
-        let lane = self.lane_of(&entry.message);
         self.count(&entry);
-        self.lanes[lane].put_back(entry);
+        self.lanes[usize::from(entry.lane)].put_back(entry);
     }
 
     /// Throws away all that wait; how many they were.
@@ -458,10 +604,13 @@ impl Queue {
             let ready: usize = self.lanes.iter().map(Lane::len).sum();
             debug_assert_eq!(ready, self.ready, "what waits is counted");
             self.consumers.check();
+            let held = self.held.values().map(|held| held.entry.here());
+            let waiting = self.lanes.iter().flat_map(Lane::iter).map(Entry::here);
+            let here: u64 = waiting.chain(held).sum();
+            debug_assert!(
+                self.held.len() > 64 || here == self.here,
+                "bodies are counted"
+            );
         }
     }
-}
-
-fn length(message: &Message) -> u64 {
-    u64::try_from(message.body.len()).expect("64 bits")
 }

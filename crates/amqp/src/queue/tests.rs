@@ -18,7 +18,7 @@ fn queue(arguments: &[(&'static str, Value)]) -> Queue {
     let field = |(name, value): &(&'static str, Value)| (ShortString::literal(name), value.clone());
     let table = Table::new(arguments.iter().map(field).collect());
     let arguments = Arguments::read(&table, "queue 'q'").unwrap();
-    Queue::new(at(0), arguments, Durability::Durable)
+    Queue::new(QueueId(1), at(0), arguments, Durability::Durable)
 }
 
 fn message(body: &str, priority: u8, expiration: Option<&str>) -> Arc<Message> {
@@ -38,7 +38,7 @@ fn message(body: &str, priority: u8, expiration: Option<&str>) -> Arc<Message> {
 
 fn got(queue: &mut Queue, now: Instant) -> Option<Bytes> {
     let got = queue.get(now, true, &mut Vec::new());
-    got.map(|(delivery, _)| delivery.message.body.clone())
+    got.map(|(delivery, _)| delivery.message.body.here().cloned().unwrap())
 }
 
 #[test]
@@ -92,6 +92,30 @@ fn the_shorter_of_two_times_counts_and_it_is_over_when_it_is() {
     );
     assert_eq!(queue.deadline(), at(250));
     assert_eq!(got(&mut queue, at(250)), None);
+}
+
+#[test]
+fn a_life_of_zero_is_enough_for_who_waits_and_for_nobody_else() {
+    let mut queue = queue(&[("x-message-ttl", Value::Int(0))]);
+    let effects = &mut Vec::new();
+    queue.publish(at(5), message("gone", 0, None), None, effects);
+    queue.turn(at(5), &mut |_, _| true, effects);
+    assert_eq!(queue.ready(), 0);
+    let channel = ChannelKey {
+        connection: ConnectionId(1),
+        channel: 1,
+    };
+    let consumer = NewConsumer {
+        key: ConsumerKey::first_of(channel),
+        no_ack: false,
+        exclusive: false,
+        prefetch: 0,
+        priority: 0,
+    };
+    queue.consume(consumer).unwrap();
+    queue.publish(at(6), message("seen", 0, None), None, effects);
+    queue.turn(at(6), &mut |_, _| true, effects);
+    assert_eq!((queue.unacked(), queue.ready()), (1, 0));
 }
 
 #[test]
@@ -168,7 +192,7 @@ fn small_messages_do_not_hold_the_buffer_in_which_they_came() {
     let inside = |bytes: &Bytes| buffer.as_ptr_range().contains(&bytes.as_ptr());
     let made = |len| Message::new(&name, &name, content(len), &Properties::default()).unwrap();
     let small = made(2048);
-    assert!(!inside(small.routing_key.bytes()) && !inside(&small.body));
+    assert!(!inside(small.routing_key.bytes()) && !inside(small.body.here().unwrap()));
     let large = made(50_000);
-    assert!(!inside(large.routing_key.bytes()) && inside(&large.body));
+    assert!(!inside(large.routing_key.bytes()) && inside(large.body.here().unwrap()));
 }

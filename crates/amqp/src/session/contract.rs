@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use crate::field::{Table, Value};
 use crate::limits;
-use crate::message::Content;
+use crate::message::{Body, Content, Place};
 use crate::method::Method;
 use crate::text::ShortString;
 
@@ -134,5 +134,27 @@ pub enum Reply {
     /// A method.
     Method(Method),
     /// A method with flags, properties and a body.
-    Content(Method, Bytes, Bytes),
+    Content(Method, Bytes, Body),
+}
+
+impl Reply {
+    /// Where its body is, if on disk alone.
+    pub const fn place(&self) -> Option<Place> {
+        match self {
+            Self::Content(_, _, Body::Stored { place, .. }) => Some(*place),
+            Self::Content(_, _, Body::Here(_)) | Self::Method(_) => None,
+        }
+    }
+
+    /// The same with the body that was read from its place.
+    #[must_use]
+    pub fn loaded(self, bytes: Bytes) -> Self {
+        match self {
+            Self::Content(method, properties, body) => {
+                debug_assert_eq!(body.len(), Body::Here(bytes.clone()).len());
+                Self::Content(method, properties, Body::Here(bytes))
+            }
+            Self::Method(method) => Self::Method(method),
+        }
+    }
 }

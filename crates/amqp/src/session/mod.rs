@@ -387,6 +387,7 @@ impl Session {
         match reply {
             Reply::Method(method) => self.write(channel, method),
             Reply::Content(method, properties, body) => {
+                let body = body.here().expect("a body is read before it is sent");
                 self.write(channel, method);
                 let header = ContentHeader {
                     class: method.id().class,

@@ -268,7 +268,11 @@ fn large_bodies_are_handed_on_without_a_copy() {
     let mut session = with_channel(0);
     let body = Bytes::from(alloc::vec![7; 10_000]);
     let method = crate::method::BasicDeliver::default();
-    let reply = Reply::Content(method.into(), Bytes::from_static(&[0, 0]), body.clone());
+    let reply = Reply::Content(
+        method.into(),
+        Bytes::from_static(&[0, 0]),
+        body.clone().into(),
+    );
     session.send(1, &reply);
     let whole = session.outbox().len();
     let mut shared = 0;

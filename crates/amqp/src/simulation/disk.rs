@@ -4,8 +4,11 @@ use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use crate::broker::{QueueId, Record};
-use crate::message::Message;
+use bytes::Bytes;
+
+use crate::broker::Record;
+use crate::message::{Body, Message, Place};
+use crate::queue::QueueId;
 
 #[derive(Debug, Clone)]
 pub(super) enum Line {
@@ -21,11 +24,53 @@ pub(super) type Kept = BTreeMap<(QueueId, u64), Arc<Message>>;
 pub(super) struct Disk {
     lines: Vec<Line>,
     synced: usize,
+    /// Which line has the body of what is at a place.
+    places: BTreeMap<Place, usize>,
 }
 
 impl Disk {
-    pub(super) fn write(&mut self, line: Line) {
-        self.lines.push(line);
+    /// Writes a message; a body that is on disk alone must be there, and is written along. Whether it is.
+    pub(super) fn store(&mut self, queue: QueueId, position: u64, message: Arc<Message>) -> bool {
+        let place = Place { queue, position };
+        let (source, message) = match &message.body {
+            Body::Here(_) => (self.lines.len(), message),
+            Body::Stored { place: other, .. } => {
+                let Some((source, body)) = self.find(*other) else {
+                    return false;
+                };
+                let mut whole = (*message).clone();
+                whole.body = Body::Here(body);
+                (source, Arc::new(whole))
+            }
+        };
+        self.lines.push(Line::Store(queue, position, message));
+        self.places.insert(place, source);
+        true
+    }
+
+    pub(super) fn forget(&mut self, queue: QueueId, position: u64) {
+        self.lines.push(Line::Forget(queue, position));
+        self.places.remove(&Place { queue, position });
+    }
+
+    pub(super) fn record(&mut self, record: Record) {
+        if let Record::NoQueue(queue) = &record {
+            self.places.retain(|place, _| place.queue != *queue);
+        }
+        self.lines.push(Line::Record(record));
+    }
+
+    fn find(&self, place: Place) -> Option<(usize, Bytes)> {
+        let source = *self.places.get(&place)?;
+        match self.lines.get(source).filter(|_| source < self.synced)? {
+            Line::Store(_, _, message) => Some((source, message.body.here()?.clone())),
+            Line::Forget(..) | Line::Record(_) => None,
+        }
+    }
+
+    /// A body, if it is on disk and was not given away.
+    pub(super) fn read(&self, place: Place) -> Option<Bytes> {
+        self.find(place).map(|(_, body)| body)
     }
 
     /// Everything written is there; up to which position for each queue.
@@ -49,6 +94,23 @@ impl Disk {
     pub(super) fn crash(&mut self, lucky: usize) {
         self.lines.truncate(self.synced + lucky);
         self.synced = self.lines.len();
+        self.places.clear();
+        for (at, line) in self.lines.iter().enumerate() {
+            match line {
+                Line::Store(queue, position, _) => {
+                    let (queue, position) = (*queue, *position);
+                    self.places.insert(Place { queue, position }, at);
+                }
+                Line::Forget(queue, position) => {
+                    let (queue, position) = (*queue, *position);
+                    self.places.remove(&Place { queue, position });
+                }
+                Line::Record(Record::NoQueue(queue)) => {
+                    self.places.retain(|place, _| place.queue != *queue);
+                }
+                Line::Record(_) => {}
+            }
+        }
     }
 
     fn fold(lines: &[Line]) -> Kept {

@@ -34,6 +34,8 @@ pub(super) enum Promise {
     Counts,
     /// What is dealt with leaves the disk.
     DiskEmpties,
+    /// A body that is on disk alone can be read wherever it is spoken of.
+    BodyIsThere,
 }
 
 /// What the runs must contain.
@@ -48,6 +50,9 @@ pub(super) const EXPECTED: &[&str] = &[
     "acknowledged together",
     "given back",
     "thrown away",
+    "letters",
+    "moved",
+    "purged",
     "got",
     "cancelled",
     "channel closed",
@@ -55,6 +60,7 @@ pub(super) const EXPECTED: &[&str] = &[
     "paused",
     "crashed",
     "restored",
+    "read back",
 ];
 
 pub(super) type Tally = BTreeMap<&'static str, u64>;
@@ -74,35 +80,41 @@ pub(super) struct Kind {
     pub(super) durable: bool,
     /// Refuses more than so many.
     pub(super) max: Option<usize>,
+    /// Where what dies in it goes.
+    pub(super) letters: Option<usize>,
 }
 
-pub(super) const QUEUES: [Kind; 4] = [
+const fn kind(name: &'static str, durable: bool) -> Kind {
     Kind {
-        name: "main",
-        durable: true,
+        name,
+        durable,
         max: None,
+        letters: None,
+    }
+}
+
+pub(super) const QUEUES: [Kind; 6] = [
+    Kind {
+        letters: Some(4),
+        ..kind("main", true)
     },
     Kind {
-        name: "small",
-        durable: true,
         max: Some(4),
+        ..kind("small", true)
     },
+    kind("passing", false),
     Kind {
-        name: "passing",
-        durable: false,
-        max: None,
+        letters: Some(5),
+        ..kind("second", true)
     },
-    Kind {
-        name: "second",
-        durable: true,
-        max: None,
-    },
+    kind("letters", true),
+    kind("passing letters", false),
 ];
 
 #[derive(Debug, Default)]
 pub(super) struct Model {
-    /// By number of the message, which rises.
-    pub(super) ready: BTreeSet<u64>,
+    /// In the order in which they came: by number, which rises, where they were published; letters are counted.
+    pub(super) ready: BTreeMap<u64, u64>,
     /// Delivered once: the next time must say so.
     seen: BTreeSet<u64>,
     /// Acknowledged or thrown away.
@@ -111,6 +123,18 @@ pub(super) struct Model {
     surely: BTreeSet<u64>,
     /// Confirmed and persistent, in a durable queue.
     safe: BTreeSet<u64>,
+    /// Of those that are done, which went on to another queue.
+    left: BTreeSet<u64>,
+    /// Letters that a crash left with their message: they may come once more.
+    twice: BTreeSet<u64>,
+}
+
+/// A message that is safe dies: it is safe in one of two queues, and nobody knows in which before the next sync.
+#[derive(Debug)]
+struct Passing {
+    from: usize,
+    to: usize,
+    message: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -131,6 +155,8 @@ pub(super) struct Hold {
     pub(super) message: u64,
     /// The number of its consumer; absent for a get.
     pub(super) consumer: Option<u64>,
+    /// Where it belongs when it comes back.
+    pub(super) order: u64,
 }
 
 #[derive(Debug, Default)]
@@ -145,7 +171,9 @@ pub(super) struct ChannelModel {
 
 #[derive(Debug, Default)]
 pub(super) struct Judge {
-    pub(super) queues: [Model; 4],
+    pub(super) queues: [Model; QUEUES.len()],
+    passing: Vec<Passing>,
+    letters: u64,
     pub(super) channels: BTreeMap<ChannelKey, ChannelModel>,
     pub(super) happened: Tally,
     pub(super) broken: Option<Broken>,
@@ -178,7 +206,7 @@ impl Judge {
             {
                 refused = true;
             } else {
-                model.ready.insert(message);
+                model.ready.insert(message, message);
             }
         }
         let channel = self.channels.get_mut(&key).expect("an open channel");
@@ -262,13 +290,21 @@ impl Judge {
             if !durable {
                 continue;
             }
+            let goes = QUEUES[*queue].letters;
+            let letters =
+                goes.filter(|to| QUEUES[*to].durable && !self.queues[*to].done.contains(&message));
             let model = &mut self.queues[*queue];
-            if !model.done.contains(&message) {
+            let safe = if !model.done.contains(&message) {
                 model.safe.insert(message);
-                if !is_safe(*queue, message) {
-                    let what = format!("{message} of {} is not on disk", QUEUES[*queue].name);
-                    self.fail(Promise::ConfirmedIsSafe, what);
-                }
+                is_safe(*queue, message)
+            } else if let Some(to) = letters.filter(|_| model.left.contains(&message)) {
+                is_safe(*queue, message) || is_safe(to, message)
+            } else {
+                true
+            };
+            if !safe {
+                let what = format!("{message} of {} is not on disk", QUEUES[*queue].name);
+                self.fail(Promise::ConfirmedIsSafe, what);
             }
         }
     }
@@ -285,20 +321,25 @@ impl Judge {
             queue,
             message,
             consumer,
+            ..
         } = hold;
         let model = &mut self.queues[queue];
         let name = QUEUES[queue].name;
-        if model.surely.contains(&message) || (model.done.contains(&message) && !redelivered) {
+        let twice = model.twice.contains(&message);
+        let again =
+            model.surely.contains(&message) || (model.done.contains(&message) && !redelivered);
+        if again && !twice {
             return self.fail(Promise::AckedIsGone, format!("{message} of {name} again"));
         }
-        let first = model.ready.first().copied();
-        if first != Some(message) {
+        let first = model.ready.pop_first();
+        let new = model.seen.insert(message);
+        if first.map(|(_, message)| message) != Some(message) {
             let what = format!("{message} of {name} came before {first:?}");
             self.fail(Promise::Order, what);
         }
-        let model = &mut self.queues[queue];
-        model.ready.remove(&message);
-        if !model.seen.insert(message) && !redelivered {
+        let order = first.map_or(0, |(order, _)| order);
+        let hold = Hold { order, ..hold };
+        if !new && !redelivered && !twice {
             self.fail(Promise::Redelivered, format!("{message} of {name}"));
         }
         self.count(if redelivered {
@@ -307,8 +348,7 @@ impl Judge {
             "delivered"
         });
         if no_ack {
-            self.queues[queue].done.insert(message);
-            self.queues[queue].safe.remove(&message);
+            self.done(queue, message);
             return;
         }
         let channel = self.channels.get_mut(&key).expect("an open channel");
@@ -326,6 +366,54 @@ impl Judge {
         }
     }
 
+    fn done(&mut self, queue: usize, message: u64) {
+        let model = &mut self.queues[queue];
+        model.done.insert(message);
+        model.safe.remove(&message);
+        self.passing
+            .retain(|one| (one.to, one.message) != (queue, message));
+    }
+
+    /// A client throws away what it has; where letters are kept, it goes there.
+    pub(super) fn refused(&mut self, key: ChannelKey, tag: u64) {
+        let channel = self.channels.get_mut(&key).expect("an open channel");
+        let hold = channel.held.remove(&tag).expect("he has it");
+        self.count("letters");
+        self.leave(hold.queue, hold.message);
+    }
+
+    /// So many of those that wait are moved to where letters go.
+    pub(super) fn moved(&mut self, queue: usize, count: usize) {
+        for _ in 0..count {
+            self.count("moved");
+            let first = self.queues[queue].ready.pop_first();
+            let (_, message) = first.expect("no more is moved than waits");
+            self.leave(queue, message);
+        }
+    }
+
+    pub(super) fn purged(&mut self, queue: usize) {
+        self.count("purged");
+        for message in core::mem::take(&mut self.queues[queue].ready).into_values() {
+            self.done(queue, message);
+        }
+    }
+
+    /// A message leaves for where letters go, if it has such a place.
+    fn leave(&mut self, from: usize, message: u64) {
+        let was_safe = self.queues[from].safe.contains(&message);
+        self.done(from, message);
+        let Some(to) = QUEUES[from].letters else {
+            return;
+        };
+        self.queues[from].left.insert(message);
+        self.letters += 1;
+        self.queues[to].ready.insert(self.letters, message);
+        if was_safe && QUEUES[to].durable {
+            self.passing.push(Passing { from, to, message });
+        }
+    }
+
     /// A client settles what it has.
     pub(super) fn settled(&mut self, key: ChannelKey, tag: u64, multiple: bool, back: bool) {
         let channel = self.channels.get_mut(&key).expect("an open channel");
@@ -334,17 +422,15 @@ impl Judge {
         } else {
             [tag].to_vec()
         };
-        for tag in tags {
-            let hold = channel
-                .held
-                .remove(&tag)
-                .expect("a client settles what it has");
-            let model = &mut self.queues[hold.queue];
+        let hold = |tag: &u64| channel.held.remove(tag);
+        let holds: Vec<Hold> = tags.iter().filter_map(hold).collect();
+        assert_eq!(holds.len(), tags.len(), "a client settles what it has");
+        for hold in holds {
             if back {
-                model.ready.insert(hold.message);
+                let model = &mut self.queues[hold.queue];
+                model.ready.insert(hold.order, hold.message);
             } else {
-                model.done.insert(hold.message);
-                model.safe.remove(&hold.message);
+                self.done(hold.queue, hold.message);
             }
         }
     }
@@ -354,7 +440,8 @@ impl Judge {
             return;
         };
         for hold in channel.held.into_values() {
-            self.queues[hold.queue].ready.insert(hold.message);
+            let model = &mut self.queues[hold.queue];
+            model.ready.insert(hold.order, hold.message);
         }
     }
 
@@ -363,34 +450,72 @@ impl Judge {
         for model in &mut self.queues {
             model.surely.extend(model.done.iter().copied());
         }
+        for Passing { to, message, .. } in core::mem::take(&mut self.passing) {
+            self.queues[to].safe.insert(message);
+        }
     }
 
-    /// After a crash: what is there of each queue.
-    pub(super) fn restored(&mut self, kept: &[BTreeSet<u64>; 4]) {
+    /// After a crash: what is there of each queue, in order.
+    pub(super) fn restored(&mut self, kept: &[Vec<u64>; QUEUES.len()]) {
         self.count("crashed");
         self.channels.clear();
-        for (queue, kept) in kept.iter().enumerate() {
-            let name = QUEUES[queue].name;
-            let model = &mut self.queues[queue];
-            let lost: Vec<u64> = model.safe.difference(kept).copied().collect();
-            let again: Vec<u64> = model.surely.intersection(kept).copied().collect();
-            model.ready = kept.clone();
-            // Its acknowledgement was not on disk.
-            model.done.retain(|message| !kept.contains(message));
-            // Whether it was delivered, nobody knows: it must say that it may have been.
-            model.seen.extend(kept.iter().copied());
-            if !lost.is_empty() {
-                self.fail(Promise::NothingLost, format!("{lost:?} of {name}"));
+        let there: Vec<BTreeSet<u64>> =
+            kept.iter().map(|of| of.iter().copied().collect()).collect();
+        for Passing { from, to, message } in core::mem::take(&mut self.passing) {
+            let mut ends = [from, to]
+                .into_iter()
+                .filter(|end| there[*end].contains(&message));
+            match ends.next() {
+                Some(end) => {
+                    self.queues[end].safe.insert(message);
+                }
+                None => self.fail(Promise::NothingLost, format!("{message}, a letter")),
             }
-            if !again.is_empty() {
-                self.fail(
-                    Promise::AckedIsGone,
-                    format!("{again:?} of {name} are on disk"),
-                );
+        }
+        for (queue, kept) in there.iter().enumerate() {
+            self.restored_one(queue, kept);
+        }
+        for (from, kind) in QUEUES.iter().enumerate() {
+            let Some(to) = kind.letters else { continue };
+            let model = &mut self.queues[to];
+            // Letters that were not on disk come anew, as new ones.
+            model.seen = there[to].clone();
+            model.done.clear();
+            model.twice.extend(there[from].intersection(&there[to]));
+            model.ready.clear();
+            for message in &kept[to] {
+                self.letters += 1;
+                model.ready.insert(self.letters, *message);
             }
-            if !kept.is_empty() {
-                self.count("restored");
-            }
+        }
+    }
+
+    fn restored_one(&mut self, queue: usize, kept: &BTreeSet<u64>) {
+        let name = QUEUES[queue].name;
+        let model = &mut self.queues[queue];
+        let lost: Vec<u64> = model.safe.difference(kept).copied().collect();
+        let again = model.surely.intersection(kept);
+        let again: Vec<u64> = again
+            .filter(|one| !model.twice.contains(one))
+            .copied()
+            .collect();
+        model.ready = kept.iter().map(|message| (*message, *message)).collect();
+        model.left.retain(|message| !kept.contains(message));
+        // Its acknowledgement was not on disk.
+        model.done.retain(|message| !kept.contains(message));
+        // Whether it was delivered, nobody knows: it must say that it may have been.
+        model.seen.extend(kept.iter().copied());
+        if !lost.is_empty() {
+            self.fail(Promise::NothingLost, format!("{lost:?} of {name}"));
+        }
+        if !again.is_empty() {
+            self.fail(
+                Promise::AckedIsGone,
+                format!("{again:?} of {name} are on disk"),
+            );
+        }
+        if !kept.is_empty() {
+            self.count("restored");
         }
     }
 }

@@ -82,7 +82,7 @@ fn clients_that_die_lose_nothing_that_was_confirmed_and_get_all_in_order() {
 fn each_planted_mistake_is_caught_by_its_promise() {
     for (bug, promises) in [
         (Bug::ConfirmsUnstored, &[Promise::ConfirmedIsSafe][..]),
-        (Bug::RequeuesLast, &[Promise::Order]),
+        (Bug::RequeuesLast, &[Promise::Order, Promise::BodyIsThere]),
         (Bug::IgnoresPrefetch, &[Promise::Prefetch]),
         (Bug::HidesRedelivery, &[Promise::Redelivered]),
         (Bug::DropsUnacked, &[Promise::NothingLost, Promise::Counts]),
@@ -98,6 +98,12 @@ fn each_planted_mistake_is_caught_by_its_promise() {
         (
             Bug::ForgetsAck,
             &[Promise::AckedIsGone, Promise::DiskEmpties],
+        ),
+        (Bug::ConfirmsDead, &[Promise::ConfirmedIsSafe]),
+        (Bug::UnloadsUnstored, &[Promise::BodyIsThere]),
+        (
+            Bug::ForgetsFirst,
+            &[Promise::BodyIsThere, Promise::NothingLost],
         ),
     ] {
         let mut seeds = 0..SEEDS_OF_A_BUG;

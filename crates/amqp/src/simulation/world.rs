@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::{String, ToString as _};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
@@ -11,24 +12,26 @@ use core::time::Duration;
 use mainstay_ids::{Instant, Timestamp};
 
 use super::Played;
-use super::disk::{Disk, Kept, Line};
-use super::judge::{ChannelModel, Hold, Judge, Promise, QUEUES};
+use super::disk::{Disk, Kept};
+use super::judge::{ChannelModel, Hold, Judge, Kind, Promise, QUEUES};
 use super::random::Random;
-use crate::broker::{Broker, Everything, Input, Now, Output, QueueId, Record, User, Work};
+use crate::broker::{Broker, Everything, Input, Now, Output, Record, User, Work};
 use crate::field::{Table, Value};
-use crate::message::Content;
+use crate::message::{Body, Content, Message};
 use crate::method::{
     BasicAck, BasicCancel, BasicConsume, BasicGet, BasicNack, BasicPublish, BasicQos, BasicReject,
     ConfirmSelect, ExchangeDeclare, Method, QueueBind, QueueDeclare,
 };
 use crate::planted::Planted;
 use crate::properties::Properties;
-use crate::queue::{ChannelKey, ConnectionId};
+use crate::queue::{ChannelKey, ConnectionId, QueueId};
 use crate::session::Reply;
 use crate::text::ShortString;
 
 /// Things that happen in a run.
 const STEPS: usize = 160;
+/// Bytes of bodies that stay in memory: none, some, all.
+const BUDGETS: [u64; 3] = [0, 30, u64::MAX];
 /// Connections at most at a time.
 const CONNECTIONS: usize = 4;
 /// Goes to `main` and `second`.
@@ -56,6 +59,7 @@ pub(super) struct World {
 fn new_broker(planted: Planted) -> Broker {
     let mut broker = Broker::new("/", [1, 2]);
     broker.plant(planted);
+    broker.set_budget(BUDGETS[1]);
     broker
 }
 
@@ -131,22 +135,12 @@ impl World {
             },
         );
         for kind in QUEUES {
-            let arguments = match kind.max {
-                Some(max) => Table::new(Vec::from([
-                    (
-                        "x-max-length".into(),
-                        Value::Long(i64::try_from(max).expect("small")),
-                    ),
-                    ("x-overflow".into(), Value::literal("reject-publish")),
-                ])),
-                None => Table::EMPTY,
-            };
             self.method(
                 key,
                 QueueDeclare {
                     queue: kind.name.into(),
                     durable: kind.durable,
-                    arguments,
+                    arguments: arguments(kind),
                     ..QueueDeclare::default()
                 },
             );
@@ -182,11 +176,15 @@ impl World {
             connection,
             channel,
         };
+        self.open(key);
+        key
+    }
+
+    fn open(&mut self, key: ChannelKey) {
         self.judge.channels.insert(key, ChannelModel::default());
         self.input(Input::OpenChannel(key));
         self.method(key, ConfirmSelect { nowait: true });
         self.say(format!("{key:?} opens"));
-        key
     }
 
     fn open_connection(&mut self) -> ConnectionId {
@@ -222,7 +220,10 @@ impl World {
             850..870 => self.close(key),
             870..885 => self.kill(key.connection),
             885..905 => self.pause(key.connection),
-            905..985 => self.sync(),
+            905..910 => self.budget(),
+            910..925 => self.move_some(),
+            925..930 => self.purge(),
+            930..985 => self.sync(),
             _ => self.crash(),
         }
         self.settle_broker();
@@ -324,7 +325,7 @@ impl World {
             _ => {
                 self.say(format!("{key:?} throws {delivery_tag} away"));
                 self.judge.count("thrown away");
-                self.judge.settled(key, delivery_tag, false, false);
+                self.judge.refused(key, delivery_tag);
                 self.method(
                     key,
                     BasicReject {
@@ -432,6 +433,10 @@ impl World {
         self.say(format!("{key:?} closes"));
         self.judge.closed(key);
         self.input(Input::CloseChannel(key));
+        // Many clients use the number that is free at once.
+        if self.random.permille(500) {
+            self.open(key);
+        }
     }
 
     fn kill(&mut self, connection: ConnectionId) {
@@ -456,6 +461,46 @@ impl World {
         } else {
             Input::Pause(connection)
         });
+    }
+
+    fn budget(&mut self) {
+        let budget = self.random.one_of(&BUDGETS);
+        self.say(format!("bodies may take {budget} bytes"));
+        self.broker.set_budget(budget);
+    }
+
+    /// An operator moves messages.
+    fn move_some(&mut self) {
+        let from = self.random.one_of(&[0, 3]);
+        let to = QUEUES[from].letters.expect("where letters go");
+        let count = self.random.below(5);
+        let now = self.time();
+        let (source, target) = (QUEUES[from].name, QUEUES[to].name);
+        self.say(format!("{count} are moved from {source} to {target}"));
+        let moved = self
+            .broker
+            .move_messages(now, &source.into(), &target.into(), count);
+        let moved = moved.expect("queues of the world");
+        let waiting = self.judge.queues[from].ready.len();
+        if moved != count.min(waiting) {
+            let what = format!("{moved} of {waiting} were moved, {count} were to be");
+            return self.judge.fail(Promise::Counts, what);
+        }
+        self.judge.moved(from, moved);
+        self.carry_out();
+    }
+
+    fn purge(&mut self) {
+        let queue = self.random.below(QUEUES.len());
+        let now = self.time();
+        self.say(format!("{} is purged", QUEUES[queue].name));
+        let purged = self.broker.purge(now, &QUEUES[queue].name.into());
+        if purged != Ok(self.judge.queues[queue].ready.len()) {
+            let what = format!("{purged:?} were thrown away");
+            return self.judge.fail(Promise::Counts, what);
+        }
+        self.judge.purged(queue);
+        self.carry_out();
     }
 
     fn sync(&mut self) {
@@ -483,13 +528,16 @@ impl World {
             self.broker.restore(now, record).expect("our own record");
         }
         let kept = self.disk.kept();
-        let mut of: [BTreeSet<u64>; 4] = core::array::from_fn(|_| BTreeSet::new());
+        let mut of: [Vec<u64>; QUEUES.len()] = Default::default();
         for ((queue, position), message) in &kept {
-            let there = self
-                .broker
-                .restore_message(now, *queue, *position, message.clone());
-            assert!(there, "{queue:?} is gone, and its messages are not");
-            of[self.numbers[queue]].insert(number(&message.body));
+            let there = self.broker.restore_message(now, *queue, *position, message);
+            if !there {
+                // It did not outlive the broker, and had letters whose bodies were on disk alone.
+                assert!(!self.numbers.contains_key(queue), "{queue:?} is gone");
+                self.disk.forget(*queue, *position);
+                continue;
+            }
+            of[self.numbers[queue]].push(number(whole(message)));
         }
         self.judge.restored(&of);
         self.begin();
@@ -504,11 +552,12 @@ impl World {
                         .fail(Promise::OneWord, format!("{key:?} is faulted: {fault}"));
                 }
                 Output::Store(queue, position, message) => {
-                    self.disk.write(Line::Store(queue, position, message));
+                    if !self.disk.store(queue, position, message) {
+                        let what = format!("{queue:?} {position} is to be stored without it");
+                        self.judge.fail(Promise::BodyIsThere, what);
+                    }
                 }
-                Output::Forget(queue, position) => {
-                    self.disk.write(Line::Forget(queue, position));
-                }
+                Output::Forget(queue, position) => self.disk.forget(queue, position),
                 Output::Opened(_) => {}
                 Output::Record(record) => self.record(record),
             }
@@ -521,7 +570,7 @@ impl World {
             let at = QUEUES.iter().position(|kind| queue.name == kind.name);
             self.numbers.insert(*id, at.expect("a queue of the world"));
         }
-        self.disk.write(Line::Record(record));
+        self.disk.record(record);
         let stored = self.write_down();
         let now = self.time();
         for (queue, through) in stored {
@@ -529,43 +578,73 @@ impl World {
         }
     }
 
+    /// The number of the message of this body, which is read from disk if it is there alone.
+    fn number_of(&mut self, body: &Body) -> Option<u64> {
+        match body {
+            Body::Here(bytes) => Some(number(bytes)),
+            Body::Stored { place, len } => {
+                let bytes = self.disk.read(*place);
+                let there = bytes.filter(|bytes| bytes.len() as u64 == *len);
+                if there.is_none() {
+                    let what = format!("{place:?} has no body");
+                    self.judge.fail(Promise::BodyIsThere, what);
+                }
+                there.map(|bytes| number(&bytes))
+            }
+        }
+    }
+
     fn reply(&mut self, key: ChannelKey, reply: &Reply) {
         match reply {
+            Reply::Content(method, _, body) => {
+                if reply.place().is_some() {
+                    self.judge.count("read back");
+                }
+                if let Some(message) = self.number_of(body) {
+                    self.content(key, method, message);
+                }
+            }
             Reply::Method(Method::BasicAck(ack)) => {
                 self.word(key, ack.delivery_tag, ack.multiple, true);
             }
             Reply::Method(Method::BasicNack(nack)) => {
                 self.word(key, nack.delivery_tag, nack.multiple, false);
             }
-            Reply::Content(Method::BasicReturn(_), _, body) => {
-                self.judge.returned(key, number(body));
-            }
-            Reply::Content(Method::BasicDeliver(deliver), _, body) => {
+            Reply::Method(_) => {}
+        }
+    }
+
+    fn content(&mut self, key: ChannelKey, method: &Method, message: u64) {
+        match method {
+            Method::BasicReturn(_) => self.judge.returned(key, message),
+            Method::BasicDeliver(deliver) => {
                 let tag = deliver.consumer_tag.text().into_owned();
                 let (queue, consumer) = tag.split_once('-').expect("our own tag");
                 let consumer = consumer.parse().expect("a number");
                 let hold = Hold {
                     queue: queue.parse().expect("a number"),
-                    message: number(body),
+                    message,
                     consumer: Some(consumer),
+                    order: 0,
                 };
                 let no_ack = self.is_no_ack(key, deliver.delivery_tag);
                 let redelivered = deliver.redelivered;
                 self.judge
                     .delivered(key, deliver.delivery_tag, hold, redelivered, no_ack);
             }
-            Reply::Content(Method::BasicGetOk(got), _, body) => {
+            Method::BasicGetOk(got) => {
                 let (queue, no_ack) = self.getting.expect("a get is under way");
                 self.judge.count("got");
                 let hold = Hold {
                     queue,
-                    message: number(body),
+                    message,
                     consumer: None,
+                    order: 0,
                 };
                 self.judge
                     .delivered(key, got.delivery_tag, hold, got.redelivered, no_ack);
             }
-            Reply::Method(_) | Reply::Content(..) => {}
+            _ => {}
         }
     }
 
@@ -597,6 +676,18 @@ impl World {
             if (waits, unacked) != (ready, held) {
                 let what = format!("{}: {waits}+{unacked}, and it is {ready}+{held}", kind.name);
                 self.judge.fail(Promise::Counts, what);
+            }
+            let now = self.time();
+            let peeked = self.broker.peek(now, &kind.name.into(), 3);
+            let peeked = peeked.expect("a queue of the world").into_iter();
+            let shown: Vec<Option<u64>> = peeked
+                .map(|one| self.number_of(&one.message.body))
+                .collect();
+            let next = self.judge.queues[at].ready.values().take(3);
+            let next: Vec<Option<u64>> = next.copied().map(Some).collect();
+            if shown != next {
+                let what = format!("{} shows {shown:?} and has {next:?}", kind.name);
+                self.judge.fail(Promise::Order, what);
             }
             if ready > 0 && self.somebody_waits(at) {
                 let what = format!("{} has {ready}, and somebody waits for them", kind.name);
@@ -661,14 +752,33 @@ impl World {
     }
 }
 
+fn arguments(kind: Kind) -> Table {
+    let mut fields = Vec::new();
+    if let Some(max) = kind.max {
+        let max = Value::Long(i64::try_from(max).expect("small"));
+        fields.push(("x-max-length".into(), max));
+        fields.push(("x-overflow".into(), Value::literal("reject-publish")));
+    }
+    if let Some(letters) = kind.letters {
+        let letters = Value::literal(QUEUES[letters].name);
+        fields.push(("x-dead-letter-exchange".into(), Value::literal("")));
+        fields.push(("x-dead-letter-routing-key".into(), letters));
+    }
+    Table::new(fields)
+}
+
+fn whole(message: &Message) -> &Bytes {
+    message.body.here().expect("the disk has whole messages")
+}
+
 fn number(body: &[u8]) -> u64 {
     let text = core::str::from_utf8(body).expect("our own body");
     text.parse().expect("a number")
 }
 
 fn safe(kept: &Kept, numbers: &BTreeMap<QueueId, usize>) -> BTreeSet<(usize, u64)> {
-    let one = |((queue, _), message): (&(QueueId, u64), &alloc::sync::Arc<crate::Message>)| {
-        (numbers[queue], number(&message.body))
+    let one = |((queue, _), message): (&(QueueId, u64), &Arc<Message>)| {
+        Some((*numbers.get(queue)?, number(whole(message))))
     };
-    kept.iter().map(one).collect()
+    kept.iter().filter_map(one).collect()
 }

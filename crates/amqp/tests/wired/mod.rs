@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use mainstay_amqp::{
-    Broker, ChannelKey, ConnectionId, Entry, Everything, Input, Now, Options, Output, Request,
-    Session, User, VhostEntry, Work,
+    Body, Broker, ChannelKey, ConnectionId, Entry, Everything, Input, Now, Options, Output, Place,
+    Reply, Request, Session, User, VhostEntry, Work,
 };
 use mainstay_ids::{Instant, Timestamp};
 
@@ -21,14 +21,19 @@ pub(crate) struct Wired {
     now: Instant,
     broker: Broker,
     clients: BTreeMap<String, Client>,
+    disk: BTreeMap<Place, Bytes>,
 }
 
 impl Wired {
-    pub(crate) fn new() -> Self {
+    /// Bodies may take so many bytes of memory.
+    pub(crate) fn new(budget: u64) -> Self {
+        let mut broker = Broker::new("/", [17, 18]);
+        broker.set_budget(budget);
         Self {
             now: Instant::START,
-            broker: Broker::new("/", [17, 18]),
+            broker,
             clients: BTreeMap::new(),
+            disk: BTreeMap::new(),
         }
     }
 
@@ -188,6 +193,7 @@ impl Wired {
         while let Some(output) = self.broker.pop() {
             match output {
                 Output::Reply(key, reply) => {
+                    let reply = self.load(reply);
                     if let Some(client) = self.of(key) {
                         client.session.send(key.channel, &reply);
                     }
@@ -203,15 +209,34 @@ impl Wired {
                         client.session.fault(now, key.channel, &fault);
                     }
                 }
-                Output::Store(queue, position, _) => {
+                Output::Store(queue, position, message) => {
                     stored = true;
+                    let body = self.body(&message.body);
+                    self.disk.insert(Place { queue, position }, body);
                     let now = self.times();
                     self.broker.handle(now, Input::Stored(queue, position));
                 }
-                Output::Forget(..) | Output::Record(_) => {}
+                Output::Forget(queue, position) => {
+                    self.disk.remove(&Place { queue, position });
+                }
+                Output::Record(_) => {}
             }
         }
         stored
+    }
+
+    fn body(&self, body: &Body) -> Bytes {
+        match body {
+            Body::Here(bytes) => bytes.clone(),
+            Body::Stored { place, .. } => self.disk[place].clone(),
+        }
+    }
+
+    fn load(&self, reply: Reply) -> Reply {
+        match reply.place() {
+            Some(place) => reply.loaded(self.disk[&place].clone()),
+            None => reply,
+        }
     }
 
     fn of(&mut self, key: ChannelKey) -> Option<&mut Client> {

@@ -1,7 +1,7 @@
 //! What holds for a key of a node's file that is not written. The schema and the reference page
 //! print these. The defaults of the limits are in [`mainstay_model::gateway`].
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::Role;
 pub use mainstay_model::forward::METRICS;
@@ -20,6 +20,12 @@ pub const HTTP: &str = ":80";
 pub const STATS: &str = "127.0.0.1:8888";
 /// `gateway.access_log`: who looks for a failed request needs the line.
 pub const ACCESS_LOG: bool = true;
+/// `broker.bind`: the port that clients of AMQP know, reached from this machine alone.
+pub fn broker() -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5672)
+}
+/// `broker.disk_free`: RabbitMQ's `disk_free_limit`.
+pub const DISK_FREE: u64 = 50 * 1024 * 1024;
 /// `forward.count`: who scales by traffic needs it.
 pub const COUNT: bool = true;
 /// `forward.answer_arp`: each node has all service addresses, so no one may say that they are its own.

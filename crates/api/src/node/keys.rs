@@ -13,25 +13,30 @@ use crate::file::suggest::closest;
 use crate::file::walk::{Entry, Section, Walk};
 
 use super::address::{bind, parse_bind};
+use super::broker::{broker as broker_keys, default_broker};
 use super::forward::forward;
 use super::gateway::{default_gateway, gateway};
 use super::listen::{Taken, listens};
 use super::names::names;
 use super::vip::{OwnGateway, vips};
-use super::{Api, Gateway, NodeFile, Role, defaults, later};
+use super::{Api, Broker, Gateway, NodeFile, Role, defaults, later};
 
 /// More files than a node has services are surely a mistake.
 const SERVICE_FILES_MAX: usize = 100;
 
 /// The words that are roles.
-const ALL_ROLES: [Role; 4] = [Role::Control, Role::Agent, Role::Gateway, Role::Vip];
-
-/// Roles of the design that are not built.
-const LATER: [&str; 1] = ["broker"];
+const ALL_ROLES: [Role; 5] = [
+    Role::Control,
+    Role::Agent,
+    Role::Gateway,
+    Role::Broker,
+    Role::Vip,
+];
 
 /// The keys at the top.
-pub(super) const KNOWN: [&str; 10] = [
-    "roles", "state", "address", "services", "api", "gateway", "listen", "names", "forward", "vip",
+pub(super) const KNOWN: [&str; 11] = [
+    "roles", "state", "address", "services", "api", "gateway", "listen", "broker", "names",
+    "forward", "vip",
 ];
 
 impl Role {
@@ -41,6 +46,7 @@ impl Role {
             Self::Control => "control",
             Self::Agent => "agent",
             Self::Gateway => "gateway",
+            Self::Broker => "broker",
             Self::Vip => "vip",
         }
     }
@@ -65,6 +71,7 @@ fn keys(s: &mut Section<'_, '_>, dir: &Path) -> Option<NodeFile> {
     let api = s.or("api", default_api(), api);
     let gateway = s.or("gateway", default_gateway(), gateway);
     let mut taken = taken(roles.as_ref(), api.as_ref(), gateway.as_ref());
+    let broker = broker(s, roles.as_ref(), &mut taken);
     let names_entry = s.take("names");
     let names = names_entry.as_ref().map(|entry| names(entry, &taken));
     taken.extend(names.iter().flatten().map(|names| Taken {
@@ -109,6 +116,7 @@ fn keys(s: &mut Section<'_, '_>, dir: &Path) -> Option<NodeFile> {
             },
             ..gateway
         },
+        broker: broker?,
         names: match names {
             None => None,
             Some(names) => Some(names?),
@@ -116,6 +124,32 @@ fn keys(s: &mut Section<'_, '_>, dir: &Path) -> Option<NodeFile> {
         forward: forwarded?,
         vips: vips?,
     })
+}
+
+/// `[broker]`, and its address among those that are taken.
+fn broker(
+    s: &mut Section<'_, '_>,
+    roles: Option<&BTreeSet<Role>>,
+    taken: &mut Vec<Taken>,
+) -> Option<Broker> {
+    let broker_entry = s.take("broker");
+    let broker = broker_entry.as_ref();
+    let broker = broker.map_or_else(|| Some(default_broker()), |e| broker_keys(e, taken));
+    let reason = (
+        "queues are the broker's, and `roles` has no `broker`",
+        "add the role `broker`, or take `[broker]` out",
+    );
+    // What is wrong within it is told first.
+    if broker.is_some() {
+        belongs_to(Role::Broker, roles, broker_entry, reason);
+    }
+    if roles.is_none_or(|roles| roles.contains(&Role::Broker)) {
+        taken.extend(broker.iter().map(|broker| Taken {
+            address: broker.bind,
+            by: "`bind` in `[broker]`",
+        }));
+    }
+    broker
 }
 
 /// Refuses a key whose work is that of a role which the node does not have, with why and what to do.
@@ -227,10 +261,6 @@ fn role(text: &str) -> Result<Role, Refused> {
     let known = ALL_ROLES;
     if let Some(role) = known.into_iter().find(|role| role.as_str() == text) {
         return Ok(role);
-    }
-    if LATER.contains(&text) {
-        let message = format!("the role `{text}` is not in this version");
-        return Err(Refused::new(Code::NotInThisVersion, message).help("take it out"));
     }
     let refused = Refused::value(format!("there is no role {}", quoted(text)));
     let words = known.map(Role::as_str);

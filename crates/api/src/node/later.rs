@@ -4,7 +4,6 @@ use crate::file::later::{Explained, foreign, later};
 
 /// At the top of the file.
 pub(super) const FILE: &[Explained] = &[
-    later("broker", "run a broker of your own until then"),
     later("site", "take it out"),
     later("node", "the only node is called `local`; take it out"),
     foreign(
@@ -36,6 +35,14 @@ pub(super) const GATEWAY: &[Explained] = &[
     ),
     foreign("maxconn", "write `connections` in `[gateway.limits]`"),
     foreign("threads", "write `workers`"),
+];
+
+/// In `broker`.
+pub(super) const BROKER: &[Explained] = &[
+    foreign("listeners", "write `bind = \":5672\"`"),
+    foreign("vm_memory_high_watermark", "write `memory = \"1GiB\"`"),
+    foreign("disk_free_limit", "write `disk_free = \"50MiB\"`"),
+    later("tls", "let a proxy on this machine end TLS until then"),
 ];
 
 /// In `names`.

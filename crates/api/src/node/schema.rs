@@ -22,13 +22,13 @@ pub fn schema() -> serde_json::Value {
 /// and `${NAME:-default}` in any text are filled in from the environment of `mainstay run`, and
 /// `$${NAME}` stands for `${NAME}` itself. The file is looked at once a second and on SIGHUP: what
 /// changed is put in force without losing a request, or told with its place if it cannot be, and
-/// then all stays as it was. `roles`, `state`, `address`, `api`, `forward` and `workers` are read at
+/// then all stays as it was. `roles`, `state`, `address`, `api`, `broker`, `forward` and `workers` are read at
 /// the start only.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields, title = "Mainstay node file")]
 struct NodeFile {
     /// What the node does: `control` decides and answers the command line, `agent` runs instances
-    /// (with `control` only), `gateway` lets clients in, `vip` holds floating addresses (whoever has
+    /// (with `control` only), `gateway` lets clients in, `broker` has queues of messages, `vip` holds floating addresses (whoever has
     /// `[vip.NAME]` has this role, too).
     #[schemars(extend("default" = defaults::ROLES.map(super::Role::as_str)), length(min = 1))]
     roles: Option<Vec<Role>>,
@@ -51,6 +51,8 @@ struct NodeFile {
     gateway: Option<Gateway>,
     /// The gateway's entries to servers that Mainstay did not start: `[listen.NAME]` each.
     listen: Option<Listens>,
+    /// The message queue of this machine, AMQP 0-9-1 as RabbitMQ speaks it. With the role `broker` only.
+    broker: Option<Broker>,
     /// Where services are found by name, `SERVICE.mainstay.internal`; by default nowhere.
     names: Option<Names>,
     /// Forwarding of connections to service addresses, below HTTP: for every program and protocol.
@@ -115,6 +117,7 @@ enum Role {
     Control,
     Agent,
     Gateway,
+    Broker,
     Vip,
 }
 
@@ -437,6 +440,21 @@ struct Api {
     /// The group whose members may use the unix socket, beside this account and root. They can run
     /// programs as this account.
     group: Option<String>,
+}
+
+/// The message queue of this machine. Read at the start only.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, extend("x-key" = "broker"))]
+struct Broker {
+    /// Where clients connect; `127.0.0.1` stands for `::1`, too. The user `guest` comes from this machine alone.
+    #[schemars(extend("default" = defaults::broker().to_string()))]
+    bind: Option<Bind>,
+    /// Publishers wait while the broker's process takes more memory than this; by default two fifths of the
+    /// machine's.
+    memory: Option<Size>,
+    /// Publishers wait while the disk has less room than this.
+    #[schemars(extend("default" = display_size(defaults::DISK_FREE)))]
+    disk_free: Option<Size>,
 }
 
 /// A server of names, for `SERVICE.mainstay.internal`; other names are asked of the servers that this

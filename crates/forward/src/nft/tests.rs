@@ -1,5 +1,7 @@
 //! In network namespaces, with real programs on both ends.
 
+mod large;
+
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};

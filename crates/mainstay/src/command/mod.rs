@@ -12,6 +12,7 @@ pub(crate) mod plan;
 pub(crate) mod prove;
 pub(crate) mod ps;
 pub(crate) mod purge;
+pub(crate) mod queue;
 pub(crate) mod request;
 pub(crate) mod resolve;
 pub(crate) mod restore;

@@ -51,6 +51,9 @@ pub(crate) async fn run(place: &Place, dev: Dev) -> anyhow::Result<Outcome> {
     if !rustix::process::geteuid().is_root() {
         front.say(NOT_ROOT);
     }
+    if let Some(broker) = household.family.settings.addresses.broker {
+        front.say(format_args!("broker  amqp://{broker}"));
+    }
     if let Some(names) = household.family.settings.addresses.names {
         front.say(format_args!("names  {names}"));
     }

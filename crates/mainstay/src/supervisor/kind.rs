@@ -14,6 +14,8 @@ pub(crate) enum Kind {
     /// A gateway. There are two places for one, so that a new one can take over from an old one
     /// that finishes what it began; each is a consumer of the routes by its own name.
     Gateway(Seat),
+    /// The broker.
+    Broker,
     /// What holds the floating addresses.
     Vip,
 }
@@ -28,10 +30,11 @@ pub(crate) enum Seat {
 /// The gateways, in the order in which they are looked at.
 pub(crate) const GATEWAYS: [Kind; 2] = [Kind::Gateway(Seat::First), Kind::Gateway(Seat::Second)];
 
-/// In the order of their start. At the end the floating addresses go first, before clients find
+/// In the order of their start: instances find the broker there. At the end the floating addresses go first, before clients find
 /// nobody there, and then the gateways, so that they still hear of the last instances.
-pub(crate) const KINDS: [Kind; 5] = [
+pub(crate) const KINDS: [Kind; 6] = [
     Kind::Server,
+    Kind::Broker,
     Kind::Agent,
     GATEWAYS[0],
     GATEWAYS[1],
@@ -46,6 +49,7 @@ impl Kind {
             Self::Agent => "agent",
             Self::Gateway(Seat::First) => "gateway",
             Self::Gateway(Seat::Second) => "gateway-2",
+            Self::Broker => "broker",
             Self::Vip => "vip",
         }
     }
@@ -56,6 +60,7 @@ impl Kind {
             Self::Server => "server",
             Self::Agent => "agent",
             Self::Gateway(_) => "gateway",
+            Self::Broker => "broker",
             Self::Vip => "vip",
         }
     }
@@ -66,7 +71,7 @@ impl Kind {
         match self {
             Self::Gateway(Seat::First) => Some("gw1.sock"),
             Self::Gateway(Seat::Second) => Some("gw2.sock"),
-            Self::Server | Self::Agent | Self::Vip => None,
+            Self::Server | Self::Agent | Self::Broker | Self::Vip => None,
         }
     }
 
@@ -76,6 +81,7 @@ impl Kind {
             Self::Server => Role::Control,
             Self::Agent => Role::Agent,
             Self::Gateway(_) => Role::Gateway,
+            Self::Broker => Role::Broker,
             Self::Vip => Role::Vip,
         }
     }
@@ -86,12 +92,14 @@ impl Kind {
     pub(crate) fn other_gateway(self) -> Self {
         match self {
             Self::Gateway(Seat::First) => GATEWAYS[1],
-            Self::Gateway(Seat::Second) | Self::Server | Self::Agent | Self::Vip => GATEWAYS[0],
+            Self::Gateway(Seat::Second) | Self::Server | Self::Agent | Self::Broker | Self::Vip => {
+                GATEWAYS[0]
+            }
         }
     }
 }
 
 /// Everything that one machine alone does.
 pub(crate) fn all_roles() -> BTreeSet<Role> {
-    BTreeSet::from([Role::Control, Role::Agent, Role::Gateway])
+    BTreeSet::from([Role::Control, Role::Agent, Role::Gateway, Role::Broker])
 }

@@ -13,7 +13,7 @@ use socket2::Socket;
 use super::names::NameSockets;
 use super::record::Addresses;
 use super::settings::{Settings, is_met};
-use super::sockets::{self, API_TCP, API_UNIX, ENTRY, IfTaken, STATS};
+use super::sockets::{self, AMQP, API_TCP, API_UNIX, ENTRY, IfTaken, STATS};
 use crate::command::API_SOCKET;
 
 /// The sockets.
@@ -22,6 +22,7 @@ pub(super) struct Listening {
     gateway: Vec<Bound>,
     api: Option<(OwnedFd, Socket)>,
     pub(super) names: Option<NameSockets>,
+    broker: Vec<Socket>,
 }
 
 /// What listens elsewhere than before.
@@ -92,6 +93,26 @@ impl Listening {
             self.names = Some(sockets);
         }
         Ok(())
+    }
+
+    /// Makes the broker's sockets, unless they are there.
+    pub(super) fn for_broker(&mut self, settings: &mut Settings) -> anyhow::Result<()> {
+        if let Some(address) = settings.addresses.broker
+            && self.broker.is_empty()
+        {
+            let (if_taken, option) = (settings.broker_if_taken, settings.options.broker);
+            self.broker = sockets::bind_broker(address, if_taken, option)?;
+            settings.addresses.broker = Some(sockets::local_address(&self.broker[0])?);
+            // Its successors listen there, too.
+            settings.broker_if_taken = IfTaken::Refuse;
+        }
+        Ok(())
+    }
+
+    /// Hands the broker's sockets on.
+    pub(super) fn pass_to_broker<'a>(&'a self, spawn: Spawn<'a>) -> Spawn<'a> {
+        let sockets = self.broker.iter();
+        sockets.fold(spawn, |spawn, socket| spawn.pass(AMQP, socket.as_fd()))
     }
 
     /// Whether the gateway's sockets are held here: not so after the adoption of one.

@@ -34,6 +34,9 @@ pub(crate) struct Record {
     /// Where names are answered, if they are.
     #[serde(default)]
     pub(crate) names: Option<SocketAddr>,
+    /// Where the broker is, if there is one.
+    #[serde(default)]
+    pub(crate) broker: Option<SocketAddr>,
     /// How the last upgrade of the gateway went.
     #[serde(default)]
     pub(crate) upgrade: Upgraded,
@@ -91,6 +94,8 @@ pub(crate) struct Addresses {
     pub(crate) stats: Option<SocketAddr>,
     /// The agent's server of names; `None`: nowhere.
     pub(crate) names: Option<SocketAddr>,
+    /// The broker; `None`: nowhere.
+    pub(crate) broker: Option<SocketAddr>,
 }
 
 impl Record {
@@ -104,6 +109,7 @@ impl Record {
             api,
             stats,
             names,
+            broker,
         } = addresses;
         Self {
             format: FORMAT,
@@ -112,6 +118,7 @@ impl Record {
             api,
             stats,
             names,
+            broker,
             upgrade,
             processes,
         }
@@ -124,6 +131,7 @@ impl Record {
             api: self.api,
             stats: self.stats,
             names: self.names,
+            broker: self.broker,
         }
     }
 

@@ -6,7 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::Context;
 use mainstay_api::node::{Names, NodeFile, Role, defaults};
+use mainstay_broker::Limits;
 use mainstay_ids::NodeName;
 use mainstay_model::forward::Ranges;
 use mainstay_model::gateway::{AccessLog, GatewaySettings};
@@ -33,6 +35,10 @@ pub(crate) struct Settings {
     pub(crate) addresses: Addresses,
     /// What becomes of the address of the statistics if another program has it.
     pub(crate) stats_if_taken: IfTaken,
+    /// What becomes of the broker's address if another program has it.
+    pub(crate) broker_if_taken: IfTaken,
+    /// When publishers wait.
+    pub(crate) broker: Limits,
     /// How names are answered; `None`: not at all.
     pub(crate) names: Option<Names>,
     /// How messages call the keys of the addresses.
@@ -52,6 +58,8 @@ pub(crate) struct Settings {
     pub(crate) forward: Option<ForwardSettings>,
     /// Test seam: what the gateway does without.
     pub(crate) gateway_seams: String,
+    /// Test seam: what forwarding leaves out.
+    pub(crate) forward_seams: String,
     /// The floating addresses.
     pub(crate) vips: Vec<VipSpec>,
 }
@@ -63,6 +71,7 @@ pub(crate) struct OptionNames {
     pub(crate) api: &'static str,
     pub(crate) stats: &'static str,
     pub(crate) names: &'static str,
+    pub(crate) broker: &'static str,
     pub(crate) api_group: &'static str,
 }
 
@@ -72,6 +81,7 @@ const OF_DEV: OptionNames = OptionNames {
     api: "--api",
     stats: "--stats",
     names: "--names",
+    broker: "--broker",
     api_group: "--api-group",
 };
 
@@ -81,8 +91,21 @@ const OF_NODE_FILE: OptionNames = OptionNames {
     api: "`address` in `[api]`",
     stats: "`stats` in `[gateway]`",
     names: "`listen` in `[names]`",
+    broker: "`bind` in `[broker]`",
     api_group: "`group` in `[api]`",
 };
+
+fn gateway_of_dev(dev: &Dev, forward: Option<&ForwardSettings>) -> GatewaySettings {
+    GatewaySettings {
+        access_log: match dev.access_log {
+            Switch::On => AccessLog::On,
+            Switch::Off => AccessLog::Off,
+        },
+        drain: DEV_DRAIN,
+        forwarded: forwarded(forward),
+        ..GatewaySettings::default()
+    }
+}
 
 impl Settings {
     /// Everything on one machine, by the options of `dev`.
@@ -92,6 +115,12 @@ impl Settings {
             Some(StatsPlace::At(address)) => (Some(address), IfTaken::Refuse),
             Some(StatsPlace::Off) => (None, IfTaken::Refuse),
         };
+        let (broker, broker_if_taken) = match dev.broker {
+            None => (Some(defaults::broker()), IfTaken::AnyPort),
+            Some(StatsPlace::At(address)) => (Some(address), IfTaken::Refuse),
+            Some(StatsPlace::Off) => (None, IfTaken::Refuse),
+        };
+        on_loopback(broker, "the broker listens", "--broker")?;
         on_loopback(shown_at, "statistics are shown", "--stats")?;
         on_loopback(dev.names, "names are answered", "--names")?;
         let forward = dev
@@ -105,14 +134,20 @@ impl Settings {
         Ok(Self {
             state: state.to_owned(),
             node: super::node()?,
-            roles: all_roles(),
+            roles: all_roles()
+                .into_iter()
+                .filter(|role| *role != Role::Broker || broker.is_some())
+                .collect(),
             addresses: Addresses {
                 entry: dev.entry,
                 api: dev.api,
                 stats: shown_at,
                 names: dev.names,
+                broker,
             },
             stats_if_taken,
+            broker_if_taken,
+            broker: limits(None, defaults::DISK_FREE)?,
             names: dev.names.map(|listen| Names {
                 listen,
                 upstream: None,
@@ -121,15 +156,7 @@ impl Settings {
             options: OF_DEV,
             api_group: group.transpose()?,
             workers: dev.workers.map_or_else(cores, usize::from),
-            gateway: GatewaySettings {
-                access_log: match dev.access_log {
-                    Switch::On => AccessLog::On,
-                    Switch::Off => AccessLog::Off,
-                },
-                drain: DEV_DRAIN,
-                forwarded: forwarded(forward.as_ref()),
-                ..GatewaySettings::default()
-            },
+            gateway: gateway_of_dev(dev, forward.as_ref()),
             hand_over: if dev.unsafe_no_hand_over {
                 HandOver::Off
             } else {
@@ -143,6 +170,7 @@ impl Settings {
             address: defaults::ADDRESS,
             forward,
             gateway_seams: dev.unsafe_gateway_seams.clone(),
+            forward_seams: dev.unsafe_forward_seams.clone(),
             vips: Vec::new(),
         })
     }
@@ -160,8 +188,14 @@ impl Settings {
                 api: file.api.address,
                 stats: file.gateway.stats,
                 names: file.names.as_ref().map(|names| names.listen),
+                broker: file
+                    .roles
+                    .contains(&Role::Broker)
+                    .then_some(file.broker.bind),
             },
             stats_if_taken: IfTaken::Refuse,
+            broker_if_taken: IfTaken::Refuse,
+            broker: limits(file.broker.memory, file.broker.disk_free)?,
             names: file.names.clone(),
             options: OF_NODE_FILE,
             api_group: group.transpose()?,
@@ -176,6 +210,7 @@ impl Settings {
             address: file.address,
             forward: file.forward.clone(),
             gateway_seams: String::new(),
+            forward_seams: String::new(),
             vips: file.vips.clone(),
         })
     }
@@ -191,11 +226,21 @@ impl Settings {
                 "`[api]`",
             ),
             (self.address != other.address, "`address`"),
+            (self.broker_differs(other), "`[broker]`"),
             (self.forward != other.forward, "`[forward]`"),
             (self.workers != other.workers, "`workers` in `[gateway]`"),
         ];
         let changed = keys.into_iter().filter(|(changed, _)| *changed);
         changed.map(|(_, key)| key).collect()
+    }
+
+    fn broker_differs(&self, other: &Self) -> bool {
+        let moved = match (other.addresses.broker, self.addresses.broker) {
+            (Some(wanted), Some(bound)) => !is_met(wanted, bound),
+            (None, None) => false,
+            (None, Some(_)) | (Some(_), None) => true,
+        };
+        moved || self.broker != other.broker
     }
 
     /// Whether an address of the gateway is known only when it is listened on.
@@ -209,6 +254,25 @@ impl Settings {
     pub(crate) fn has(&self, role: Role) -> bool {
         self.roles.contains(&role)
     }
+}
+
+/// When the broker's publishers wait. Two fifths of memory are RabbitMQ's `vm_memory_high_watermark`.
+fn limits(memory: Option<u64>, disk_free_min: u64) -> anyhow::Result<Limits> {
+    let memory_max = match memory {
+        Some(memory) => memory,
+        None => {
+            let capacity = mainstay_kernel::capacity::read();
+            capacity
+                .context("cannot tell the machine's memory")?
+                .memory_bytes
+                / 5
+                * 2
+        }
+    };
+    Ok(Limits {
+        memory_max,
+        disk_free_min,
+    })
 }
 
 /// What is not the gateway's.

@@ -2,7 +2,7 @@
 //! process can be replaced while connections wait in the queue.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
@@ -26,6 +26,9 @@ pub(crate) const API_TCP: &str = "api-tcp";
 pub(crate) const NAMES_UDP: &str = "names-udp";
 /// The name under which the one for names by TCP is.
 pub(crate) const NAMES_TCP: &str = "names-tcp";
+
+/// The name under which the broker's sockets are handed over.
+pub(crate) const AMQP: &str = "amqp";
 
 /// The name under which the socket for statistics is handed over.
 pub(crate) const STATS: &str = "stats";
@@ -104,6 +107,52 @@ pub(crate) fn bind_stats(
     Ok(socket)
 }
 
+/// Listens for the broker's clients: one socket, since one thread serves them, and for `127.0.0.1` one more at `::1`, which
+/// `localhost` is for many of them.
+pub(crate) fn bind_broker(
+    address: SocketAddr,
+    if_taken: IfTaken,
+    option: &str,
+) -> anyhow::Result<Vec<Socket>> {
+    if if_taken == IfTaken::Refuse {
+        return bind_both(address, option);
+    }
+    bind_both(address, option).or_else(|_| {
+        let sockets = bind_both(SocketAddr::new(address.ip(), 0), option)?;
+        let found = local_address(&sockets[0])?;
+        output::warn(format_args!(
+            "another program listens on {address}; the broker is at {found} instead, or where {option} says"
+        ));
+        Ok(sockets)
+    })
+}
+
+fn bind_both(address: SocketAddr, option: &str) -> anyhow::Result<Vec<Socket>> {
+    /// A port that is free for one may be taken for the other.
+    const TRIES: usize = 20;
+    let one = |address: SocketAddr| tcp_socket(address).and_then(|socket| listen(socket, address));
+    let mut left = TRIES;
+    loop {
+        left -= 1;
+        let first = one(address).map_err(|error| explain(address, option, &error))?;
+        let bound = local_address(&first)?;
+        if address.ip() != IpAddr::V4(Ipv4Addr::LOCALHOST) {
+            return Ok(vec![first]);
+        }
+        let twin = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), bound.port());
+        match one(twin) {
+            Ok(second) => return Ok(vec![first, second]),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                if address.port() != 0 || left == 0 {
+                    return Err(explain(twin, option, &error).into());
+                }
+            }
+            // A machine without IPv6.
+            Err(_) => return Ok(vec![first]),
+        }
+    }
+}
+
 /// The number of the group that `option` names.
 pub(crate) fn group(name: &str, option: &str) -> anyhow::Result<u32> {
     let found = Account::group(name).context("cannot read `/etc/group`")?;
@@ -165,6 +214,9 @@ fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
         Some(Protocol::TCP),
     )?;
     socket.set_reuse_address(true)?;
+    if address == SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), address.port()) {
+        socket.set_only_v6(true)?;
+    }
     socket.set_nonblocking(true)?;
     Ok(socket)
 }

@@ -1,0 +1,63 @@
+//! The keys of `[broker]`.
+
+use std::net::SocketAddr;
+
+use crate::file::problem::Code;
+use crate::file::refusal::Refused;
+use crate::file::units::parse_size;
+use crate::file::walk::{Entry, Section};
+
+use super::address::bind;
+use super::listen::Taken;
+use super::{Broker, defaults, later};
+
+/// Less than this, and the broker blocks publishers before it has a queue.
+const MEMORY_MIN: u64 = 64 * 1024 * 1024;
+
+pub(super) fn default_broker() -> Broker {
+    Broker {
+        bind: defaults::broker(),
+        memory: None,
+        disk_free: defaults::DISK_FREE,
+    }
+}
+
+pub(super) fn broker(entry: &Entry<'_, '_>, taken: &[Taken]) -> Option<Broker> {
+    let help = "write `[broker]` with `bind = \"127.0.0.1:5672\"` below it".to_owned();
+    entry
+        .section("a table", Some(help), later::BROKER, |s| keys(s, taken))
+        .flatten()
+}
+
+/// The order is that of the list in messages.
+fn keys(s: &mut Section<'_, '_>, taken: &[Taken]) -> Option<Broker> {
+    let bind = s.or("bind", defaults::broker(), |e| address(e, taken));
+    let memory = s.optional("memory", |e| size(e, MEMORY_MIN));
+    let disk_free = s.or("disk_free", defaults::DISK_FREE, |e| size(e, 0));
+    Some(Broker {
+        bind: bind?,
+        memory: memory?,
+        disk_free: disk_free?,
+    })
+}
+
+fn address(entry: &Entry<'_, '_>, taken: &[Taken]) -> Option<SocketAddr> {
+    let address = bind(entry)?;
+    if let Some(Taken { address, by }) = taken.iter().find(|taken| taken.address == address) {
+        let refused = Refused::new(Code::Conflict, format!("{by} is {address} already"));
+        entry.refuse(refused.help("choose another address for one of the two"));
+        return None;
+    }
+    Some(address)
+}
+
+fn size(entry: &Entry<'_, '_>, least: u64) -> Option<u64> {
+    entry.text("a size", "`\"1GiB\"`", |text| {
+        let size = parse_size(text)?;
+        if size < least {
+            let message = format!("the broker needs {} MiB at least", least >> 20);
+            return Err(Refused::value(message).help("a third of the machine's memory is usual"));
+        }
+        Ok(size)
+    })
+}

@@ -1,0 +1,261 @@
+//! What operators ask of a virtual host. What changes something is answered once that is on disk.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use mainstay_amqp::method::{BasicGet, BasicPublish};
+use mainstay_amqp::{
+    Body, ChannelKey, Content, Definitions, Durability, Everything, Input, Method, Now, Properties,
+    QueueDefinition, Reply, ShortString, User,
+};
+use tokio::sync::oneshot;
+
+use crate::definitions::table;
+use crate::host::{Host, OPERATOR};
+use crate::mailbox::Letter;
+use crate::record;
+use crate::view::{Deed, Message, Queue};
+
+/// Bytes of bodies in one answer: what a person looks at, and what one message may have.
+const BODIES_LEN_MAX: usize = 128 * 1024 * 1024;
+/// The operators' channel.
+const CHANNEL: ChannelKey = ChannelKey {
+    connection: OPERATOR,
+    channel: 1,
+};
+
+/// A question.
+#[derive(Debug)]
+pub(crate) enum Question {
+    Queues,
+    Definitions,
+    Import(Definitions),
+    Deed(Deed),
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(crate) enum Told {
+    Queues(Vec<Queue>),
+    Definitions(Definitions),
+    Messages(Vec<Message>),
+    Done(usize),
+    Refused(String),
+}
+
+/// An answer that waits for the disk.
+#[derive(Debug)]
+pub(crate) struct Unanswered {
+    pub(crate) after: u64,
+    pub(crate) told: Told,
+    pub(crate) to: oneshot::Sender<Told>,
+}
+
+impl Host {
+    pub(crate) fn ask(&mut self, now: Now, question: Question) -> Told {
+        let told = match question {
+            Question::Queues => Ok(Told::Queues(self.queues())),
+            Question::Definitions => Ok(Told::Definitions(self.broker.definitions())),
+            Question::Import(definitions) => {
+                let imported = self.broker.import(now, &definitions);
+                imported
+                    .map(|()| Told::Done(0))
+                    .map_err(|fault| fault.to_string())
+            }
+            Question::Deed(deed) => self.deed(now, deed),
+        };
+        self.carry_out(now);
+        told.unwrap_or_else(Told::Refused)
+    }
+
+    fn queues(&self) -> Vec<Queue> {
+        let view = |queue: mainstay_amqp::QueueView<'_>| Queue {
+            vhost: self.broker.vhost().name().to_owned(),
+            name: queue.name.text().into_owned(),
+            durable: queue.durability == Durability::Durable,
+            ready: queue.ready,
+            ready_bytes: queue.ready_bytes,
+            unacked: queue.unacked,
+            consumers: queue.consumers,
+        };
+        self.broker.queues().map(view).collect()
+    }
+
+    fn deed(&mut self, now: Now, deed: Deed) -> Result<Told, String> {
+        let done = |done: Result<usize, mainstay_amqp::Fault>| {
+            done.map(Told::Done).map_err(|fault| fault.to_string())
+        };
+        match deed {
+            Deed::Peek { queue, count } => self.peek(now, &name(&queue)?, count),
+            Deed::Take { queue, count } => self.take(now, &name(&queue)?, count),
+            Deed::Purge { queue } => done(self.broker.purge(now, &name(&queue)?)),
+            Deed::Move { from, to, count } => {
+                let (from, to) = (name(&from)?, name(&to)?);
+                done(self.broker.move_messages(now, &from, &to, count))
+            }
+            Deed::Delete { queue } => done(self.broker.remove_queue(now, &name(&queue)?)),
+            Deed::Declare { queue, arguments } => {
+                let definition = QueueDefinition {
+                    name: name(&queue)?,
+                    durable: true,
+                    auto_delete: false,
+                    arguments: table(&arguments)?,
+                };
+                let definitions = Definitions {
+                    queues: vec![definition],
+                    ..Definitions::default()
+                };
+                done(self.broker.import(now, &definitions).map(|()| 0))
+            }
+            Deed::Publish {
+                exchange,
+                routing_key,
+                body,
+            } => self.publish(now, &name(&exchange)?, &name(&routing_key)?, &body),
+        }
+    }
+
+    fn peek(&self, now: Now, queue: &ShortString, count: usize) -> Result<Told, String> {
+        let peeked = self
+            .broker
+            .peek(now, queue, count)
+            .map_err(|fault| fault.to_string())?;
+        let mut messages = Vec::new();
+        let mut len = 0;
+        for one in peeked {
+            let message = &one.message;
+            let body = self.body(&message.body)?;
+            len += body.len();
+            if len > BODIES_LEN_MAX && !messages.is_empty() {
+                break;
+            }
+            let (exchange, key) = (&message.exchange, &message.routing_key);
+            messages.push(shown(exchange, key, one.redelivered, &body));
+        }
+        Ok(Told::Messages(messages))
+    }
+
+    fn body(&self, body: &Body) -> Result<Bytes, String> {
+        match body {
+            Body::Here(bytes) => Ok(bytes.clone()),
+            Body::Stored { place, .. } => {
+                let at = record::reference(self.number, place.queue, place.position);
+                let place = self.find(at).ok_or("its body is not in the log")?;
+                place
+                    .read()
+                    .map_err(|error| format!("its body cannot be read: {error}"))
+            }
+        }
+    }
+
+    /// Opens the operators' channel anew, since a fault may have closed it.
+    fn channel(&mut self, now: Now) {
+        let user = User {
+            name: "operator".into(),
+            rights: Box::new(Everything),
+            hears_cancel: false,
+        };
+        self.input(now, Input::Gone(OPERATOR));
+        self.input(now, Input::Opened(OPERATOR, user));
+        self.input(now, Input::OpenChannel(CHANNEL));
+        self.answers.clear();
+    }
+
+    fn method(
+        &mut self,
+        now: Now,
+        method: impl Into<Method>,
+        content: Option<Content>,
+    ) -> Result<(), String> {
+        self.input(now, Input::Method(CHANNEL, method.into(), content));
+        let fault = self.answers.iter().find_map(|letter| match letter {
+            Letter::Fault(_, fault) => Some(fault.to_string()),
+            Letter::Reply(..) | Letter::Opened(_) => None,
+        });
+        fault.map_or(Ok(()), Err)
+    }
+
+    fn take(&mut self, now: Now, queue: &ShortString, count: usize) -> Result<Told, String> {
+        self.channel(now);
+        let mut messages = Vec::new();
+        let mut len = 0;
+        while messages.len() < count && len < BODIES_LEN_MAX {
+            let get = BasicGet {
+                queue: queue.clone(),
+                no_ack: true,
+                ..BasicGet::default()
+            };
+            self.method(now, get, None)?;
+            let Some(Letter::Reply(_, Reply::Content(Method::BasicGetOk(got), _, body), _)) =
+                self.answers.pop()
+            else {
+                break;
+            };
+            let body = self.body(&body)?;
+            len += body.len();
+            messages.push(shown(
+                &got.exchange,
+                &got.routing_key,
+                got.redelivered,
+                &body,
+            ));
+        }
+        Ok(Told::Messages(messages))
+    }
+
+    fn publish(
+        &mut self,
+        now: Now,
+        exchange: &ShortString,
+        key: &ShortString,
+        body: &str,
+    ) -> Result<Told, String> {
+        let body = STANDARD
+            .decode(body)
+            .map_err(|why| format!("the body is no base64: {why}"))?;
+        self.channel(now);
+        let publish = BasicPublish {
+            exchange: exchange.clone(),
+            routing_key: key.clone(),
+            mandatory: true,
+            ..BasicPublish::default()
+        };
+        let persistent = Properties {
+            delivery_mode: Some(2),
+            ..Properties::default()
+        };
+        let content = Content {
+            properties: persistent.write(),
+            body: body.into(),
+        };
+        self.method(now, publish, Some(content))?;
+        let is_return = |letter: &Letter| {
+            matches!(
+                letter,
+                Letter::Reply(_, Reply::Content(Method::BasicReturn(_), ..), _)
+            )
+        };
+        if self.answers.iter().any(is_return) {
+            return Err(format!(
+                "no queue takes messages of exchange `{exchange}` with key `{key}`"
+            ));
+        }
+        Ok(Told::Done(1))
+    }
+}
+
+fn name(text: &str) -> Result<ShortString, String> {
+    ShortString::new(Bytes::copy_from_slice(text.as_bytes()))
+        .ok_or_else(|| "a name has 255 bytes at most".to_owned())
+}
+
+fn shown(exchange: &ShortString, key: &ShortString, redelivered: bool, body: &[u8]) -> Message {
+    let text = std::str::from_utf8(body).ok().map(str::to_owned);
+    Message {
+        exchange: exchange.text().into_owned(),
+        routing_key: key.text().into_owned(),
+        redelivered,
+        base64: text.is_none().then(|| STANDARD.encode(body)),
+        text,
+    }
+}

@@ -1,0 +1,138 @@
+//! Who comes in. Passwords are hashed slowly, on another thread, one at a time and not too often; who was right once is
+//! known again quickly.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use mainstay_amqp::{Credentials, Entry};
+use ring::hmac;
+use ring::rand::SystemRandom;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep_until};
+
+use crate::accounts::{GUEST, PasswordError, PasswordHash};
+use crate::house::House;
+use crate::limits::{HASH_EVERY, HASHES_WAITING_MAX, HASHES_WAITING_PER_PEER_MAX};
+
+/// Knows passwords that were right.
+#[derive(Debug)]
+pub(crate) struct Doorman {
+    /// Never leaves this process.
+    key: hmac::Key,
+    /// By user: the hash that was confirmed, and under our key the password that it is of.
+    known: RefCell<HashMap<String, (PasswordHash, hmac::Tag)>>,
+    /// Who waits, by address.
+    waiting: RefCell<HashMap<IpAddr, usize>>,
+    /// When the next slow hash may begin.
+    next: Mutex<Instant>,
+    /// What unknown users are compared with, so that they cannot be told by the time it takes.
+    nobody: PasswordHash,
+}
+
+impl Doorman {
+    pub(crate) fn new() -> Result<Self, PasswordError> {
+        let random = SystemRandom::new();
+        let key = hmac::Key::generate(hmac::HMAC_SHA256, &random);
+        Ok(Self {
+            key: key.map_err(|_| PasswordError::NoRandomness)?,
+            known: RefCell::default(),
+            waiting: RefCell::default(),
+            next: Mutex::new(Instant::now()),
+            nobody: PasswordHash::of_nobody()?,
+        })
+    }
+
+    /// Whether this is who it says to be.
+    pub(crate) async fn admit(
+        &self,
+        house: &House,
+        peer: IpAddr,
+        credentials: &Credentials,
+    ) -> Entry {
+        let name = credentials.user.text().into_owned();
+        if name == GUEST && !peer.is_loopback() {
+            tracing::warn!(%peer, "`{GUEST}` comes from this machine alone");
+            return self.refuse(house);
+        }
+        let user = house.accounts.borrow().users.get(&name).cloned();
+        let hash = user.and_then(|user| user.password);
+        let tag = hmac::sign(&self.key, &credentials.password);
+        if let Some(hash) = &hash
+            && let Some((of, known)) = self.known.borrow().get(&name)
+            && of == hash
+            && hmac::verify(&self.key, &credentials.password, known.as_ref()).is_ok()
+        {
+            return Entry::Granted;
+        }
+        let Some(right) = self.compare(peer, hash.as_ref(), credentials).await else {
+            tracing::warn!(%peer, "too many wait to be let in; one more is refused");
+            return self.refuse(house);
+        };
+        match hash {
+            Some(hash) if right => {
+                self.known.borrow_mut().insert(name, (hash, tag));
+                Entry::Granted
+            }
+            Some(_) | None => {
+                tracing::warn!(%peer, user = %credentials.user, "wrong user or password");
+                self.refuse(house)
+            }
+        }
+    }
+
+    fn refuse(&self, house: &House) -> Entry {
+        house.metrics.logins_refused.add(1);
+        Entry::Refused
+    }
+
+    /// The slow way; `None`: too many are on it.
+    async fn compare(
+        &self,
+        peer: IpAddr,
+        hash: Option<&PasswordHash>,
+        credentials: &Credentials,
+    ) -> Option<bool> {
+        let _place = self.line_up(peer)?;
+        let mut next = self.next.lock().await;
+        sleep_until(*next).await;
+        *next = Instant::now() + HASH_EVERY;
+        let hash = hash.unwrap_or(&self.nobody).clone();
+        let password = credentials.password.clone();
+        let compared = tokio::task::spawn_blocking(move || hash.is_of(&password)).await;
+        // It does not panic; if it did, nobody comes in.
+        Some(compared.unwrap_or(false))
+    }
+
+    fn line_up(&self, peer: IpAddr) -> Option<Place<'_>> {
+        let mut waiting = self.waiting.borrow_mut();
+        let all: usize = waiting.values().sum();
+        let of_peer = waiting.entry(peer).or_default();
+        if all >= HASHES_WAITING_MAX || *of_peer >= HASHES_WAITING_PER_PEER_MAX {
+            return None;
+        }
+        *of_peer += 1;
+        Some(Place {
+            doorman: self,
+            peer,
+        })
+    }
+}
+
+/// A place in the line.
+struct Place<'a> {
+    doorman: &'a Doorman,
+    peer: IpAddr,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.doorman.waiting.borrow_mut();
+        if let Some(of_peer) = waiting.get_mut(&self.peer) {
+            *of_peer -= 1;
+            if *of_peer == 0 {
+                waiting.remove(&self.peer);
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! A bounded queue of calls to one task, from tasks of the same thread: no atomics, no wake across threads, and who finds it
+//! full can wait for room while it does other things.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::task::{Context, Poll, Waker};
+
+#[derive(Debug)]
+struct State<T> {
+    calls: VecDeque<T>,
+    /// Who takes calls.
+    taker: Option<Waker>,
+    /// Who waits for room.
+    waiting: Vec<Waker>,
+}
+
+/// The queue. A `RefCell`, since several tasks of one thread put calls in and none holds it over an await.
+#[derive(Debug)]
+pub(crate) struct Inbox<T> {
+    state: RefCell<State<T>>,
+    max: usize,
+}
+
+impl<T> Inbox<T> {
+    pub(crate) fn new(max: usize) -> Self {
+        let state = State {
+            calls: VecDeque::new(),
+            taker: None,
+            waiting: Vec::new(),
+        };
+        Self {
+            state: RefCell::new(state),
+            max,
+        }
+    }
+
+    /// Whether one more may be put in.
+    pub(crate) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.state.borrow_mut();
+        if state.calls.len() < self.max {
+            return Poll::Ready(());
+        }
+        let waker = cx.waker();
+        if !state.waiting.iter().any(|known| known.will_wake(waker)) {
+            state.waiting.push(waker.clone());
+        }
+        Poll::Pending
+    }
+
+    /// Puts a call in. Who did not see room before puts in no more than one in its life: that it is gone.
+    pub(crate) fn put(&self, call: T) {
+        let mut state = self.state.borrow_mut();
+        state.calls.push_back(call);
+        if let Some(taker) = state.taker.take() {
+            taker.wake();
+        }
+    }
+
+    /// Puts a call in as soon as there is room.
+    pub(crate) async fn send(&self, call: T) {
+        poll_fn(|cx| self.poll_room(cx)).await;
+        self.put(call);
+    }
+
+    pub(crate) fn try_next(&self) -> Option<T> {
+        let mut state = self.state.borrow_mut();
+        let call = state.calls.pop_front();
+        if state.calls.len() < self.max {
+            state.waiting.drain(..).for_each(Waker::wake);
+        }
+        call
+    }
+
+    pub(crate) async fn next(&self) -> T {
+        poll_fn(|cx| match self.try_next() {
+            Some(call) => Poll::Ready(call),
+            None => {
+                self.state.borrow_mut().taker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+    use std::task::Waker;
+
+    use super::*;
+
+    #[tokio::test(flavor = "local")]
+    async fn who_finds_it_full_goes_on_when_there_is_room() {
+        let inbox = Rc::new(Inbox::new(2));
+        inbox.put(1);
+        inbox.put(2);
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(inbox.poll_room(&mut cx).is_pending());
+        let sender = tokio::task::spawn_local({
+            let inbox = Rc::clone(&inbox);
+            async move { inbox.send(3).await }
+        });
+        let mut taken = Vec::new();
+        for _ in 0..3 {
+            taken.push(inbox.next().await);
+        }
+        sender.await.expect("sent");
+        assert_eq!(taken, [1, 2, 3]);
+        assert!(inbox.try_next().is_none());
+    }
+}

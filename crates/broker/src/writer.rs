@@ -1,0 +1,342 @@
+//! The thread that owns the log. It takes everything that waits, appends it, syncs once, reports, and while it syncs the
+//! next batch gathers: group commit without a timer.
+//!
+//! ```text
+//!   virtual hosts ── Batch ──► append ─► sync ─► Reports, each host's own ──► confirms, answers
+//!                               │ no room
+//!                               └► backlog: what frees room goes past it
+//! ```
+
+mod backlog;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+
+use mainstay_amqp::QueueId;
+use mainstay_journal::messages::{AppendError, Change, Level, MessageLog, Room, Tidied};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use self::backlog::Backlog;
+use crate::limits::{BATCHES_MAX, SYNC_LEN_MAX};
+
+/// Bytes that one step of reclaiming room reads and writes: a few milliseconds in which nothing is confirmed.
+const TIDY_LEN: u64 = 1024 * 1024;
+/// Syncs between two steps while batches never cease.
+const TIDY_EVERY: u32 = 4;
+
+/// Whether a change may go past what waits for room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// After all before it: a dead letter is stored before its message is forgotten.
+    Ordered,
+    /// It comes of an acknowledgement, a purge or a deletion: nothing that waits must come first, and it makes room.
+    Relief,
+}
+
+/// What a virtual host changed in one turn.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) number: u64,
+    pub(crate) changes: Vec<Change>,
+    /// Of each change.
+    pub(crate) classes: Vec<Class>,
+    /// The last position of each queue that is stored by it.
+    pub(crate) through: Vec<(QueueId, u64)>,
+    pub(crate) reports: Arc<Reports>,
+}
+
+/// What the writer is asked.
+#[derive(Debug)]
+pub(crate) enum Order {
+    Write(Batch),
+    /// Changes of accounts; the answer comes when they are on disk.
+    Define(Vec<Change>, oneshot::Sender<()>),
+    /// A second has passed: there may be room again.
+    Retry,
+}
+
+/// What is on disk, for one virtual host.
+#[derive(Debug, Default)]
+pub(crate) struct Reports {
+    state: Mutex<Synced>,
+    pub(crate) bell: Notify,
+}
+
+/// The news since it was asked last.
+#[derive(Debug, Default)]
+pub(crate) struct Synced {
+    /// All batches up to this one.
+    pub(crate) number: u64,
+    /// All of these queues up to these positions.
+    pub(crate) through: BTreeMap<QueueId, u64>,
+}
+
+impl Reports {
+    /// A lock between two threads, held for a few moves of memory.
+    fn lock(&self) -> MutexGuard<'_, Synced> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn take(&self) -> Synced {
+        let mut state = self.lock();
+        let number = state.number;
+        std::mem::replace(
+            &mut *state,
+            Synced {
+                number,
+                through: BTreeMap::new(),
+            },
+        )
+    }
+
+    fn report(&self, number: u64, through: Vec<(QueueId, u64)>) {
+        let mut state = self.lock();
+        state.number = number;
+        state.through.extend(through);
+        drop(state);
+        self.bell.notify_one();
+    }
+}
+
+/// What others see of the writer.
+#[derive(Debug, Default)]
+pub(crate) struct Gauges {
+    pub(crate) syncs: AtomicU64,
+    pub(crate) records: AtomicU64,
+    pub(crate) on_disk: AtomicU64,
+    pub(crate) live: AtomicU64,
+    /// 0: plenty, 1: low, 2: full.
+    pub(crate) level: AtomicU64,
+}
+
+impl Gauges {
+    pub(crate) fn has_room(&self) -> bool {
+        self.level.load(Ordering::Relaxed) == 0
+    }
+}
+
+/// Why the writer ended.
+#[derive(Debug, Default)]
+pub(crate) struct Failure {
+    reason: OnceLock<AppendError>,
+    pub(crate) token: CancellationToken,
+}
+
+impl Failure {
+    fn set(&self, reason: AppendError) {
+        tracing::error!(error = %reason, "nothing more is stored, nothing more is confirmed");
+        self.reason.set(reason).ok();
+        self.token.cancel();
+    }
+}
+
+/// The thread's handle.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    pub(crate) orders: mpsc::Sender<Order>,
+    pub(crate) gauges: Arc<Gauges>,
+    pub(crate) failure: Arc<Failure>,
+    thread: JoinHandle<()>,
+}
+
+impl Writer {
+    pub(crate) fn start(log: MessageLog) -> std::io::Result<Self> {
+        let (orders, inbox) = mpsc::channel(BATCHES_MAX);
+        let gauges = Arc::new(Gauges::default());
+        let failure = Arc::new(Failure::default());
+        let desk = Desk {
+            log,
+            inbox,
+            backlog: Backlog::default(),
+            done: Vec::new(),
+            unsynced: 0,
+            gauges: Arc::clone(&gauges),
+        };
+        let on_failure = Arc::clone(&failure);
+        let work = move || {
+            if let Err(error) = desk.work() {
+                on_failure.set(error);
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("writer".into())
+            .spawn(work)?;
+        Ok(Self {
+            orders,
+            gauges,
+            failure,
+            thread,
+        })
+    }
+
+    /// Why it failed, if it did.
+    pub(crate) fn into_reason(self) -> Option<AppendError> {
+        drop(self.orders);
+        // The thread has let go of its own before it cancels the token, or does so in a moment.
+        Arc::into_inner(self.failure)?.reason.into_inner()
+    }
+
+    /// Ends it after all that was ordered; everybody else has let go of `orders`.
+    pub(crate) async fn end(self) {
+        drop(self.orders);
+        // A panic of it was told by the hook, and the token is cancelled by none: what waits for it is the end anyhow.
+        tokio::task::spawn_blocking(|| self.thread.join().ok())
+            .await
+            .ok();
+    }
+}
+
+/// Whom to tell after a sync.
+#[derive(Debug)]
+enum Told {
+    Host {
+        reports: Arc<Reports>,
+        number: u64,
+        through: Vec<(QueueId, u64)>,
+    },
+    Definer(oneshot::Sender<()>),
+}
+
+struct Desk {
+    log: MessageLog,
+    inbox: mpsc::Receiver<Order>,
+    backlog: Backlog,
+    /// Appended, and not synced.
+    done: Vec<Told>,
+    /// Changes that were appended and not synced.
+    unsynced: usize,
+    gauges: Arc<Gauges>,
+}
+
+impl Desk {
+    fn work(mut self) -> Result<(), AppendError> {
+        let mut rounds: u32 = 0;
+        self.show(self.log.room());
+        while let Some(first) = self.inbox.blocking_recv() {
+            self.append_all(first)?;
+            self.sync()?;
+            rounds += 1;
+            if self.inbox.is_empty() || rounds.is_multiple_of(TIDY_EVERY) {
+                self.tidy()?;
+            }
+        }
+        self.sync()
+    }
+
+    /// Takes this and everything that waits.
+    fn append_all(&mut self, first: Order) -> Result<(), AppendError> {
+        let mut len = self.take(first)?;
+        while len < SYNC_LEN_MAX
+            && let Ok(next) = self.inbox.try_recv()
+        {
+            len += self.take(next)?;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, order: Order) -> Result<usize, AppendError> {
+        let (changes, classes, told) = match order {
+            Order::Write(batch) => {
+                let told = Told::Host {
+                    reports: batch.reports,
+                    number: batch.number,
+                    through: batch.through,
+                };
+                (batch.changes, batch.classes, Some(told))
+            }
+            Order::Define(changes, answer) => (changes, Vec::new(), Some(Told::Definer(answer))),
+            Order::Retry => (Vec::new(), Vec::new(), None),
+        };
+        let len = changes.iter().map(len_of).sum();
+        if self.backlog.is_empty() {
+            match self.log.append(&changes) {
+                Ok(_) => {
+                    self.done.extend(told);
+                    self.unsynced += changes.len();
+                    return Ok(len);
+                }
+                Err(error @ AppendError::Full { .. }) => {
+                    tracing::warn!(%error, "publishers wait; consumers go on");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.backlog.push(changes, &classes, told);
+        self.backlog.append(&mut self.log, &mut self.done)?;
+        self.unsynced += 1;
+        if self.backlog.is_empty() {
+            tracing::info!("there is room in the log again: what waited is stored");
+        }
+        Ok(len)
+    }
+
+    fn sync(&mut self) -> Result<(), AppendError> {
+        if self.unsynced > 0 {
+            self.log.sync()?;
+            self.gauges.syncs.fetch_add(1, Ordering::Relaxed);
+            let records = u64::try_from(self.unsynced).unwrap_or(u64::MAX);
+            self.gauges.records.fetch_add(records, Ordering::Relaxed);
+            self.unsynced = 0;
+        }
+        for told in self.done.drain(..) {
+            match told {
+                Told::Host {
+                    reports,
+                    number,
+                    through,
+                } => reports.report(number, through),
+                // Who asked may have gone away.
+                Told::Definer(answer) => drop(answer.send(())),
+            }
+        }
+        self.show(self.log.room());
+        Ok(())
+    }
+
+    /// Reclaims room while nobody waits, and one step in any case.
+    fn tidy(&mut self) -> Result<(), AppendError> {
+        loop {
+            match self.log.tidy(TIDY_LEN) {
+                Ok(Tidied::More) if self.inbox.is_empty() => {}
+                // Without room there is nothing to be moved; what is acknowledged makes some.
+                Ok(Tidied::More | Tidied::Idle) | Err(AppendError::Full { .. }) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        self.show(self.log.room());
+        Ok(())
+    }
+
+    fn show(&self, room: Room) {
+        let level = match room.level {
+            Level::Plenty if !self.backlog.is_empty() => 1,
+            Level::Plenty => 0,
+            Level::Low => 1,
+            Level::Full => 2,
+        };
+        self.gauges.level.store(level, Ordering::Relaxed);
+        self.gauges.on_disk.store(room.on_disk, Ordering::Relaxed);
+        self.gauges.live.store(room.live, Ordering::Relaxed);
+    }
+}
+
+/// Bytes of a change, near enough to end a batch by.
+pub(crate) fn len_of(change: &Change) -> usize {
+    /// What a record has besides.
+    const HEAD: usize = 32;
+    HEAD + match change {
+        Change::Put { key, value } => key.len() + value.len(),
+        Change::Remove { key } => key.len(),
+        Change::Message { refs, head, body } => {
+            let body = match body {
+                mainstay_journal::messages::Body::Here(bytes) => bytes.len(),
+                mainstay_journal::messages::Body::Stored(_) => 0,
+            };
+            refs.len() * 20 + head.len() + body
+        }
+        Change::Forget(_) | Change::ForgetQueue(_) => 0,
+    }
+}

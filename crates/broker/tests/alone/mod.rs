@@ -1,0 +1,117 @@
+//! A broker in a process of its own, which can be killed.
+
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use lapin::{Connection, ConnectionProperties};
+use mainstay_testkit::{Spawned, TempDir, free_port, wait_until};
+use rustix::process::Signal;
+
+/// The longest time that anything may take on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A broker.
+pub(crate) struct Alone {
+    pub(crate) dir: TempDir,
+    port: u16,
+    state: PathBuf,
+    running: Option<Spawned>,
+    lives: u32,
+}
+
+impl Alone {
+    /// Starts it, and waits until it serves.
+    pub(crate) fn start(name: &str) -> Self {
+        let dir = TempDir::new(name);
+        let state = dir.join("state");
+        Self::start_in(dir, &state)
+    }
+
+    pub(crate) fn start_in(dir: TempDir, state: &Path) -> Self {
+        let mut alone = Self {
+            dir,
+            port: free_port(),
+            state: state.to_owned(),
+            running: None,
+            lives: 0,
+        };
+        alone.start_again();
+        alone.wait_until_it_serves();
+        alone
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
+    pub(crate) fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// Starts the next life; it may not serve yet.
+    pub(crate) fn start_again(&mut self) {
+        self.running = None;
+        self.lives += 1;
+        let mut command = Command::new(program());
+        command.arg(&self.state).arg(self.port.to_string());
+        let name = format!("broker-{}", self.lives);
+        self.running = Some(Spawned::start(&self.dir, &name, &mut command));
+    }
+
+    pub(crate) fn wait_until_it_serves(&self) {
+        let address = self.address();
+        wait_until(PATIENCE, "the broker serves", || {
+            TcpStream::connect(address)
+                .map(drop)
+                .map_err(|error| format!("{error}; it said {}", self.said()))
+        });
+    }
+
+    pub(crate) fn process(&self) -> &Spawned {
+        self.running.as_ref().expect("it was started")
+    }
+
+    pub(crate) fn said(&self) -> String {
+        self.process().log()
+    }
+
+    pub(crate) fn kill(&self) {
+        self.process().signal(Signal::KILL);
+        self.process().wait(PATIENCE);
+    }
+
+    /// A client that is connected.
+    pub(crate) async fn client(&self) -> Connection {
+        connect(self.address()).await.expect("the broker serves")
+    }
+}
+
+pub(crate) async fn connect(address: SocketAddr) -> lapin::Result<Connection> {
+    let uri = format!("amqp://{address}/%2f");
+    Connection::connect(&uri, ConnectionProperties::default()).await
+}
+
+/// The example, which Cargo builds with the tests of this crate.
+fn program() -> PathBuf {
+    let own = std::env::current_exe().expect("our own program");
+    let target = own.ancestors().nth(2).expect("target/PROFILE/deps");
+    let program = target.join("examples/broker");
+    assert!(
+        program.exists(),
+        "{} is missing: `cargo build -p mainstay-broker --examples`",
+        program.display()
+    );
+    program
+}
+
+/// Runs a test's body on one thread.
+pub(crate) fn on_runtime<T>(body: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime.expect("a runtime").block_on(body)
+}
