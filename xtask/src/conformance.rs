@@ -28,7 +28,7 @@ const RESULT: &str = "bench/results/conformance.json";
 const MARK: &str = "MAINSTAY_CONFORMANCE_NETWORK";
 /// Where the suites look for a broker.
 const PORT: u16 = 5672;
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
