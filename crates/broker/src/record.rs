@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use mainstay_amqp::method::{ExchangeBind, ExchangeDeclare, QueueBind, QueueDeclare};
 use mainstay_amqp::{
-    Binding, Body, Destination, DurableQueue, Exchange, ExchangeKind, Fault, Message, Method,
-    Properties, QueueId, Record, ShortString, Value, frame,
+    AppliesTo, Binding, Body, Destination, DurableQueue, Exchange, ExchangeKind, Fault, Message,
+    Method, Policy, Properties, QueueId, Record, ShortString, Table, Value, frame,
 };
 use mainstay_journal::messages::{Change, QueueKey, Ref};
 use ring::digest;
@@ -74,7 +74,9 @@ enum Kind {
     Permission,
     Exchange,
     Queue,
+    Delays,
     Binding,
+    Policy,
 }
 
 impl Kind {
@@ -86,7 +88,9 @@ impl Kind {
             Self::Permission => b'p',
             Self::Exchange => b'e',
             Self::Queue => b'q',
+            Self::Delays => b'd',
             Self::Binding => b'b',
+            Self::Policy => b'y',
         }
     }
 
@@ -98,7 +102,9 @@ impl Kind {
             Self::Permission,
             Self::Exchange,
             Self::Queue,
+            Self::Delays,
             Self::Binding,
+            Self::Policy,
         ];
         all.into_iter().find(|kind| kind.letter() == letter)
     }
@@ -246,9 +252,19 @@ pub(crate) fn changes_of(vhost: u16, record: &Record) -> Vec<Change> {
             };
             put(inner_key(Kind::Queue, vhost, &number(id)), payload(declare))
         }
+        Record::Delays(id, exchange) => {
+            let named = ExchangeDeclare {
+                exchange: exchange.clone(),
+                ..ExchangeDeclare::default()
+            };
+            put(inner_key(Kind::Delays, vhost, &number(id)), payload(named))
+        }
         Record::NoQueue(id) => vec![
             Change::Remove {
                 key: inner_key(Kind::Queue, vhost, &number(id)),
+            },
+            Change::Remove {
+                key: inner_key(Kind::Delays, vhost, &number(id)),
             },
             Change::ForgetQueue(queue_key(vhost, *id)),
         ],
@@ -257,7 +273,43 @@ pub(crate) fn changes_of(vhost: u16, record: &Record) -> Vec<Change> {
             put(binding_key(vhost, &bound), bound)
         }
         Record::NoBinding(binding) => remove(binding_key(vhost, &bound(binding))),
+        Record::Policy(policy) => put(
+            inner_key(Kind::Policy, vhost, policy.name.as_bytes()),
+            payload(written_policy(policy)),
+        ),
+        Record::NoPolicy(name) => remove(inner_key(Kind::Policy, vhost, name.as_bytes())),
     }
+}
+
+/// A policy in the fields of a declaration: what it is for stands as the type.
+fn written_policy(policy: &Policy) -> ExchangeDeclare {
+    let pattern = Value::String(Bytes::copy_from_slice(policy.pattern.as_bytes()));
+    let definition = Value::Table(policy.definition.clone());
+    ExchangeDeclare {
+        exchange: policy.name.clone(),
+        kind: ShortString::literal(policy.applies_to.name()),
+        arguments: Table::new(vec![
+            ("pattern".into(), pattern),
+            ("priority".into(), Value::Long(policy.priority)),
+            ("definition".into(), definition),
+        ]),
+        ..ExchangeDeclare::default()
+    }
+}
+
+fn read_policy(declare: &ExchangeDeclare) -> Result<Policy, Fault> {
+    let all = &declare.arguments;
+    let pattern = all.get("pattern").and_then(Value::string);
+    Ok(Policy {
+        name: declare.exchange.compact(),
+        pattern: pattern.map(|bytes| text(bytes)).unwrap_or_default(),
+        applies_to: AppliesTo::parse(&declare.kind.text())?,
+        priority: all.get("priority").and_then(Value::integer).unwrap_or(0),
+        definition: match all.get("definition") {
+            Some(Value::Table(table)) => table.clone(),
+            Some(_) | None => Table::EMPTY,
+        },
+    })
 }
 
 /// What is kept in memory of a message that is on disk: exchange and key, each behind its length, and the properties.
@@ -335,8 +387,8 @@ pub(crate) fn read(definitions: &[(Bytes, Bytes)]) -> Result<Option<Definitions>
                 let permission = parse(value).map_err(wrong)?;
                 read.accounts.permissions.insert((vhost, user), permission);
             }
-            Kind::Exchange | Kind::Queue | Kind::Binding => {
-                let (vhost, record) = inner(rest, value).map_err(wrong)?;
+            Kind::Exchange | Kind::Queue | Kind::Delays | Kind::Binding | Kind::Policy => {
+                let (vhost, record) = inner(kind, rest, value).map_err(wrong)?;
                 match record {
                     Record::Binding(_) => bindings.push((vhost, record)),
                     _ => read.records.entry(vhost).or_default().push(record),
@@ -359,12 +411,19 @@ fn parse<T: for<'a> Deserialize<'a>>(bytes: &[u8]) -> Result<T, String> {
 }
 
 /// A record of a virtual host.
-fn inner(rest: &[u8], value: &Bytes) -> Result<(u16, Record), String> {
+fn inner(kind: Kind, rest: &[u8], value: &Bytes) -> Result<(u16, Record), String> {
     let short = || "its key is cut off".to_owned();
     let (vhost, rest) = rest.split_first_chunk::<2>().ok_or_else(short)?;
     let vhost = u16::from_be_bytes(*vhost);
     let method = Method::read(value).map_err(|why| why.to_string())?;
     let record = match method {
+        Method::ExchangeDeclare(declare) if matches!(kind, Kind::Policy) => {
+            Record::Policy(read_policy(&declare).map_err(|why| why.to_string())?)
+        }
+        Method::ExchangeDeclare(declare) if matches!(kind, Kind::Delays) => {
+            let id = rest.first_chunk::<8>().ok_or_else(short)?;
+            Record::Delays(QueueId(u64::from_be_bytes(*id)), declare.exchange.compact())
+        }
         Method::ExchangeDeclare(declare) => {
             Record::Exchange(exchange(declare).map_err(|why| why.to_string())?)
         }
