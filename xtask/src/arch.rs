@@ -63,7 +63,7 @@ const CRATES: &[Crate] = &[
     Crate { name: "mainstay-power-loss", tier: Tier::Dev, uses: &[] },
     Crate { name: "mainstay-sim", tier: Tier::Dev, uses: &["mainstay-ids", "mainstay-model", "mainstay-control"] },
     Crate { name: "shop", tier: Tier::Dev, uses: &[] },
-    Crate { name: "xtask", tier: Tier::Dev, uses: &["mainstay-testkit", "mainstay-prove", "mainstay-store", "mainstay-ids", "mainstay-model", "mainstay-api", "mainstay-control", "mainstay-forward"] },
+    Crate { name: "xtask", tier: Tier::Dev, uses: &["mainstay-amqp", "mainstay-testkit", "mainstay-prove", "mainstay-store", "mainstay-ids", "mainstay-model", "mainstay-api", "mainstay-control", "mainstay-forward"] },
 ];
 
 /// Checks the whole tree.

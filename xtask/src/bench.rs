@@ -8,6 +8,8 @@
 #[cfg(feature = "bench")]
 pub(crate) mod backend;
 #[cfg(feature = "bench")]
+mod broker;
+#[cfg(feature = "bench")]
 mod dev;
 #[cfg(feature = "bench")]
 mod failure;
@@ -52,6 +54,8 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Name {
+    /// The message broker: rates, processor time, memory, starts, and what SIGKILL costs
+    Broker,
     /// What clients see when instances are killed, cut off, frozen and replaced, and when the gateway is
     Failure,
     /// What forwarding in the kernel costs and keeps, and what rules of iptables do
@@ -71,6 +75,7 @@ enum Name {
 impl Name {
     fn as_str(self) -> &'static str {
         match self {
+            Self::Broker => "broker",
             Self::Failure => "failure",
             Self::Forward => "forward",
             Self::Gateway => "gateway",
@@ -146,6 +151,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 #[cfg(feature = "bench")]
 async fn measure(name: Name, run: &mut frame::Run) -> Result<()> {
     match name {
+        Name::Broker => broker::run(run).await,
         Name::Failure => failure::run(run).await,
         Name::Forward => forward::run(run).await,
         Name::Gateway => gateway::run(run).await,

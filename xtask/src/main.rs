@@ -10,7 +10,9 @@ mod arch;
 mod bench;
 mod cargo;
 mod ci;
+mod conformance;
 mod demo;
+mod packages;
 mod report;
 mod setup;
 mod sim;
@@ -64,6 +66,8 @@ enum Command {
     Soak(soak::Arguments),
     /// Run the decisions in a simulated world that goes wrong, or planted bugs in it
     Sim(sim::Arguments),
+    /// Run the tests that AMQP clients have of themselves against the broker, or against RabbitMQ
+    Conformance(conformance::Arguments),
     /// Show the shop: real services kept available while they are killed and replaced
     Demo(demo::Arguments),
 }
@@ -92,6 +96,7 @@ fn run(command: &Command) -> anyhow::Result<()> {
         Command::BenchBackend(arguments) => bench::backend::run(arguments),
         Command::Soak(arguments) => soak::run(arguments),
         Command::Sim(arguments) => sim::run(arguments),
+        Command::Conformance(arguments) => conformance::run(arguments),
         Command::Demo(arguments) => demo::run(*arguments),
     }
 }

@@ -4,7 +4,7 @@
 //! It never starts a daemon and never lets rustup download anything.
 
 use crate::{
-    cargo,
+    cargo, packages as pinned,
     tools::{self, Tool},
 };
 use anyhow::{Context as _, Result, bail};
@@ -48,6 +48,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     for tool in tools::ALL.iter().filter(|tool| tool.find().is_none()) {
         tool.install()?;
     }
+    for packages in pinned::missing() {
+        pinned::install(packages)?;
+    }
     Ok(())
 }
 
@@ -65,6 +68,9 @@ fn check(programs: &[Program], only_packages: bool) -> Result<()> {
         let tools = tools::ALL.iter().filter(|tool| tool.find().is_none());
         missing.extend(tools.map(|Tool { name, version, .. }| {
             format!("cargo install --locked {name} --version {version}")
+        }));
+        missing.extend(pinned::missing().map(|packages| {
+            format!("the {packages:?} packages of tests (`cargo xtask setup` installs them)")
         }));
     }
     for line in &missing {

@@ -6,23 +6,36 @@
 //! and the next one takes them over. All that blocks is done by [`works::Works`] on a blocking thread.
 
 mod file;
+mod follower;
 mod hindrance;
+mod metrics;
+mod occupied;
+mod repairs;
+mod seams;
+mod show;
 mod works;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_api::client::Client;
 use mainstay_api::consumer;
+use mainstay_forward::Meter;
 use mainstay_ids::ConsumerId;
 use mainstay_model::{Ack, ForwardSettings, Routing};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+pub use file::Choice;
+pub use follower::Follower;
 use hindrance::Hindrances;
+use metrics::Told;
+use occupied::Occupied;
+pub use seams::{Changes, CleanUp, Deaths, ForwardSeams, Repair, SeamError};
 use works::{Input, News, Works};
 
 /// The name under which a node that forwards follows the routes.
@@ -45,6 +58,13 @@ const ROUTINGS: usize = 4;
 /// Acknowledgements on their way. Level-triggered: what does not fit is dropped.
 const ACKS: usize = 16;
 
+/// Where things come from, and go to.
+struct Ways {
+    routings: mpsc::Receiver<Routing>,
+    acks: mpsc::Sender<Ack>,
+    told: watch::Sender<Arc<Told>>,
+}
+
 /// What forwarding must know.
 pub(crate) struct Forwarding {
     pub(crate) settings: ForwardSettings,
@@ -54,20 +74,55 @@ pub(crate) struct Forwarding {
     pub(crate) source: IpAddr,
     pub(crate) client: Client,
     pub(crate) consumer: ConsumerId,
+    pub(crate) seams: ForwardSeams,
 }
 
 impl Forwarding {
     /// Works until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) {
+        let (told, to_show) = watch::channel(Arc::default());
+        let (meter, to_read) = oneshot::channel();
+        let at = self.settings.metrics;
+        let showing = stop.child_token();
+        // Ends with us; should it end before, only metrics are missing.
+        let shown = at.map(|at| tokio::spawn(show::run(at, to_show, to_read, showing.clone())));
+        self.forward(told, meter, stop).await;
+        showing.cancel();
+        if let Some(Err(error)) = match shown {
+            Some(shown) => Some(shown.await),
+            None => None,
+        } {
+            tracing::error!(%error, "showing metrics of forwarding panicked");
+        }
+    }
+
+    async fn forward(
+        self,
+        told: watch::Sender<Arc<Told>>,
+        meter: oneshot::Sender<Box<dyn Meter>>,
+        stop: CancellationToken,
+    ) {
         let Some(works) = self.start(&stop).await else {
             return;
         };
+        match works.meter() {
+            // Where nothing is shown nobody takes it.
+            Ok(made) => drop(meter.send(made)),
+            Err(error) => {
+                tracing::warn!(error = %crate::chain(&error), "counts of forwarding cannot be read");
+            }
+        }
         let (to_us, routings) = mpsc::channel(ROUTINGS);
         let (acks, to_centre) = mpsc::channel(ACKS);
         let following = consumer::run(self.client.clone(), self.consumer.clone(), to_us, to_centre);
         // Ends when nobody acknowledges any more.
         let mut link = tokio::spawn(following);
-        let works = self.drive(works, routings, acks, &stop).await;
+        let ways = Ways {
+            routings,
+            acks,
+            told,
+        };
+        let works = self.drive(works, ways, &stop).await;
         if timeout(consumer::PARTING_TIME, &mut link).await.is_err() {
             link.abort();
         }
@@ -81,9 +136,10 @@ impl Forwarding {
     async fn start(&self, stop: &CancellationToken) -> Option<Works> {
         let mut told = None;
         loop {
-            let (settings, state, source) =
-                (self.settings.clone(), self.state.clone(), self.source);
-            let started = spawn_blocking(move || Works::start(&settings, &state, source));
+            let (settings, state) = (self.settings.clone(), self.state.clone());
+            let (source, seams) = (self.source, self.seams);
+            let start = move || Works::start(&settings, &state, source, seams);
+            let started = spawn_blocking(start);
             let error = match started.await {
                 Ok(Ok(works)) => return Some(works),
                 Ok(Err(error)) => error,
@@ -101,17 +157,18 @@ impl Forwarding {
     }
 
     /// Until `stop`. `None`: the works panicked.
-    async fn drive(
-        &self,
-        mut works: Works,
-        mut routings: mpsc::Receiver<Routing>,
-        acks: mpsc::Sender<Ack>,
-        stop: &CancellationToken,
-    ) -> Option<Works> {
+    async fn drive(&self, mut works: Works, ways: Ways, stop: &CancellationToken) -> Option<Works> {
+        let Ways {
+            mut routings,
+            acks,
+            told,
+        } = ways;
         let mut looks = interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut acknowledged = Instant::now();
         let mut hindrances = Hindrances::new(&self.settings.ranges);
+        let mut unforwarded = Vec::new();
+        let mut occupied = Occupied::new(&self.settings.ranges);
         loop {
             let input = tokio::select! {
                 () = stop.cancelled() => return Some(works),
@@ -123,16 +180,39 @@ impl Forwarding {
                 }
                 _ = looks.tick() => Input::Tick,
             };
+            let mut hindering = hindrances.told().to_vec();
+            hindering.extend(occupied.concern());
+            let known = Arc::clone(&told.borrow());
+            let versions = std::mem::take(&mut unforwarded);
+            if !versions.is_empty() {
+                hindrances.look_again();
+            }
             let turn = move || {
+                works.open(&versions);
                 let news = works.turn(input);
-                (works, news)
+                let is_new =
+                    news == News::Some || known.back_end.is_none() || known.hindrances != hindering;
+                let described = is_new.then(|| Told {
+                    hindrances: hindering,
+                    ..works.describe()
+                });
+                (works, news, described)
             };
-            let Ok((back, news)) = spawn_blocking(turn).await else {
+            let Ok((back, news, described)) = spawn_blocking(turn).await else {
                 tracing::error!("forwarding panicked; its rules stay as they are");
+                told.send_replace(Arc::default());
                 return None;
             };
             works = back;
-            hindrances.take_in().await;
+            if let Some(described) = described {
+                told.send_replace(Arc::new(described));
+            }
+            occupied.take_in().await;
+            // Sockets of our own listen on what is this host's.
+            if works.instances().is_some() {
+                occupied.ask_if_due(told.borrow().services.keys());
+            }
+            unforwarded = hindrances.take_in().await;
             hindrances.look_if_due(|| works.instances());
             if news == News::Some || acknowledged.elapsed() >= ACKNOWLEDGE_EVERY {
                 // One that finds no room is made good by the next, which says the same and more.

@@ -57,9 +57,11 @@ use tokio_util::sync::CancellationToken;
 
 use context::Context;
 use forward::Forwarding;
+pub use forward::{Changes, CleanUp, Deaths, Follower, ForwardSeams, Repair, SeamError};
 use node::Node;
 
 pub use context::ShimProgram;
+pub use forward::Choice;
 pub use leftovers::Leftovers;
 pub use node::Error;
 pub use shim::shim_main;
@@ -77,6 +79,8 @@ pub struct Options {
     pub address: IpAddr,
     /// How connections to service addresses are forwarded; `None`: not at all.
     pub forward: Option<ForwardSettings>,
+    /// What forwarding leaves out.
+    pub forward_seams: ForwardSeams,
     /// The unix socket of the control centre.
     pub api: PathBuf,
     /// How a shim is started.
@@ -107,6 +111,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
         incarnation,
         address,
         forward,
+        forward_seams,
         api,
         shim,
         adoption,
@@ -142,6 +147,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
             source: address,
             client: secrets.clone(),
             consumer,
+            seams: forward_seams,
         };
         tokio::spawn(forwarding.run(stop.clone()))
     });

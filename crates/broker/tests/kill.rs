@@ -208,11 +208,9 @@ fn keep_on(
 ) -> std::thread::JoinHandle<()> {
     std::thread::spawn(move || {
         alone::on_runtime(async {
-            while !shared.is_stopped() {
-                if work(&shared).await.is_ok() {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(5)).await;
+            let mut tries = tokio::time::interval(Duration::from_millis(5));
+            while !shared.is_stopped() && work(&shared).await.is_err() {
+                tries.tick().await;
             }
         });
     })

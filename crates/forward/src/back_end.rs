@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use mainstay_control::forward::Batch;
 use mainstay_model::forward::BackEndKind;
 
+use crate::router::Opened;
+
 /// What a look at the rules found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
@@ -57,6 +59,22 @@ pub enum ForwardError {
     Overtaken(usize),
 }
 
+/// Reads what a back end counts, beside it: thousands of counters take some ten milliseconds, for which no
+/// change shall wait. Of the network namespace of the thread that made it.
+pub trait Meter: Send {
+    /// New connections to each service address since its rules were made.
+    fn connections(&mut self) -> Result<Vec<(SocketAddr, u64)>, ForwardError>;
+
+    /// What each instance was sent and has sent. `None`: it is not counted.
+    fn traffic(&mut self) -> Result<Option<Vec<(SocketAddr, Counted)>>, ForwardError>;
+
+    /// Connections and flows of each instance that are open now, if the back end has them in its own
+    /// hands. `None`: the kernel has them.
+    fn in_flight(&mut self) -> Result<Option<Vec<(SocketAddr, u64)>>, ForwardError> {
+        Ok(None)
+    }
+}
+
 /// Brings about what it is told. Calls block for as long as the kernel takes: some milliseconds for a
 /// change, a second for all of very many services.
 pub trait BackEnd: Send {
@@ -73,23 +91,14 @@ pub trait BackEnd: Send {
     /// Looks whether rules are as they were left, and repairs them. Cheap if nobody changed any.
     fn check(&mut self) -> Result<Found, ForwardError>;
 
-    /// New connections to each service address since its rules were made.
-    fn connections(&mut self) -> Result<Vec<(SocketAddr, u64)>, ForwardError>;
-
-    /// What each instance was sent and has sent.
-    fn traffic(&mut self) -> Result<Vec<(SocketAddr, Counted)>, ForwardError>;
-
-    /// Connections and flows of each instance that are open now, if the back end has them in its own
-    /// hands. `None`: the kernel has them.
-    fn in_flight(&mut self) -> Result<Option<Vec<(SocketAddr, u64)>>, ForwardError> {
-        Ok(None)
+    /// Has nothing be forwarded of these versions of IP but connections to service addresses, since it was
+    /// us who had the host forward them. Whether it can: `false` changes nothing.
+    fn limit(&mut self, _opened: Opened) -> Result<bool, ForwardError> {
+        Ok(false)
     }
 
-    /// What it has in force for one service address, in its own language, for people. Empty: it has
-    /// nothing.
-    fn rules(&mut self, _address: SocketAddr) -> Result<String, ForwardError> {
-        Ok(String::new())
-    }
+    /// What reads its counts beside it.
+    fn meter(&self) -> Result<Box<dyn Meter>, ForwardError>;
 
     /// Takes everything away that it made.
     fn remove(&mut self) -> Result<(), ForwardError>;

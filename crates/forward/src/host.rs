@@ -144,15 +144,18 @@ pub enum ConcernKind {
     LoopbackUnreachable,
     /// The table of connections is nearly full.
     TableFilling,
+    /// Another host on the network has a service's address. Told by whoever asks the network.
+    AddressInUse,
 }
 
 impl ConcernKind {
     /// All that there are.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::NotForwarding,
         Self::ForwardDropped,
         Self::LoopbackUnreachable,
         Self::TableFilling,
+        Self::AddressInUse,
     ];
 
     /// As a word, for metrics and JSON.
@@ -162,6 +165,7 @@ impl ConcernKind {
             Self::ForwardDropped => "forward-dropped",
             Self::LoopbackUnreachable => "loopback-unreachable",
             Self::TableFilling => "table-filling",
+            Self::AddressInUse => "address-in-use",
         }
     }
 }
@@ -285,15 +289,18 @@ impl Survey {
         self.route_localnet
     }
 
+    /// For which versions of IP the host would have to forward, and does not.
+    pub fn unforwarded(&self) -> Vec<Version> {
+        let both = [Version::V4, Version::V6].into_iter();
+        both.filter(|version| self.leads_on(*version) && !self.forwards(*version))
+            .collect()
+    }
+
     /// All that is wrong, the worst first.
     pub fn concerns(&self) -> Vec<Concern> {
         let mut found = Vec::new();
         found.extend(self.filling());
-        for version in [Version::V4, Version::V6] {
-            if self.leads_on(version) && !self.forwards(version) {
-                found.push(not_forwarding(version));
-            }
-        }
+        found.extend(self.unforwarded().into_iter().map(not_forwarding));
         let dropping = self.dropping.iter();
         found.extend(dropping.filter_map(|dropping| self.dropped(dropping)));
         if self.on_loopback && !self.route_localnet {
@@ -377,7 +384,9 @@ pub(crate) fn not_forwarding(version: Version) -> Concern {
         kind: ConcernKind::NotForwarding,
         what: format!(
             "this host does not forward {version} ({name} is 0): containers and other hosts do not reach \
-             instances on other hosts through this one; programs of this host do"
+             instances on other hosts through this one; programs of this host do. By the back end nft the \
+             agent switches it on itself, for service addresses alone, unless `ip_forward = false` in \
+             `[forward]` forbids it, or somebody switched it off again"
         ),
         remedy: format!("switch it on: sysctl -w {name}=1"),
     }

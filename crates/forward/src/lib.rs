@@ -27,7 +27,7 @@ mod underway;
 pub mod userspace;
 pub mod xtables;
 
-pub use back_end::{BackEnd, Counted, ForwardError, Found};
+pub use back_end::{BackEnd, Counted, ForwardError, Found, Meter};
 pub use claim::{Claim, ClaimError};
 pub use mainstay_control::forward::Batch;
 pub use start::{Started, start};

@@ -1,6 +1,7 @@
 //! What the kernel has in force, whoever made it.
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::net::SocketAddr;
 
@@ -13,7 +14,7 @@ use mainstay_model::forward::BackEndKind;
 
 use crate::back_end::Counted;
 
-/// Connections to one service that are counted: more than a host has ports for one address.
+/// Connections to instances elsewhere that are counted: more than a host has ports for one service.
 const CLIENTS_MAX: usize = 65_536;
 
 /// All that there is in a network namespace.
@@ -44,6 +45,16 @@ pub struct ServiceReading {
 }
 
 impl Reading {
+    /// Each service with its instances.
+    pub fn leading(&self) -> Vec<Leading> {
+        let services = self.services.iter();
+        let leading = services.map(|service| Leading {
+            service: service.address,
+            instances: service.counts().into_iter().map(|(to, _)| to).collect(),
+        });
+        leading.collect()
+    }
+
     /// The service of an address.
     pub fn service(&self, address: SocketAddr) -> Option<&ServiceReading> {
         self.services.iter().find(|one| one.address == address)
@@ -62,53 +73,72 @@ impl ServiceReading {
     }
 }
 
+/// A service address with the instances to which it leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leading {
+    /// The service address.
+    pub service: SocketAddr,
+    /// Where its instances listen.
+    pub instances: Vec<SocketAddr>,
+}
+
 /// Established connections of TCP that sockets of this thread's network namespace have, by instance: to
 /// an instance here all of its own, also those that no service led there; to one elsewhere those of
 /// clients here that services led there. Clients elsewhere of instances elsewhere have no socket here.
-pub fn established(reading: &Reading) -> io::Result<BTreeMap<SocketAddr, u64>> {
+pub fn established(leading: &[Leading]) -> io::Result<BTreeMap<SocketAddr, u64>> {
     let (routes, sockets, conntrack) = (Routes::open()?, Sockets::open()?, Conntrack::open()?);
+    let mut ways = HashMap::new();
     let mut counts = BTreeMap::new();
-    for service in &reading.services {
-        let mut led = Vec::new();
-        for (instance, _) in service.counts() {
-            let way = routes.way(instance.ip(), None)?;
-            if way.is_some_and(|way| way.leads == Leads::Here) {
-                let crowds = sockets.crowds(&[instance])?;
-                counts.insert(instance, crowds.iter().map(|crowd| crowd.established).sum());
-            } else {
-                led.push(instance);
+    let mut here = BTreeSet::new();
+    let mut leading_on = Vec::new();
+    for Leading { service, instances } in leading {
+        let mut leads_on = false;
+        for instance in instances {
+            counts.insert(*instance, 0);
+            let ip = instance.ip();
+            let is_here = match ways.entry(ip) {
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(place) => {
+                    let way = routes.way(ip, None)?;
+                    *place.insert(way.is_some_and(|way| way.leads == Leads::Here))
+                }
+            };
+            if is_here {
+                here.insert(*instance);
             }
+            leads_on |= !is_here;
         }
-        if led.is_empty() {
-            continue;
-        }
-        let clients = clients(&sockets, service.address)?;
-        for flow in conntrack.find(&clients)?.into_iter().flatten() {
-            *counts.entry(flow.reply.source).or_default() += 1;
-        }
-        for instance in led {
-            counts.entry(instance).or_default();
+        leading_on.extend(leads_on.then_some(End::Remote(*service)));
+    }
+    let at: Vec<SocketAddr> = here.iter().copied().collect();
+    for (instance, crowd) in at.iter().zip(sockets.crowds(&at)?) {
+        counts.insert(*instance, crowd.established);
+    }
+    let clients = clients(&sockets, &leading_on)?;
+    for flow in conntrack.find(&clients)?.into_iter().flatten() {
+        let to = flow.reply.source;
+        if let Some(count) = counts.get_mut(&to).filter(|_| !here.contains(&to)) {
+            *count += 1;
         }
     }
     Ok(counts)
 }
 
-/// Connections of programs here to a service.
-fn clients(sockets: &Sockets, service: SocketAddr) -> io::Result<Vec<Tuple>> {
+/// Connections of programs here to services.
+fn clients(sockets: &Sockets, services: &[End]) -> io::Result<Vec<Tuple>> {
     let mut found = Vec::new();
-    sockets.each(
-        &[End::Remote(service)],
-        &[State::Established],
-        |_, socket| {
-            if found.len() < CLIENTS_MAX {
-                found.push(Tuple {
-                    protocol: Protocol::Tcp,
-                    source: socket.local,
-                    destination: service,
-                });
-            }
-        },
-    )?;
+    if services.is_empty() {
+        return Ok(found);
+    }
+    sockets.each(services, &[State::Established], |_, socket| {
+        if found.len() < CLIENTS_MAX {
+            found.push(Tuple {
+                protocol: Protocol::Tcp,
+                source: socket.local,
+                destination: socket.remote,
+            });
+        }
+    })?;
     Ok(found)
 }
 

@@ -30,6 +30,25 @@ pub struct Opened {
     pub ipv6: bool,
 }
 
+impl Opened {
+    /// Whether it is for a version.
+    pub fn has(self, version: Version) -> bool {
+        match version {
+            Version::V4 => self.ipv4,
+            Version::V6 => self.ipv6,
+        }
+    }
+
+    /// For these versions, too.
+    #[must_use]
+    pub fn with(self, versions: &[Version]) -> Self {
+        Self {
+            ipv4: self.ipv4 || versions.contains(&Version::V4),
+            ipv6: self.ipv6 || versions.contains(&Version::V6),
+        }
+    }
+}
+
 /// What was written down.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Record {

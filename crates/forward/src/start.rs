@@ -5,6 +5,7 @@ use mainstay_model::forward::{BackEndKind, ForwardSettings};
 use crate::back_end::{BackEnd, ForwardError};
 use crate::iptables::{self, Iptables};
 use crate::nft::{self, Nft};
+use crate::router::Opened;
 use crate::userspace::{self, Userspace};
 
 /// A back end, and what would have been better.
@@ -17,11 +18,13 @@ pub struct Started {
 
 /// Starts the back end that the settings name, or the best that this host can have, in this thread's
 /// network namespace. If there is none, why.
-pub fn start(settings: &ForwardSettings) -> Result<Started, Vec<ForwardError>> {
+///
+/// `opened`: for which versions of IP it was us who had the host forward; see [`BackEnd::limit`].
+pub fn start(settings: &ForwardSettings, opened: Opened) -> Result<Started, Vec<ForwardError>> {
     let mut refused = Vec::new();
     let kinds = BackEndKind::ALL.into_iter();
     for kind in kinds.filter(|kind| settings.back_end.is_none_or(|wanted| wanted == *kind)) {
-        match start_one(kind, settings) {
+        match start_one(kind, settings, opened) {
             Ok(back_end) => return Ok(Started { back_end, refused }),
             Err(error) => refused.push(error),
         }
@@ -32,6 +35,7 @@ pub fn start(settings: &ForwardSettings) -> Result<Started, Vec<ForwardError>> {
 fn start_one(
     kind: BackEndKind,
     settings: &ForwardSettings,
+    opened: Opened,
 ) -> Result<Box<dyn BackEnd>, ForwardError> {
     let missing = |source| ForwardError::Missing {
         back_end: kind,
@@ -40,7 +44,7 @@ fn start_one(
     match kind {
         BackEndKind::Nft => {
             let settings = nft::Settings::of(settings).map_err(|error| missing(error.into()))?;
-            Ok(Box::new(Nft::start(settings)?))
+            Ok(Box::new(Nft::start(nft::Settings { opened, ..settings })?))
         }
         BackEndKind::Iptables => {
             let settings = iptables::Settings::of(settings);

@@ -35,7 +35,7 @@ const TO_V6: u32 = IP + 24;
 const LEN_MAX: usize = 4096;
 
 /// Lets no new connection to these addresses come about. Other processes that have the socket are meant, too.
-pub(crate) fn shut(socket: SockRef<'_>, addresses: &[IpAddr]) -> io::Result<()> {
+pub(crate) fn shut(socket: &SockRef<'_>, addresses: &[IpAddr]) -> io::Result<()> {
     let program = program(addresses);
     if program.len() <= LEN_MAX {
         return socket.attach_filter(&program);
@@ -45,7 +45,7 @@ pub(crate) fn shut(socket: SockRef<'_>, addresses: &[IpAddr]) -> io::Result<()> 
 }
 
 /// Lets everybody in.
-pub(crate) fn open(socket: SockRef<'_>) -> io::Result<()> {
+pub(crate) fn open(socket: &SockRef<'_>) -> io::Result<()> {
     match socket.detach_filter() {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         Ok(()) | Err(_) => Ok(()),
@@ -53,7 +53,7 @@ pub(crate) fn open(socket: SockRef<'_>) -> io::Result<()> {
 }
 
 /// Does what is wanted at a socket, and tells if it cannot.
-pub(crate) fn heed(socket: SockRef<'_>, wish: &Wish) {
+pub(crate) fn heed(socket: &SockRef<'_>, wish: &Wish) {
     let done = match wish {
         Wish::Stay => open(socket),
         Wish::Leave(leave) => match leave.step {
@@ -145,7 +145,7 @@ mod tests {
             [127, 0, 0, 1].into(),
             "::1".parse().unwrap(),
         ];
-        shut(SockRef::from(&listener), &addresses).unwrap();
+        shut(&SockRef::from(&listener), &addresses).unwrap();
         assert_eq!(
             [1, 2, 9, 10].map(|host| reaches(at(host))),
             [false, true, false, true]
@@ -154,9 +154,9 @@ mod tests {
         let (mut accepted, _) = listener.accept().unwrap();
         io::Write::write_all(&mut &before, b"x").unwrap();
         io::Read::read_exact(&mut accepted, &mut [0]).unwrap();
-        open(SockRef::from(&listener)).unwrap();
+        open(&SockRef::from(&listener)).unwrap();
         assert!(reaches(at(1)));
-        open(SockRef::from(&listener)).unwrap();
+        open(&SockRef::from(&listener)).unwrap();
     }
 
     #[test]
@@ -167,10 +167,10 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let own = SocketAddr::new("::1".parse().unwrap(), port);
         let other: Vec<IpAddr> = vec!["::2".parse().unwrap(), "1::1".parse().unwrap()];
-        shut(SockRef::from(&listener), &other).unwrap();
+        shut(&SockRef::from(&listener), &other).unwrap();
         assert!(reaches(own));
         shut(
-            SockRef::from(&listener),
+            &SockRef::from(&listener),
             &[other[0], "::1".parse().unwrap()],
         )
         .unwrap();
@@ -184,7 +184,7 @@ mod tests {
         let many: Vec<IpAddr> = (0..3000_u32)
             .map(|at| std::net::Ipv4Addr::from(at).into())
             .collect();
-        shut(SockRef::from(&listener), &many).unwrap();
+        shut(&SockRef::from(&listener), &many).unwrap();
         assert!(!reaches(listener.local_addr().unwrap()));
     }
 }

@@ -44,7 +44,7 @@
 //!
 //! Reading order: [`run`], `table` and `endpoint` (what is shared), `ledger` and `coordinator`,
 //! `view` and `worker`, then the way of a request: `connection`, `inbound`, `proxy`, `errand`,
-//! `exchange`, `early`, `answer`, `delivery`, `tunnel`.
+//! `exchange`, `early`, `answer`, `delivery`, `tunnel`; `leave` is how an address is left that moves to another machine.
 
 mod access_log;
 mod addresses;

@@ -57,7 +57,7 @@ fn listen_shared(address: SocketAddr) -> io::Result<TcpListener> {
 pub(crate) fn prepare(listener: &TcpListener) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     // Whoever had it before may have died while it left an address.
-    door::open(SockRef::from(listener))?;
+    door::open(&SockRef::from(listener))?;
     set_options(&SockRef::from(listener))
 }
 

@@ -31,7 +31,7 @@ use crate::caller;
 use crate::clock::Clock;
 use crate::connection::{self, Arrival, Client, Scope};
 use crate::leave::{Ears, GuestList, Leaving, Wish};
-use crate::limits::{ACCEPT_PAUSE, BEAT_EVERY, LEAVE_LOOK, SWEEP_EVERY};
+use crate::limits::{ACCEPT_PAUSE, BEAT_EVERY, SWEEP_EVERY};
 use crate::listen::{self, Seat, ServerAt};
 use crate::metrics::{Denied, FrontendCounts, FrontendKey, GatewayCounters};
 use crate::policy::{Usual, part_of_line};
@@ -561,15 +561,8 @@ async fn serve(mut setup: Setup) -> Result<(), WorkerError> {
                     return Err(WorkerError::Acceptor);
                 }
             }
-            () = worker.client_left.notified(), if deadline.is_some() || worker.is_leaving() => {
-                worker.look_who_left(&ears.reports);
-            }
-            Ok(()) = ears.wishes.changed() => {
-                let wish = ears.wishes.borrow_and_update().clone();
-                acceptors.heed(&wish);
-                worker.heed(&wish);
-            }
-            () = sleep(LEAVE_LOOK), if worker.is_leaving() => worker.look_who_left(&ears.reports),
+            () = worker.client_left.notified(), if deadline.is_some() => {}
+            wish = worker.next_wish(&mut ears) => acceptors.follow(wish, &ears),
             _ = sweep.tick() => worker.sweep(),
             () = heart.beat() => {}
         }
@@ -656,11 +649,15 @@ impl Acceptors {
         }
     }
 
-    /// Shuts the entry for addresses that are left, and opens it again.
-    fn heed(&self, wish: &Wish) {
-        if let Some(entry) = &self.entry {
-            door::heed(SockRef::from(entry), wish);
+    /// Does what is wanted at addresses that may be left; without a wish, looks who has gone.
+    fn follow(&self, wish: Option<Wish>, ears: &Ears) {
+        if let Some(wish) = wish {
+            if let Some(entry) = &self.entry {
+                door::heed(&SockRef::from(entry), &wish);
+            }
+            self.worker.heed(&wish);
         }
+        self.worker.look_who_left(&ears.reports);
     }
 
     fn end(&mut self) {

@@ -15,7 +15,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 pub use multicast::Multicast;
 
-type Mac = [u8; 6];
+/// A hardware address of Ethernet.
+pub type Mac = [u8; 6];
 
 const BROADCAST: Mac = [0xff; 6];
 /// Of `ff02::1`, all nodes of the link (RFC 2464, 7).
@@ -28,7 +29,9 @@ const ARP_LEN: usize = ETHERNET_LEN + 28;
 const ICMP_LEN: usize = 32;
 const IPV6_LEN: usize = 40;
 const ADVERTISEMENT_LEN: usize = ETHERNET_LEN + IPV6_LEN + ICMP_LEN;
-const ICMPV6: u8 = 58;
+/// Without an option: whoever asks so has no address that could be answered.
+const SOLICITATION_LEN: usize = ETHERNET_LEN + IPV6_LEN + 24;
+pub(crate) const ICMPV6: u8 = 58;
 /// From a router, unasked, and to be believed against what was known (RFC 4861, 4.4).
 const ROUTER_AND_OVERRIDE: u8 = 0xa0;
 
@@ -63,6 +66,18 @@ impl Announcer {
                 self.send(index, ETHERTYPE_ARP, &arp(Operation::Reply, mac, v4))
             }
             IpAddr::V6(v6) => self.send(index, ETHERTYPE_IPV6, &advertisement(mac, v6)),
+        }
+    }
+
+    /// Asks on the interface with this number who has `address`, saying nothing of ourselves but `mac`.
+    pub(crate) fn ask(&self, index: u32, mac: Mac, address: IpAddr) -> io::Result<()> {
+        match address {
+            IpAddr::V4(v4) => {
+                let mut probe = arp(Operation::Request, mac, v4);
+                probe[ETHERNET_LEN + 14..ETHERNET_LEN + 18].fill(0);
+                self.send(index, ETHERTYPE_ARP, &probe)
+            }
+            IpAddr::V6(v6) => self.send(index, ETHERTYPE_IPV6, &solicitation(mac, v6)),
         }
     }
 
@@ -138,21 +153,37 @@ fn advertisement(mac: Mac, address: Ipv6Addr) -> [u8; ADVERTISEMENT_LEN] {
     // Our hardware address, in units of eight bytes.
     icmp[24..26].copy_from_slice(&[2, 1]);
     icmp[26..].copy_from_slice(&mac);
-    let checksum = checksum(address, icmp);
+    let checksum = checksum(address, ALL_NODES, icmp);
+    icmp[2..4].copy_from_slice(&checksum.to_be_bytes());
+    frame
+}
+
+/// As of a host that does not have the address yet (RFC 4862, 5.4.2), to the group of those who may.
+fn solicitation(mac: Mac, address: Ipv6Addr) -> [u8; SOLICITATION_LEN] {
+    let [.., a, b, c] = address.octets();
+    let mut group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00, 0).octets();
+    group[13..].copy_from_slice(&[a, b, c]);
+    let mut frame = [0; SOLICITATION_LEN];
+    let group_mac = [0x33, 0x33, 0xff, a, b, c];
+    ethernet(group_mac, mac, ETHERTYPE_IPV6, &mut frame);
+    let ip = &mut frame[ETHERNET_LEN..];
+    ip[0] = 0x60;
+    ip[5] = 24;
+    ip[6] = ICMPV6;
+    ip[7] = 255;
+    ip[24..IPV6_LEN].copy_from_slice(&group);
+    let icmp = &mut ip[IPV6_LEN..];
+    icmp[0] = 135;
+    icmp[8..24].copy_from_slice(&address.octets());
+    let checksum = checksum(Ipv6Addr::UNSPECIFIED, group.into(), icmp);
     icmp[2..4].copy_from_slice(&checksum.to_be_bytes());
     frame
 }
 
 /// With the pseudo-header of RFC 8200, 8.1.
-fn checksum(from: Ipv6Addr, icmp: &[u8]) -> u16 {
+fn checksum(from: Ipv6Addr, to: Ipv6Addr, icmp: &[u8]) -> u16 {
     let len = u32::try_from(icmp.len()).unwrap_or(u32::MAX).to_be_bytes();
-    let pieces: [&[u8]; 5] = [
-        &from.octets(),
-        &ALL_NODES.octets(),
-        &len,
-        &[0, ICMPV6],
-        icmp,
-    ];
+    let pieces: [&[u8]; 5] = [&from.octets(), &to.octets(), &len, &[0, ICMPV6], icmp];
     let words = pieces.into_iter().flat_map(|piece| piece.chunks_exact(2));
     let mut sum: u32 = words
         .map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])))
@@ -188,7 +219,7 @@ mod tests {
         let frame = advertisement(MAC, "fd00::64".parse().unwrap());
         // A sum over what is right, its checksum included, is nothing.
         let icmp = &frame[ETHERNET_LEN + IPV6_LEN..];
-        assert_eq!(checksum("fd00::64".parse().unwrap(), icmp), 0);
+        assert_eq!(checksum("fd00::64".parse().unwrap(), ALL_NODES, icmp), 0);
         assert_eq!(
             (icmp[0], icmp[4], frame[ETHERNET_LEN + 7]),
             (136, 0xa0, 255)

@@ -1,22 +1,25 @@
 //! What a user can type.
 
+mod prove;
+mod queue;
+
 use std::fmt::{self, Display, Formatter};
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use mainstay_agent::ForwardSeams;
 use mainstay_gateway::Seams;
 use mainstay_ids::{InstanceId, NodeName, SecretName, ServiceName, Version, VipName};
 use mainstay_model::network::NetworkError;
 use mainstay_model::{ForwardSettings, Network, Weight};
-use mainstay_prove::load::Request;
-use mainstay_prove::scenario::ScenarioError;
-use mainstay_prove::{Scenario, floating};
 
 use crate::command::resolve::ResolveName;
+
+pub(crate) use prove::{Prove, Proved};
+pub(crate) use queue::{OfVhost, QueueDeed};
 
 /// Keeps microservices available on plain Linux machines.
 ///
@@ -272,136 +275,6 @@ pub(crate) enum Secret {
     },
 }
 
-/// A virtual host.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct OfVhost {
-    /// The virtual host.
-    #[arg(long, default_value = "/", value_name = "NAME")]
-    pub(crate) vhost: String,
-}
-
-/// What to do with queues.
-#[derive(Debug, Subcommand)]
-pub(crate) enum QueueDeed {
-    /// List the queues: what waits, what is out, who consumes.
-    Ls {
-        /// Only this virtual host's.
-        #[arg(long, value_name = "NAME")]
-        vhost: Option<String>,
-    },
-    /// Show the broker as a whole: connections, memory, its log, what went through it.
-    Status,
-    /// Show the next messages of a queue; they stay where they are.
-    Peek {
-        /// Which queue.
-        queue: String,
-        /// So many at most.
-        #[arg(short = 'n', long, default_value_t = 10)]
-        count: usize,
-        #[command(flatten)]
-        of: OfVhost,
-    },
-    /// Take the next messages of a queue away and print them. Who does not see the answer has lost them.
-    Consume {
-        /// Which queue.
-        queue: String,
-        /// So many at most.
-        #[arg(short = 'n', long, default_value_t = 1)]
-        count: usize,
-        #[command(flatten)]
-        of: OfVhost,
-    },
-    /// Publish a persistent message, and wait until it is on disk.
-    Publish {
-        /// The queue; with --exchange, the routing key.
-        queue: String,
-        /// To this exchange.
-        #[arg(long, default_value = "", value_name = "NAME")]
-        exchange: String,
-        /// The body; without it, standard input.
-        #[arg(long, value_name = "TEXT")]
-        body: Option<String>,
-        #[command(flatten)]
-        of: OfVhost,
-    },
-    /// Move messages to the end of another queue.
-    Move {
-        /// From this queue.
-        from: String,
-        /// To that one.
-        to: String,
-        /// So many at most; by default all.
-        #[arg(short = 'n', long, default_value_t = usize::MAX, hide_default_value = true)]
-        count: usize,
-        #[command(flatten)]
-        of: OfVhost,
-    },
-    /// Throw away all messages of a queue that wait.
-    Purge {
-        /// Which queue.
-        queue: String,
-        #[command(flatten)]
-        of: OfVhost,
-    },
-    /// Declare a durable queue.
-    Declare {
-        /// Its name.
-        queue: String,
-        /// Its arguments as JSON, for instance '{"x-message-ttl": 60000}'.
-        #[arg(long, value_name = "JSON")]
-        arguments: Option<String>,
-        #[command(flatten)]
-        of: OfVhost,
-    },
-    /// Delete a queue with all that it holds, whoever uses it.
-    Delete {
-        /// Which queue.
-        queue: String,
-        #[command(flatten)]
-        of: OfVhost,
-    },
-    /// Print all that is declared, in the form of RabbitMQ's definitions.
-    Export,
-    /// Declare what RabbitMQ's definitions say and is not there yet.
-    Import {
-        /// The file.
-        file: PathBuf,
-    },
-    /// Add a virtual host.
-    Vhost {
-        /// Its name.
-        name: String,
-    },
-    /// Add a user, or give one another password, which is read from standard input.
-    User {
-        /// The name.
-        name: String,
-    },
-    /// Remove a user.
-    RmUser {
-        /// The name.
-        name: String,
-    },
-    /// Say what a user may in a virtual host, by regular expressions for names.
-    Permit {
-        /// Who.
-        user: String,
-        /// What may be declared and deleted.
-        #[arg(long, default_value = ".*", value_name = "REGEX")]
-        configure: String,
-        /// Where may be published.
-        #[arg(long, default_value = ".*", value_name = "REGEX")]
-        write: String,
-        /// What may be consumed.
-        #[arg(long, default_value = ".*", value_name = "REGEX")]
-        read: String,
-        #[command(flatten)]
-        of: OfVhost,
-    },
-    /// Read the whole log of a broker that does not run, and tell what is damaged.
-    Fsck,
-}
-
 /// What to see of forwarding. It is read from the kernel itself, and works while no Mainstay runs.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Forward {
@@ -555,6 +428,9 @@ pub(crate) struct Dev {
     /// Test seam: an agent that starts ignores the instances that run.
     #[arg(long, hide = true)]
     pub(crate) unsafe_no_adoption: bool,
+    /// Test seam: what forwarding leaves out, for instance `repair=off`.
+    #[arg(long, hide = true, default_value = "", value_parser = parse_forward_seams)]
+    pub(crate) unsafe_forward_seams: String,
     /// Test seam: what the gateway does without, for instance `retries=off`.
     #[arg(long, hide = true, default_value = "", value_parser = parse_seams)]
     pub(crate) unsafe_gateway_seams: String,
@@ -700,65 +576,6 @@ pub(crate) struct Resolve {
     pub(crate) name: ResolveName,
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct Prove {
-    /// What to break: kill, stop, rollout, rollout-bad, scale, processes, freeze, blackhole; several
-    /// with commas. By default the first five; `blackhole` needs root. Or a floating address on two nodes that are
-    /// started for it in network namespaces, as root, and nothing else then: vip-gateway-killed, vip-gateway-frozen,
-    /// vip-host-gone, vip-link-cut, vip-upgrade, vip-move.
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
-    pub(crate) scenario: Vec<Proved>,
-    /// Test seam: what the gateways of those two nodes do without.
-    #[arg(long, hide = true, default_value = "", value_parser = parse_seams)]
-    pub(crate) unsafe_gateway_seams: String,
-    /// Load and faults for this service alone; by default load on all that clients outside can
-    /// reach, and faults on every service.
-    #[arg(long)]
-    pub(crate) service: Option<ServiceName>,
-    /// What is asked, for instance `GET /orders/7` or `POST /orders {}`; may be given several times.
-    /// An n in braces becomes a number. By default a GET of each service's path.
-    #[arg(long, value_name = "REQUEST")]
-    pub(crate) request: Vec<Request>,
-    /// Where the clients enter; by default where the gateway says that it listens.
-    #[arg(long, value_name = "IP:PORT")]
-    pub(crate) entry: Vec<SocketAddr>,
-    /// Requests per second.
-    #[arg(long, default_value = "300", value_name = "N")]
-    pub(crate) rate: NonZeroU32,
-    /// How long each scenario keeps breaking things.
-    #[arg(long = "for", default_value = "10s", value_name = "DURATION", value_parser = parse_duration)]
-    pub(crate) duration: Duration,
-    /// What the choice of requests is drawn from.
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    pub(crate) seed: u64,
-}
-
-/// What is proved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Proved {
-    /// On the system that runs.
-    Running(Scenario),
-    /// On two nodes that are started for it.
-    Floating(floating::Scenario),
-}
-
-impl FromStr for Proved {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text.starts_with("vip-") {
-            let scenario = text
-                .parse()
-                .map_err(|error: floating::ScenarioError| error.to_string());
-            return scenario.map(Self::Floating);
-        }
-        let scenario = text
-            .parse()
-            .map_err(|error: ScenarioError| error.to_string());
-        scenario.map(Self::Running)
-    }
-}
-
 /// Mainstay's own processes.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Internal {
@@ -822,6 +639,8 @@ pub(crate) struct AgentProcess {
     pub(crate) forward: Option<ForwardSettings>,
     #[arg(long)]
     pub(crate) unsafe_no_adoption: bool,
+    #[arg(long, default_value = "")]
+    pub(crate) unsafe_forward_seams: ForwardSeams,
     /// Who is asked for names that are not ours; by default those of this machine.
     #[arg(long)]
     pub(crate) names_upstream: Option<ServerList>,
@@ -924,6 +743,11 @@ pub(crate) struct VipProcess {
 /// Checks them and keeps them as they are written: they are handed on.
 fn parse_seams(text: &str) -> Result<String, mainstay_gateway::SeamError> {
     text.parse::<Seams>().map(|_| text.to_owned())
+}
+
+/// As [`parse_seams`].
+fn parse_forward_seams(text: &str) -> Result<String, mainstay_agent::SeamError> {
+    text.parse::<ForwardSeams>().map(|_| text.to_owned())
 }
 
 fn parse_duration(text: &str) -> Result<Duration, mainstay_ids::duration::DurationError> {

@@ -208,6 +208,7 @@ fn run_agent(
         address,
         forward,
         unsafe_no_adoption,
+        unsafe_forward_seams,
         names_upstream,
         names_allow,
     } = agent;
@@ -221,6 +222,7 @@ fn run_agent(
         incarnation: Incarnation(start.incarnation),
         address,
         forward,
+        forward_seams: unsafe_forward_seams,
         api: place.state.join(API_SOCKET),
         shim: ShimProgram {
             program: None,

@@ -5,11 +5,11 @@
 mod running;
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
 
 use mainstay_api::wire::Status;
-use mainstay_testkit::{Ended, Netns, is_root, program, skip, wait_until};
+use mainstay_testkit::{Ended, Netns, Spawned, is_root, program, skip, wait_until};
 use running::{PATIENCE, Running, kill, python_server, text};
 use rustix::process::Signal;
 
@@ -17,10 +17,14 @@ const NEEDS_ROOT: &str = "needs root: makes a network namespace and rules in it"
 
 /// A `dev` in a network of its own, whose service is reached by an address of the kernel's.
 fn start(keys: &str) -> (Running, SocketAddr) {
+    start_with(&python_server(""), keys)
+}
+
+fn start_with(python: &str, keys: &str) -> (Running, SocketAddr) {
     let mut running = Running::prepare("forward").in_own_network();
     let keys =
         format!("address = \"auto\"\ninstances = 3\nrollout = {{ hold = \"100ms\" }}\n{keys}");
-    let file = running.write_service(&python_server(""), &keys);
+    let file = running.write_service(python, &keys);
     running.dev(&[file.to_str().unwrap(), "--forward", "10.96.0.0/16"]);
     let status = running.wait_until_steady();
     let address = status.services[0].address.unwrap();
@@ -153,7 +157,7 @@ fn system_an_instance_is_stopped_when_its_last_connection_has_ended() {
     }
     assert_eq!(running.instances().unwrap().len(), 3);
     kept.retain(|(name, _)| *name == left);
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     wait_until(PATIENCE, "the others are gone", || {
         let instances = running.instances()?;
         if instances.len() == 1 {
@@ -185,12 +189,12 @@ fn system_an_instance_is_stopped_when_its_last_connection_has_ended() {
 }
 
 #[test]
-fn system_a_range_that_something_else_has_is_refused_and_nothing_is_made() {
+fn system_a_range_that_something_else_has_is_told_and_gets_no_rules_but_sockets() {
     if !is_root() {
         return skip(NEEDS_ROOT);
     }
     let mut running = Running::prepare("forward-range").in_own_network();
-    let ip = |line: &str| {
+    let ip = |running: &Running, line: &str| {
         let output = running
             .command(&program("ip"))
             .args(line.split(' '))
@@ -198,9 +202,9 @@ fn system_a_range_that_something_else_has_is_refused_and_nothing_is_made() {
             .unwrap();
         assert!(output.status.success(), "{line}: {}", text(&output));
     };
-    ip("link add taken type bridge");
-    ip("address add 10.96.3.1/24 dev taken");
-    ip("link set taken up");
+    ip(&running, "link add taken type bridge");
+    ip(&running, "address add 10.96.3.1/24 dev taken");
+    ip(&running, "link set taken up");
     let keys = "address = \"auto\"\nrollout = { hold = \"100ms\" }";
     let file = running.write_service(&python_server(""), keys);
     running.dev(&[file.to_str().unwrap(), "--forward", "10.96.0.0/16"]);
@@ -215,4 +219,224 @@ fn system_a_range_that_something_else_has_is_refused_and_nothing_is_made() {
         "",
         "what is there is not cut off"
     );
+    // Sockets need no routes, and serve what addresses the host has.
+    let listed: serde_json::Value = running.json(&["forward", "ls"]).unwrap();
+    let notes = listed["notes"].to_string();
+    assert!(
+        notes.contains("carried by userspace") && notes.contains("10.96.3.1"),
+        "{listed}"
+    );
+    let address = running.wait_until_steady().services[0].address.unwrap();
+    ip(
+        &running,
+        &format!("address add {}/32 dev taken", address.ip()),
+    );
+    wait_until(PATIENCE, "it is served by sockets", || {
+        let stream = connect(running.netns(), address).map_err(|error| error.to_string())?;
+        ask(&stream).map(drop).map_err(|error| error.to_string())
+    });
+}
+
+#[test]
+fn system_without_the_right_to_make_rules_it_is_forwarded_by_sockets() {
+    if !is_root() {
+        return skip(NEEDS_ROOT);
+    }
+    let mut running = Running::prepare("forward-powerless").in_own_network();
+    let keys = "address = \"127.96.0.1:8080\"\nrollout = { hold = \"100ms\" }";
+    let file = running.write_service(&python_server(""), keys);
+    let mut command = running.command(&program("setpriv"));
+    command.args(["--bounding-set", "-net_admin", "--inh-caps", "-net_admin"]);
+    command
+        .arg(running::MAINSTAY)
+        .arg("--state")
+        .arg(running.state());
+    command.args(["dev", file.to_str().unwrap(), "--forward", "127.96.0.0/16"]);
+    for port in ["--entry", "--api", "--stats"] {
+        command.args([port, "127.0.0.1:0"]);
+    }
+    running.start(command);
+    let address = running.wait_until_steady().services[0].address.unwrap();
+    wait_until(PATIENCE, "it is served by sockets", || {
+        let stream = connect(running.netns(), address).map_err(|error| error.to_string())?;
+        ask(&stream).map(drop).map_err(|error| error.to_string())
+    });
+    let listed: serde_json::Value = running.json(&["forward", "ls"]).unwrap();
+    let notes = listed["notes"].to_string();
+    assert!(
+        notes.contains("carried by userspace") && notes.contains("CAP_NET_ADMIN"),
+        "{listed}"
+    );
+    let log = running.state().join("logs").join("agent.log");
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(log.contains("a better back end cannot be had"), "{log}");
+}
+
+#[test]
+fn system_an_address_that_another_host_on_the_network_has_is_told() {
+    if !is_root() {
+        return skip(NEEDS_ROOT);
+    }
+    let mut running = Running::prepare("forward-occupied").in_own_network();
+    let host = Netns::new();
+    Netns::join((running.netns(), "10.9.0.1/24"), (&host, "10.9.0.2/24"));
+    let ip = |line: &str| {
+        let mut command = host.command(&program("ip"));
+        assert!(command.args(line.split(' ')).status().unwrap().success());
+    };
+    ip("address add 10.96.0.7/32 dev lo");
+    let keys = "address = \"10.96.0.7:8080\"\nrollout = { hold = \"100ms\" }";
+    let file = running.write_service(&python_server(""), keys);
+    running.dev(&[file.to_str().unwrap(), "--forward", "10.96.0.0/16"]);
+    let log = running.state().join("logs").join("agent.log");
+    let wait_for = |words: &str| {
+        wait_until(PATIENCE, words, || {
+            let log = std::fs::read_to_string(&log).unwrap_or_default();
+            let told = log
+                .lines()
+                .any(|line| line.contains(words) && line.contains("10.96.0.7"));
+            if told { Ok(()) } else { Err(log) }
+        });
+    };
+    wait_for("another host on the network has the address of a service");
+    // Programs here reach the service all the same.
+    let address = running.wait_until_steady().services[0].address.unwrap();
+    ask(&connect(running.netns(), address).unwrap()).unwrap();
+    ip("address delete 10.96.0.7/32 dev lo");
+    wait_for("no other host has the address of the service any more");
+}
+
+/// Answers datagrams with the instance's name, too.
+const DATAGRAMS: &str = r#"
+import socket
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+udp.bind((os.environ["HOST"], int(os.environ["PORT"])))
+def answer():
+    while True:
+        _, client = udp.recvfrom(64)
+        udp.sendto(os.environ["MAINSTAY_INSTANCE"].encode(), client)
+threading.Thread(target=answer, daemon=True).start()
+"#;
+
+#[test]
+fn system_who_asks_by_datagrams_gets_through_again_after_the_table_was_gone() {
+    if !is_root() {
+        return skip(NEEDS_ROOT);
+    }
+    let (running, address) = start_with(&python_server(DATAGRAMS), "");
+    // Another program's table, which keeps connection tracking on while ours is gone.
+    nft(&running, &["add", "table", "inet", "theirs"]);
+    let chain = "add chain inet theirs seen { type filter hook output priority 0 ; }";
+    nft(&running, &chain.split(' ').collect::<Vec<_>>());
+    let rule = "add rule inet theirs seen ct state invalid drop";
+    nft(&running, &rule.split(' ').collect::<Vec<_>>());
+    let open = || {
+        let client = running.netns().enter(|| {
+            let client = UdpSocket::bind("0.0.0.0:0").unwrap();
+            client.connect(address).unwrap();
+            client
+        });
+        let patience = Some(Duration::from_millis(20));
+        client.set_read_timeout(patience).unwrap();
+        client
+    };
+    let ask = |client: &UdpSocket| -> std::io::Result<usize> {
+        client.send(b"who")?;
+        client.recv(&mut [0; 64])
+    };
+    wait_until(PATIENCE, "clients are answered", || {
+        ask(&open()).map(drop).map_err(|error| error.to_string())
+    });
+    // One that begins while nothing is translated is led nowhere, which is remembered.
+    let client = wait_until(PATIENCE, "one is refused", || {
+        nft(&running, &["delete", "table", "inet", "mainstay"]);
+        let client = open();
+        match ask(&client) {
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => Ok(client),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    // It goes on asking all the time, so that nothing is forgotten for want of packets.
+    wait_until(Duration::from_secs(10), "it is answered", || {
+        ask(&client).map(drop).map_err(|error| error.to_string())
+    });
+}
+
+/// Processor time that a process has had.
+fn processor_time(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, rest) = stat.rsplit_once(')').unwrap();
+    let numbers: Vec<&str> = rest.split_whitespace().collect();
+    let ticks: u64 = [11, 12]
+        .map(|at| numbers[at].parse::<u64>().unwrap())
+        .iter()
+        .sum();
+    // `USER_HZ` is 100 on every machine that Linux runs on today.
+    Duration::from_millis(ticks * 10)
+}
+
+/// Harms the table in turn, without a pause.
+const EDITOR: &str = r"
+while :; do
+    nft insert rule inet mainstay guard-output drop
+    nft add element inet mainstay dead4 '{ 127.0.0.1 . 20001 }'
+    nft flush map inet mainstay slots4
+    nft flush chain inet mainstay output
+    nft add chain inet mainstay theirs '{ type filter hook output priority 0 ; policy drop ; }'
+    nft delete table inet mainstay
+done 2> /dev/null
+";
+
+#[test]
+fn system_a_program_that_edits_the_table_in_a_loop_neither_wins_nor_wears_the_agent_out() {
+    const EDITS: Duration = Duration::from_secs(6);
+    if !is_root() {
+        return skip(NEEDS_ROOT);
+    }
+    let (running, address) = start("");
+    let list = || nft(&running, &["--terse", "list", "table", "inet", "mainstay"]);
+    let whole = list();
+    let agent = running.own_process("agent").unwrap();
+    let log = || std::fs::read_to_string(running.state().join("logs/agent.log")).unwrap();
+    let told_before = log().lines().count();
+    let script = running.write("edit.sh", EDITOR);
+    let mut command = running.command(&program("sh"));
+    let (before, began) = (processor_time(agent), Instant::now());
+    let editor = Spawned::start(&running.dir, "editor", command.arg(script));
+    wait_until(PATIENCE, "it has edited for some seconds", || {
+        if began.elapsed() >= EDITS {
+            Ok(())
+        } else {
+            Err(format!("{:?}", began.elapsed()))
+        }
+    });
+    let (worked, lasted) = (
+        processor_time(agent).saturating_sub(before),
+        began.elapsed(),
+    );
+    editor.signal(Signal::KILL);
+    editor.wait(PATIENCE);
+    let stopped = Instant::now();
+    wait_until(PATIENCE, "the table is right", || {
+        let now = list();
+        if now == whole { Ok(()) } else { Err(now) }
+    });
+    // Within a second; another one for the programs that look.
+    let right_after = stopped.elapsed();
+    assert!(right_after < Duration::from_secs(2), "{right_after:?}");
+    for _ in 0..20 {
+        ask(&connect(running.netns(), address).unwrap()).unwrap();
+    }
+    assert_eq!(running.own_process("agent"), Some(agent), "it lives");
+    assert!(
+        worked < lasted / 2,
+        "{worked:?} of processor time in {lasted:?}"
+    );
+    let log = log();
+    let told: Vec<&str> = log.lines().skip(told_before).collect();
+    let repairs = told
+        .iter()
+        .filter(|line| line.contains("somebody changed our rules"));
+    assert_eq!(repairs.count(), 1, "once in a minute: {told:#?}");
+    assert!(told.len() < 10, "{told:#?}");
 }

@@ -4,7 +4,7 @@
 
 mod running;
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
@@ -74,9 +74,15 @@ fn system_what_the_kernel_has_is_listed_explained_and_printed() {
         return skip(NEEDS_ROOT);
     }
     let (running, address) = start();
-    let kept: Vec<TcpStream> = (0..9)
+    let mut kept: Vec<TcpStream> = (0..9)
         .map(|_| connect(&running, address).unwrap())
         .collect();
+    for client in &mut kept {
+        // Its end is missing, so that the connection stays.
+        client
+            .write_all(b"GET / HTTP/1.1\r\nhost: web\r\n")
+            .unwrap();
+    }
     let listed: Value = running.json(&["forward", "ls"]).unwrap();
     assert_eq!(listed["from"], "kernel", "{listed}");
     let web = &listed["services"][0];
@@ -118,6 +124,97 @@ fn system_what_the_kernel_has_is_listed_explained_and_printed() {
 
     what_is_printed_can_be_loaded(&running, address);
     without_the_right_the_control_centre_is_asked(&running, address);
+}
+
+/// The value of a metric with these labels, as the agent shows it.
+fn metric(running: &Running, series: &str) -> Result<u64, String> {
+    let page = running.netns().enter(|| -> std::io::Result<String> {
+        let at = SocketAddr::from(([127, 0, 0, 1], 8889));
+        let mut stream = TcpStream::connect_timeout(&at, Duration::from_secs(5))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n")?;
+        let mut page = String::new();
+        stream.read_to_string(&mut page)?;
+        Ok(page)
+    });
+    let page = page.map_err(|error| error.to_string())?;
+    assert!(page.starts_with("HTTP/1.1 200 OK"), "{page}");
+    let mut lines = page.lines();
+    let value = lines.find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    let value = value.ok_or_else(|| format!("no {series} in {page}"))?;
+    value.parse().map_err(|_| format!("{series} is {value}"))
+}
+
+#[test]
+fn system_load_and_the_table_of_connections_are_shown_to_prometheus() {
+    if !is_root() {
+        return skip(NEEDS_ROOT);
+    }
+    let (running, address) = start();
+    let kept: Vec<TcpStream> = (0..9)
+        .map(|_| connect(&running, address).unwrap())
+        .collect();
+    let instance = |name: &str, number: usize| {
+        let series = format!("mainstay_forward_instance_{name}");
+        let labels = format!("{{service=\"web\",instance=\"web-{number}\"}}");
+        metric(&running, &format!("{series}{labels}"))
+    };
+    wait_until(PATIENCE, "all connections are told", || {
+        let new = metric(
+            &running,
+            "mainstay_forward_service_connections_total{service=\"web\"}",
+        )?;
+        let mut open = 0;
+        for number in 1..=3 {
+            open += instance("connections", number)?;
+        }
+        if new >= 9 && open >= 9 {
+            Ok(())
+        } else {
+            Err(format!("{new} new ones, {open} established"))
+        }
+    });
+    assert!(instance("request_bytes_total", 1).is_ok());
+    assert!(instance("response_bytes_total", 1).is_ok());
+    assert!(instance("in_flight", 1).is_err(), "nobody leaves");
+    assert_eq!(metric(&running, "mainstay_forward_up"), Ok(1));
+    let info = "mainstay_forward_info{back_end=\"nft\"}";
+    assert_eq!(metric(&running, info), Ok(1));
+    let entries = metric(&running, "mainstay_conntrack_entries").unwrap();
+    let limit = metric(&running, "mainstay_conntrack_entries_limit").unwrap();
+    assert!((9..limit).contains(&entries), "{entries} of {limit}");
+    let hindrance = |kind| {
+        metric(
+            &running,
+            &format!("mainstay_forward_hindrance{{kind=\"{kind}\"}}"),
+        )
+    };
+    assert_eq!(hindrance("table-filling"), Ok(0));
+    let told = || hindrance("loopback-unreachable").and_then(|count| is(count, 1));
+    wait_until(PATIENCE, "instances on loopback are told", told);
+
+    let scaled = running.run(&["scale", "web", "1", "--no-wait"]);
+    assert!(scaled.status.success(), "{}", text(&scaled));
+    wait_until(PATIENCE, "what is under way to those that leave", || {
+        let leaving = (1..=3).filter_map(|number| instance("in_flight", number).ok());
+        match leaving.sum() {
+            0_u64 => Err("nothing is".to_owned()),
+            _ => Ok(()),
+        }
+    });
+    drop(kept);
+    wait_until(PATIENCE, "all but one are forgotten", || {
+        let left = (1..=3).filter(|number| instance("connections", *number).is_ok());
+        is(left.count() as u64, 1)
+    });
+}
+
+fn is(count: u64, wanted: u64) -> Result<(), String> {
+    if count == wanted {
+        Ok(())
+    } else {
+        Err(format!("{count}, not {wanted}"))
+    }
 }
 
 fn what_is_printed_can_be_loaded(running: &Running, address: SocketAddr) {

@@ -84,6 +84,13 @@ fn system_without_letting_clients_go_the_same_move_costs_requests() {
 }
 
 #[test]
+fn system_a_stop_of_the_holders_node_costs_no_request() {
+    need_root!();
+    let report = assert_holds("vip-stop", 1);
+    assert_eq!(failed(&report, ALL), 0, "{report:#}");
+}
+
+#[test]
 fn system_an_upgrade_of_the_holders_gateway_costs_no_request_and_moves_nothing() {
     need_root!();
     let report = assert_holds("vip-upgrade", 0);

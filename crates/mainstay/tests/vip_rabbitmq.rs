@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends here")]
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -92,10 +93,12 @@ impl Cluster {
             "loopback_users = none\ncluster_formation.peer_discovery_backend = classic_config\n"
                 .to_owned();
         for (at, name) in NODES.iter().enumerate() {
-            conf += &format!(
-                "cluster_formation.classic_config.nodes.{} = {name}@localhost\n",
-                at + 1
-            );
+            let number = at + 1;
+            writeln!(
+                conf,
+                "cluster_formation.classic_config.nodes.{number} = {name}@localhost"
+            )
+            .unwrap();
         }
         fs::write(dir.join("rabbitmq.conf"), conf).unwrap();
         let mut cluster = Self {

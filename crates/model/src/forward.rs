@@ -2,12 +2,16 @@
 
 use alloc::vec::Vec;
 use core::fmt;
-use core::net::{IpAddr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::Network;
 
 /// Networks of service addresses. Each costs a few rules that packets meet.
 pub const RANGES_MAX: usize = 16;
+
+/// Where an agent shows what it measures of forwarding, if nothing else is said: beside the gateway's
+/// statistics.
+pub const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8889);
 
 /// The networks in which service addresses lie: 1 to 16 that do not overlap.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -99,7 +103,8 @@ impl fmt::Display for BackEndKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Counting {
-    /// They are, which costs each packet to and from an instance a look into a set.
+    /// They are, which costs each packet to and from an instance that carries something a look into a
+    /// set.
     #[default]
     On,
     /// They are not.
@@ -118,6 +123,18 @@ pub enum Answering {
     On,
 }
 
+/// Whether the agent may have this host forward packets, which it needs for containers and other hosts
+/// whose connections go on to instances elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Opening {
+    /// When it is needed, for connections to service addresses alone.
+    #[default]
+    WhenNeeded,
+    /// Never: whoever needs it switches it on himself.
+    Never,
+}
+
 /// How a node forwards, checked.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -130,6 +147,12 @@ pub struct ForwardSettings {
     pub counting: Counting,
     /// Whether ARP is answered.
     pub answering: Answering,
+    /// Whether it may have the host forward packets.
+    #[serde(default)]
+    pub opening: Opening,
+    /// Where it shows what it measures, on loopback; `None`: nowhere.
+    #[serde(default)]
+    pub metrics: Option<SocketAddr>,
     /// Where this node itself listens within the ranges: these are no services, and nobody is refused
     /// there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -144,6 +167,8 @@ impl ForwardSettings {
             back_end: None,
             counting: Counting::default(),
             answering: Answering::default(),
+            opening: Opening::default(),
+            metrics: Some(METRICS),
             own: Vec::new(),
         }
     }

@@ -2,8 +2,10 @@
 //! clients saw.
 //!
 //! It counts at the client and nowhere else: it reads no metrics of the gateway, and it steers the
-//! system only by the public API and by signals to processes, as an operator could too. It starts
-//! nothing itself, but for [`floating`], which needs two machines of its own. Start reading at [`prove()`]; [`load`] is the generator, which benches use
+//! system only by the public API, by signals to processes and by the packet filter, as an operator could
+//! too. It starts nothing itself, but for [`floating`], which needs two machines of its own, and for what
+//! [`Forwarding`] is: some scenarios have a network of their own, in which it is told the routes (ADR 36).
+//! Start reading at [`prove()`]; [`load`] is the generator, which benches use
 //! alone, [`scenario`] what is broken, [`verdict`] the rules by which it is judged.
 //!
 //! ```text
@@ -15,12 +17,14 @@
 
 mod cluster;
 pub mod floating;
+mod ground;
 pub mod load;
 mod prove;
 mod render;
 pub mod scenario;
 pub mod verdict;
 
+pub use ground::{DatagramReport, Follower, Forwarding};
 pub use prove::{Error, Options, Progress, prove};
 pub use render::render;
 pub use scenario::Scenario;

@@ -3,26 +3,29 @@
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_api::client::{self, Server};
 use mainstay_api::wire::{ServiceStatus, Status};
 use mainstay_ids::ServiceName;
 use mainstay_model::service::Slo;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::cluster::Cluster;
+use crate::ground::{self, Forwarding};
 use crate::load::{self, Connections, Expect, Load, Report, Request, Running, Seconds, Target};
-use crate::scenario::{Scenario, Stage, chain};
+use crate::scenario::{Scenario, Stage, Way, chain};
 use crate::verdict::{Evidence, Outcome, ScenarioReport, Verdict, judge};
 
 /// Load before the first fault and after the last one.
-const MARGIN: Duration = Duration::from_millis(500);
+pub(crate) const MARGIN: Duration = Duration::from_millis(500);
 
 /// A scenario ends its load itself; this only bounds one whose end is never reached.
-const LOAD_MAX: Duration = Duration::from_hours(1);
+pub(crate) const LOAD_MAX: Duration = Duration::from_hours(1);
 
 /// How often each request is tried before the load, to learn what its answer looks like. Several
 /// instances answer in turn, so that their answers are seen to differ.
@@ -60,6 +63,8 @@ pub struct Options {
     pub workers: NonZeroUsize,
     /// What the choice of requests is drawn from.
     pub seed: u64,
+    /// What forwards in a network of the proof's own; `None`: such scenarios cannot be played.
+    pub forwarding: Option<Arc<dyn Forwarding>>,
 }
 
 /// What is going on, for a display.
@@ -113,6 +118,12 @@ pub enum Error {
     /// No service can be reached from outside.
     #[error("no service has `http`, so no client can reach one through the entry")]
     NothingToAsk,
+    /// No service has an address that is forwarded.
+    #[error(
+        "no service has an address outside of 127.0.0.0/8, so none is forwarded; give one `address = \"auto\"` and \
+         start `mainstay dev FILE --forward 10.96.0.0/16` as root"
+    )]
+    NothingForwarded,
     /// The services are not well before anything is broken.
     #[error("the services are not whole before anything is broken: {0}")]
     NotWhole(String),
@@ -133,12 +144,25 @@ pub enum Error {
     Load(#[from] load::Error),
 }
 
-/// Everything that stays the same over all scenarios.
+/// Whom clients ask.
+#[derive(Default)]
+struct Aim {
+    targets: Vec<Target>,
+    /// By target.
+    slos: Vec<Option<Slo>>,
+}
+
+/// Everything that stays the same over all scenarios on the running services.
 struct Proof {
     options: Options,
     cluster: Cluster,
-    targets: Vec<Target>,
-    slos: Vec<Option<Slo>>,
+    status: Status,
+    /// The services that are broken.
+    broken: Vec<ServiceName>,
+    /// For clients at the entry, if there are any.
+    entry: Aim,
+    /// For clients by service addresses, if there are any.
+    forwarded: Aim,
     notes: Vec<String>,
     progress: mpsc::Sender<Progress>,
     stop: CancellationToken,
@@ -160,52 +184,32 @@ pub async fn prove(
     progress: mpsc::Sender<Progress>,
     stop: CancellationToken,
 ) -> Result<Verdict, Error> {
-    let cluster = Cluster::new(options.api.clone());
-    let status = cluster.status().await?;
-    let loaded = choose(&options, &status)?;
-    let targets = loaded
-        .iter()
-        .map(|s| target(&options, &status, s))
-        .collect::<Result<_, _>>()?;
-    let slos = loaded.iter().map(|service| service.slo).collect();
-    let broken = match &options.service {
-        Some(service) => vec![service.clone()],
-        None => status
-            .services
-            .iter()
-            .filter(|s| s.wanted > 0)
-            .map(|s| s.service.clone())
-            .collect(),
+    let (rate, seed) = (options.rate.get(), options.seed);
+    let order = options.scenarios.clone();
+    let on_services = order.iter().any(|scenario| scenario.ground().is_none());
+    let begun = Proof::begin(options.clone(), progress.clone(), stop.clone());
+    let mut proof = if on_services {
+        Some(begun.await?)
+    } else {
+        None
     };
-    let mut proof = Proof {
-        options,
-        cluster,
-        targets,
-        slos,
-        notes: Vec::new(),
-        progress,
-        stop,
-    };
-    let stage = proof.stage(broken.clone());
-    stage
-        .wait_whole()
-        .await
-        .map_err(|trouble| Error::NotWhole(trouble.to_string()))?;
-    proof.learn().await?;
     let mut scenarios = Vec::new();
-    for scenario in proof.options.scenarios.clone() {
-        if proof.stop.is_cancelled() {
+    for scenario in order.iter().copied() {
+        if stop.is_cancelled() {
             break;
         }
-        let services = proof.breakable(scenario, &status, &broken);
-        let report = proof.play(scenario, services).await?;
+        let report = match &mut proof {
+            Some(proof) if scenario.ground().is_none() => {
+                let services = proof.breakable(scenario);
+                proof.play(scenario, services).await?
+            }
+            Some(_) | None => play_apart(&options, scenario, &progress, &stop).await?,
+        };
         // A display that is slow or gone loses lines; the verdict loses nothing.
-        let _ = proof
-            .progress
-            .try_send(Progress::Ended(Box::new(report.clone())));
+        let _ = progress.try_send(Progress::Ended(Box::new(report.clone())));
         scenarios.push(report);
     }
-    let unplayed = scenarios.len() < proof.options.scenarios.len();
+    let unplayed = scenarios.len() < order.len();
     let worst = scenarios.iter().map(|scenario| scenario.outcome).max();
     let least = if unplayed || scenarios.is_empty() {
         Outcome::CouldNotRun
@@ -214,15 +218,46 @@ pub async fn prove(
     };
     Ok(Verdict {
         outcome: worst.unwrap_or(least).max(least),
-        rate: proof.options.rate.get(),
-        seed: proof.options.seed,
-        notes: proof.notes,
+        rate,
+        seed,
+        notes: proof.map_or_else(Vec::new, |proof| proof.notes),
         scenarios,
     })
 }
 
+/// In a network of its own, on a thread that may wait for the kernel.
+async fn play_apart(
+    options: &Options,
+    scenario: Scenario,
+    progress: &mpsc::Sender<Progress>,
+    stop: &CancellationToken,
+) -> Result<ScenarioReport, Error> {
+    let (options, progress) = (options.clone(), progress.clone());
+    let (stop, handle) = (stop.clone(), Handle::current());
+    let play = move || ground::play(&options, scenario, &progress, &stop, &handle);
+    let evidence = spawn_blocking(play).await.map_err(|_| load::Error::Panic)?;
+    Ok(judge(evidence?))
+}
+
 /// The services that get load.
-fn choose<'a>(options: &Options, status: &'a Status) -> Result<Vec<&'a ServiceStatus>, Error> {
+fn choose<'a>(
+    options: &Options,
+    status: &'a Status,
+    way: Way,
+) -> Result<Vec<&'a ServiceStatus>, Error> {
+    if way == Way::Forwarded {
+        let named =
+            |service: &ServiceName| options.service.as_ref().is_none_or(|name| name == service);
+        let found = status.services.iter();
+        let found: Vec<_> = found
+            .filter(|s| s.wanted > 0 && is_forwarded(s) && named(&s.service))
+            .collect();
+        return if found.is_empty() {
+            Err(Error::NothingForwarded)
+        } else {
+            Ok(found)
+        };
+    }
     let Some(name) = &options.service else {
         let reached: Vec<_> = status
             .services
@@ -242,9 +277,22 @@ fn choose<'a>(options: &Options, status: &'a Status) -> Result<Vec<&'a ServiceSt
     Ok(vec![found.ok_or_else(|| Error::NoService(name.clone()))?])
 }
 
-/// How clients reach a service: through the entry if it has a place there, else by its address.
-fn target(options: &Options, status: &Status, service: &ServiceStatus) -> Result<Target, Error> {
-    let (host, path, addresses) = match (&service.http, service.address) {
+/// The gateway listens on addresses of loopback alone.
+fn is_forwarded(service: &ServiceStatus) -> bool {
+    let address = service.address;
+    address.is_some_and(|address| !address.ip().is_loopback())
+}
+
+/// How clients reach a service: through the entry if it has a place there and that is the way, else by its
+/// address.
+fn target(
+    options: &Options,
+    status: &Status,
+    service: &ServiceStatus,
+    way: Way,
+) -> Result<Target, Error> {
+    let http = service.http.as_ref().filter(|_| way == Way::Entry);
+    let (host, path, addresses) = match (http, service.address) {
         (Some(http), _) => {
             let slash = http.find('/').unwrap_or(http.len());
             let entry = if options.entry.is_empty() {
@@ -289,7 +337,68 @@ fn target(options: &Options, status: &Status, service: &ServiceStatus) -> Result
     })
 }
 
+impl Aim {
+    fn take(options: &Options, status: &Status, way: Way) -> Result<Self, Error> {
+        let wanted = |scenario: &Scenario| scenario.ground().is_none() && scenario.way() == way;
+        if !options.scenarios.iter().any(wanted) {
+            return Ok(Self::default());
+        }
+        let loaded = choose(options, status, way)?;
+        let targets = loaded.iter().map(|s| target(options, status, s, way));
+        Ok(Self {
+            targets: targets.collect::<Result<_, _>>()?,
+            slos: loaded.iter().map(|service| service.slo).collect(),
+        })
+    }
+}
+
 impl Proof {
+    /// Looks what there is, and whether it is well.
+    async fn begin(
+        options: Options,
+        progress: mpsc::Sender<Progress>,
+        stop: CancellationToken,
+    ) -> Result<Self, Error> {
+        let cluster = Cluster::new(options.api.clone());
+        let status = cluster.status().await?;
+        let entry = Aim::take(&options, &status, Way::Entry)?;
+        let forwarded = Aim::take(&options, &status, Way::Forwarded)?;
+        let broken = match &options.service {
+            Some(service) => vec![service.clone()],
+            None => status
+                .services
+                .iter()
+                .filter(|s| s.wanted > 0)
+                .map(|s| s.service.clone())
+                .collect(),
+        };
+        let mut proof = Self {
+            options,
+            cluster,
+            status,
+            broken,
+            entry,
+            forwarded,
+            notes: Vec::new(),
+            progress,
+            stop,
+        };
+        let stage = proof.stage(proof.broken.clone());
+        stage
+            .wait_whole()
+            .await
+            .map_err(|trouble| Error::NotWhole(trouble.to_string()))?;
+        proof.learn().await?;
+        Ok(proof)
+    }
+
+    fn aim(&self, scenario: Scenario) -> &Aim {
+        match scenario.way() {
+            Way::Entry => &self.entry,
+            Way::Forwarded => &self.forwarded,
+        }
+    }
+
     fn stage(&self, services: Vec<ServiceName>) -> Stage {
         let (cluster, progress) = (self.cluster.clone(), self.progress.clone());
         let mut stage = Stage::new(cluster, services, progress, self.stop.clone());
@@ -300,14 +409,10 @@ impl Proof {
 
     /// The services on which a scenario is played: where one instance is all that there is, its
     /// end must cost requests, which would say nothing.
-    fn breakable(
-        &mut self,
-        scenario: Scenario,
-        status: &Status,
-        services: &[ServiceName],
-    ) -> Vec<ServiceName> {
+    fn breakable(&mut self, scenario: Scenario) -> Vec<ServiceName> {
+        let (status, services) = (&self.status, &self.broken);
         if !scenario.takes_instances() || self.options.service.is_some() {
-            return services.to_vec();
+            return services.clone();
         }
         let alone = |name: &ServiceName| {
             status
@@ -329,7 +434,8 @@ impl Proof {
 
     /// Asks each request a few times and settles how its answers are checked.
     async fn learn(&mut self) -> Result<(), Error> {
-        for target in &mut self.targets {
+        let both = [&mut self.entry, &mut self.forwarded];
+        for target in both.into_iter().flat_map(|aim| &mut aim.targets) {
             let (name, host, addresses) = (&target.name, &target.host, &target.addresses);
             let mut plain = None;
             for request in &mut target.requests {
@@ -352,8 +458,10 @@ impl Proof {
                 };
             }
             if let Some(checked) = plain {
-                self.notes
-                    .push(format!("responses of {name} carry no nonce; {checked}"));
+                let note = format!("responses of {name} carry no nonce; {checked}");
+                if !self.notes.contains(&note) {
+                    self.notes.push(note);
+                }
             }
         }
         Ok(())
@@ -368,10 +476,11 @@ impl Proof {
         // No two loads of a proof share a nonce.
         let round = 2 * scenario as u64;
         let connections = scenario.connections(self.options.connections);
-        let control = self.send(round, self.options.control, connections)?;
+        let aim = self.aim(scenario);
+        let control = self.send(aim, round, self.options.control, connections)?;
         let control = control.finish().await?;
         let _ = self.progress.try_send(Progress::Breaking(scenario));
-        let sending = self.send(round + 1, LOAD_MAX, connections)?;
+        let sending = self.send(aim, round + 1, LOAD_MAX, connections)?;
         let mut stage = self.stage(services);
         stage.started = sending.running.started;
         let played = async {
@@ -387,24 +496,24 @@ impl Proof {
             tracing::debug!(%scenario, trouble = %chain(trouble), "scenario ended early");
         }
         Ok(judge(Evidence {
-            scenario,
-            control,
-            load,
             faults: stage.faults,
             strikes: stage.strikes,
+            outages: stage.outages,
             trouble: played.err(),
-            slos: self.slos.clone(),
+            slos: aim.slos.clone(),
+            ..Evidence::new(scenario, control, load)
         }))
     }
 
     fn send(
         &self,
+        aim: &Aim,
         round: u64,
         duration: Duration,
         connections: Connections,
     ) -> Result<Sending, Error> {
         let load = Load {
-            targets: self.targets.clone(),
+            targets: aim.targets.clone(),
             rate: self.options.rate,
             duration,
             connections,

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::load::Failure;
-use crate::verdict::{Latency, Outcome, ScenarioReport, Verdict, percent};
+use crate::verdict::{Figure, Latency, Outcome, ScenarioReport, Verdict, percent};
 
 /// Faults that are told one by one; `--json` has all.
 const FAULTS_SHOWN: usize = 8;
@@ -84,6 +84,7 @@ fn write_scenario(text: &mut String, report: &ScenarioReport) {
         );
         line(text, &line_of);
     }
+    write_forwarding(text, report);
     for fault in report.faults.iter().take(FAULTS_SHOWN) {
         let whole = fault.whole_after_ms.map_or_else(
             || "never whole again".to_owned(),
@@ -95,6 +96,38 @@ fn write_scenario(text: &mut String, report: &ScenarioReport) {
         );
     }
     write_rest(text, report.faults.len(), FAULTS_SHOWN);
+}
+
+/// What only scenarios of forwarding have.
+fn write_forwarding(text: &mut String, report: &ScenarioReport) {
+    for outage in report.outages.iter().take(FAULTS_SHOWN) {
+        let line_of = format!(
+            "  outage at {}: {} requests failed, the last after {} ms (at most {} ms)",
+            seconds(outage.at_ms),
+            outage.failed,
+            outage.lasted_ms,
+            outage.bar_ms
+        );
+        line(text, &line_of);
+    }
+    write_rest(text, report.outages.len(), FAULTS_SHOWN);
+    if let Some(seen) = report.datagrams {
+        let line_of = format!(
+            "  datagrams: {} of {} answered, {} by another service",
+            seen.answered, seen.asked, seen.wrong
+        );
+        line(text, &line_of);
+    }
+    for figure in report.figures.iter().take(FAULTS_SHOWN) {
+        let bar = figure
+            .bar
+            .map_or_else(String::new, |bar| format!(" (at most {bar:.0})"));
+        let Figure {
+            what, unit, value, ..
+        } = figure;
+        line(text, &format!("  {what}: {value:.1} {unit}{bar}"));
+    }
+    write_rest(text, report.figures.len(), FAULTS_SHOWN);
 }
 
 fn write_latency(text: &mut String, name: &str, latency: Latency) {
@@ -170,6 +203,9 @@ mod tests {
             failed_by: BTreeMap::new(),
             failures: Vec::new(),
             unsafe_in_flight: Vec::new(),
+            outages: Vec::new(),
+            figures: Vec::new(),
+            datagrams: None,
             latency,
             control: latency,
             generator_late_p99_ms: 0.3,

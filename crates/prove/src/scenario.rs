@@ -3,6 +3,7 @@
 //! Everything here could be done by an operator at a terminal: signals to processes that the API
 //! or `supervisor.json` names, and changes through the API.
 
+mod flush;
 mod outage;
 mod replace;
 mod signal;
@@ -14,6 +15,7 @@ use std::str::FromStr;
 
 use mainstay_api::client;
 
+use crate::ground::Ground;
 use crate::load::Connections;
 
 pub(crate) use stage::Stage;
@@ -40,12 +42,30 @@ pub enum Scenario {
     Blackhole,
     /// The gateway's process replaced, one time after another.
     Upgrade,
+    /// The table of forwarding emptied and deleted. Needs root.
+    ForwardFlush,
+    /// One service changes among thousands, in a network of its own. Needs root.
+    ForwardCrowd,
+    /// Hosts of instances cut off, in a network of its own. Needs root.
+    ForwardCut,
+    /// An instance's address given to another service at once, in a network of its own. Needs root.
+    ForwardReuse,
+}
+
+/// Where the clients of a scenario enter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// At the gateway, or by the service's address if it is not reached there.
+    Entry,
+    /// By service addresses that are forwarded below HTTP.
+    Forwarded,
 }
 
 /// A text that names no scenario.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{text}` is no scenario; expected kill, stop, rollout, rollout-bad, scale, processes, freeze, blackhole or upgrade"
+    "`{text}` is no scenario; expected kill, stop, rollout, rollout-bad, scale, processes, freeze, blackhole, upgrade, \
+     forward-flush, forward-crowd, forward-cut or forward-reuse"
 )]
 pub struct ScenarioError {
     text: String,
@@ -84,9 +104,30 @@ pub struct Fault {
     pub whole_after_ms: Option<u64>,
 }
 
+/// A time in which requests may fail: what served them was struck without a warning, and below HTTP
+/// nobody else can answer in its stead. Counted from the load's start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Outage {
+    /// When it was struck.
+    pub(crate) begin: std::time::Duration,
+    /// How long the outage may be.
+    pub(crate) bar: std::time::Duration,
+    /// Which requests are its victims.
+    pub(crate) victims: Victims,
+}
+
+/// Which requests an outage explains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Victims {
+    /// Those that failed before its bar was over.
+    ByEnd,
+    /// Those that were sent before its bar was over, whenever their clients found out.
+    BySending,
+}
+
 impl Scenario {
     /// All of them, in the order in which they are best run.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 13] = [
         Self::Kill,
         Self::Stop,
         Self::Rollout,
@@ -96,6 +137,10 @@ impl Scenario {
         Self::Freeze,
         Self::Blackhole,
         Self::Upgrade,
+        Self::ForwardFlush,
+        Self::ForwardCrowd,
+        Self::ForwardCut,
+        Self::ForwardReuse,
     ];
 
     /// Whether it is played unless others are asked for. What strikes Mainstay itself, or the
@@ -103,7 +148,51 @@ impl Scenario {
     pub fn is_usual(self) -> bool {
         match self {
             Self::Kill | Self::Stop | Self::Rollout | Self::RolloutBad | Self::Scale => true,
-            Self::Processes | Self::Freeze | Self::Blackhole | Self::Upgrade => false,
+            Self::Processes
+            | Self::Freeze
+            | Self::Blackhole
+            | Self::Upgrade
+            | Self::ForwardFlush
+            | Self::ForwardCrowd
+            | Self::ForwardCut
+            | Self::ForwardReuse => false,
+        }
+    }
+
+    /// Where it is played, if that is a network of its own; `None`: on the running services.
+    pub(crate) fn ground(self) -> Option<Ground> {
+        match self {
+            Self::ForwardCrowd => Some(Ground::Crowd),
+            Self::ForwardCut => Some(Ground::Cut),
+            Self::ForwardReuse => Some(Ground::Reuse),
+            Self::Kill
+            | Self::Stop
+            | Self::Rollout
+            | Self::RolloutBad
+            | Self::Scale
+            | Self::Processes
+            | Self::Freeze
+            | Self::Blackhole
+            | Self::Upgrade
+            | Self::ForwardFlush => None,
+        }
+    }
+
+    /// Where its clients enter.
+    pub(crate) fn way(self) -> Way {
+        match self {
+            Self::ForwardFlush | Self::ForwardCrowd | Self::ForwardCut | Self::ForwardReuse => {
+                Way::Forwarded
+            }
+            Self::Kill
+            | Self::Stop
+            | Self::Rollout
+            | Self::RolloutBad
+            | Self::Scale
+            | Self::Processes
+            | Self::Freeze
+            | Self::Blackhole
+            | Self::Upgrade => Way::Entry,
         }
     }
 
@@ -111,17 +200,26 @@ impl Scenario {
     pub(crate) fn takes_instances(self) -> bool {
         match self {
             Self::Kill | Self::Stop | Self::Freeze | Self::Blackhole => true,
-            Self::Rollout | Self::RolloutBad | Self::Scale | Self::Processes | Self::Upgrade => {
-                false
-            }
+            Self::Rollout
+            | Self::RolloutBad
+            | Self::Scale
+            | Self::Processes
+            | Self::Upgrade
+            | Self::ForwardFlush
+            | Self::ForwardCrowd
+            | Self::ForwardCut
+            | Self::ForwardReuse => false,
         }
     }
 
     /// How its clients use connections, if they keep so many otherwise. Those of an upgrade connect
-    /// for each request: what waits in a listening socket's queue is what a hand-over can lose.
+    /// for each request: what waits in a listening socket's queue is what a hand-over can lose. Those of
+    /// forwarding, too: rules meet the first packet of each connection.
     pub(crate) fn connections(self, usual: Connections) -> Connections {
         match (self, usual) {
-            (Self::Upgrade, Connections::Kept(count)) => Connections::PerRequest(count),
+            (Self::Upgrade | Self::ForwardFlush, Connections::Kept(count)) => {
+                Connections::PerRequest(count)
+            }
             (_, usual) => usual,
         }
     }
@@ -138,6 +236,16 @@ impl Scenario {
             Self::Freeze => "instances are frozen for some seconds, one after another",
             Self::Blackhole => "instances are cut off for some seconds, one after another",
             Self::Upgrade => "the gateway is replaced, under clients that connect for each request",
+            Self::ForwardFlush => {
+                "the rules of forwarding are emptied and deleted by somebody else"
+            }
+            Self::ForwardCrowd => {
+                "one service of 5,001 is rolled out, scaled and loses instances, in a network of its own"
+            }
+            Self::ForwardCut => "hosts of instances are cut off, in a network of its own",
+            Self::ForwardReuse => {
+                "addresses of instances are given to another service at once, in a network of its own"
+            }
         }
     }
 
@@ -152,6 +260,10 @@ impl Scenario {
             Self::Freeze => "freeze",
             Self::Blackhole => "blackhole",
             Self::Upgrade => "upgrade",
+            Self::ForwardFlush => "forward-flush",
+            Self::ForwardCrowd => "forward-crowd",
+            Self::ForwardCut => "forward-cut",
+            Self::ForwardReuse => "forward-reuse",
         }
     }
 }

@@ -4,13 +4,15 @@
 //! to an instance before it was killed and for which the gateway answered after. Nobody can know
 //! whether it was done, so nobody may send it again; it is listed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use mainstay_model::service::Slo;
 
-use crate::load::{Failure, Report, Strike};
-use crate::scenario::{Fault, Scenario, Trouble};
+use crate::ground::{DatagramReport, WRONG_SERVICE};
+use crate::load::{Failure, Kind, Report, Strike};
+use crate::scenario::{Fault, Outage, Scenario, Trouble, Victims};
 
 /// Failures that a report lists; the counts hold all of them.
 const FAILURES_LISTED: usize = 20;
@@ -42,8 +44,8 @@ pub enum Outcome {
     DoesNotHold,
 }
 
-/// What one scenario shows. `planned` is `unsent` plus `sent`; `sent` is `ok`, `failed` and the
-/// number of `unsafe_in_flight`. The undisturbed round before the faults is part of all counts.
+/// What one scenario shows. `planned` is `unsent` plus `sent`; `sent` is `ok`, `failed`, the number
+/// of `unsafe_in_flight`, and what failed in `outages`. The undisturbed round before the faults is part of all counts.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct ScenarioReport {
     /// Which.
@@ -68,6 +70,12 @@ pub struct ScenarioReport {
     pub failures: Vec<Failure>,
     /// Unsafe requests that were in flight on an instance when it was killed.
     pub unsafe_in_flight: Vec<Failure>,
+    /// Times in which requests may fail, and those that did.
+    pub outages: Vec<OutageReport>,
+    /// What else was measured.
+    pub figures: Vec<Figure>,
+    /// What clients saw that ask by datagrams, if there were any.
+    pub datagrams: Option<DatagramReport>,
     /// Latency while things were broken.
     pub latency: Latency,
     /// Latency in the undisturbed round before.
@@ -78,6 +86,33 @@ pub struct ScenarioReport {
     pub faults: Vec<Fault>,
     /// The services' objectives.
     pub objectives: Vec<Objective>,
+}
+
+/// A time in which requests may fail, since below HTTP nobody stands in for what was struck. Times count
+/// from the load's start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct OutageReport {
+    /// When it began.
+    pub at_ms: u64,
+    /// How long it may last.
+    pub bar_ms: u64,
+    /// Until the last request failed, or the last one was sent that did.
+    pub lasted_ms: u64,
+    /// Requests that failed within its bar.
+    pub failed: u64,
+}
+
+/// A number that was measured.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Figure {
+    /// Of what.
+    pub what: String,
+    /// In what.
+    pub unit: &'static str,
+    /// How much.
+    pub value: f64,
+    /// What it may be at most, if it is held against anything.
+    pub bar: Option<f64>,
 }
 
 /// Percentiles in milliseconds, from the planned time to the end of the right answer.
@@ -114,9 +149,30 @@ pub(crate) struct Evidence {
     pub(crate) load: Report,
     pub(crate) faults: Vec<Fault>,
     pub(crate) strikes: Vec<Strike>,
+    pub(crate) outages: Vec<Outage>,
+    pub(crate) figures: Vec<Figure>,
+    pub(crate) datagrams: Option<DatagramReport>,
     pub(crate) trouble: Option<Trouble>,
     /// By target, in order.
     pub(crate) slos: Vec<Option<Slo>>,
+}
+
+impl Evidence {
+    /// What clients saw, and nothing that was done.
+    pub(crate) fn new(scenario: Scenario, control: Report, load: Report) -> Self {
+        Self {
+            scenario,
+            control,
+            load,
+            faults: Vec::new(),
+            strikes: Vec::new(),
+            outages: Vec::new(),
+            figures: Vec::new(),
+            datagrams: None,
+            trouble: None,
+            slos: Vec::new(),
+        }
+    }
 }
 
 impl Verdict {
@@ -133,6 +189,10 @@ impl Verdict {
             "{failed} failed of {sent}; {in_flight} unsafe requests were in flight on a killed \
              instance (listed)"
         );
+        let excused = sum(|s| s.outages.iter().map(|outage| outage.failed).sum());
+        if excused > 0 {
+            line = format!("{line}; {excused} more failed within outages that were made");
+        }
         let unsent = sum(|s| s.unsent);
         if unsent > 0 {
             line = format!("{line}; {unsent} more could not be sent in time");
@@ -160,28 +220,20 @@ pub(crate) fn judge(evidence: Evidence) -> ScenarioReport {
         load,
         faults,
         strikes,
+        outages,
+        figures,
+        datagrams,
         trouble,
         slos,
     } = evidence;
-    let (listed, failures) = hear(&load, &strikes);
-    let mut failed_by: BTreeMap<String, u64> = BTreeMap::new();
-    for (kind, count) in control.failed().into_iter().chain(load.failed()) {
-        *failed_by.entry(kind.to_string()).or_default() += count;
-    }
-    for pardoned in &listed {
-        let kind = pardoned.kind.to_string();
-        let left = failed_by
-            .get(&kind)
-            .map_or(0, |count| count.saturating_sub(1));
-        if left == 0 {
-            failed_by.remove(&kind)
-        } else {
-            failed_by.insert(kind, left)
-        };
-    }
+    // By so much this machine was late itself; bars are for the system.
+    let slack = Duration::from_micros(load.lateness.max());
+    let heard = hear(&load, &strikes, &outages, slack);
+    let failed_by = counted(&control, &load, &heard);
     let failed: u64 = failed_by.values().sum();
     let unsent = control.unsent + load.unsent;
-    let objectives = objectives(&control, &load, &listed, &slos);
+    let objectives = objectives(&control, &load, &heard, &slos);
+    let outages = outage_reports(&load, &outages, &heard);
     let mut judgement = Judgement {
         outcome: Outcome::Holds,
         problems: Vec::new(),
@@ -190,6 +242,7 @@ pub(crate) fn judge(evidence: Evidence) -> ScenarioReport {
     for objective in &objectives {
         judgement.on_objective(objective);
     }
+    judgement.on_forwarding(&outages, &figures, datagrams.as_ref(), slack);
     if let Some(trouble) = trouble {
         let of = if trouble.is_the_systems() {
             Outcome::DoesNotHold
@@ -212,8 +265,11 @@ pub(crate) fn judge(evidence: Evidence) -> ScenarioReport {
         ok: control.ok() + load.ok(),
         failed,
         failed_by,
-        failures: before.chain(failures).take(FAILURES_LISTED).collect(),
-        unsafe_in_flight: listed,
+        failures: before.chain(heard.failures).take(FAILURES_LISTED).collect(),
+        unsafe_in_flight: heard.listed,
+        outages,
+        figures,
+        datagrams,
         latency: Latency::of(&load.latency()),
         control: Latency::of(&control.latency()),
         generator_late_p99_ms: ms(load.lateness.value_at_quantile(0.99)),
@@ -222,8 +278,27 @@ pub(crate) fn judge(evidence: Evidence) -> ScenarioReport {
     }
 }
 
-/// Parts the failures under load into those that are only listed and those that stay failures.
-fn hear(load: &Report, strikes: &[Strike]) -> (Vec<Failure>, Vec<Failure>) {
+/// The failures under load.
+struct Heard {
+    /// Those that are only listed.
+    listed: Vec<Failure>,
+    /// Those that an outage explains, by its place.
+    excused: Vec<(usize, Failure)>,
+    /// Those that stay failures.
+    failures: Vec<Failure>,
+}
+
+impl Heard {
+    /// What nobody could have answered.
+    fn pardoned(&self) -> impl Iterator<Item = &Failure> {
+        let excused = self.excused.iter().map(|(_, failure)| failure);
+        self.listed.iter().chain(excused)
+    }
+}
+
+/// Parts the failures under load into those that are only listed, those of outages and those that stay
+/// failures.
+fn hear(load: &Report, strikes: &[Strike], outages: &[Outage], slack: Duration) -> Heard {
     let pardoned = |failure: &Failure| {
         strikes
             .iter()
@@ -237,12 +312,78 @@ fn hear(load: &Report, strikes: &[Strike]) -> (Vec<Failure>, Vec<Failure>) {
         .filter(|failure| pardoned(failure))
         .cloned()
         .collect();
-    let all = load.targets.iter().flat_map(|target| &target.failures);
-    let failures = all
-        .filter(|failure| !listed.contains(failure))
-        .cloned()
-        .collect();
-    (listed, failures)
+    let mut heard = Heard {
+        listed,
+        excused: Vec::new(),
+        failures: Vec::new(),
+    };
+    for failure in load.targets.iter().flat_map(|target| &target.failures) {
+        if heard.listed.contains(failure) {
+            continue;
+        }
+        // Who is answered wrongly was answered.
+        let explains = |outage: &Outage| {
+            let end = outage.begin + outage.bar + slack;
+            !failure.kind.is_wrong_answer()
+                && failure.overlaps(outage.begin, end)
+                && decisive(outage, failure) <= end.as_micros()
+        };
+        match outages.iter().rposition(explains) {
+            Some(place) => heard.excused.push((place, failure.clone())),
+            None => heard.failures.push(failure.clone()),
+        }
+    }
+    heard
+}
+
+/// The time of a failure, in microseconds, that has to lie within an outage.
+fn decisive(outage: &Outage, failure: &Failure) -> u128 {
+    u128::from(match outage.victims {
+        Victims::ByEnd => failure.ended_us,
+        Victims::BySending => failure.sent_us,
+    })
+}
+
+/// The failed ones by kind, without what is pardoned.
+fn counted(control: &Report, load: &Report, heard: &Heard) -> BTreeMap<String, u64> {
+    let mut failed_by: BTreeMap<String, u64> = BTreeMap::new();
+    for (kind, count) in control.failed().into_iter().chain(load.failed()) {
+        *failed_by.entry(kind.to_string()).or_default() += count;
+    }
+    for pardoned in heard.pardoned() {
+        let kind = pardoned.kind.to_string();
+        let left = failed_by
+            .get(&kind)
+            .map_or(0, |count| count.saturating_sub(1));
+        if left == 0 {
+            failed_by.remove(&kind)
+        } else {
+            failed_by.insert(kind, left)
+        };
+    }
+    failed_by
+}
+
+/// What came of each outage, also beyond its bar.
+fn outage_reports(load: &Report, outages: &[Outage], heard: &Heard) -> Vec<OutageReport> {
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let of = |(place, outage): (usize, &Outage)| {
+        let begin = outage.begin.as_micros();
+        let next = outages.get(place + 1);
+        let next = next.map_or(u128::MAX, |next| next.begin.as_micros());
+        let all = load.targets.iter().flat_map(|target| &target.failures);
+        let ends = all.map(|failure| decisive(outage, failure));
+        let last = ends.filter(|end| (begin..next).contains(end)).max();
+        let lasted = last.map_or(0, |last| (last - begin) / 1000);
+        let failed = heard.excused.iter().filter(|(of, _)| *of == place);
+        OutageReport {
+            at_ms: millis(outage.begin),
+            bar_ms: millis(outage.bar),
+            lasted_ms: u64::try_from(lasted).unwrap_or(u64::MAX),
+            failed: failed.count() as u64,
+        }
+    };
+    outages.iter().enumerate().map(of).collect()
 }
 
 /// The share of right answers is that of the requests that anybody could have answered: what is
@@ -250,14 +391,19 @@ fn hear(load: &Report, strikes: &[Strike]) -> (Vec<Failure>, Vec<Failure>) {
 fn objectives(
     control: &Report,
     load: &Report,
-    listed: &[Failure],
+    heard: &Heard,
     slos: &[Option<Slo>],
 ) -> Vec<Objective> {
+    let excused = heard.excused.iter();
+    let excused: HashSet<&str> = excused.map(|(_, one)| one.nonce.as_str()).collect();
     let mut objectives = Vec::new();
     for ((before, target), slo) in control.targets.iter().zip(&load.targets).zip(slos) {
         let Some(slo) = slo else { continue };
-        let lost = target.lost_in_flight.iter();
-        let lost = lost.filter(|failure| listed.contains(failure)).count();
+        let listed = target.lost_in_flight.iter();
+        let listed = listed.filter(|failure| heard.listed.contains(failure));
+        let of_outages = target.failures.iter();
+        let of_outages = of_outages.filter(|failure| excused.contains(failure.nonce.as_str()));
+        let lost = listed.count() + of_outages.count();
         let answerable = target.sent.saturating_sub(lost as u64);
         let seen = (target.ok * 1_000_000)
             .checked_div(answerable)
@@ -289,6 +435,16 @@ impl Judgement {
         if failed > 0 {
             self.find(Outcome::DoesNotHold, format!("{failed} requests failed"));
         }
+        let wrong = |kind: &Kind| matches!(kind, Kind::Status { reason: Some(reason), .. } if reason == WRONG_SERVICE);
+        let failed = load.failed();
+        let wrong: u64 = failed
+            .iter()
+            .filter_map(|(kind, count)| wrong(kind).then_some(count))
+            .sum();
+        if wrong > 0 {
+            let what = format!("{wrong} of them reached another service");
+            self.find(Outcome::DoesNotHold, what);
+        }
         let before: u64 = control.failed().values().sum();
         if before > 0 {
             let what = format!("{before} of them failed before anything was broken");
@@ -302,6 +458,40 @@ impl Judgement {
         }
         if load.sent() == 0 {
             self.find(Outcome::CouldNotRun, "no request was sent".to_owned());
+        }
+    }
+
+    fn on_forwarding(
+        &mut self,
+        outages: &[OutageReport],
+        figures: &[Figure],
+        datagrams: Option<&DatagramReport>,
+        slack: Duration,
+    ) {
+        for outage in outages {
+            if Duration::from_millis(outage.lasted_ms)
+                > Duration::from_millis(outage.bar_ms) + slack
+            {
+                let what = format!(
+                    "the outage at {} ms lasted {} ms, and not {} at most",
+                    outage.at_ms, outage.lasted_ms, outage.bar_ms
+                );
+                self.find(Outcome::DoesNotHold, what);
+            }
+        }
+        for figure in figures {
+            let Some(bar) = figure.bar else { continue };
+            if figure.value > bar + slack.as_secs_f64() * 1000.0 {
+                let Figure {
+                    what, unit, value, ..
+                } = figure;
+                let what = format!("{what}: {value:.0} {unit}, and not {bar:.0} at most");
+                self.find(Outcome::DoesNotHold, what);
+            }
+        }
+        if let Some(DatagramReport { wrong, asked, .. }) = datagrams.filter(|seen| seen.wrong > 0) {
+            let what = format!("{wrong} of {asked} datagrams were answered by another service");
+            self.find(Outcome::DoesNotHold, what);
         }
     }
 
@@ -395,13 +585,9 @@ mod tests {
             end: Duration::from_millis(1005),
         };
         Evidence {
-            scenario: Scenario::Kill,
-            control: report(100),
-            load,
-            faults: Vec::new(),
             strikes: vec![kill],
-            trouble: None,
             slos: vec![None],
+            ..Evidence::new(Scenario::Kill, report(100), load)
         }
     }
 
@@ -508,6 +694,106 @@ mod tests {
             ..evidence(load)
         });
         assert_eq!((report.outcome, report.failed), (Outcome::DoesNotHold, 1));
+    }
+
+    /// Struck at 1 s, for 100 ms at most.
+    fn outage(victims: Victims) -> Outage {
+        Outage {
+            begin: Duration::from_secs(1),
+            bar: Duration::from_millis(100),
+            victims,
+        }
+    }
+
+    fn with_outage(
+        victims: Victims,
+        kind: Kind,
+        (sent_ms, ended_ms): (u64, u64),
+    ) -> ScenarioReport {
+        let mut load = report(1000);
+        let failure = Failure {
+            kind,
+            ..lost(Method::Get, "", sent_ms, ended_ms)
+        };
+        fail(&mut load, failure);
+        judge(Evidence {
+            outages: vec![outage(victims)],
+            ..evidence(load)
+        })
+    }
+
+    #[test]
+    fn an_outage_explains_what_failed_within_its_bar_and_nothing_else() {
+        use Victims::{ByEnd, BySending};
+        let cases = [
+            (ByEnd, (990, 1090), true),
+            (ByEnd, (990, 1200), false),
+            (BySending, (990, 6000), true),
+            (BySending, (1200, 1300), false),
+            (BySending, (900, 990), false),
+        ];
+        for (victims, times, is_excused) in cases {
+            let report = with_outage(victims, Kind::Reset, times);
+            let outcome = if is_excused {
+                Outcome::Holds
+            } else {
+                Outcome::DoesNotHold
+            };
+            assert_eq!(report.outcome, outcome, "{victims:?} {times:?}");
+            assert_eq!(
+                report.failed,
+                u64::from(!is_excused),
+                "{victims:?} {times:?}"
+            );
+            assert_eq!(report.outages[0].failed, u64::from(is_excused));
+            assert_eq!(
+                report.sent,
+                report.ok + report.failed + report.outages[0].failed
+            );
+        }
+    }
+
+    #[test]
+    fn a_wrong_answer_is_excused_by_nothing() {
+        let wrong = Kind::Status {
+            code: 421,
+            reason: Some(WRONG_SERVICE.to_owned()),
+        };
+        let report = with_outage(Victims::ByEnd, wrong, (1010, 1020));
+        assert_eq!((report.outcome, report.failed), (Outcome::DoesNotHold, 1));
+        let told = report.problems.join(" ");
+        assert!(told.contains("1 of them reached another service"), "{told}");
+        let report = judge(Evidence {
+            datagrams: Some(DatagramReport {
+                asked: 9,
+                answered: 8,
+                wrong: 1,
+                silence_ms_max: 0,
+            }),
+            ..evidence(self::report(1000))
+        });
+        assert_eq!(report.outcome, Outcome::DoesNotHold);
+    }
+
+    #[test]
+    fn a_figure_beyond_its_bar_does_not_hold_and_one_without_is_only_told() {
+        for (bar, outcome) in [
+            (None, Outcome::Holds),
+            (Some(10.0), Outcome::Holds),
+            (Some(9.0), Outcome::DoesNotHold),
+        ] {
+            let figure = Figure {
+                what: "silence".to_owned(),
+                unit: "ms",
+                value: 10.0,
+                bar,
+            };
+            let report = judge(Evidence {
+                figures: vec![figure],
+                ..evidence(self::report(1000))
+            });
+            assert_eq!(report.outcome, outcome, "{bar:?}");
+        }
     }
 
     #[test]

@@ -385,8 +385,8 @@ async fn begin(refused: Refused) -> (Arc<Mutex<Paper>>, PathBuf, JoinSet<()>) {
     (paper, socket, tasks)
 }
 
-async fn play(socket: PathBuf, scenarios: Vec<Scenario>) -> Verdict {
-    let options = Options {
+fn options(socket: PathBuf, scenarios: Vec<Scenario>) -> Options {
+    Options {
         state_dir: socket.parent().map(PathBuf::from),
         api: Server::Unix(socket),
         entry: Vec::new(),
@@ -399,7 +399,12 @@ async fn play(socket: PathBuf, scenarios: Vec<Scenario>) -> Verdict {
         connections: Connections::Kept(NonZeroUsize::new(4).unwrap()),
         workers: NonZeroUsize::new(2).unwrap(),
         seed: 3,
-    };
+        forwarding: None,
+    }
+}
+
+async fn play(socket: PathBuf, scenarios: Vec<Scenario>) -> Verdict {
+    let options = options(socket, scenarios);
     let (progress, mut lines) = tokio::sync::mpsc::channel(1000);
     let verdict = prove(options, progress, CancellationToken::new())
         .await
@@ -418,9 +423,16 @@ async fn play(socket: PathBuf, scenarios: Vec<Scenario>) -> Verdict {
 #[tokio::test]
 async fn system_every_scenario_breaks_what_it_says_and_leaves_the_services_as_they_were() {
     let (paper, socket, _tasks) = begin(Refused::ThoseThatCannotRun).await;
-    // The machine's packet filter is no place for a test, and there is no supervisor here: the binary's
-    // tests have them.
-    let elsewhere = [Scenario::Blackhole, Scenario::Upgrade];
+    // The machine's packet filter is no place for a test, and there is neither a supervisor here nor
+    // anything that forwards: the binary's tests have them.
+    let elsewhere = [
+        Scenario::Blackhole,
+        Scenario::Upgrade,
+        Scenario::ForwardFlush,
+        Scenario::ForwardCrowd,
+        Scenario::ForwardCut,
+        Scenario::ForwardReuse,
+    ];
     let all = Scenario::ALL.into_iter();
     let scenarios = all.filter(|scenario| !elsewhere.contains(scenario));
     let verdict = play(socket, scenarios.collect()).await;
@@ -487,4 +499,14 @@ async fn system_a_rollout_that_fails_does_not_hold_and_says_why() {
     );
     assert_eq!(verdict.scenarios[0].failed, 0);
     assert_eq!(paper.lock().unwrap().spec, spec());
+}
+
+#[tokio::test]
+async fn system_where_nothing_is_forwarded_it_is_told_what_to_do() {
+    let (_paper, socket, _tasks) = begin(Refused::All).await;
+    let options = options(socket, vec![Scenario::ForwardFlush]);
+    let (progress, _lines) = tokio::sync::mpsc::channel(1);
+    let refused = prove(options, progress, CancellationToken::new()).await;
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("mainstay dev FILE --forward"), "{refused}");
 }

@@ -16,7 +16,8 @@
 //! ```
 //!
 //! An address dies with its holder: it has a lifetime of three seconds, renewed every half a second. Start reading at
-//! [`run()`], then `seat` (one virtual router), `track` (what it depends on), `verdict` (what the death of that means).
+//! [`run()`], then `seat` (one virtual router), `track` (what it depends on), `verdict` (what the death of that means),
+//! `departure` (how an address leaves on purpose).
 
 mod agent;
 mod altered;

@@ -198,7 +198,7 @@ async fn syncs_per_1000(dir: &Path, writers: u64) -> Result<f64> {
 }
 
 /// The calls in a table of `strace -c`: percent, seconds, per call, calls, errors, name.
-fn calls(table: &str) -> u64 {
+pub(super) fn calls(table: &str) -> u64 {
     let rows = table
         .lines()
         .map(|line| line.split_whitespace().collect::<Vec<_>>());

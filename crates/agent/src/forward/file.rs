@@ -1,5 +1,5 @@
 //! The file `forward.json`: the instances to which connections were led, so that the next agent knows
-//! whose connections it finds.
+//! whose connections it finds, and what forwards, for people.
 //!
 //! It outlives a kill of the agent, not a loss of power: that ends the connections, too, so nothing is
 //! synced.
@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use mainstay_control::forward::Place;
+use mainstay_model::forward::BackEndKind;
 use serde::{Deserialize, Serialize};
 
 /// The form of the file. A reader refuses a newer one.
@@ -18,6 +19,27 @@ const FORMAT: u32 = 1;
 struct Stored {
     format: u32,
     places: Vec<Place>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    choice: Option<Choice>,
+}
+
+/// What an agent forwards by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Choice {
+    /// By which back end.
+    pub back_end: BackEndKind,
+    /// In words: why by none of the better ones.
+    pub refused: Vec<String>,
+}
+
+impl Choice {
+    /// That of the agent that forwards with this state directory, or was killed while it did. `None`:
+    /// there is none, or nothing can be read.
+    pub fn read(state: &Path) -> Option<Self> {
+        let file = fs::read(PlacesFile::in_state(state).path).ok()?;
+        let stored: Stored = serde_json::from_slice(&file).ok()?;
+        stored.choice.filter(|_| stored.format <= FORMAT)
+    }
 }
 
 #[derive(Deserialize)]
@@ -41,13 +63,17 @@ pub(super) struct PlacesFile {
     path: PathBuf,
     /// As it is there.
     stored: Vec<Place>,
+    choice: Option<Choice>,
 }
 
 impl PlacesFile {
     pub(super) fn in_state(state: &Path) -> Self {
         let path = state.join("forward.json");
-        let stored = Vec::new();
-        Self { path, stored }
+        Self {
+            path,
+            stored: Vec::new(),
+            choice: None,
+        }
     }
 
     /// What was stored last; nothing if nothing was.
@@ -71,13 +97,32 @@ impl PlacesFile {
         if places == self.stored {
             return Ok(());
         }
-        let format = FORMAT;
-        let stored = Stored { format, places };
+        self.write(&places)?;
+        self.stored = places;
+        Ok(())
+    }
+
+    /// Writes down what forwards.
+    pub(super) fn note(&mut self, choice: Choice) -> io::Result<()> {
+        self.choice = Some(choice);
+        self.write(&self.stored)
+    }
+
+    /// Nothing forwards any more.
+    pub(super) fn forget_choice(&mut self) -> io::Result<()> {
+        self.choice = None;
+        self.write(&self.stored)
+    }
+
+    fn write(&self, places: &[Place]) -> io::Result<()> {
+        let stored = Stored {
+            format: FORMAT,
+            places: places.to_vec(),
+            choice: self.choice.clone(),
+        };
         let beside = self.path.with_extension("json.tmp");
         fs::write(&beside, serde_json::to_vec(&stored)?)?;
-        fs::rename(&beside, &self.path)?;
-        self.stored = stored.places;
-        Ok(())
+        fs::rename(&beside, &self.path)
     }
 }
 
@@ -101,7 +146,17 @@ mod tests {
         };
         file.store(vec![place.clone()]).unwrap();
         let mut next = PlacesFile::in_state(dir.path());
-        assert_eq!(next.load().unwrap(), [place]);
+        assert_eq!(next.load().unwrap(), [place.clone()]);
+        assert_eq!(Choice::read(dir.path()), None);
+        let choice = Choice {
+            back_end: BackEndKind::Userspace,
+            refused: vec!["the range is taken".to_owned()],
+        };
+        next.note(choice.clone()).unwrap();
+        assert_eq!(Choice::read(dir.path()), Some(choice));
+        assert_eq!(file.load().unwrap(), [place]);
+        next.forget_choice().unwrap();
+        assert_eq!(Choice::read(dir.path()), None);
         fs::write(&next.path, r#"{"format":2,"places":{}}"#).unwrap();
         assert!(matches!(next.load(), Err(LoadError::Newer(2))));
         fs::write(&next.path, "{").unwrap();

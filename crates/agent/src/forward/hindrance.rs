@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use mainstay_forward::host::{self, Concern, ConcernKind};
+use mainstay_forward::host::{self, Concern, ConcernKind, Survey, Version};
 use mainstay_kernel::netlink::Prefix;
 use mainstay_model::forward::Ranges;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -18,7 +18,7 @@ pub(super) struct Hindrances {
     /// As they were told.
     told: Vec<ConcernKind>,
     /// The look that is under way: never more than one, however long it takes.
-    look: Option<JoinHandle<Vec<Concern>>>,
+    look: Option<JoinHandle<Survey>>,
     next: Instant,
 }
 
@@ -34,15 +34,26 @@ impl Hindrances {
         }
     }
 
-    /// Takes in a look that has ended.
-    pub(super) async fn take_in(&mut self) {
+    /// Takes in a look that has ended. For which versions of IP the host ought to forward, and does not.
+    pub(super) async fn take_in(&mut self) -> Vec<Version> {
         let Some(ended) = self.look.take_if(|look| look.is_finished()) else {
-            return;
+            return Vec::new();
         };
         match ended.await {
-            Ok(concerns) => self.tell(&concerns),
-            Err(error) => tracing::error!(%error, "looking for what hinders forwarding panicked"),
+            Ok(survey) => {
+                self.tell(&survey.concerns());
+                survey.unforwarded()
+            }
+            Err(error) => {
+                tracing::error!(%error, "looking for what hinders forwarding panicked");
+                Vec::new()
+            }
         }
+    }
+
+    /// Has the next look be soon, since something was done about what was found.
+    pub(super) fn look_again(&mut self) {
+        self.next = Instant::now();
     }
 
     /// Begins a look that is due, with these instances; `None`: rules of the host do not matter.
@@ -55,8 +66,13 @@ impl Hindrances {
             return;
         };
         let ranges = self.ranges.clone();
-        let look = move || host::survey(&ranges, &instances).concerns();
+        let look = move || host::survey(&ranges, &instances);
         self.look = Some(spawn_blocking(look));
+    }
+
+    /// What stood in the way when it was looked at last.
+    pub(super) fn told(&self) -> &[ConcernKind] {
+        &self.told
     }
 
     fn tell(&mut self, concerns: &[Concern]) {

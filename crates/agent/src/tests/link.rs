@@ -93,6 +93,7 @@ async fn system_plans_come_and_reports_go_and_a_restarted_control_centre_is_foun
     let options = Options {
         address: std::net::Ipv4Addr::LOCALHOST.into(),
         forward: None,
+        forward_seams: crate::ForwardSeams::default(),
         state: dir.path().to_owned(),
         node: "local".parse().unwrap(),
         incarnation: Incarnation(3),

@@ -384,13 +384,14 @@ impl Broker {
             connection.exclusive.remove(&id);
         }
         let consumers: Vec<ConsumerKey> = slot.queue.consumer_keys().cloned().collect();
-        for consumer in consumers {
-            self.cancelled(consumer);
-        }
         let removed = self.vhost.delete_queue(&slot.name);
         self.record_removed(now, removed);
         if slot.is_durable() {
             self.record(Record::NoQueue(id));
+        }
+        // After the record: a consumer hears of it once it is so for ever, together with who deleted the queue.
+        for consumer in consumers {
+            self.cancelled(consumer);
         }
         let mut effects = Vec::new();
         slot.queue.close(&mut effects);

@@ -381,7 +381,8 @@ impl Queue {
     ) -> Turn {
         let mut turn = Turn::Done;
         for left in (0..=TURN_MAX).rev() {
-            self.expire(now, effects);
+            // Whose time is over just now may still be taken by who waits: a life of zero is enough for that.
+            self.expire_if(effects, |expires| expires < now);
             if self.ready == 0 {
                 break;
             }
@@ -397,6 +398,7 @@ impl Queue {
             effects.push(Effect::Deliver(key.clone(), delivery));
             self.hand_out(entry, Some(key), no_ack, effects);
         }
+        self.expire(now, effects);
         while self.is_over(self.ready, self.ready_bytes)
             && self.arguments.overflow == Overflow::DropHead
         {
@@ -441,9 +443,13 @@ impl Queue {
 
     /// Lets die what stands first and is too old. What stands behind something younger waits, as RabbitMQ's does.
     pub(crate) fn expire(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        self.expire_if(effects, |expires| expires <= now);
+    }
+
+    fn expire_if(&mut self, effects: &mut Vec<Effect>, is_over: impl Fn(Instant) -> bool) {
         for lane in 0..self.lanes.len() {
             while let Some(front) = self.lanes[lane].front()
-                && front.expires <= now
+                && is_over(front.expires)
             {
                 let entry = self.lanes[lane].pop().expect("it stands first");
                 self.ready -= 1;

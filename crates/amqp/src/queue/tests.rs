@@ -95,6 +95,30 @@ fn the_shorter_of_two_times_counts_and_it_is_over_when_it_is() {
 }
 
 #[test]
+fn a_life_of_zero_is_enough_for_who_waits_and_for_nobody_else() {
+    let mut queue = queue(&[("x-message-ttl", Value::Int(0))]);
+    let effects = &mut Vec::new();
+    queue.publish(at(5), message("gone", 0, None), None, effects);
+    queue.turn(at(5), &mut |_, _| true, effects);
+    assert_eq!(queue.ready(), 0);
+    let channel = ChannelKey {
+        connection: ConnectionId(1),
+        channel: 1,
+    };
+    let consumer = NewConsumer {
+        key: ConsumerKey::first_of(channel),
+        no_ack: false,
+        exclusive: false,
+        prefetch: 0,
+        priority: 0,
+    };
+    queue.consume(consumer).unwrap();
+    queue.publish(at(6), message("seen", 0, None), None, effects);
+    queue.turn(at(6), &mut |_, _| true, effects);
+    assert_eq!((queue.unacked(), queue.ready()), (1, 0));
+}
+
+#[test]
 fn a_dead_letter_leaves_before_its_message_is_forgotten() {
     let arguments = [
         ("x-dead-letter-exchange", Value::literal("")),

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::Role;
+pub use mainstay_model::forward::METRICS;
 
 /// `roles`: a machine alone does all.
 pub const ROLES: [Role; 3] = [Role::Control, Role::Agent, Role::Gateway];
@@ -29,3 +30,5 @@ pub const DISK_FREE: u64 = 50 * 1024 * 1024;
 pub const COUNT: bool = true;
 /// `forward.answer_arp`: each node has all service addresses, so no one may say that they are its own.
 pub const ANSWER_ARP: bool = false;
+/// `forward.ip_forward`: without it what comes from other hosts and goes on to others is lost.
+pub const IP_FORWARD: bool = true;

@@ -1,13 +1,16 @@
 //! The keys of `[forward]`.
 
+use std::net::SocketAddr;
+
 use mainstay_model::Network;
-use mainstay_model::forward::{Answering, BackEndKind, Counting, ForwardSettings, Ranges};
+use mainstay_model::forward::{Answering, BackEndKind, Counting, ForwardSettings, Opening, Ranges};
 use toml::de::DeValue;
 
 use crate::file::refusal::{Refused, quoted};
 use crate::file::suggest::closest;
 use crate::file::walk::{Entry, Section};
 
+use super::address::bind;
 use super::{defaults, later};
 
 const HELP: &str = "write `[forward]` with `range = \"10.96.0.0/16\"`";
@@ -29,6 +32,8 @@ fn keys(s: &mut Section<'_, '_>) -> Option<ForwardSettings> {
     });
     let count = s.or("count", defaults::COUNT, Entry::boolean);
     let answer_arp = s.or("answer_arp", defaults::ANSWER_ARP, Entry::boolean);
+    let ip_forward = s.or("ip_forward", defaults::IP_FORWARD, Entry::boolean);
+    let metrics = s.or("metrics", Some(defaults::METRICS), metrics);
     Some(ForwardSettings {
         ranges: ranges?,
         back_end: back_end?,
@@ -38,9 +43,35 @@ fn keys(s: &mut Section<'_, '_>) -> Option<ForwardSettings> {
         } else {
             Answering::Off
         },
+        opening: if ip_forward? {
+            Opening::WhenNeeded
+        } else {
+            Opening::Never
+        },
+        metrics: metrics?,
         // Where names are answered, which whoever starts the agent puts in.
         own: Vec::new(),
     })
+}
+
+/// An address of loopback, or `"off"`.
+#[expect(clippy::option_option, reason = "refused and off are two things")]
+fn metrics(entry: &Entry<'_, '_>) -> Option<Option<SocketAddr>> {
+    if let DeValue::String(text) = entry.value()
+        && text.as_ref() == "off"
+    {
+        return Some(None);
+    }
+    let address = bind(entry)?;
+    if address.ip().is_loopback() {
+        return Some(Some(address));
+    }
+    let message =
+        format!("metrics of forwarding are shown on a loopback address, and {address} is none");
+    let help = "collectors on other machines come by an entry of the gateway's, as `[listen.metrics]` with \
+                `bind = \":9100\"` and `servers = [\"127.0.0.1:8889\"]`";
+    entry.refuse(Refused::value(message).help(help));
+    None
 }
 
 /// One network, or a list of networks.

@@ -19,7 +19,7 @@ use super::gateway::{default_gateway, gateway};
 use super::listen::{Taken, listens};
 use super::names::names;
 use super::vip::{OwnGateway, vips};
-use super::{Api, Gateway, NodeFile, Role, defaults, later};
+use super::{Api, Broker, Gateway, NodeFile, Role, defaults, later};
 
 /// More files than a node has services are surely a mistake.
 const SERVICE_FILES_MAX: usize = 100;
@@ -71,26 +71,7 @@ fn keys(s: &mut Section<'_, '_>, dir: &Path) -> Option<NodeFile> {
     let api = s.or("api", default_api(), api);
     let gateway = s.or("gateway", default_gateway(), gateway);
     let mut taken = taken(roles.as_ref(), api.as_ref(), gateway.as_ref());
-    let broker_entry = s.take("broker");
-    let broker = broker_entry.as_ref();
-    let broker = broker.map_or_else(|| Some(default_broker()), |e| broker_keys(e, &taken));
-    let reason = (
-        "queues are the broker's, and `roles` has no `broker`",
-        "add the role `broker`, or take `[broker]` out",
-    );
-    // What is wrong within it is told first.
-    if broker.is_some() {
-        belongs_to(Role::Broker, roles.as_ref(), broker_entry, reason);
-    }
-    if roles
-        .as_ref()
-        .is_none_or(|roles| roles.contains(&Role::Broker))
-    {
-        taken.extend(broker.iter().map(|broker| Taken {
-            address: broker.bind,
-            by: "`bind` in `[broker]`",
-        }));
-    }
+    let broker = broker(s, roles.as_ref(), &mut taken);
     let names_entry = s.take("names");
     let names = names_entry.as_ref().map(|entry| names(entry, &taken));
     taken.extend(names.iter().flatten().map(|names| Taken {
@@ -143,6 +124,32 @@ fn keys(s: &mut Section<'_, '_>, dir: &Path) -> Option<NodeFile> {
         forward: forwarded?,
         vips: vips?,
     })
+}
+
+/// `[broker]`, and its address among those that are taken.
+fn broker(
+    s: &mut Section<'_, '_>,
+    roles: Option<&BTreeSet<Role>>,
+    taken: &mut Vec<Taken>,
+) -> Option<Broker> {
+    let broker_entry = s.take("broker");
+    let broker = broker_entry.as_ref();
+    let broker = broker.map_or_else(|| Some(default_broker()), |e| broker_keys(e, taken));
+    let reason = (
+        "queues are the broker's, and `roles` has no `broker`",
+        "add the role `broker`, or take `[broker]` out",
+    );
+    // What is wrong within it is told first.
+    if broker.is_some() {
+        belongs_to(Role::Broker, roles, broker_entry, reason);
+    }
+    if roles.is_none_or(|roles| roles.contains(&Role::Broker)) {
+        taken.extend(broker.iter().map(|broker| Taken {
+            address: broker.bind,
+            by: "`bind` in `[broker]`",
+        }));
+    }
+    broker
 }
 
 /// Refuses a key whose work is that of a role which the node does not have, with why and what to do.

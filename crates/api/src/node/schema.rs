@@ -66,6 +66,7 @@ struct NodeFile {
 /// start only.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields, extend("x-key" = "forward"))]
+#[expect(clippy::struct_field_names, reason = "it is the kernel's word")]
 struct Forward {
     /// The network of service addresses, or a list of up to 16. Nothing else may use it. `auto`
     /// addresses of services are picked from the first.
@@ -74,13 +75,23 @@ struct Forward {
     /// `userspace` (copies, without root), or `auto`, the first of them that the machine can have.
     #[schemars(extend("default" = "auto"))]
     back_end: Option<BackEnd>,
-    /// Whether bytes are counted for each instance; by `nft` only.
+    /// Whether bytes are counted for each instance; by `nft` only, and without packets of TCP that only
+    /// open, acknowledge or close.
     #[schemars(extend("default" = defaults::COUNT))]
     count: Option<bool>,
     /// Whether this machine answers ARP for service addresses, so that others on its links reach them
     /// without a route. Only one machine of a link may.
     #[schemars(extend("default" = defaults::ANSWER_ARP))]
     answer_arp: Option<bool>,
+    /// Whether the agent may switch on that this host forwards packets (`net.ipv4.ip_forward`, and that of
+    /// IPv6) when containers or other hosts need it to reach instances on other hosts; by `nft` only. Where
+    /// it did, nothing but connections to service addresses is forwarded, and `mainstay purge` takes it
+    /// back. With `false` that is left to whoever needs it.
+    #[schemars(extend("default" = defaults::IP_FORWARD))]
+    ip_forward: Option<bool>,
+    /// Where `/metrics` of forwarding is, for Prometheus: a loopback address, or `"off"` for nowhere.
+    #[schemars(extend("default" = defaults::METRICS.to_string()))]
+    metrics: Option<BindOrOff>,
 }
 
 /// A network, or a list of networks.

@@ -12,6 +12,7 @@ use mainstay_kernel::netlink::{Prefix, Socket};
 use crate::back_end::ForwardError;
 use crate::host::{self, Survey, Version};
 use crate::reading::Reading;
+use crate::router::Opened;
 use crate::{nft, xtables};
 
 /// `NF_INET_PRE_ROUTING`, `NF_INET_LOCAL_OUT`.
@@ -89,14 +90,17 @@ pub struct Facts {
     pub reverse_path: BTreeMap<String, u8>,
     /// What of the host stands in the way.
     pub survey: Survey,
+    /// For which versions of IP it was Mainstay who had the host forward.
+    pub opened: Opened,
     /// Chains of others that may translate first connections before ours: in words.
     pub earlier: Vec<String>,
     /// Bridges pass what they carry by the rules of IP, too.
     pub bridges_filtered: bool,
 }
 
-/// Gathers what this thread's network namespace has.
-pub fn gather(question: Question, table: &Name) -> io::Result<Facts> {
+/// Gathers what this thread's network namespace has. `opened` is what the state directory says of it
+/// ([`crate::router::opened`]).
+pub fn gather(question: Question, table: &Name, opened: Opened) -> io::Result<Facts> {
     let routes = Routes::open()?;
     let way = |to| routes.way(to, None);
     let rules = Rules::read(table);
@@ -125,6 +129,7 @@ pub fn gather(question: Question, table: &Name) -> io::Result<Facts> {
         ranges,
         rules,
         ways,
+        opened,
     })
 }
 

@@ -51,6 +51,15 @@ fn forwarding(facts: &Facts) -> Vec<Step> {
         let concern = host::not_forwarding(version);
         return vec![Step::new(Effect::Blocked, concern.what).remedy(concern.remedy)];
     }
+    let mut steps = Vec::new();
+    if facts.opened.has(version) {
+        steps.push(Step::passes(format!(
+            "this host forwards {version} since Mainstay switched {} on: connections to service addresses, \
+             and nothing else (chain `guard-forward`); for a host that is a router for others, too, write \
+             `ip_forward = false` in `[forward]`, start the agent anew and switch it on yourself",
+            version.forwarding()
+        )));
+    }
     let dropped = facts.survey.dropping.iter();
     let dropped: Vec<Step> = dropped
         .filter_map(|dropping| {
@@ -64,11 +73,12 @@ fn forwarding(facts: &Facts) -> Vec<Step> {
         })
         .collect();
     if dropped.is_empty() {
-        return vec![Step::passes(format!(
+        steps.push(Step::passes(format!(
             "this host forwards {version}, and no policy that is known here drops it"
-        ))];
+        )));
     }
-    dropped
+    steps.extend(dropped);
+    steps
 }
 
 fn reverse_path(facts: &Facts) -> Option<Step> {

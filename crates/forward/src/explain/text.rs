@@ -28,11 +28,9 @@ pub fn nft(table: &str, range: Prefix, address: SocketAddr, slots: &Slots) -> St
         protocol,
         icmp,
     } = of;
-    let ours = format!("meta nfproto {protocol} ct original {ip} daddr {range}");
+    let ours = format!("ct original {ip} daddr {range}");
     let find = of.lookups(range);
-    let reset = format!(
-        "    meta l4proto tcp {ours} {ip} daddr . th dport @dead{digit} reject with tcp reset\n"
-    );
+    let led = format!("    ct status dnat {ours} goto led{digit}\n");
     let refuse =
         format!("meta nfproto {protocol} {ip} daddr {range} ct status ! dnat goto refuse{digit}\n");
     format!(
@@ -55,6 +53,9 @@ table inet {table} {{
     meta l4proto tcp reject with tcp reset
     reject with icmpx port-unreachable
   }}
+  chain led{digit} {{
+    meta l4proto tcp {ip} daddr . th dport @dead{digit} reject with tcp reset
+  }}
   chain prerouting {{
     type nat hook prerouting priority dstnat - 1; policy accept;
 {find}  }}
@@ -68,10 +69,10 @@ table inet {table} {{
   }}
   chain guard-output {{
     type filter hook output priority filter; policy accept;
-{reset}    meta l4proto tcp {refuse}    oif != \"lo\" {refuse}  }}
+{led}    meta l4proto tcp {refuse}    oif != \"lo\" {refuse}  }}
   chain guard-forward {{
     type filter hook forward priority filter; policy accept;
-{reset}    {refuse}  }}
+{led}    {refuse}  }}
   chain guard-input {{
     type filter hook input priority filter; policy accept;
     {refuse}  }}

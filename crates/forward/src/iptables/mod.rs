@@ -28,7 +28,7 @@ use mainstay_kernel::netlink::Socket;
 use mainstay_kernel::netlink::nft::Generation;
 use mainstay_model::forward::{BackEndKind, ForwardSettings, Ranges};
 
-use crate::back_end::{BackEnd, Counted, ForwardError, Found};
+use crate::back_end::{BackEnd, Counted, ForwardError, Found, Meter};
 use command::Programs;
 use rules::{Ip, Protocol};
 use state::{BatchError, InForce};
@@ -295,41 +295,8 @@ impl BackEnd for Iptables {
         Ok(Found::Repaired(said))
     }
 
-    fn connections(&mut self) -> Result<Vec<(SocketAddr, u64)>, ForwardError> {
-        let mut counted = std::collections::BTreeMap::new();
-        for (_, programs) in &self.programs {
-            let look = look(programs)?;
-            for protocol in Protocol::BOTH {
-                for (address, _, packets) in state::services(&look.nat, protocol) {
-                    *counted.entry(address).or_insert(0) += packets;
-                }
-            }
-        }
-        Ok(counted.into_iter().collect())
-    }
-
-    /// Not counted: see the [module](self).
-    fn traffic(&mut self) -> Result<Vec<(SocketAddr, Counted)>, ForwardError> {
-        Ok(Vec::new())
-    }
-
-    fn rules(&mut self, address: SocketAddr) -> Result<String, ForwardError> {
-        let ip = Ip::of(address.ip());
-        let mut text = String::new();
-        for (_, programs) in self.programs.iter().filter(|(one, _)| *one == ip) {
-            let look = look(programs)?;
-            for protocol in Protocol::BOTH {
-                let found = state::services(&look.nat, protocol);
-                for (_, chain, _) in found.filter(|(found, _, _)| *found == address) {
-                    let rule = rules::service_rule(address, protocol, chain);
-                    writeln!(text, "-A {} {rule}", protocol.chain()).ok();
-                    for line in look.nat.chains.get(chain).into_iter().flatten() {
-                        writeln!(text, "-A {chain} {}", line.text).ok();
-                    }
-                }
-            }
-        }
-        Ok(text)
+    fn meter(&self) -> Result<Box<dyn Meter>, ForwardError> {
+        Ok(Box::new(Counters(self.programs.clone())))
     }
 
     fn remove(&mut self) -> Result<(), ForwardError> {
@@ -347,6 +314,30 @@ impl BackEnd for Iptables {
         self.state = InForce::default();
         self.forget_what_was_seen();
         Ok(())
+    }
+}
+
+/// The counters of the rules that lead to the chains of services.
+#[derive(Debug)]
+struct Counters(Vec<(Ip, Programs)>);
+
+impl Meter for Counters {
+    fn connections(&mut self) -> Result<Vec<(SocketAddr, u64)>, ForwardError> {
+        let mut counted = std::collections::BTreeMap::new();
+        for (_, programs) in &self.0 {
+            let look = look(programs)?;
+            for protocol in Protocol::BOTH {
+                for (address, _, packets) in state::services(&look.nat, protocol) {
+                    *counted.entry(address).or_insert(0) += packets;
+                }
+            }
+        }
+        Ok(counted.into_iter().collect())
+    }
+
+    /// Not counted: see the [module](self).
+    fn traffic(&mut self) -> Result<Option<Vec<(SocketAddr, Counted)>>, ForwardError> {
+        Ok(None)
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Rules are constant; see `rules`. A change is a few elements, in one transaction: some 0.4 ms,
 //! with any number of services. The rules have a generation, which tells for some microseconds
-//! whether anybody changed anything; only if so the table is read and compared.
+//! whether anybody changed anything. Only if so, and the kernel's notices do not say that it was about
+//! tables of others, the table is read and compared.
 
 mod arp;
 mod elements;
@@ -16,13 +17,13 @@ use std::net::SocketAddr;
 
 use mainstay_kernel::netlink::Socket;
 use mainstay_kernel::netlink::nft::{
-    Family, Generation, Listing, Name, NameError, Transaction, TransactionError,
+    Family, Generation, Listing, Name, NameError, Notices, Transaction, TransactionError,
 };
 
 use mainstay_control::forward::Batch;
 use mainstay_model::forward::{Answering, BackEndKind, Counting, ForwardSettings, Ranges};
 
-use crate::back_end::{BackEnd, Counted, ForwardError, Found};
+use crate::back_end::{BackEnd, Counted, ForwardError, Found, Meter};
 use crate::router::Opened;
 use elements::{InForce, Present};
 pub use reading::read;
@@ -38,6 +39,9 @@ pub const TRANSLATION_PRIORITY: i32 = -101;
 /// Families of which tables of ours may be, as `nft` writes them: `arp`, where nodes are kept from
 /// answering for the range.
 const FAMILIES: [(Family, &str); 2] = [(Family::Inet, "inet"), (Family::Arp, "arp")];
+
+/// The same, for notices.
+const WATCHED: [Family; 2] = [Family::Inet, Family::Arp];
 
 /// How often a transaction is tried that another program overtakes. Each try costs it a transaction,
 /// too.
@@ -80,6 +84,10 @@ impl Settings {
 pub struct Nft {
     settings: Settings,
     socket: Socket,
+    /// `None`: they cannot be had, and each change of others has the table read.
+    notices: Option<Notices>,
+    /// How often it was.
+    readings: u64,
     state: InForce,
     /// As the kernel had it after our last change.
     left: Left,
@@ -99,22 +107,77 @@ impl Nft {
     /// maps stay as they are, rules are written anew in the same instant.
     pub fn start(settings: Settings) -> Result<Self, ForwardError> {
         let socket = Socket::open().map_err(missing)?;
+        // Before our own changes, so that they are the first that is heard.
+        let notices = Notices::open(settings.table.clone(), &WATCHED).ok();
         let arp = make_arp(&settings, &socket)?;
         let (state, left) = take_over(&settings, &socket, arp)?;
         Ok(Self {
             settings,
             socket,
+            notices,
+            readings: 0,
             state,
             left,
         })
+    }
+
+    /// How often the whole table was read since the start, since somebody may have changed it.
+    pub fn readings(&self) -> u64 {
+        self.readings
+    }
+
+    /// Whether nobody changed what is ours, up to what the kernel has now. If so, that is what we left.
+    fn is_spared(&mut self) -> Result<bool, ForwardError> {
+        // Asked first: what is told of it has come already, or nearly so, and then it is read.
+        let now = generation(&self.socket)?;
+        if let Some(notices) = &mut self.notices {
+            notices.hear();
+        }
+        let spared = now == self.left.generation
+            || self
+                .notices
+                .as_ref()
+                .is_some_and(|notices| notices.spare(self.left.generation, now));
+        if spared {
+            self.left.generation = now;
+        }
+        Ok(spared)
     }
 
     fn transaction(&self) -> Transaction {
         Transaction::new(Family::Inet, self.settings.table.clone())
     }
 
+    /// Writes all chains anew, in one transaction; maps stay.
+    fn rewrite_chains(&mut self) -> Result<(), ForwardError> {
+        for _ in 0..TRIES {
+            let generation = self.left.generation;
+            let mut tx = self.transaction();
+            tx.only_at(generation);
+            for name in rules::chain_names(&self.settings) {
+                tx.flush_chain(&name);
+            }
+            rules::write_chains(&mut tx, &self.settings);
+            match tx.commit(&self.socket) {
+                Ok(()) => {
+                    let arp = self.left.arp.take();
+                    self.left = look(&self.settings, &self.socket, generation, arp)?;
+                    return Ok(());
+                }
+                Err(TransactionError::Overtaken) => {
+                    if !self.is_spared()? {
+                        self.repair()?;
+                    }
+                }
+                Err(error) => return Err(classed(error, "its chains")),
+            }
+        }
+        Err(ForwardError::Overtaken(TRIES))
+    }
+
     /// Makes the table as it should be, if it is not.
     fn repair(&mut self) -> Result<Found, ForwardError> {
+        self.readings += 1;
         let arp = list(&self.settings, &self.socket, Family::Arp)?;
         let silent = arp == self.left.arp;
         if !silent {
@@ -189,7 +252,9 @@ impl BackEnd for Nft {
                     return Ok(());
                 }
                 Err(TransactionError::Overtaken) => {
-                    self.repair()?;
+                    if !self.is_spared()? {
+                        self.repair()?;
+                    }
                 }
                 // What we take for granted is not there: nothing tells but a look.
                 Err(error) if !mended && is_surprise(&error) => {
@@ -203,21 +268,31 @@ impl BackEnd for Nft {
     }
 
     fn check(&mut self) -> Result<Found, ForwardError> {
-        if generation(&self.socket)? == self.left.generation {
+        if self.is_spared()? {
             return Ok(Found::InForce);
         }
         self.repair()
     }
 
-    fn connections(&mut self) -> Result<Vec<(SocketAddr, u64)>, ForwardError> {
-        elements::connections(&self.settings.table, &self.socket).map_err(refused)
+    fn limit(&mut self, opened: Opened) -> Result<bool, ForwardError> {
+        if opened == self.settings.opened {
+            return Ok(true);
+        }
+        let before = std::mem::replace(&mut self.settings.opened, opened);
+        // The whole table is compared with this, and so repaired, should the change be lost.
+        let changed = self.rewrite_chains();
+        if changed.is_err() {
+            self.settings.opened = before;
+        }
+        changed.map(|()| true)
     }
 
-    fn traffic(&mut self) -> Result<Vec<(SocketAddr, Counted)>, ForwardError> {
-        match self.settings.counting {
-            Counting::Off => Ok(Vec::new()),
-            Counting::On => elements::traffic(&self.settings.table, &self.socket).map_err(refused),
-        }
+    fn meter(&self) -> Result<Box<dyn Meter>, ForwardError> {
+        Ok(Box::new(Counters {
+            table: self.settings.table.clone(),
+            counting: self.settings.counting,
+            socket: Socket::open().map_err(missing)?,
+        }))
     }
 
     fn remove(&mut self) -> Result<(), ForwardError> {
@@ -226,6 +301,30 @@ impl BackEnd for Nft {
         }
         self.state = InForce::default();
         Ok(())
+    }
+}
+
+/// The counters of the table's elements.
+#[derive(Debug)]
+struct Counters {
+    table: Name,
+    counting: Counting,
+    socket: Socket,
+}
+
+impl Meter for Counters {
+    fn connections(&mut self) -> Result<Vec<(SocketAddr, u64)>, ForwardError> {
+        elements::connections(&self.table, &self.socket).map_err(refused)
+    }
+
+    fn traffic(&mut self) -> Result<Option<Vec<(SocketAddr, Counted)>>, ForwardError> {
+        match self.counting {
+            Counting::Off => Ok(None),
+            Counting::On => {
+                let counted = elements::traffic(&self.table, &self.socket);
+                counted.map(Some).map_err(refused)
+            }
+        }
     }
 }
 

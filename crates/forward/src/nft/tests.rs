@@ -1,5 +1,7 @@
 //! In network namespaces, with real programs on both ends.
 
+mod large;
+
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -66,17 +68,29 @@ fn system_connections_follow_the_weights() {
             "{own} instead of {share}: {found:?}"
         );
     }
-    let counted = nft.connections().unwrap();
+    let mut meter = node.enter(|| nft.meter()).unwrap();
+    let counted = meter.connections().unwrap();
     let [(address, count)] = counted[..] else {
         panic!("{counted:?}")
     };
     assert_eq!(address, self::address("10.96.0.1:8080"));
     assert_eq!(count, 3000, "those since the class changed");
-    let traffic: BTreeMap<_, _> = nft.traffic().unwrap().into_iter().collect();
+    let mut traffic = || -> BTreeMap<_, _> {
+        let counted = meter.traffic().unwrap().unwrap();
+        counted.into_iter().collect()
+    };
+    let counted = traffic();
     assert!(
-        traffic[&a].sent > traffic[&c].sent && traffic[&c].received > 0,
-        "{traffic:?}"
+        counted[&a].received > counted[&c].received && counted[&c].received > 0,
+        "{counted:?}"
     );
+    let sent = |counted: &BTreeMap<_, Counted>| -> u64 {
+        counted.values().map(|counted| counted.sent).sum()
+    };
+    assert_eq!(sent(&counted), 0, "who only connects sends nothing");
+    let mut stream = connect(&node, "10.96.0.1:8080").unwrap();
+    stream.write_all(&[0; 1000]).unwrap();
+    assert!(sent(&traffic()) >= 1000, "{:?}", traffic());
 }
 
 #[test]
@@ -412,6 +426,44 @@ fn system_what_others_do_to_the_table_is_undone_and_their_tables_are_left_alone(
 }
 
 #[test]
+fn system_changes_of_others_tables_cost_no_reading_of_ours() {
+    if !is_root() {
+        return skip(NEEDS_ROOT);
+    }
+    let node = node();
+    let own = instances(&node, &["127.0.0.1:9001"]);
+    let mut nft = start(&node);
+    nft.apply(&serve("10.96.0.1:8080", even(&own))).unwrap();
+    for line in [
+        "nft add table inet theirs",
+        "nft add chain inet theirs input { type filter hook input priority 0 ; }",
+        "nft add table ip mainstay",
+        "nft delete table ip mainstay",
+    ] {
+        run(&node, line);
+        assert_eq!(nft.check().unwrap(), Found::InForce, "{line}");
+        assert_eq!(nft.readings(), 0, "{line}");
+    }
+    // Nor is a change hindered by them.
+    run(&node, "nft add chain inet theirs mine");
+    nft.apply(&serve("10.96.0.2:8080", even(&own))).unwrap();
+    run(&node, "nft delete table inet theirs");
+    assert_eq!(nft.check().unwrap(), Found::InForce);
+    assert_eq!(nft.readings(), 0);
+    // In the same transaction as something of theirs.
+    let both = "nft add table inet theirs; flush map inet mainstay services4";
+    run(&node, both);
+    assert!(matches!(nft.check().unwrap(), Found::Repaired(_)));
+    assert_eq!(nft.readings(), 1);
+    for service in ["10.96.0.1:8080", "10.96.0.2:8080"] {
+        assert_eq!(answer(&connect(&node, service).unwrap()).unwrap(), own[0]);
+    }
+    run(&node, "nft delete table inet theirs");
+    assert_eq!(nft.check().unwrap(), Found::InForce);
+    assert_eq!(nft.readings(), 1);
+}
+
+#[test]
 fn system_the_next_process_takes_the_maps_over() {
     if !is_root() {
         return skip(NEEDS_ROOT);
@@ -438,7 +490,11 @@ fn system_the_next_process_takes_the_maps_over() {
     assert_eq!(services, [address("10.96.0.1:8080")]);
     assert_eq!(dead, [address("10.9.9.9:1")]);
     assert_eq!(
-        second.connections().unwrap()[0].1,
+        node.enter(|| second.meter())
+            .unwrap()
+            .connections()
+            .unwrap()[0]
+            .1,
         20,
         "the elements are the same"
     );

@@ -42,7 +42,9 @@ fn published(kind: Kind) {
     for share in found.values() {
         assert!((290..377).contains(share), "{found:?}");
     }
-    let counted = host.enter(|back_end| back_end.connections()).unwrap();
+    let counted = host
+        .enter(|back_end| back_end.meter()?.connections())
+        .unwrap();
     assert_eq!(counted, [(address("10.10.1.128:8080"), 2400)]);
 }
 
@@ -263,7 +265,9 @@ fn started_again(kind: Kind) {
     assert_eq!(host.back_end.in_force(), before);
     assert_eq!(before.1, lost);
     shares(&host.node, SERVICE, 20);
-    let counted = host.enter(|back_end| back_end.connections()).unwrap();
+    let counted = host
+        .enter(|back_end| back_end.meter()?.connections())
+        .unwrap();
     assert_eq!(counted[0], (address(SERVICE), 40), "nothing was made anew");
     assert_eq!(host.check(), Found::InForce);
     host.serve(SERVICE, even(&own[..1]));

@@ -115,11 +115,13 @@ impl Underway {
         severed
     }
 
-    /// Has datagrams go to other instances, or be refused if there are none, when instances leave in
-    /// peace; connections are left to end by themselves. Call it when the rules lead nothing there any
-    /// more, and before the address is given to another instance.
+    /// Has datagrams, and connections that nobody has answered yet, go to other instances, or be
+    /// refused if there are none, when instances leave in peace; connections are left to end by
+    /// themselves. Call it when the rules lead nothing there any more, and before the address is given
+    /// to another instance.
     pub fn release(&self, instances: &[SocketAddr]) -> Result<(), UnderwayError> {
         self.forget_datagrams(instances)
+            .and_then(|()| self.forget_asking(instances))
             .map_err(UnderwayError::Tracking)
     }
 
@@ -203,6 +205,14 @@ impl Underway {
         instances
             .iter()
             .try_for_each(|one| self.conntrack.delete_answered_by(Protocol::Udp, *one))
+    }
+
+    /// Also of clients in other namespaces and on other hosts, whose sockets nobody here sees: their next
+    /// SYN must not come to whoever has the address then.
+    fn forget_asking(&self, instances: &[SocketAddr]) -> io::Result<()> {
+        let mut flows = self.led_to(Protocol::Tcp, instances)?;
+        flows.retain(|flow| flow.phase == Phase::Asked);
+        self.conntrack.delete(&flows).map(drop)
     }
 
     fn forget_refusals(&self, services: &[SocketAddr]) -> io::Result<()> {

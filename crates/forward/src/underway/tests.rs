@@ -164,6 +164,39 @@ fn system_who_still_asks_for_a_connection_gets_it_elsewhere() {
 }
 
 #[test]
+fn system_who_asks_from_another_host_does_not_reach_whoever_has_the_address_next() {
+    if !is_root() {
+        return skip(NEEDS_ROOT);
+    }
+    let (node, client, host) = three_hosts();
+    let mut nft = start(&node);
+    let dies = address("10.2.0.2:80");
+    cut_off(&host);
+    let lives = instances(&node, &["10.2.0.1:81"]);
+    nft.apply(&serve(SERVICE, even(&[dies]))).unwrap();
+    let (client, underway) = (&client, underway(&node));
+    std::thread::scope(|scope| {
+        let asks = scope.spawn(move || connect(client, SERVICE));
+        wait_until(DEADLINE, "it asks", || {
+            let asking = underway.led_to(Protocol::Tcp, &[dies]).unwrap();
+            if asking.iter().any(|flow| flow.phase == Phase::Asked) {
+                Ok(())
+            } else {
+                Err(format!("{asking:?}"))
+            }
+        });
+        let dead = bury(&mut nft, dies, &[(SERVICE, &lives)]);
+        underway.sever(&[dead]).unwrap();
+        // The address is another service's before the SYN is sent again, after a second.
+        let heir = instances(&host, &["10.2.0.2:80"]);
+        run(&host, "nft delete table ip silent");
+        revive(&mut nft, heir[0], OTHER_SERVICE);
+        let stream = asks.join().unwrap().unwrap();
+        assert_eq!(answer(&stream).unwrap(), lives[0]);
+    });
+}
+
+#[test]
 fn system_who_has_said_all_and_listens_is_told() {
     if !is_root() {
         return skip(NEEDS_ROOT);

@@ -43,8 +43,9 @@ pub(super) const KEEPALIVE_TRIES: u32 = 5;
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections that wait to be accepted; the kernel takes no more than `somaxconn`.
 pub(super) const BACKLOG: i32 = 1024;
-/// Questions to the thread. There is one at a time, and one that was given up.
-pub(super) const ASKS: usize = 2;
+/// Questions to the thread. The back end and each meter, of which there are two, have one at a time, and
+/// one that was given up.
+pub(super) const ASKS: usize = 6;
 /// How long the thread may take over a question: it only binds sockets.
 pub(super) const ANSWER_TIME: Duration = Duration::from_secs(5);
 

@@ -1,7 +1,7 @@
 //! By sockets of our own, without any right: it listens on the service addresses and copies.
 //!
 //! ```text
-//!   caller ── mpsc Ask, 2 ──> one thread: floor ── owns services, instances
+//!   caller ── mpsc Ask, 6 ──> one thread: floor ── owns services, instances
 //!     <── sync_channel, 1 ──       ├ a task per listener (TCP), one per socket (UDP)
 //!                                  └ a task per connection, and per flow of UDP
 //! ```
@@ -22,16 +22,15 @@ mod tests;
 mod udp;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
-use mainstay_control::forward::{Batch, Spread, Staying};
+use mainstay_control::forward::{Batch, Spread};
 use mainstay_model::forward::{BackEndKind, ForwardSettings, Ranges};
 
-use crate::back_end::{BackEnd, Counted, ForwardError, Found};
+use crate::back_end::{BackEnd, Counted, ForwardError, Found, Meter};
 use floor::{Ask, Figures};
 use limits::Limits;
 
@@ -59,14 +58,14 @@ pub struct Userspace {
     services: BTreeMap<SocketAddr, Spread>,
     dead: BTreeSet<SocketAddr>,
     /// `None` until there is something to do, and after [`BackEnd::remove`].
-    thread: Option<Thread>,
+    thread: Option<JoinHandle<()>>,
+    line: Line,
 }
 
-#[derive(Debug)]
-struct Thread {
-    asks: tokio::sync::mpsc::Sender<Ask>,
-    handle: JoinHandle<()>,
-}
+/// The way to the thread, if there is one. Shared, since a meter outlives a thread that is started
+/// again; locked only to copy or change it.
+#[derive(Debug, Clone, Default)]
+struct Line(Arc<Mutex<Option<tokio::sync::mpsc::Sender<Ask>>>>);
 
 /// Why a service address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -119,40 +118,18 @@ impl Userspace {
             services: BTreeMap::new(),
             dead: BTreeSet::new(),
             thread: None,
+            line: Line::default(),
         }
     }
 
     /// Of what was asked with this reply.
     fn ask<T>(&mut self, ask: impl FnOnce(mpsc::SyncSender<T>) -> Ask) -> Result<T, ForwardError> {
-        let (reply, answer) = mpsc::sync_channel(1);
-        let thread = match &mut self.thread {
-            Some(thread) => thread,
-            empty @ None => empty.insert(Thread::start(self.limits)?),
-        };
-        let sent = thread.asks.try_send(ask(reply));
-        let answer = match sent {
-            Ok(()) => answer.recv_timeout(limits::ANSWER_TIME),
-            Err(tokio::sync::mpsc::error::TrySendError::Full(_)) => {
-                Err(mpsc::RecvTimeoutError::Timeout)
-            }
-            Err(tokio::sync::mpsc::error::TrySendError::Closed(_)) => {
-                Err(mpsc::RecvTimeoutError::Disconnected)
-            }
-        };
-        answer.map_err(|error| {
-            let source = match error {
-                mpsc::RecvTimeoutError::Timeout => ThreadError::Silent,
-                mpsc::RecvTimeoutError::Disconnected => ThreadError::Ended,
-            };
-            refused("any socket", source)
-        })
-    }
-
-    fn figures(&mut self) -> Result<Figures, ForwardError> {
         if self.thread.is_none() {
-            return Ok(Figures::default());
+            let (thread, asks) = start_thread(self.limits)?;
+            self.line.lead(Some(asks));
+            self.thread = Some(thread);
         }
-        self.ask(Ask::Look)
+        self.line.ask(ask)
     }
 
     fn tell(&mut self, batch: Batch) -> Result<(), ForwardError> {
@@ -175,33 +152,92 @@ impl Userspace {
     }
 
     fn stop(&mut self) {
-        let Some(Thread { asks, handle }) = self.thread.take() else {
-            return;
-        };
-        drop(asks);
-        if handle.join().is_err() {
+        self.line.lead(None);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
             tracing::error!("the thread that forwards had panicked");
         }
     }
 }
 
-impl Thread {
-    fn start(limits: Limits) -> Result<Self, ForwardError> {
-        let missing = |source: io::Error| ForwardError::Missing {
-            back_end: BackEndKind::Userspace,
-            source: source.into(),
+impl Line {
+    fn figures(&self) -> Result<Figures, ForwardError> {
+        if self.get().is_none() {
+            return Ok(Figures::default());
+        }
+        self.ask(Ask::Look)
+    }
+
+    fn get(&self) -> MutexGuard<'_, Option<tokio::sync::mpsc::Sender<Ask>>> {
+        // It is replaced in one step, also if a thread panicked beside it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lead(&self, asks: Option<tokio::sync::mpsc::Sender<Ask>>) {
+        *self.get() = asks;
+    }
+
+    fn ask<T>(&self, ask: impl FnOnce(mpsc::SyncSender<T>) -> Ask) -> Result<T, ForwardError> {
+        let Some(asks) = self.get().clone() else {
+            return Err(refused("any socket", ThreadError::Ended));
         };
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .enable_time()
-            .build()
-            .map_err(missing)?;
-        let (asks, inbox) = tokio::sync::mpsc::channel(limits::ASKS);
-        let handle = std::thread::Builder::new()
-            .name("forward".to_owned())
-            .spawn(move || floor::run(&runtime, limits, inbox))
-            .map_err(missing)?;
-        Ok(Self { asks, handle })
+        let (reply, answer) = mpsc::sync_channel(1);
+        let sent = asks.try_send(ask(reply));
+        // The thread ends with its last asker.
+        drop(asks);
+        let answer = match sent {
+            Ok(()) => answer.recv_timeout(limits::ANSWER_TIME),
+            Err(tokio::sync::mpsc::error::TrySendError::Full(_)) => {
+                Err(mpsc::RecvTimeoutError::Timeout)
+            }
+            Err(tokio::sync::mpsc::error::TrySendError::Closed(_)) => {
+                Err(mpsc::RecvTimeoutError::Disconnected)
+            }
+        };
+        answer.map_err(|error| {
+            let source = match error {
+                mpsc::RecvTimeoutError::Timeout => ThreadError::Silent,
+                mpsc::RecvTimeoutError::Disconnected => ThreadError::Ended,
+            };
+            refused("any socket", source)
+        })
+    }
+}
+
+/// With the way to it.
+fn start_thread(
+    limits: Limits,
+) -> Result<(JoinHandle<()>, tokio::sync::mpsc::Sender<Ask>), ForwardError> {
+    let missing = |source: io::Error| ForwardError::Missing {
+        back_end: BackEndKind::Userspace,
+        source: source.into(),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .map_err(missing)?;
+    let (asks, inbox) = tokio::sync::mpsc::channel(limits::ASKS);
+    let thread = std::thread::Builder::new()
+        .name("forward".to_owned())
+        .spawn(move || floor::run(&runtime, limits, inbox))
+        .map_err(missing)?;
+    Ok((thread, asks))
+}
+
+/// The counts of the thread; of none, nothing.
+impl Meter for Line {
+    fn connections(&mut self) -> Result<Vec<(SocketAddr, u64)>, ForwardError> {
+        Ok(self.figures()?.connections)
+    }
+
+    fn traffic(&mut self) -> Result<Option<Vec<(SocketAddr, Counted)>>, ForwardError> {
+        Ok(Some(self.figures()?.traffic))
+    }
+
+    fn in_flight(&mut self) -> Result<Option<Vec<(SocketAddr, u64)>>, ForwardError> {
+        Ok(Some(self.figures()?.in_flight))
     }
 }
 
@@ -247,9 +283,8 @@ impl BackEnd for Userspace {
     }
 
     fn check(&mut self) -> Result<Found, ForwardError> {
-        let has_ended = |thread: &Thread| thread.handle.is_finished();
-        if !self.thread.as_ref().is_some_and(has_ended) {
-            self.figures()?;
+        if !self.thread.as_ref().is_some_and(JoinHandle::is_finished) {
+            self.line.figures()?;
             return Ok(Found::InForce);
         }
         self.stop();
@@ -257,44 +292,8 @@ impl BackEnd for Userspace {
         Ok(Found::Repaired("its thread had ended".to_owned()))
     }
 
-    fn connections(&mut self) -> Result<Vec<(SocketAddr, u64)>, ForwardError> {
-        Ok(self.figures()?.connections)
-    }
-
-    fn traffic(&mut self) -> Result<Vec<(SocketAddr, Counted)>, ForwardError> {
-        Ok(self.figures()?.traffic)
-    }
-
-    fn in_flight(&mut self) -> Result<Option<Vec<(SocketAddr, u64)>>, ForwardError> {
-        Ok(Some(self.figures()?.in_flight))
-    }
-
-    fn rules(&mut self, address: SocketAddr) -> Result<String, ForwardError> {
-        let in_flight: BTreeMap<_, _> = self.figures()?.in_flight.into_iter().collect();
-        let Some(spread) = self.services.get(&address) else {
-            return Ok(String::new());
-        };
-        let by = match spread.staying {
-            Staying::Free => "by chance",
-            Staying::Source => "by the client's address",
-        };
-        let mut text = format!("{address} tcp udp, {by}\n");
-        let total = spread.total().max(1);
-        for share in &spread.shares {
-            let thousandths = u128::from(share.weight) * 1000 / u128::from(total);
-            let (whole, tenth) = (thousandths / 10, thousandths % 10);
-            let open = in_flight.get(&share.to).copied().unwrap_or(0);
-            writeln!(
-                text,
-                "  {whole}.{tenth} % to {}, {open} in flight",
-                share.to
-            )
-            .ok();
-        }
-        if spread.shares.is_empty() {
-            text.push_str("  refused\n");
-        }
-        Ok(text)
+    fn meter(&self) -> Result<Box<dyn Meter>, ForwardError> {
+        Ok(Box::new(self.line.clone()))
     }
 
     /// Ends what is under way, too.

@@ -294,7 +294,7 @@ impl Acceptors {
     /// Shuts all sockets for addresses that are left, and opens them again.
     fn heed(&self, wish: &Wish) {
         for socket in self.sockets.values() {
-            door::heed(SockRef::from(socket), wish);
+            door::heed(&SockRef::from(socket), wish);
         }
     }
 }

@@ -4,11 +4,13 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::Worker;
 use crate::connection::Client;
-use crate::leave::{Guest, Leave, Leaving, Report, Step, Wish};
+use crate::leave::{Ears, Guest, Leave, Leaving, Report, Step, Wish};
+use crate::limits::LEAVE_LOOK;
 
 /// A session in a worker's list.
 pub(crate) struct Hosted {
@@ -50,8 +52,24 @@ impl Worker {
         }
     }
 
-    pub(super) fn is_leaving(&self) -> bool {
-        self.leaving.borrow().is_some()
+    /// What is wanted next at addresses that may be left; `None`: it is time to look who has gone.
+    pub(super) async fn next_wish(&self, ears: &mut Ears) -> Option<Wish> {
+        let next = async {
+            if ears.wishes.changed().await.is_err() {
+                // Nobody can be asked any more.
+                std::future::pending::<()>().await;
+            }
+            ears.wishes.borrow_and_update().clone()
+        };
+        let leaves = self.leaving.borrow().is_some();
+        if !leaves {
+            return Some(next.await);
+        }
+        tokio::select! {
+            wish = next => Some(wish),
+            () = self.client_left.notified() => None,
+            () = sleep(LEAVE_LOOK) => None,
+        }
     }
 
     /// Has a client that comes while its address is left be quick.

@@ -113,8 +113,8 @@ pub fn nobody() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], mainstay_testkit::free_port()))
 }
 
-fn entry_sockets(count: usize) -> (SocketAddr, Vec<TcpListener>) {
-    let mut address = SocketAddr::from(([127, 0, 0, 1], 0));
+fn entry_sockets(count: usize, at: [u8; 4]) -> (SocketAddr, Vec<TcpListener>) {
+    let mut address = SocketAddr::from((at, 0));
     let mut sockets = Vec::new();
     for _ in 0..count {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -125,7 +125,7 @@ fn entry_sockets(count: usize) -> (SocketAddr, Vec<TcpListener>) {
         address = listener.local_addr().unwrap();
         sockets.push(listener);
     }
-    (address, sockets)
+    (SocketAddr::from(([127, 0, 0, 1], address.port())), sockets)
 }
 
 /// How a gateway of a test runs.
@@ -140,6 +140,8 @@ pub struct Setting {
     pub accept_proxy: Option<Trusted>,
     pub state: Option<TempDir>,
     pub api: std::path::PathBuf,
+    /// Where it is asked to leave an address; then it listens on all that this machine has.
+    pub leave: Option<std::path::PathBuf>,
 }
 
 impl Default for Setting {
@@ -158,6 +160,7 @@ impl Default for Setting {
             accept_proxy: None,
             state: None,
             api: "/nowhere/api.sock".into(),
+            leave: None,
         }
     }
 }
@@ -208,7 +211,14 @@ impl Gateway {
         run: impl FnOnce(Options, Sockets, CancellationToken) -> Result<(), Error> + Send + 'static,
     ) -> Self {
         let state = setting.state.unwrap_or_else(|| TempDir::new("gateway"));
-        let (entry, sockets) = entry_sockets(setting.workers);
+        let (entry, sockets) = entry_sockets(
+            setting.workers,
+            if setting.leave.is_some() {
+                [0; 4]
+            } else {
+                [127, 0, 0, 1]
+            },
+        );
         let stop = CancellationToken::new();
         let (settings, watched) = tokio::sync::watch::channel(Arc::new(GatewaySettings {
             limits: setting.limits,
@@ -229,7 +239,7 @@ impl Gateway {
             deadlines: setting.deadlines,
             succession: mainstay_gateway::Succession::default(),
             pulse: None,
-            leave: None,
+            leave: setting.leave,
             seams: setting.seams,
         };
         let stop_of = stop.clone();

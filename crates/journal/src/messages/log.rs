@@ -34,6 +34,8 @@ pub struct MessageLog<D: Disk = HostDisk> {
     pub(super) spares: Spares<D::File>,
     /// The oldest segment while what is needed of it is moved.
     pub(super) reclaim: Option<Reclaim<D::File>>,
+    /// The newest segment of which the log says that it is not needed.
+    pub(super) released: u64,
     /// How many bytes were appended since the last step of tidying.
     pub(super) untidied: u64,
     pub(super) planted: Planted,
@@ -71,6 +73,7 @@ impl<D: Disk> MessageLog<D> {
             index.begin(open_to_read(&*disk, segment)?, end);
             end = replay.end(segment.sequence);
         }
+        let released = replay.released();
         let (found, definitions) = replay.conclude(&mut index);
         let spares = Spares::open(&*disk, limits.segment_len)?;
         let shared = Arc::new(Shared::new(disk.clone(), index));
@@ -82,6 +85,7 @@ impl<D: Disk> MessageLog<D> {
             definitions,
             spares,
             reclaim: None,
+            released,
             untidied: 0,
             planted: Planted::default(),
         };

@@ -71,11 +71,11 @@ impl<D: Disk> MessageLog<D> {
     /// [`Level::Plenty`] now and then, since the disk may have room again. It may make a sync of its own.
     pub fn tidy(&mut self, budget: u64) -> Result<Tidied, AppendError> {
         self.journal.make_sound()?;
-        let budget = budget.max(PACE * std::mem::take(&mut self.untidied)).max(1);
-        let mut left = budget;
+        let mut left = budget.max(PACE * self.untidied).max(1);
         while left > 0 && (self.reclaim.is_some() || self.is_worth_reclaiming()) {
             left = left.saturating_sub(self.reclaim_step(left)?.max(1));
         }
+        self.untidied = 0;
         if left == 0 || self.reclaim.is_some() {
             return Ok(Tidied::More);
         }
@@ -308,11 +308,15 @@ impl<D: Disk> MessageLog<D> {
         if bytes > 0 && !trusting {
             return Err(self.damaged(sequence, end, Damage::Incomplete { bytes }));
         }
-        if !self.fits(0) {
-            self.make_room_to_move()?;
+        // Once: the slack for it is there once, and a power loss may come before the name is gone.
+        if self.released < sequence {
+            if !self.fits(0) {
+                self.make_room_to_move()?;
+            }
+            let released = Draft::Released { through: sequence };
+            let (_, _) = self.journal.append_here(&[released])?;
+            self.released = sequence;
         }
-        let released = Draft::Released { through: sequence };
-        let (_, _) = self.journal.append_here(&[released])?;
         if !self.planted.has(Bug::RetiresUnsynced) {
             self.journal.sync()?;
         }

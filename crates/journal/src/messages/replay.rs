@@ -88,6 +88,11 @@ impl Witness for Replay {
 }
 
 impl Replay {
+    /// The newest segment that was no longer needed.
+    pub(super) fn released(&self) -> u64 {
+        self.released
+    }
+
     /// Where the last record of a segment ends.
     pub(super) fn end(&self, sequence: u64) -> u64 {
         let found = self.ends.iter().find(|(number, _)| *number == sequence);

@@ -7,10 +7,11 @@
 //! - What is needed of the oldest segment fits into the rest of the newest and one spare, since it
 //!   came out of one file. Then the oldest becomes the spare. So whoever has one spare can reclaim any
 //!   number of segments, one after the other, and still has one.
-//! - Going once through all segments leaves nothing of what is not needed, acknowledgements among it. What
-//!   was forgotten since the reserve was touched, and the record that says so, is at least as long as
-//!   the segment that those records filled. So a log in which something was forgotten never stands
-//!   still.
+//! - Going once through all segments leaves nothing of what is not needed, acknowledgements among it. Those
+//!   filled a segment since the reserve was touched, so as much is free then, if not in one piece: an
+//!   acknowledgement fits into any piece of 100 bytes. So a log in which something was forgotten never
+//!   stands still, as long as it has fewer segments than a hundredth of a segment's bytes: 160,000
+//!   segments of 16 MiB.
 //!
 //! For this to hold every segment keeps [`SLACK`] for the record with which it is said that the oldest
 //! one is not needed. A batch that is longer than a segment gets a file of twice that length, or four

@@ -22,10 +22,14 @@ const DELETE_ADDRESS: u16 = 21;
 const HEADER_LEN: usize = 16;
 const HARDWARE_ADDRESS: u16 = 1;
 const NAME: u16 = 3;
+/// The bridge or bond of which it is a port (`IFLA_MASTER`).
+const MASTER: u16 = 10;
 
 /// Switched on (`IFF_UP`), and able to carry packets (`IFF_RUNNING`).
 const UP: u32 = 0x1;
 const RUNNING: u32 = 0x40;
+/// Nobody is behind it (`IFF_LOOPBACK`), or nobody has to be found there (`IFF_NOARP`).
+const ALONE: u32 = 0x8 | 0x80;
 
 /// Groups of messages (`RTMGRP_LINK`, `RTMGRP_IPV4_IFADDR`, `RTMGRP_IPV6_IFADDR`).
 const GROUPS: u32 = 0x1 | 0x10 | 0x100;
@@ -61,7 +65,23 @@ impl Link {
     pub fn all(socket: &Socket) -> io::Result<Vec<Self>> {
         let mut found = Vec::new();
         list(socket, GET, &[0; HEADER_LEN], |body| {
-            found.extend(read(body))
+            found.extend(read(body));
+        })?;
+        Ok(found)
+    }
+
+    /// All on which others can be asked for addresses: those of Ethernet that work, and are no port of
+    /// another one.
+    pub fn with_neighbours(socket: &Socket) -> io::Result<Vec<Self>> {
+        let mut found = Vec::new();
+        list(socket, GET, &[0; HEADER_LEN], |body| {
+            let Some((header, attributes)) = body.split_first_chunk::<HEADER_LEN>() else {
+                return;
+            };
+            let flags = u32::from_ne_bytes([8, 9, 10, 11].map(|at| header[at]));
+            let is_port = Attributes::of(attributes).find(MASTER).is_some();
+            let link = read(body).filter(|link| link.works && link.mac.is_some());
+            found.extend(link.filter(|_| flags & ALONE == 0 && !is_port));
         })?;
         Ok(found)
     }

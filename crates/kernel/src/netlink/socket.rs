@@ -13,8 +13,8 @@ use rustix::net::sockopt::{
     set_socket_timeout,
 };
 use rustix::net::{
-    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send,
-    socket_with,
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind, netlink, recv,
+    send, socket_with,
 };
 
 use super::attribute::{Attributes, Writer};
@@ -157,6 +157,34 @@ impl Socket {
         }
     }
 
+    /// Hears from now on what the kernel tells a group.
+    pub(super) fn join(&self, group: libc::c_int) -> io::Result<()> {
+        // Without an address a socket hears nothing of its group. The kernel picks one.
+        bind(&self.socket, &netlink::SocketAddrNetlink::new(0, 0))?;
+        set_option(&self.socket, libc::NETLINK_ADD_MEMBERSHIP, group)
+    }
+
+    /// Hands on what a group was told, up to so many datagrams, without waiting. If some of it was lost,
+    /// or there is more, an error.
+    pub(super) fn hear(
+        &self,
+        datagrams: usize,
+        mut each: impl FnMut(Message<'_>),
+    ) -> io::Result<()> {
+        let mut lost = None;
+        let mut datagram = vec![0; DATAGRAM_LEN];
+        for _ in 0..datagrams {
+            match recv(&self.socket, &mut datagram[..], RecvFlags::DONTWAIT) {
+                Ok((len, _)) => Messages::of(&datagram[..len]).for_each(&mut each),
+                Err(rustix::io::Errno::AGAIN) => return lost.map_or(Ok(()), Err),
+                Err(rustix::io::Errno::INTR) => {}
+                // What is still there is older: to be thrown away, too.
+                Err(error) => lost = Some(error.into()),
+            }
+        }
+        Err(lost.unwrap_or_else(|| io::ErrorKind::WouldBlock.into()))
+    }
+
     /// Throws away what a call that failed left behind.
     fn drop_stale(&self) -> io::Result<()> {
         let mut datagram = [0; HEADER_LEN];
@@ -170,18 +198,22 @@ impl Socket {
     }
 }
 
-/// Switches an option of netlink sockets on (netlink(7)).
+/// Switches an option of netlink sockets on.
 fn set_flag(socket: &OwnedFd, option: libc::c_int) -> io::Result<()> {
-    let on: libc::c_int = 1;
+    set_option(socket, option, 1)
+}
+
+/// Sets an option of netlink sockets (netlink(7)).
+fn set_option(socket: &OwnedFd, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
     #[expect(clippy::cast_possible_truncation, reason = "it is four")]
-    let len = size_of_val(&on) as libc::socklen_t;
+    let len = size_of_val(&value) as libc::socklen_t;
     // SAFETY: the descriptor is open, and the value is a c_int that lives until the call returns.
     let set = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
             libc::SOL_NETLINK,
             option,
-            std::ptr::from_ref(&on).cast(),
+            std::ptr::from_ref(&value).cast(),
             len,
         )
     };

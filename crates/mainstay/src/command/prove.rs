@@ -1,13 +1,18 @@
 //! `mainstay prove`: breaks the running system under load and tells what clients saw.
 
 use std::io::IsTerminal;
+use std::net::IpAddr;
 use std::num::NonZero;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use mainstay_agent::ForwardSeams;
 use mainstay_api::client::Server;
+use mainstay_model::{Ack, ForwardSettings, Routing};
 use mainstay_prove::load::Connections;
-use mainstay_prove::{Options, Progress, Scenario, Verdict, floating};
+use mainstay_prove::{Follower, Forwarding, Options, Progress, Scenario, Verdict, floating};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -84,6 +89,35 @@ fn options(place: &Place, prove: Prove, asked: Vec<Scenario>) -> Options {
         connections: Connections::Kept(CONNECTIONS),
         workers: WORKERS,
         seed: prove.seed,
+        forwarding: Some(Arc::new(OfTheAgent(prove.unsafe_forward_seams))),
+    }
+}
+
+/// Forwarding as an agent does it.
+#[derive(Debug)]
+struct OfTheAgent(ForwardSeams);
+
+struct AgentFollower(mainstay_agent::Follower);
+
+impl Forwarding for OfTheAgent {
+    fn start(
+        &self,
+        settings: &ForwardSettings,
+        state: &Path,
+        source: IpAddr,
+    ) -> Result<Box<dyn Follower>, String> {
+        let started = mainstay_agent::Follower::start(settings, state, source, self.0)?;
+        Ok(Box::new(AgentFollower(started)))
+    }
+}
+
+impl Follower for AgentFollower {
+    fn follow(&mut self, routing: Routing) -> Result<Ack, String> {
+        self.0.follow(routing)
+    }
+
+    fn look(&mut self) -> Ack {
+        self.0.look()
     }
 }
 

@@ -17,6 +17,8 @@ use crate::output;
 const ANSWER_TIME: Duration = Duration::from_secs(60);
 /// The largest body of a message that the broker takes.
 const BODY_LEN_MAX: u64 = 128 * 1024 * 1024;
+/// The longest password that is read: the longest that a client can send.
+const PASSWORD_LEN_MAX: u64 = 4096;
 
 pub(crate) fn run(place: &Place, deed: QueueDeed) -> anyhow::Result<Outcome> {
     match deed {
@@ -39,9 +41,7 @@ pub(crate) fn run(place: &Place, deed: QueueDeed) -> anyhow::Result<Outcome> {
             arguments,
             of,
         } => {
-            let arguments = arguments.as_deref().unwrap_or("{}");
-            let arguments = serde_json::from_str(arguments);
-            let arguments = arguments.context("`--arguments` is no JSON")?;
+            let arguments = of_queue(arguments.as_deref())?;
             done(place, of, Deed::Declare { queue, arguments }, "")
         }
         QueueDeed::Publish {
@@ -65,15 +65,7 @@ pub(crate) fn run(place: &Place, deed: QueueDeed) -> anyhow::Result<Outcome> {
         QueueDeed::Import { file } => import(place, &file),
         QueueDeed::Vhost { name } => simple(place, &Ask::AddVhost { name }),
         QueueDeed::User { name } => {
-            let password = standard_input(4096)?;
-            let password = String::from_utf8(password).context("a password is text")?;
-            let password = password.trim_end_matches(['\r', '\n']).to_owned();
-            if password.is_empty() {
-                let message = format!("standard input has no password for `{name}`");
-                let failure = Failure::new(Outcome::WrongInput, message);
-                let remedy = format!("for instance `mainstay queue user {name} < FILE`");
-                return Err(failure.remedy(remedy).into());
-            }
+            let password = password_of(&name)?;
             simple(place, &Ask::SetUser { name, password })
         }
         QueueDeed::RmUser { name } => simple(place, &Ask::RemoveUser { name }),
@@ -96,6 +88,25 @@ pub(crate) fn run(place: &Place, deed: QueueDeed) -> anyhow::Result<Outcome> {
         }
         QueueDeed::Fsck => fsck(place),
     }
+}
+
+/// What a queue is declared with, as it was typed.
+fn of_queue(arguments: Option<&str>) -> anyhow::Result<serde_json::Value> {
+    serde_json::from_str(arguments.unwrap_or("{}")).context("`--arguments` is no JSON")
+}
+
+/// The password that standard input has, without the end of its line.
+fn password_of(name: &str) -> anyhow::Result<String> {
+    let password = standard_input(PASSWORD_LEN_MAX)?;
+    let password = String::from_utf8(password).context("a password is text")?;
+    let password = password.trim_end_matches(['\r', '\n']);
+    if password.is_empty() {
+        let message = format!("standard input has no password for `{name}`");
+        let failure = Failure::new(Outcome::WrongInput, message);
+        let remedy = format!("for instance `mainstay queue user {name} < FILE`");
+        return Err(failure.remedy(remedy).into());
+    }
+    Ok(password.to_owned())
 }
 
 fn ls(place: &Place, vhost: Option<String>) -> anyhow::Result<Outcome> {

@@ -22,7 +22,7 @@ use mainstay_vip::settings as vip_settings;
 use mainstay_kernel::{Ended, Identity, Pidfd, Place, Spawn, Watched};
 use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, sleep_until, timeout};
 
@@ -151,6 +151,8 @@ pub(crate) struct Family {
     /// was heard, or with us.
     pub(super) farewells: JoinSet<()>,
     pub(super) saying: BTreeMap<Kind, AbortHandle>,
+    /// Who waits until the floating addresses are elsewhere; dropped then.
+    pub(super) addresses_gone: Option<oneshot::Sender<Infallible>>,
 }
 
 impl Family {
@@ -194,6 +196,7 @@ impl Family {
             program: std::env::current_exe().context("cannot tell our own program")?,
             farewells: JoinSet::new(),
             saying: BTreeMap::new(),
+            addresses_gone: None,
         };
         for (kind, holder) in claims {
             family.take_in(kind, holder, record)?;
@@ -445,39 +448,9 @@ impl Family {
         match kind {
             Kind::Agent => self.listening.pass_to_agent(self.agent_arguments(spawn)),
             Kind::Vip => self.vip_arguments(spawn),
-            Kind::Broker => {
-                let limits = self.settings.broker;
-                let spawn = spawn
-                    .argument("--memory-max")
-                    .argument(limits.memory_max.to_string())
-                    .argument("--disk-free-min")
-                    .argument(limits.disk_free_min.to_string());
-                self.listening.pass_to_broker(spawn)
-            }
+            Kind::Broker => self.listening.pass_to_broker(self.broker_arguments(spawn)),
             Kind::Server => {
-                // A stop of everything is this supervisor's own, and outlives the control centre.
-                let over = match origin {
-                    Origin::New => Some("--earlier-stop-is-over"),
-                    Origin::Known => None,
-                };
-                let mut spawn = spawn
-                    .arguments(over.iter())
-                    .arguments(self.settings.server_flags.iter());
-                if self.settings.has(Role::Gateway) {
-                    let entry = self.settings.addresses.entry.to_string();
-                    spawn = spawn.argument("--entry").argument(entry);
-                    if let Some(stats) = self.settings.addresses.stats {
-                        spawn = spawn.argument("--stats").argument(stats.to_string());
-                    }
-                }
-                if let Some(forward) = &self.settings.forward {
-                    for range in forward.ranges.networks() {
-                        spawn = spawn.argument("--range").argument(range.to_string());
-                    }
-                }
-                if let Some(group) = self.settings.api_group {
-                    spawn = spawn.argument("--api-group").argument(group.to_string());
-                }
+                let spawn = self.server_arguments(spawn, origin);
                 self.listening.pass_to_server(spawn)
             }
             Kind::Gateway(_) => {
@@ -499,6 +472,42 @@ impl Family {
         }
     }
 
+    fn broker_arguments<'a>(&'a self, spawn: Spawn<'a>) -> Spawn<'a> {
+        let limits = self.settings.broker;
+        spawn
+            .argument("--memory-max")
+            .argument(limits.memory_max.to_string())
+            .argument("--disk-free-min")
+            .argument(limits.disk_free_min.to_string())
+    }
+
+    fn server_arguments<'a>(&'a self, spawn: Spawn<'a>, origin: Origin) -> Spawn<'a> {
+        // A stop of everything is this supervisor's own, and outlives the control centre.
+        let over = match origin {
+            Origin::New => Some("--earlier-stop-is-over"),
+            Origin::Known => None,
+        };
+        let mut spawn = spawn
+            .arguments(over.iter())
+            .arguments(self.settings.server_flags.iter());
+        if self.settings.has(Role::Gateway) {
+            let entry = self.settings.addresses.entry.to_string();
+            spawn = spawn.argument("--entry").argument(entry);
+            if let Some(stats) = self.settings.addresses.stats {
+                spawn = spawn.argument("--stats").argument(stats.to_string());
+            }
+        }
+        if let Some(forward) = &self.settings.forward {
+            for range in forward.ranges.networks() {
+                spawn = spawn.argument("--range").argument(range.to_string());
+            }
+        }
+        if let Some(group) = self.settings.api_group {
+            spawn = spawn.argument("--api-group").argument(group.to_string());
+        }
+        spawn
+    }
+
     fn vip_arguments<'a>(&'a self, spawn: Spawn<'a>) -> Spawn<'a> {
         let agent = self.settings.has(Role::Agent);
         spawn.arguments(agent.then_some("--with-agent").iter())
@@ -510,6 +519,10 @@ impl Family {
             .arguments(self.settings.agent_flags.iter())
             .argument("--address")
             .argument(address);
+        let seams = self.settings.forward_seams.as_str();
+        if !seams.is_empty() {
+            spawn = spawn.arguments(["--unsafe-forward-seams", seams]);
+        }
         if let Some(names) = &self.settings.names {
             spawn = names::arguments(names, spawn);
         }
@@ -636,6 +649,9 @@ impl Family {
                 let came = matches!(member.state, State::Coming { .. });
                 let log_from = member.log_from;
                 member.state = State::Idle;
+                if kind == Kind::Vip {
+                    self.addresses_gone = None;
+                }
                 self.bury_kind(kind);
                 if came {
                     self.upgrade_failed("the new gateway ended before it served".to_owned());

@@ -8,7 +8,7 @@ use mainstay_api::client::Client;
 use mainstay_api::node::{NodeFile, Role};
 use mainstay_api::wire::{Applied, Apply};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::files::{LOOK_EVERY, LookedAt};
@@ -102,10 +102,25 @@ impl Daemon {
         notify(Stage::Stopping);
         self.front
             .say("stopping: what is under way is finished first; a second signal ends it at once");
+        if self.has(Role::Vip) {
+            self.give_addresses_away(stops).await;
+        }
         if self.has(Role::Control) {
             self.front.end(stops).await;
         }
         (ended, Rest::Ends)
+    }
+
+    /// Before anything else ends: clients of a floating address are served by another machine then.
+    async fn give_addresses_away(&self, stops: &mut Stops) {
+        let (told, gone) = oneshot::channel();
+        // Closed means that the family has failed, and everything ends.
+        self.wishes.send(Wish::Addresses(told)).await.ok();
+        tokio::select! {
+            // Nothing is ever said: its end is what is waited for, which comes within the holder's patience.
+            _ = gone => {}
+            () = stops.next() => self.front.say("not waiting any longer"),
+        }
     }
 
     async fn serve(&mut self) -> anyhow::Result<Outcome> {

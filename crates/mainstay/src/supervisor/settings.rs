@@ -58,6 +58,8 @@ pub(crate) struct Settings {
     pub(crate) forward: Option<ForwardSettings>,
     /// Test seam: what the gateway does without.
     pub(crate) gateway_seams: String,
+    /// Test seam: what forwarding leaves out.
+    pub(crate) forward_seams: String,
     /// The floating addresses.
     pub(crate) vips: Vec<VipSpec>,
 }
@@ -92,6 +94,18 @@ const OF_NODE_FILE: OptionNames = OptionNames {
     broker: "`bind` in `[broker]`",
     api_group: "`group` in `[api]`",
 };
+
+fn gateway_of_dev(dev: &Dev, forward: Option<&ForwardSettings>) -> GatewaySettings {
+    GatewaySettings {
+        access_log: match dev.access_log {
+            Switch::On => AccessLog::On,
+            Switch::Off => AccessLog::Off,
+        },
+        drain: DEV_DRAIN,
+        forwarded: forwarded(forward),
+        ..GatewaySettings::default()
+    }
+}
 
 impl Settings {
     /// Everything on one machine, by the options of `dev`.
@@ -142,15 +156,7 @@ impl Settings {
             options: OF_DEV,
             api_group: group.transpose()?,
             workers: dev.workers.map_or_else(cores, usize::from),
-            gateway: GatewaySettings {
-                access_log: match dev.access_log {
-                    Switch::On => AccessLog::On,
-                    Switch::Off => AccessLog::Off,
-                },
-                drain: DEV_DRAIN,
-                forwarded: forwarded(forward.as_ref()),
-                ..GatewaySettings::default()
-            },
+            gateway: gateway_of_dev(dev, forward.as_ref()),
             hand_over: if dev.unsafe_no_hand_over {
                 HandOver::Off
             } else {
@@ -164,6 +170,7 @@ impl Settings {
             address: defaults::ADDRESS,
             forward,
             gateway_seams: dev.unsafe_gateway_seams.clone(),
+            forward_seams: dev.unsafe_forward_seams.clone(),
             vips: Vec::new(),
         })
     }
@@ -203,6 +210,7 @@ impl Settings {
             address: file.address,
             forward: file.forward.clone(),
             gateway_seams: String::new(),
+            forward_seams: String::new(),
             vips: file.vips.clone(),
         })
     }

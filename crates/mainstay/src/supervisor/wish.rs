@@ -3,6 +3,8 @@
 use anyhow::Context;
 use mainstay_api::node::{NodeFile, Role};
 use rustix::process::Signal;
+use std::convert::Infallible;
+use tokio::sync::oneshot;
 
 use super::claim;
 use super::family::{Family, Member, State};
@@ -20,6 +22,9 @@ pub(crate) const WISHES: usize = 4;
 pub(crate) enum Wish {
     /// What the node's file says now.
     Node(Box<NodeFile>),
+    /// That the floating addresses go to other machines, for good; who wishes is told when they have gone, by the end of
+    /// this.
+    Addresses(oneshot::Sender<Infallible>),
 }
 
 impl Family {
@@ -32,7 +37,31 @@ impl Family {
                     output::warn("  what ran before goes on as it was");
                 }
             }
+            Wish::Addresses(told) => {
+                if let Err(error) = self.give_addresses_away(told) {
+                    outcome::report(&error);
+                }
+            }
         }
+    }
+
+    /// Ends the holder of the floating addresses, which offers them first, and starts it no more.
+    fn give_addresses_away(&mut self, told: oneshot::Sender<Infallible>) -> anyhow::Result<()> {
+        let holder = |member: &Member| member.kind == Kind::Vip;
+        let Some(index) = self.members.iter().position(holder) else {
+            return Ok(());
+        };
+        let until = self.now().after(self.patience(Kind::Vip));
+        let member = &mut self.members[index];
+        let State::Running { identity, .. } = &member.state else {
+            member.state = State::Idle;
+            return Ok(());
+        };
+        let identity = identity.clone();
+        member.state = State::Leaving { identity, until };
+        self.addresses_gone = Some(told);
+        self.remember();
+        self.signal(index, Signal::TERM)
     }
 
     /// Puts a changed node file in force, as far as that goes without an end of a process.

@@ -17,13 +17,16 @@ use super::{Error, Options};
 pub(super) const ADDRESS: &str = "10.90.0.100";
 pub(super) const PORT: u16 = 8080;
 /// How long anything may take before a scenario begins, or comes to its end, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// How often something is looked at that is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long a node may take over its end; its own patience is less.
-const STOP_TIME: Duration = Duration::from_secs(60);
+const STOP_TIME: Duration = Duration::from_mins(1);
 /// What sessions that do not end by themselves get when the address is moved.
 const DRAIN: &str = "2s";
+
+/// Namespaces are called so, with the process behind it whose they are.
+const PREFIX: &str = "msprove";
 
 pub(super) const NODES: [&str; 2] = ["a", "b"];
 
@@ -40,7 +43,8 @@ pub(super) struct Rig {
 impl Rig {
     /// Two nodes, of which the first holds the address, and both serve.
     pub(super) async fn build(options: &Options) -> Result<Self, Error> {
-        let name = format!("msprove{}", std::process::id());
+        end_orphans();
+        let name = format!("{PREFIX}{}", std::process::id());
         let dir = std::env::temp_dir().join(&name);
         fs::create_dir_all(&dir).map_err(|source| Error::Io {
             attempt: format!("create `{}`", dir.display()),
@@ -193,25 +197,13 @@ impl Rig {
 
     /// Kills everything that runs on a node at once.
     pub(super) fn kill_all(&mut self, node: usize) {
-        for pid in self.pids(NODES[node]) {
+        for pid in pids(&self.netns(NODES[node])) {
             kill_process(pid, Signal::KILL).ok();
         }
         if let Some(mut supervisor) = self.nodes[node].take() {
             supervisor.kill().ok();
             supervisor.wait().ok();
         }
-    }
-
-    fn pids(&self, host: &str) -> Vec<Pid> {
-        let listed = Command::new("ip")
-            .args(["netns", "pids", &self.netns(host)])
-            .output();
-        let listed = listed.map(|listed| listed.stdout).unwrap_or_default();
-        let numbers = String::from_utf8_lossy(&listed).into_owned();
-        let numbers = numbers
-            .split_whitespace()
-            .filter_map(|pid| pid.parse().ok());
-        numbers.filter_map(Pid::from_raw).collect()
     }
 
     /// The supervisor of a node.
@@ -245,6 +237,23 @@ impl Rig {
         let line = ask().map_err(|error| error.to_string())?;
         let shown: Value = serde_json::from_str(&line).map_err(|_| line)?;
         Ok(shown["shown"]["vips"][0].clone())
+    }
+
+    /// Waits until a node has ended.
+    pub(super) async fn wait_ended(&mut self, node: usize) -> Result<(), Error> {
+        let Some(mut child) = self.nodes[node].take() else {
+            return Ok(());
+        };
+        let what = format!("node {} did not end", NODES[node]);
+        let waited = self.wait(&what, || match child.try_wait() {
+            Ok(Some(_)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        let waited = waited.await;
+        if waited.is_err() {
+            self.nodes[node] = Some(child);
+        }
+        waited
     }
 
     /// Waits until a node is in this state.
@@ -311,7 +320,8 @@ impl Rig {
                 let log = fs::read_to_string(&file).unwrap_or_default();
                 let lines: Vec<&str> = log.lines().collect();
                 let end = lines[lines.len().saturating_sub(8)..].join("\n");
-                text.push_str(&format!("{}:\n{end}\n", file.display()));
+                let part = format!("{}:\n{end}\n", file.display());
+                text.push_str(&part);
             }
         }
         text
@@ -348,6 +358,38 @@ impl Drop for Rig {
         }
         fs::remove_dir_all(&self.dir).ok();
     }
+}
+
+/// Ends what a proof left that was killed itself.
+fn end_orphans() {
+    let Ok(entries) = fs::read_dir("/run/netns") else {
+        return;
+    };
+    for name in entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()) {
+        let Some(rest) = name.strip_prefix(PREFIX) else {
+            continue;
+        };
+        let owner = rest.trim_end_matches(char::is_alphabetic);
+        if Path::new("/proc").join(owner).exists() {
+            continue;
+        }
+        for pid in pids(&name) {
+            kill_process(pid, Signal::KILL).ok();
+        }
+        // Another proof may be deleting it at the same time.
+        ip(&["netns", "delete", &name]).ok();
+    }
+}
+
+/// What runs in a namespace.
+fn pids(netns: &str) -> Vec<Pid> {
+    let listed = Command::new("ip").args(["netns", "pids", netns]).output();
+    let listed = listed.map(|listed| listed.stdout).unwrap_or_default();
+    let numbers = String::from_utf8_lossy(&listed).into_owned();
+    let numbers = numbers
+        .split_whitespace()
+        .filter_map(|pid| pid.parse().ok());
+    numbers.filter_map(Pid::from_raw).collect()
 }
 
 fn ip(arguments: &[&str]) -> Result<(), Error> {

@@ -45,13 +45,16 @@ pub enum Scenario {
     /// It gives the address away on purpose.
     #[serde(rename = "vip-move")]
     Move,
+    /// Its whole node is stopped, as an operator does, and started again.
+    #[serde(rename = "vip-stop")]
+    Stop,
 }
 
 /// A text that names none of them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{text}` is no scenario of floating addresses; expected vip-gateway-killed, vip-gateway-frozen, vip-host-gone, \
-     vip-link-cut, vip-upgrade or vip-move"
+     vip-link-cut, vip-upgrade, vip-move or vip-stop"
 )]
 pub struct ScenarioError {
     text: String,
@@ -59,13 +62,14 @@ pub struct ScenarioError {
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::GatewayKilled,
         Self::GatewayFrozen,
         Self::HostGone,
         Self::LinkCut,
         Self::Upgrade,
         Self::Move,
+        Self::Stop,
     ];
 
     /// What it does, for people.
@@ -77,6 +81,7 @@ impl Scenario {
             Self::LinkCut => "the cable of the address's holder is pulled, and plugged in again",
             Self::Upgrade => "the gateway of the address's holder is replaced",
             Self::Move => "the address is moved on purpose",
+            Self::Stop => "the node that holds the address is stopped, and started again",
         }
     }
 
@@ -88,6 +93,7 @@ impl Scenario {
             Self::LinkCut => "vip-link-cut",
             Self::Upgrade => "vip-upgrade",
             Self::Move => "vip-move",
+            Self::Stop => "vip-stop",
         }
     }
 
@@ -99,14 +105,14 @@ impl Scenario {
             Self::GatewayKilled => 30,
             Self::GatewayFrozen => 80,
             Self::HostGone | Self::LinkCut => 361,
-            Self::Upgrade | Self::Move => 250,
+            Self::Upgrade | Self::Move | Self::Stop => 250,
         })
     }
 
     /// Whether it takes place on purpose: no request may fail.
     pub(super) fn is_planned(self) -> bool {
         match self {
-            Self::Upgrade | Self::Move => true,
+            Self::Upgrade | Self::Move | Self::Stop => true,
             Self::GatewayKilled | Self::GatewayFrozen | Self::HostGone | Self::LinkCut => false,
         }
     }
@@ -119,7 +125,8 @@ impl Scenario {
             | Self::GatewayFrozen
             | Self::HostGone
             | Self::LinkCut
-            | Self::Move => 1,
+            | Self::Move
+            | Self::Stop => 1,
         }
     }
 }
@@ -197,6 +204,7 @@ impl Play<'_> {
             Scenario::LinkCut => self.link_cut().await,
             Scenario::Upgrade => self.upgrade().await,
             Scenario::Move => self.planned_move().await,
+            Scenario::Stop => self.stop_node().await,
         }
     }
 
@@ -281,6 +289,22 @@ impl Play<'_> {
         ));
         self.rig.run(HOLDER, &["vip", "move", "entry"])?;
         self.rig.wait_state(OTHER, "master").await?;
+        self.pause(SETTLED).await
+    }
+
+    async fn stop_node(&mut self) -> Result<(), Error> {
+        let supervisor = self.rig.supervisor(HOLDER).ok_or(Error::Stopped)?;
+        self.note(format!(
+            "SIGTERM of `mainstay run` on node {}",
+            NODES[HOLDER]
+        ));
+        send(supervisor, Signal::TERM)?;
+        self.rig.wait_state(OTHER, "master").await?;
+        self.rig.wait_ended(HOLDER).await?;
+        self.pause(SETTLED).await?;
+        self.rig.start(HOLDER)?;
+        self.rig.wait_serves(HOLDER).await?;
+        self.rig.wait_state(HOLDER, "backup").await?;
         self.pause(SETTLED).await
     }
 

@@ -156,6 +156,30 @@ impl Report {
         }
     }
 
+    /// Adds another load that ran beside this one to the same targets.
+    pub(crate) fn merge(&mut self, other: Self) {
+        let later = other.started.saturating_duration_since(self.started);
+        let earlier = self.started.saturating_duration_since(other.started);
+        self.started -= earlier;
+        self.planned += other.planned;
+        self.unsent += other.unsent;
+        self.lateness += &other.lateness;
+        for (sum, mut part) in self.targets.iter_mut().zip(other.targets) {
+            sum.failures.iter_mut().for_each(|one| one.delay(earlier));
+            part.failures.iter_mut().for_each(|one| one.delay(later));
+            sum.sent += part.sent;
+            sum.ok += part.ok;
+            sum.latency += &part.latency;
+            for (kind, count) in part.failed {
+                *sum.failed.entry(kind).or_default() += count;
+            }
+            sum.failures.append(&mut part.failures);
+            sum.failures.sort_by_key(|failure| failure.ended_us);
+            // No gateway is asked by such loads, and nobody else says that a request was lost.
+            sum.lost_in_flight.append(&mut part.lost_in_flight);
+        }
+    }
+
     /// All requests that were sent.
     pub fn sent(&self) -> u64 {
         self.targets.iter().map(|target| target.sent).sum()
@@ -254,6 +278,14 @@ impl Failure {
             && self.overlaps(strike.begin, strike.end)
     }
 
+    /// Counts its times from a start that was so much earlier.
+    fn delay(&mut self, earlier: Duration) {
+        let us = u64::try_from(earlier.as_micros()).unwrap_or(u64::MAX);
+        self.planned_ms = self.planned_ms.saturating_add(us / 1000);
+        self.sent_us = self.sent_us.saturating_add(us);
+        self.ended_us = self.ended_us.saturating_add(us);
+    }
+
     /// Whether it was sent before `end` and failed after `begin`, both since the load's start.
     pub fn overlaps(&self, begin: Duration, end: Duration) -> bool {
         u128::from(self.sent_us) <= end.as_micros()
@@ -266,6 +298,16 @@ impl Kind {
         match error.kind() {
             io::ErrorKind::ConnectionRefused => Self::Refused,
             _ => Self::NotConnected,
+        }
+    }
+
+    /// Whether it was answered, and not as its service would.
+    pub(crate) fn is_wrong_answer(&self) -> bool {
+        match self {
+            Self::WrongBody | Self::Malformed | Self::Status { .. } => true,
+            Self::Refused | Self::NotConnected | Self::Reset | Self::CutBody | Self::TimedOut => {
+                false
+            }
         }
     }
 
@@ -302,6 +344,41 @@ mod tests {
         Second {
             sent: 1,
             ..Second::new(second)
+        }
+    }
+
+    #[test]
+    fn loads_that_ran_side_by_side_are_counted_from_the_earlier_start() {
+        let began = Instant::now();
+        let report = |later_ms: u64, failed_ms: u64| {
+            let started = began + Duration::from_millis(later_ms);
+            let mut report = Report::new(started, vec!["web".to_owned()]);
+            report.planned = 1;
+            let target = &mut report.targets[0];
+            target.sent = 1;
+            target.failed.insert(Kind::Reset, 1);
+            target.failures.push(Failure {
+                planned_ms: failed_ms,
+                sent_us: failed_ms * 1000,
+                ended_us: failed_ms * 1000,
+                method: Method::Get,
+                path: "/".to_owned(),
+                nonce: String::new(),
+                kind: Kind::Reset,
+                instance: None,
+            });
+            report
+        };
+        for (mut sum, other) in [
+            (report(0, 50), report(20, 10)),
+            (report(20, 10), report(0, 50)),
+        ] {
+            sum.merge(other);
+            assert_eq!((sum.started, sum.planned, sum.sent()), (began, 2, 2));
+            assert_eq!(sum.failed(), BTreeMap::from([(Kind::Reset, 2)]));
+            let failures = sum.targets[0].failures.iter();
+            let times: Vec<u64> = failures.map(|failure| failure.planned_ms).collect();
+            assert_eq!(times, [30, 50]);
         }
     }
 

@@ -182,7 +182,11 @@ fn packets(listed: &str) -> u64 {
     sum
 }
 
-async fn nft(rules: &str) -> Result<String, Trouble> {
+pub(super) async fn nft(rules: &str) -> Result<String, Trouble> {
+    nft_with(&[], rules).await
+}
+
+pub(super) async fn nft_with(options: &[&str], rules: &str) -> Result<String, Trouble> {
     let refused = |why: &dyn std::fmt::Display| {
         Trouble::CannotBreak(format!(
             "cannot change the kernel's packet filter by `nft`: {why}"
@@ -190,7 +194,7 @@ async fn nft(rules: &str) -> Result<String, Trouble> {
     };
     let exchange = async {
         let mut nft = Command::new("nft");
-        nft.args(["--file", "-"]).kill_on_drop(true);
+        nft.args(options).args(["--file", "-"]).kill_on_drop(true);
         nft.stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::signal::{Death, Victim};
-use super::{Fault, Scenario, Trouble};
+use super::{Fault, Outage, Scenario, Trouble};
 use crate::Progress;
 use crate::cluster::{Cluster, Snapshot};
 use crate::load::Strike;
@@ -47,6 +47,7 @@ pub(crate) struct Stage {
     pub(crate) stop: CancellationToken,
     pub(crate) faults: Vec<Fault>,
     pub(crate) strikes: Vec<Strike>,
+    pub(crate) outages: Vec<Outage>,
 }
 
 /// The instance whose turn it is.
@@ -87,6 +88,7 @@ impl Stage {
             stop,
             faults: Vec::new(),
             strikes: Vec::new(),
+            outages: Vec::new(),
         }
     }
 
@@ -106,6 +108,11 @@ impl Stage {
             Scenario::Freeze => self.freeze().await,
             Scenario::Blackhole => self.cut_off().await,
             Scenario::Upgrade => self.upgrade().await,
+            Scenario::ForwardFlush => self.harm_table().await,
+            Scenario::ForwardCrowd | Scenario::ForwardCut | Scenario::ForwardReuse => {
+                let why = format!("{scenario} is not played on running services");
+                Err(Trouble::CannotBreak(why))
+            }
         }
     }
 

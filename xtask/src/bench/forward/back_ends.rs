@@ -3,6 +3,7 @@
 use super::field::ranges;
 use anyhow::{Result, bail};
 use mainstay_forward::BackEnd;
+use mainstay_forward::router::Opened;
 use mainstay_model::forward::{BackEndKind, Counting, ForwardSettings};
 
 /// Makes one in this thread's network namespace.
@@ -12,7 +13,7 @@ pub(super) fn start(kind: BackEndKind, counting: Counting) -> Result<Box<dyn Bac
         counting,
         ..ForwardSettings::new(ranges()?)
     };
-    match mainstay_forward::start(&settings) {
+    match mainstay_forward::start(&settings, Opened::default()) {
         Ok(started) => Ok(started.back_end),
         Err(reasons) => {
             let mut reasons = reasons.into_iter();

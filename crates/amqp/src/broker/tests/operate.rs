@@ -163,7 +163,7 @@ fn operators_purge_and_delete_and_their_consumers_hear_of_it() {
     assert_eq!(out(&mut broker), ["forget 0"]);
     consume(&mut broker, TWO, "q", false);
     assert_eq!(broker.remove_queue(now(0), &name("q")), Ok(0));
-    assert_eq!(out(&mut broker), ["2 basic.cancel", "record NoQueue"]);
+    assert_eq!(out(&mut broker), ["record NoQueue", "2 basic.cancel"]);
     assert!(broker.remove_queue(now(0), &name("q")).is_err());
     for refused in ["", "amq.topic", "nothing"] {
         assert!(

@@ -1,8 +1,8 @@
 use super::*;
 use std::path::Path;
 
-/// Where the table stands; below it, to the end of the page or the next heading, nothing else does.
-const TABLE: &str = "## All metrics\n\n";
+/// Where the table stands; below it, to the end of the page, nothing else does.
+const TABLE: &str = "## Metrics of the gateway\n\n";
 
 #[test]
 fn the_page_of_the_metrics_has_a_line_for_each() {

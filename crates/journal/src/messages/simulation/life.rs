@@ -13,14 +13,14 @@ use crate::messages::{
 use crate::simulated::SimulatedDisk;
 
 /// Small, so that a short life begins many segments.
-const LIMITS: MessageLimits = MessageLimits {
-    segment_len: 1024,
-    bytes_max: u64::MAX,
-};
+pub(super) const SHORT: u64 = 1024;
 
-/// How many segments a log takes beyond twice what is needed: two that are left alone, the newest,
-/// three spares, one in transition; and one more because a short message needs a file.
-const SEGMENTS_BEYOND: u64 = 8;
+/// For a log that fills its disk: see `room` for how many segments there may be of which length.
+pub(super) const LONG: u64 = 4096;
+
+/// How many segments a log takes beyond twice what is needed: two that are left alone, the newest, one in
+/// transition, three spares; and a long one with its spare, each as two.
+const SEGMENTS_BEYOND: u64 = 7 + 4;
 
 type Log = MessageLog<SimulatedDisk>;
 
@@ -43,6 +43,7 @@ enum Did {
 pub(super) struct Life {
     pub(super) rng: fastrand::Rng,
     oracle: Oracle,
+    limits: MessageLimits,
     bug: Option<Bug>,
     /// Why something was refused last.
     refusal: String,
@@ -51,10 +52,14 @@ pub(super) struct Life {
 }
 
 impl Life {
-    pub(super) fn new(seed: u64, bug: Option<Bug>) -> Self {
+    pub(super) fn new(seed: u64, segment_len: u64, bug: Option<Bug>) -> Self {
         Self {
             rng: fastrand::Rng::with_seed(seed),
-            oracle: Oracle::default(),
+            oracle: Oracle::new(segment_len),
+            limits: MessageLimits {
+                segment_len,
+                bytes_max: u64::MAX,
+            },
             bug,
             refusal: String::new(),
             reading: None,
@@ -66,7 +71,7 @@ impl Life {
         self.reading = None;
         // A fault that is planned may meet an opening; the next one gets on.
         for _ in 0..20 {
-            match MessageLog::open(disk.clone(), LIMITS) {
+            match MessageLog::open(disk.clone(), self.limits) {
                 Ok((mut log, found)) => {
                     log.planted = Planted(self.bug);
                     self.oracle.judge(State::found(&found, &log.places())?)?;
@@ -143,7 +148,7 @@ impl Life {
         };
         for _ in 0..2 {
             let mut refused = 0;
-            for _ in 0..200 {
+            for _ in 0..2000 {
                 let batch = [self.oracle.message(&mut self.rng)];
                 match self.append(&mut log, &batch)? {
                     Did::It => {}
@@ -151,7 +156,7 @@ impl Life {
                     Did::Nothing => refused += 1,
                     Did::Poisoned => return Err("poisoned".to_owned()),
                 }
-                self.settle(&mut log, 500)?;
+                self.settle(&mut log, 2000)?;
                 if refused > 5 {
                     break;
                 }
@@ -191,6 +196,10 @@ impl Life {
                     disk.used()
                 ));
             }
+            let beyond = SEGMENTS_BEYOND * self.limits.segment_len;
+            if room.on_disk > 2 * room.live + beyond {
+                return Err(format!("{room:?} is too much"));
+            }
         }
         Ok(())
     }
@@ -198,7 +207,7 @@ impl Life {
     /// Syncs, and tidies: to the end with a budget without end.
     fn settle(&mut self, log: &mut Log, budget: u64) -> Result<(), String> {
         self.sync(log);
-        for _ in 0..200 {
+        for _ in 0..1000 {
             let (_, tidied) = tidy(log, budget)?;
             if tidied == Tidied::Idle || budget < u64::MAX {
                 return Ok(());
@@ -211,11 +220,6 @@ impl Life {
         match log.append(batch) {
             Ok(_unsynced) => {
                 self.oracle.appended(batch);
-                let room = log.room();
-                let bound = 2 * room.live + SEGMENTS_BEYOND * LIMITS.segment_len + LONGEST;
-                if log.untidied == 0 && room.on_disk > bound {
-                    return Err(format!("{room:?} is too much"));
-                }
                 Ok(Did::It)
             }
             Err(error @ AppendError::Full { .. }) => {
@@ -281,16 +285,14 @@ impl Life {
         let copied = snapshot.copy_to(&*target);
         copied.map_err(|error| error.to_string())?;
         let target = Arc::new(target.crash());
-        let (copy, found) = MessageLog::open(target, LIMITS).map_err(|error| error.to_string())?;
+        let (copy, found) =
+            MessageLog::open(target, self.limits).map_err(|error| error.to_string())?;
         if State::found(&found, &copy.places())? != then {
             return Err("the copy is another log".to_owned());
         }
         Ok(did)
     }
 }
-
-/// The longest file that is not a usual segment, and its spare.
-const LONGEST: u64 = 2 * 2048;
 
 fn tidy(log: &mut Log, budget: u64) -> Result<(Did, Tidied), String> {
     match log.tidy(budget) {

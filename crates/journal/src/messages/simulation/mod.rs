@@ -11,7 +11,7 @@ use std::env;
 use std::ops::Range;
 use std::sync::Arc;
 
-use self::life::{Life, Outcome};
+use self::life::{LONG, Life, Outcome, SHORT};
 use super::planted::Bug;
 use crate::simulated::{Fault, Lie, SimulatedDisk};
 
@@ -31,7 +31,7 @@ fn lose_power(seed: u64, step: usize, wrong: Wrong) -> Result<usize, String> {
     let first = Arc::new(SimulatedDisk::new(seed ^ (step as u64) << 32));
     first.lie(wrong.lie);
     first.plan([Fault::PowerAt(step)]);
-    let mut life = Life::new(seed, wrong.bug);
+    let mut life = Life::new(seed, SHORT, wrong.bug);
     life.live(&first)?;
     let steps = first.steps();
     let second = if life.rng.bool() {
@@ -68,7 +68,7 @@ fn lose_power_at_some_steps(seed: u64, losses: usize, wrong: Wrong) -> Result<us
 /// A disk that refuses room for a while and fails a sync, and then loses power.
 fn refuse(seed: u64, wrong: Wrong) -> Result<(), String> {
     let disk = Arc::new(SimulatedDisk::new(seed));
-    let mut life = Life::new(seed, wrong.bug);
+    let mut life = Life::new(seed, SHORT, wrong.bug);
     for _ in 0..4 {
         let at = disk.steps() + life.rng.usize(0..60);
         disk.plan([if life.rng.bool() {
@@ -91,8 +91,8 @@ fn refuse(seed: u64, wrong: Wrong) -> Result<(), String> {
 /// A disk that becomes full, from which the messages are consumed, also over a loss of power.
 fn fill(seed: u64, wrong: Wrong) -> Result<(), String> {
     let disk = Arc::new(SimulatedDisk::new(seed));
-    let mut life = Life::new(seed, wrong.bug);
-    disk.hold_at_most(1024 * life.rng.u64(8..24));
+    let mut life = Life::new(seed, LONG, wrong.bug);
+    disk.hold_at_most(LONG * life.rng.u64(16..32));
     life.fill_and_drain(&disk)?;
     let at = disk.steps() + life.rng.usize(0..400);
     disk.plan([Fault::PowerAt(at)]);
@@ -144,7 +144,7 @@ fn when_the_disk_refuses_or_a_sync_fails_nothing_synced_is_lost_and_later_change
 
 #[test]
 fn a_full_disk_refuses_messages_takes_what_is_forgotten_and_then_has_room_again() {
-    for seed in seeds(500) {
+    for seed in seeds(100) {
         let done = fill(seed, Wrong::default());
         done.unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
     }

@@ -88,9 +88,18 @@ pub(super) struct Oracle {
     /// The next position of each queue.
     positions: BTreeMap<QueueKey, u64>,
     made: u64,
+    segment_len: usize,
 }
 
 impl Oracle {
+    /// Of a log with segments of this length.
+    pub(super) fn new(segment_len: u64) -> Self {
+        Self {
+            segment_len: usize::try_from(segment_len).expect("small"),
+            ..Self::default()
+        }
+    }
+
     pub(super) fn appended(&mut self, changes: &[Change]) {
         for change in changes {
             self.now.apply(change);
@@ -104,8 +113,9 @@ impl Oracle {
     }
 
     pub(super) fn synced(&mut self) {
-        self.durable = self.now.clone();
-        self.since.clear();
+        for change in self.since.drain(..) {
+            self.durable.apply(&change);
+        }
     }
 
     /// Compares with what an opening found, which is durable from then on.
@@ -165,7 +175,7 @@ impl Oracle {
                 // Few lengths, so that what a failed write left often lies where a record could
                 // begin; and some that are longer than a segment.
                 let len = if rng.u8(0..40) == 0 {
-                    1500
+                    self.segment_len * 3 / 2
                 } else {
                     8 + 90 * rng.usize(0..3)
                 };

@@ -82,6 +82,8 @@ pub enum Comparison {
     Equal,
     /// Goes on if any differs.
     NotEqual,
+    /// Goes on if they are no greater, the first byte being the highest.
+    AtMost,
 }
 
 /// How a packet is refused.
@@ -454,6 +456,7 @@ fn comparison(how: Comparison) -> u32 {
     match how {
         Comparison::Equal => 0,
         Comparison::NotEqual => 1,
+        Comparison::AtMost => 3,
     }
 }
 

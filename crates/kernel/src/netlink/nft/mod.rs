@@ -9,6 +9,7 @@ mod dump;
 mod expression;
 mod hooked;
 mod listing;
+mod notices;
 mod set;
 mod transaction;
 
@@ -21,6 +22,7 @@ pub use expression::{
 };
 pub use hooked::Hooked;
 pub use listing::{Generation, Listing};
+pub use notices::Notices;
 pub use set::{Dynamic, Element, Fields, Key, Kind, Mapped, Set, Values};
 pub use transaction::{Chain, Hook, Policy, Transaction, TransactionError};
 

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use anyhow::Context as _;
 use mainstay_control::forward::Slots;
 use mainstay_forward::explain::{self, Effect, Question, Rules, Step, text};
-use mainstay_forward::nft;
+use mainstay_forward::{nft, router};
 use mainstay_kernel::netlink::Prefix;
 use mainstay_kernel::netlink::route::Routes;
 use serde::Serialize;
@@ -40,8 +40,10 @@ pub(crate) async fn run(place: &Place, asked: &ForwardExplain) -> anyhow::Result
         port,
         from: asked.from,
     };
-    let facts =
-        explain::gather(question, &table()?).context("cannot look at this machine's network")?;
+    // Without the state directory it is not known who switched it on.
+    let opened = router::opened(&router::file(&place.state)).unwrap_or_default();
+    let facts = explain::gather(question, &table()?, opened)
+        .context("cannot look at this machine's network")?;
     let explanation = explain::explain(&facts);
     if place.json {
         output::json(&explanation)?;

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use mainstay_agent::Choice;
 use mainstay_control::forward::{Draw, Slots};
 use mainstay_forward::explain::Rules;
 use mainstay_forward::reading::{self, Reading, ServiceReading, percent};
 use mainstay_ids::{InstanceId, ServiceName};
+use mainstay_model::forward::BackEndKind;
 use serde::Serialize;
 
 use super::known::Known;
@@ -68,9 +70,22 @@ pub(crate) async fn run(place: &Place) -> anyhow::Result<Outcome> {
         notes.push(format!("names of services are not known: {why}"));
     }
     let known = known.unwrap_or_default();
-    let listed = match rules {
-        Rules::Read(reading) => of_kernel(&reading, &known, notes),
-        Rules::None => {
+    let carried = match rules {
+        Rules::None | Rules::Unreadable(_) => by_sockets(place),
+        Rules::Read(_) | Rules::Iptables => None,
+    };
+    let listed = match (rules, carried) {
+        (Rules::Read(reading), _) => of_kernel(&reading, &known, notes),
+        (_, Some(choice)) => {
+            notes.push(format!(
+                "connections are carried by {}, whose rules are in no kernel; this is what the control \
+                 centre wants",
+                choice.back_end
+            ));
+            notes.extend(choice.refused);
+            of_known(&known, notes)
+        }
+        (Rules::None, None) => {
             notes.push(
                 "the kernel of this network namespace forwards nothing of ours; without `[forward]` in \
                  the node file, or `dev --forward`, the gateway serves service addresses"
@@ -83,7 +98,7 @@ pub(crate) async fn run(place: &Place) -> anyhow::Result<Outcome> {
                 notes,
             }
         }
-        Rules::Iptables => {
+        (Rules::Iptables, None) => {
             notes.push(
                 "rules of iptables forward here, which are not read (`iptables-save -t nat` shows them); \
                  this is what the control centre wants"
@@ -91,7 +106,7 @@ pub(crate) async fn run(place: &Place) -> anyhow::Result<Outcome> {
             );
             of_known(&known, notes)
         }
-        Rules::Unreadable(why) => {
+        (Rules::Unreadable(why), None) => {
             notes.push(format!("{why}; this is what the control centre wants"));
             of_known(&known, notes)
         }
@@ -104,8 +119,17 @@ pub(crate) async fn run(place: &Place) -> anyhow::Result<Outcome> {
     Ok(Outcome::Holds)
 }
 
+/// What the agent of this state directory forwards by, if that is in its own process.
+fn by_sockets(place: &Place) -> Option<Choice> {
+    let choice = Choice::read(&place.state)?;
+    match choice.back_end {
+        BackEndKind::Userspace => Some(choice),
+        BackEndKind::Nft | BackEndKind::Iptables => None,
+    }
+}
+
 fn of_kernel(reading: &Reading, known: &Known, mut notes: Vec<String>) -> Listed {
-    let established = reading::established(reading).unwrap_or_else(|error| {
+    let established = reading::established(&reading.leading()).unwrap_or_else(|error| {
         notes.push(format!("cannot count established connections: {error}"));
         BTreeMap::new()
     });

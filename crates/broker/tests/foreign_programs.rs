@@ -1,0 +1,66 @@
+//! Programs that know nothing of Mainstay talk AMQP to it through the clients that they have: pika, amqplib and lapin
+//! from their registries, Celery, and Debian's client for Java. `clients/` has what each of them tries.
+//!
+//! The same cases are played against RabbitMQ: what it would not pass is no case.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod alone;
+mod clients;
+
+use alone::Alone;
+use clients::{Target, amqplib, define, file, lapin, pika, programs};
+use mainstay_testkit::{RabbitMq, RabbitMqOptions, TempDir};
+
+#[test]
+fn system_rabbitmq_itself_answers_every_case_of_every_client() {
+    let dir = TempDir::new("clients-rabbitmq");
+    let definitions = file("definitions.json");
+    let options = RabbitMqOptions {
+        definitions: Some(&definitions),
+        ..RabbitMqOptions::default()
+    };
+    let node = RabbitMq::start(&dir, &options);
+    node.wait();
+    lapin(node.address());
+    amqplib(&dir, node.address(), Target::RabbitMq);
+    pika(&dir, node.address(), Target::RabbitMq);
+}
+
+#[test]
+fn system_every_case_of_lapin_holds() {
+    let broker = Alone::start("clients-lapin");
+    lapin(broker.address());
+}
+
+#[test]
+fn system_every_case_of_amqplib_holds() {
+    let broker = Alone::start("clients-amqplib");
+    amqplib(&broker.dir, broker.address(), Target::Mainstay);
+}
+
+#[test]
+fn system_every_case_of_pika_holds() {
+    let broker = Alone::start("clients-pika");
+    define(broker.state());
+    pika(&broker.dir, broker.address(), Target::Mainstay);
+}
+
+#[test]
+fn system_celery_with_a_worker_runs_unchanged() {
+    let broker = Alone::start("clients-celery");
+    programs::celery(&broker.dir, broker.address());
+}
+
+#[test]
+fn system_hello_in_python_runs_unchanged() {
+    let broker = Alone::start("clients-hello-python");
+    programs::hello_in_python(&broker.dir, broker.address());
+}
+
+#[test]
+fn system_hello_in_java_runs_unchanged_and_is_refused_where_python_was() {
+    let broker = Alone::start("clients-hello-java");
+    programs::hello_in_java(&broker.dir, broker.address());
+    // The one declares its queue as durable, the other does not: in one virtual host the second is refused.
+    programs::hello_in_python_is_refused(&broker.dir, broker.address());
+}
