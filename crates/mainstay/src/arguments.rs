@@ -1,7 +1,5 @@
 //! What a user can type.
 
-pub(crate) mod queue;
-
 mod prove;
 mod queue;
 
@@ -18,7 +16,6 @@ use mainstay_ids::{InstanceId, NodeName, SecretName, ServiceName, Version, VipNa
 use mainstay_model::network::NetworkError;
 use mainstay_model::{ForwardSettings, Network, Weight};
 
-use self::queue::QueueDeed;
 use crate::command::resolve::ResolveName;
 
 pub(crate) use prove::{Prove, Proved};

@@ -428,7 +428,7 @@ impl Queue {
         effects: &mut Vec<Effect>,
     ) {
         if no_ack {
-            self.forget(&entry, effects);
+            self.let_go(&entry, effects);
         } else {
             self.held.insert(entry.position, Held { entry, consumer });
         }
@@ -469,7 +469,7 @@ impl Queue {
 
     fn die(&mut self, entry: &Entry, death: Death, effects: &mut Vec<Effect>) {
         if self.arguments.dead_letter_exchange.is_none() {
-            return self.forget(entry, effects);
+            return self.let_go(entry, effects);
         }
         // The letter is stored before its message is forgotten: a crash between the two leaves one too many, not none,
         // and a letter whose body is on disk alone finds it there.
@@ -477,7 +477,9 @@ impl Queue {
         let message = entry.message(self.place(entry.position));
         if self.planted.has(Bug::ConfirmsDead) {
             effects.push(Effect::DeadLetter(message, death));
-            self.forget(entry, effects);
+            self.let_go(entry, effects);
+            let waits = self.unstored.remove(&entry.position);
+            effects.extend(waits.and_then(|one| one.origin).map(Effect::Confirm));
         } else if self.planted.has(Bug::ForgetsFirst) {
             self.let_go(entry, effects);
             effects.push(Effect::DeadLetter(message, death));
@@ -491,13 +493,6 @@ impl Queue {
         if self.arguments.dead_letter_exchange.is_some() {
             effects.push(Effect::DeadLetter(Arc::clone(message), death));
         }
-    }
-
-    /// It left for good. Who still waits for it to be on disk need not wait any longer.
-    fn forget(&mut self, entry: &Entry, effects: &mut Vec<Effect>) {
-        self.let_go(entry, effects);
-        let waits = self.unstored.remove(&entry.position);
-        effects.extend(waits.and_then(|one| one.origin).map(Effect::Confirm));
     }
 
     /// Everything up to this position that was to be stored is on disk. So many bytes of it leave memory, those that
@@ -600,7 +595,7 @@ impl Queue {
             self.consumers.settled(consumer);
         }
         match how {
-            Settle::Ack => self.forget(&entry, effects),
+            Settle::Ack => self.let_go(&entry, effects),
             Settle::Discard => self.die(&entry, Death::Rejected, effects),
             Settle::Requeue => {
                 entry.returns += 1;
@@ -629,7 +624,7 @@ impl Queue {
     pub fn purge(&mut self, effects: &mut Vec<Effect>) -> usize {
         let count = self.ready;
         while let Some(entry) = self.pop() {
-            self.forget(&entry, effects);
+            self.let_go(&entry, effects);
         }
         count
     }

@@ -20,7 +20,7 @@ use crate::planted::{Bug, Planted};
 /// Seeds of a run without a number.
 const SEEDS: u64 = 300;
 /// A planted mistake must show within so many.
-const SEEDS_OF_A_BUG: u64 = 300;
+const SEEDS_OF_A_BUG: u64 = 1000;
 /// The last steps are enough to see what broke a promise.
 const STEPS_SHOWN: usize = 60;
 

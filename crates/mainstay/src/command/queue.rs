@@ -9,8 +9,7 @@ use anyhow::Context;
 use mainstay_broker::view::{Answer, Ask, Deed, Message, Queue, SOCKET, Status};
 
 use super::{or_dash, print_table, table};
-use crate::arguments::Place;
-use crate::arguments::queue::{OfVhost, QueueDeed};
+use crate::arguments::{OfVhost, Place, QueueDeed};
 use crate::outcome::{Failure, Outcome};
 use crate::output;
 

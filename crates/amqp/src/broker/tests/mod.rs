@@ -162,14 +162,17 @@ fn confirms_come_after_the_disk_and_together() {
 }
 
 #[test]
-fn what_is_acknowledged_needs_no_disk_any_more() {
+fn a_confirm_waits_for_the_disk_though_its_message_is_gone() {
     let mut broker = broker();
     declare(&mut broker, "q", true);
     method(&mut broker, ONE, ConfirmSelect { nowait: true });
     consume(&mut broker, TWO, "q", true);
     publish(&mut broker, "q", "a");
-    let wanted = ["store 0", "2 basic.deliver a", "forget 0", "ack 1 false"];
+    let wanted = ["store 0", "2 basic.deliver a", "forget 0"];
     assert_eq!(out(&mut broker), wanted);
+    // It says that acknowledgements before it on its channel are on disk, too.
+    broker.handle(now(0), Input::Stored(QueueId(1), 0));
+    assert_eq!(out(&mut broker), ["ack 1 false"]);
 }
 
 #[test]

@@ -440,6 +440,10 @@ fn policies_are_checked_with_rabbitmqs_words() {
         assert_eq!(fault.unwrap_err().explanation, wanted);
         assert_eq!((broker.policies().count(), out(&mut broker).len()), (0, 0));
     }
+}
+
+#[test]
+fn patterns_are_bounded_and_checked() {
     let mut broker = broker();
     let none = broker
         .set_policy(now(0), policy("p", "q", 0, &[]))
