@@ -146,7 +146,7 @@ mod tests {
         };
         file.store(vec![place.clone()]).unwrap();
         let mut next = PlacesFile::in_state(dir.path());
-        assert_eq!(next.load().unwrap(), [place.clone()]);
+        assert_eq!(next.load().unwrap(), std::slice::from_ref(&place));
         assert_eq!(Choice::read(dir.path()), None);
         let choice = Choice {
             back_end: BackEndKind::Userspace,

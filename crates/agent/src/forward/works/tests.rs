@@ -106,7 +106,14 @@ impl Field {
     fn start(&self) -> Works {
         let source = IpAddr::from([10, 77, 0, 1]);
         self.node
-            .enter(|| Works::start(&self.settings, self.state.path(), source))
+            .enter(|| {
+                Works::start(
+                    &self.settings,
+                    self.state.path(),
+                    source,
+                    ForwardSeams::default(),
+                )
+            })
             .unwrap()
     }
 
