@@ -2,7 +2,7 @@
 //! to the other, one after the other, in both directions.
 //!
 //! What keepalived says and a node file cannot is told, each with its place; nothing is dropped in silence. What it
-//! does beside VRRP (balancing, routes, BFD) is not taken over. Start reading at [`import`] and [`export`]; then `lines`
+//! does beside VRRP (balancing, routes, BFD) is not taken over. Start reading at [`import`] and [`export()`]; then `lines`
 //! and `tree` (how its files are cut up), `instance` (what becomes of a virtual router).
 //!
 //! The rules of its language are those of its `lib/parser.c`, of version 2.2.7: a line is a word and its values, `{` and
