@@ -108,7 +108,7 @@ impl Ledger {
         wire.set_patience(QUIET)?;
         let mut came = Vec::new();
         let mut last_tag = 0;
-        let until = Instant::now() + Duration::from_secs(60);
+        let until = Instant::now() + Duration::from_mins(1);
         while wire.receive()? {
             while let Some(heard) = wire.heard()? {
                 if let Heard::Delivered { tag, number } = heard {
