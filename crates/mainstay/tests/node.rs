@@ -204,12 +204,12 @@ fn system_a_node_file_is_validated_and_described() {
     assert!(node.status.success(), "{}", text(&node));
     let services = run(&["validate", empty.to_str().unwrap()]);
     assert_eq!(services.status.code(), Some(2), "{}", text(&services));
-    let bad = running.write("bad.toml", "roles = ['broker']\n[gatway]\n");
+    let bad = running.write("bad.toml", "site = 'north'\n[gatway]\n");
     let bad = run(&["validate", bad.to_str().unwrap()]);
     assert_eq!(bad.status.code(), Some(2));
     let said = text(&bad);
     for told in [
-        "bad.toml:1:10: error[not_in_this_version]: roles[0]: the role `broker`",
+        "bad.toml:1:1: error[not_in_this_version]: site: ",
         "bad.toml:2:2: error[unknown_key]: gatway: unknown key `gatway`",
         "did you mean `gateway`?",
     ] {
