@@ -165,7 +165,7 @@ fn system_killing_the_supervisor_costs_no_request() {
     next.args(["dev", "--state"]).arg(running.state());
     let next = Spawned::start(&running.dir, "next", &mut next);
     wait_until(PATIENCE, "the processes are adopted", || {
-        if next.log().contains("adopting 3 processes") {
+        if next.log().contains("adopting 4 processes") {
             Ok(())
         } else {
             Err(next.log())

@@ -42,7 +42,7 @@ fn end_all(running: &Running, instances: &[InstanceStatus]) {
     let value = variable(instances[0].pid.unwrap(), "MAINSTAY_MARK");
     let mark = format!("MAINSTAY_MARK={}", value.unwrap());
     let mut all = processes(running.state(), "shim");
-    for name in ["server", "agent", "gateway"] {
+    for name in ["server", "agent", "gateway", "broker"] {
         all.extend(processes(running.state(), name));
     }
     all.extend(census(&mark).into_iter().map(|resident| resident.pid));

@@ -80,10 +80,10 @@ fn kill_between_start_and_record(name: &str) {
     fs::remove_file(&record).unwrap();
 
     let next = another_dev(&running, "next");
-    wait_for(&next, "adopting 3 processes");
+    wait_for(&next, "adopting 4 processes");
     wait_for(&next, "ready after");
     assert_eq!(running.own_process(name), Some(started));
-    for name in ["server", "agent", "gateway"] {
+    for name in ["server", "agent", "gateway", "broker"] {
         assert_eq!(processes(running.state(), name).len(), 1, "{name}");
     }
     assert_eq!(Running::get(&status, "/").0, 200);
@@ -98,7 +98,7 @@ fn kill_between_start_and_record(name: &str) {
     });
     next.signal(Signal::INT);
     assert_eq!(next.wait(PATIENCE), Ended::Code(0), "{}", next.log());
-    for name in ["server", "agent", "gateway"] {
+    for name in ["server", "agent", "gateway", "broker"] {
         assert_eq!(processes(running.state(), name), [0; 0], "{name}");
     }
 }

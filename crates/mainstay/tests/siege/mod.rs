@@ -173,7 +173,7 @@ fn at_rest(running: &Running, since: Instant) -> Vec<InstanceStatus> {
         if let Some(ended) = running.spawned().ended() {
             return Err(format!("dev ended: {ended:?}"));
         }
-        for name in ["server", "agent", "gateway"] {
+        for name in ["server", "agent", "gateway", "broker"] {
             let found = processes(running.state(), name);
             let recorded = running.own_process(name);
             if found.len() != 1 || recorded != found.first().copied() {
