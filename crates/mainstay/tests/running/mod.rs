@@ -312,7 +312,7 @@ impl Drop for Running {
             let ended = wait_briefly(&dev);
             drop(dev);
             if !ended {
-                for name in ["gateway", "gateway-2", "agent", "server"] {
+                for name in ["gateway", "gateway-2", "agent", "broker", "server"] {
                     if let Some(pid) = self.own_process(name) {
                         kill(pid, Signal::KILL);
                     }
