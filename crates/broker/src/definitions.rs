@@ -13,7 +13,23 @@ use crate::accounts::{Accounts, PasswordHash, Permission, User};
 /// Tables within tables; deeper ones are refused by the wire, too.
 const DEPTH_MAX: usize = 16;
 
-/// The whole form. What we do not have, policies and parameters, is accepted and left out.
+/// What RabbitMQ's form has and we do not take.
+const LEFT_OUT: [&str; 5] = [
+    "policies",
+    "operator_policies",
+    "parameters",
+    "global_parameters",
+    "topic_permissions",
+];
+
+/// What of definitions an import leaves out: of which kind, and how many.
+pub fn left_out(definitions: &Json) -> Vec<(&'static str, usize)> {
+    let count = |kind| Some((kind, definitions.get(kind)?.as_array()?.len()));
+    let counts = LEFT_OUT.into_iter().filter_map(count);
+    counts.filter(|(_, count)| *count > 0).collect()
+}
+
+/// The whole form. What we do not have is left out; [`left_out`] names it.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Form {
@@ -342,6 +358,7 @@ mod tests {
             "queues": [{ "name": "q", "vhost": "/", "durable": true, "auto_delete": false, "arguments": { "x-message-ttl": 5000, "x-dead-letter-exchange": "e" } }],
             "bindings": [{ "source": "e", "vhost": "/", "destination": "q", "destination_type": "queue", "routing_key": "a.*", "arguments": {} }],
         });
+        assert_eq!(left_out(&written), [("policies", 1)]);
         let read: Form = serde_json::from_value(written.clone()).expect("a form");
         assert_eq!(read.inhabited(), ["/"]);
         assert_eq!(
@@ -353,5 +370,6 @@ mod tests {
         for key in ["exchanges", "queues", "bindings"] {
             assert_eq!(out[key], written[key], "{key}");
         }
+        assert_eq!(left_out(&out), []);
     }
 }

@@ -277,6 +277,11 @@ fn import(place: &Place, file: &Path) -> anyhow::Result<Outcome> {
     let context = || format!("cannot read definitions from `{}`", file.display());
     let text = std::fs::read(file).with_context(context)?;
     let definitions = serde_json::from_slice(&text).with_context(context)?;
+    for (kind, count) in mainstay_broker::left_out(&definitions) {
+        output::warn(format_args!(
+            "{count} of `{kind}` are not in this version, and left out"
+        ));
+    }
     simple(place, &Ask::Import { definitions })
 }
 
