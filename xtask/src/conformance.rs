@@ -38,7 +38,7 @@ pub(crate) struct Arguments {
     /// A checkout of amqplib
     #[arg(long, value_name = "DIR", env = "MAINSTAY_AMQPLIB")]
     amqplib: Option<PathBuf>,
-    /// The source of lapin, as its crate has it
+    /// The source of lapin, as its crate or its repository has it
     #[arg(long, value_name = "DIR", env = "MAINSTAY_LAPIN")]
     lapin: Option<PathBuf>,
     /// Against whom
