@@ -175,8 +175,7 @@ fn amqplib(dir: &Path) -> Command {
 fn lapin(dir: &Path) -> Result<Command> {
     let mut command = cargo::command();
     command.args(["test", "--no-fail-fast", "--no-default-features"]);
-    // The integration tests: those within the crate talk to nobody.
-    command.args(["--features", "tokio", "--test", "*", "--target-dir"]);
+    command.args(["--features", "tokio", "--tests", "--target-dir"]);
     command.arg(cargo::target_dir()?.join("conformance/lapin"));
     command.env("AMQP_ADDR", "amqp://127.0.0.1:5672/%2f");
     // What the tests would log stands between a test's name and its outcome.
@@ -198,7 +197,8 @@ fn pytest_line(line: &str) -> Option<(String, bool)> {
     })
 }
 
-/// The outcomes, each after the line that names its program: two of them may have tests of the same name.
+/// The outcomes of integration tests, each after the line that names its program: two of them may have tests of the same
+/// name. Those within the crate, `unittests src/lib.rs`, talk to nobody.
 fn libtest(text: &str) -> Outcomes {
     let mut outcomes = Outcomes::new();
     let mut program = "";
@@ -206,7 +206,9 @@ fn libtest(text: &str) -> Outcomes {
         if let Some(rest) = line.trim_start().strip_prefix("Running ") {
             program = rest.split_once(' ').map_or(rest, |(source, _)| source);
         }
-        if let Some((name, passed)) = libtest_line(line) {
+        if let Some((name, passed)) = libtest_line(line)
+            && program.starts_with("tests/")
+        {
             outcomes.insert(format!("{program} {name}"), passed);
         }
     }
@@ -277,6 +279,8 @@ mod tests {
     #[test]
     fn tests_of_the_same_name_in_two_programs_are_two() {
         let text = "\
+     Running unittests src/lib.rs (target/debug/deps/lapin-89ab)
+test id::overflow ... ok
      Running tests/refused.rs (target/debug/deps/refused-0123)
 
 running 1 test
