@@ -80,7 +80,7 @@ fn form<'a>(
 }
 
 /// In each portion the kernel's tables of connections begin empty, for everybody: what it costs to track connections grows
-/// with how many it has, by some 1 us with 60,000 of all nodes together, and is the same whoever's rules there are. Rounds in which they are
+/// with how many it has, by some 1 us with 60,000 of all nodes together, whoever has made the rules. Rounds in which they are
 /// left as they are show how much (`connect_added_us_p50_full_*`).
 async fn connect(run: &mut Run, sides: &Sides) -> Result<()> {
     let direct = Field::new()?;
