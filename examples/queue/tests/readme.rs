@@ -65,8 +65,8 @@ impl Place {
         let subscriber = self.start(name, line);
         wait_until(PATIENCE, "it subscribed", || {
             let said = subscriber.log();
-            let subscribed = said.starts_with("subscribed\n");
-            if subscribed { Ok(()) } else { Err(said) }
+            let ready = said.starts_with("subscribed\n");
+            if ready { Ok(()) } else { Err(said) }
         });
         subscriber
     }
@@ -142,9 +142,9 @@ fn system_each_language_publishes_and_subscribes_and_who_is_late_misses_nothing(
     if !is_root() {
         return skip("needs root: makes a network namespace");
     }
-    for name in ["python3", "node"] {
-        program(name);
-    }
+    // Named here, so that set-up installs them: the commands start them.
+    program("python3");
+    program("node");
     let mut place = Place::prepare();
     let dev = place.start("dev", DEV);
     wait_until(PATIENCE, "dev has a broker", || {

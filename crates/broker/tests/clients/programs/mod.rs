@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
-use mainstay_testkit::{Ended, Packages, Spawned, TempDir, program, wait_until};
+use mainstay_testkit::{Ended, Packages, Spawned, TempDir, wait_until};
 
 use super::{file, python};
 
