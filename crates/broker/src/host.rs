@@ -96,7 +96,7 @@ pub(crate) struct Host {
     gate: u64,
     class: Class,
     /// Bodies on disk under another name, until the new one is there.
-    aliases: HashMap<Ref, (u64, Rc<Place>)>,
+    aliases: HashMap<Ref, (u64, Arc<Place>)>,
     /// What was stored by the input that is being carried out.
     stored: Vec<(QueueId, u64)>,
     /// Answers to operators that wait for the disk.
@@ -386,9 +386,9 @@ impl Host {
         }
     }
 
-    pub(crate) fn find(&self, at: Ref) -> Option<Rc<Place>> {
-        let place = self.house.places.find(at).map(Rc::new);
-        place.or_else(|| self.aliases.get(&at).map(|(_, place)| Rc::clone(place)))
+    pub(crate) fn find(&self, at: Ref) -> Option<Arc<Place>> {
+        let place = self.house.places.find(at).map(Arc::new);
+        place.or_else(|| self.aliases.get(&at).map(|(_, place)| Arc::clone(place)))
     }
 
     /// A word to a publisher.

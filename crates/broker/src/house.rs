@@ -17,6 +17,7 @@ use crate::host::Call;
 use crate::inbox::Inbox;
 use crate::mailbox::{Mailbox, Word};
 use crate::metrics::Metrics;
+use crate::reader::Reader;
 use crate::writer::{Gauges, Order};
 
 /// It.
@@ -24,6 +25,7 @@ use crate::writer::{Gauges, Order};
 pub(crate) struct House {
     pub(crate) clock: Clock,
     pub(crate) places: Places,
+    pub(crate) reader: Reader,
     pub(crate) accounts: RefCell<Accounts>,
     pub(crate) hosts: RefCell<BTreeMap<String, Rc<Inbox<Call>>>>,
     /// Of the virtual hosts.
@@ -52,6 +54,7 @@ impl House {
         Self {
             clock,
             places,
+            reader: Reader::new(),
             accounts: RefCell::new(accounts),
             hosts: RefCell::default(),
             tasks: TaskTracker::new(),

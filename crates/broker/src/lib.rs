@@ -36,6 +36,7 @@ mod limits;
 mod mailbox;
 mod metrics;
 mod opening;
+mod reader;
 mod record;
 pub mod view;
 mod writer;

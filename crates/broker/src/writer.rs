@@ -215,6 +215,10 @@ impl Desk {
     fn work(mut self) -> Result<(), AppendError> {
         let mut rounds: u32 = 0;
         self.show(self.log.room());
+        if self.log.has_past() {
+            // What an earlier life left needs no traffic to be given back.
+            self.tidy()?;
+        }
         while let Some(first) = self.inbox.blocking_recv() {
             self.append_all(first)?;
             self.sync()?;
@@ -340,3 +344,6 @@ pub(crate) fn len_of(change: &Change) -> usize {
         Change::Forget(_) | Change::ForgetQueue(_) => 0,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -137,6 +137,11 @@ impl<D: Disk> MessageLog<D> {
         }
     }
 
+    /// Whether there is anything before the newest segment: only of that can room come back.
+    pub fn has_past(&self) -> bool {
+        !self.journal.sealed().is_empty()
+    }
+
     /// What is in the log now, after a sync. Another thread can copy it while this one goes on.
     pub fn snapshot(&mut self) -> Result<Snapshot<D>, SyncError> {
         self.journal.sync()?;
