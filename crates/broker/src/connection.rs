@@ -247,20 +247,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let len = letter.len();
         match letter {
             Letter::Reply(channel, reply, None) => self.session.send(channel, &reply),
-            Letter::Reply(channel, reply, Some(place)) => {
-                match self.seat.house.reader.ask(place) {
-                    Asked::Here(body) => self.send_read(channel, reply, body)?,
-                    Asked::Coming(body) => {
-                        self.seat.house.metrics.bodies_waited_for.add(1);
-                        self.reading = Some(Reading {
-                            channel,
-                            reply,
-                            body,
-                            len,
-                        });
-                    }
+            Letter::Reply(channel, reply, Some(place)) => match self.seat.house.reader.ask(place) {
+                Asked::Here(body) => self.send_read(channel, reply, body)?,
+                Asked::Coming(body) => {
+                    self.seat.house.metrics.bodies_waited_for.add(1);
+                    self.reading = Some(Reading {
+                        channel,
+                        reply,
+                        body,
+                        len,
+                    });
                 }
-            }
+            },
             Letter::Opened(channel) => self.session.channel_opened(channel),
             Letter::Fault(channel, fault) => {
                 let now = self.now();
@@ -270,12 +268,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
-    fn send_read(
-        &mut self,
-        channel: u16,
-        reply: Reply,
-        body: io::Result<Bytes>,
-    ) -> io::Result<()> {
+    fn send_read(&mut self, channel: u16, reply: Reply, body: io::Result<Bytes>) -> io::Result<()> {
         let body = body.inspect_err(|error| {
             tracing::error!(%error, "a body cannot be read; its client is cut off and gets it again");
         })?;

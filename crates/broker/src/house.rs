@@ -18,7 +18,7 @@ use crate::inbox::Inbox;
 use crate::mailbox::{Mailbox, Word};
 use crate::metrics::Metrics;
 use crate::reader::Reader;
-use crate::writer::{Gauges, Order};
+use crate::writer::{Gauges, Here, Order, Writer};
 
 /// It.
 #[derive(Debug)]
@@ -32,6 +32,8 @@ pub(crate) struct House {
     pub(crate) tasks: TaskTracker,
     pub(crate) connections: RefCell<BTreeMap<ConnectionId, Rc<Mailbox>>>,
     pub(crate) metrics: Metrics,
+    /// How a virtual host writes by itself.
+    pub(crate) here: Here,
     pub(crate) gauges: Arc<Gauges>,
     /// The writer failed, or something that must not be: nothing more is promised.
     pub(crate) failed: CancellationToken,
@@ -43,14 +45,7 @@ pub(crate) struct House {
 }
 
 impl House {
-    pub(crate) fn new(
-        clock: Clock,
-        places: Places,
-        accounts: Accounts,
-        orders: mpsc::Sender<Order>,
-        gauges: Arc<Gauges>,
-        failed: CancellationToken,
-    ) -> Self {
+    pub(crate) fn new(clock: Clock, places: Places, accounts: Accounts, writer: &Writer) -> Self {
         Self {
             clock,
             places,
@@ -60,11 +55,12 @@ impl House {
             tasks: TaskTracker::new(),
             connections: RefCell::default(),
             metrics: Metrics::default(),
-            gauges,
-            failed,
+            here: writer.here.clone(),
+            gauges: Arc::clone(&writer.gauges),
+            failed: writer.failure.token.clone(),
             given_up: Cell::new(None),
             alarm: Cell::new(None),
-            orders: RefCell::new(Some(orders)),
+            orders: RefCell::new(Some(writer.orders.clone())),
             // 0 is the operators' own.
             next_connection: Cell::new(1),
         }

@@ -49,7 +49,10 @@ fn a_body_for_which_a_disk_must_be_waited_for_is_not_waited_for() {
         return skip("this file system has all in memory");
     }
     assert_eq!(place.read().expect("reads").len(), BODY_LEN);
-    assert!(place.read_cached().expect("reads").is_some(), "it was just read");
+    assert!(
+        place.read_cached().expect("reads").is_some(),
+        "it was just read"
+    );
 }
 
 #[test]
@@ -65,8 +68,15 @@ fn a_damaged_body_in_memory_is_an_error_that_names_its_place() {
     let place = log.places().find(MESSAGE).expect("it is there");
     assert!(place.read_cached().expect("reads").is_some());
     use mainstay_journal::Disk as _;
-    let file = disk.open("0000000000000001.segment").expect("opens").expect("it is there");
-    disk.write_at(&file, 1000, b"not what it was").expect("writes");
+    let file = disk
+        .open("0000000000000001.segment")
+        .expect("opens")
+        .expect("it is there");
+    disk.write_at(&file, 1000, b"not what it was")
+        .expect("writes");
     let error = place.read_cached().expect_err("it is damaged");
-    assert!(error.to_string().contains("0000000000000001.segment"), "{error}");
+    assert!(
+        error.to_string().contains("0000000000000001.segment"),
+        "{error}"
+    );
 }

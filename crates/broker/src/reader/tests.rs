@@ -170,7 +170,8 @@ fn a_body_on_a_slow_disk_holds_up_nobody_else() {
 
         let (_consuming, consumer) = broker.channel().await;
         let options = BasicConsumeOptions::default();
-        let consumer = consumer.basic_consume("large".into(), "c".into(), options, FieldTable::default());
+        let consumer =
+            consumer.basic_consume("large".into(), "c".into(), options, FieldTable::default());
         let mut consumer = consumer.await.expect("consumes");
         let (came, all) = tokio::join!(
             async {
@@ -185,7 +186,9 @@ fn a_body_on_a_slow_disk_holds_up_nobody_else() {
             },
             async {
                 wait_until_async(PATIENCE, "a read waits for the disk", async || {
-                    (slow.waiting() > 0).then_some(()).ok_or_else(|| "none".to_owned())
+                    (slow.waiting() > 0)
+                        .then_some(())
+                        .ok_or_else(|| "none".to_owned())
                 })
                 .await;
                 let (_other, other) = broker.channel().await;
@@ -193,11 +196,19 @@ fn a_body_on_a_slow_disk_holds_up_nobody_else() {
                     declare(&other, "small").await;
                     publish(&other, "small", b"not held up").await;
                     let got = other.basic_get("small".into(), BasicGetOptions::default());
-                    got.await.expect("answered").expect("it is there").data.clone()
+                    got.await
+                        .expect("answered")
+                        .expect("it is there")
+                        .data
+                        .clone()
                 };
                 let got = timeout(PATIENCE, goes_on).await.expect("others go on");
                 assert_eq!(got, b"not held up");
-                assert_eq!(slow.waiting(), 1, "a connection waits for one body at a time");
+                assert_eq!(
+                    slow.waiting(),
+                    1,
+                    "a connection waits for one body at a time"
+                );
                 slow.set(Pace::AsItIs);
             }
         );
