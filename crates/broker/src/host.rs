@@ -1,7 +1,7 @@
 //! One virtual host: the task that owns its `mainstay_amqp::Broker`. Inputs come from connections and from the writer;
 //! outputs go to mailboxes and to the log, in order.
 //!
-//! One turn: what the writer reports, some calls, the broker's own work, and one batch for the writer.
+//! One turn: what the writer reports, some calls, the broker's own work, and one batch for the writer, or for the log itself.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mainstay_journal::messages::{Body, Change, MessageLimits, MessageLog, QueueKey, Ref};
-use mainstay_journal::{HostDisk, SimulatedDisk};
+use mainstay_journal::{Disk as _, HostDisk, SimulatedDisk};
 use mainstay_testkit::{TempDir, skip};
 use rustix::fs::{Advice, fadvise};
 
@@ -67,7 +67,6 @@ fn a_damaged_body_in_memory_is_an_error_that_names_its_place() {
     let _durable = log.sync().expect("works");
     let place = log.places().find(MESSAGE).expect("it is there");
     assert!(place.read_cached().expect("reads").is_some());
-    use mainstay_journal::Disk as _;
     let file = disk
         .open("0000000000000001.segment")
         .expect("opens")
