@@ -37,6 +37,7 @@ mod mailbox;
 mod metrics;
 mod opening;
 mod record;
+mod register;
 pub mod view;
 mod writer;
 

@@ -1,0 +1,109 @@
+//! Users, virtual hosts and permissions as operators change them.
+
+use std::rc::Rc;
+
+use mainstay_journal::messages::Change;
+use tokio::sync::oneshot;
+
+use crate::accounts::{Permission, User};
+use crate::house::House;
+use crate::limits::VHOSTS_MAX;
+use crate::opening::new_broker;
+use crate::record;
+use crate::view::Answer;
+use crate::writer::Order;
+
+pub(crate) fn no_vhost(name: &str) -> String {
+    format!("there is no virtual host `{name}`")
+}
+
+/// Writes changes of accounts; they are on disk when this returns.
+async fn define(house: &House, changes: Vec<Change>) -> Result<(), String> {
+    let (to, done) = oneshot::channel();
+    let gone = || "the broker ends".to_owned();
+    let orders = house.orders();
+    orders
+        .send(Order::Define(changes, to))
+        .await
+        .map_err(|_| gone())?;
+    done.await.map_err(|_| gone())
+}
+
+pub(crate) async fn set_user(house: &House, name: &str, user: User) -> Result<Answer, String> {
+    define(house, vec![record::put_user(name, &user)]).await?;
+    house
+        .accounts
+        .borrow_mut()
+        .users
+        .insert(name.to_owned(), user);
+    Ok(Answer::Done { messages: 0 })
+}
+
+pub(crate) async fn remove_user(house: &House, name: &str) -> Result<Answer, String> {
+    let mut changes = vec![record::remove_user(name)];
+    {
+        let accounts = house.accounts.borrow();
+        if !accounts.users.contains_key(name) {
+            return Err(format!("there is no user `{name}`"));
+        }
+        let of_user = accounts.permissions.keys().filter(|(_, user)| user == name);
+        changes.extend(of_user.map(|(vhost, user)| record::remove_permission(vhost, user)));
+    }
+    define(house, changes).await?;
+    let mut accounts = house.accounts.borrow_mut();
+    accounts.users.remove(name);
+    accounts.permissions.retain(|(_, user), _| user != name);
+    Ok(Answer::Done { messages: 0 })
+}
+
+pub(crate) async fn permit(
+    house: &House,
+    vhost: &str,
+    user: &str,
+    permission: Permission,
+) -> Result<Answer, String> {
+    permission.compile().map_err(|error| error.to_string())?;
+    {
+        let accounts = house.accounts.borrow();
+        if !accounts.vhosts.contains_key(vhost) {
+            return Err(no_vhost(vhost));
+        }
+        if !accounts.users.contains_key(user) {
+            return Err(format!("there is no user `{user}`"));
+        }
+    }
+    define(
+        house,
+        vec![record::put_permission(vhost, user, &permission)],
+    )
+    .await?;
+    let at = (vhost.to_owned(), user.to_owned());
+    house
+        .accounts
+        .borrow_mut()
+        .permissions
+        .insert(at, permission);
+    Ok(Answer::Done { messages: 0 })
+}
+
+pub(crate) async fn add_vhost(house: &Rc<House>, name: &str) -> Result<Answer, String> {
+    let number = {
+        let mut accounts = house.accounts.borrow_mut();
+        if accounts.vhosts.contains_key(name) {
+            return Ok(Answer::Done { messages: 0 });
+        }
+        if accounts.vhosts.len() >= VHOSTS_MAX {
+            return Err(format!(
+                "there are {VHOSTS_MAX} virtual hosts, which is as many as there may be"
+            ));
+        }
+        let number = accounts.free_number().ok_or("there is no number left")?;
+        // At once, so that nobody else gets the number while it is being written.
+        accounts.vhosts.insert(name.to_owned(), number);
+        number
+    };
+    define(house, vec![record::put_vhost(name, number)]).await?;
+    let broker = new_broker(name).map_err(|error| error.to_string())?;
+    house.take_in(name, number, broker);
+    Ok(Answer::Done { messages: 0 })
+}
