@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use crate::accounts::{PasswordHash, Permission, User};
 use crate::alarm::resident;
-use crate::definitions::{Form, form};
+use crate::definitions::{Form, form, policy};
 use crate::desk::{Question, Told};
 use crate::host::Call;
 use crate::house::House;
@@ -91,13 +91,23 @@ async fn answer(house: &Rc<House>, ask: Ask) -> Result<Answer, String> {
             }
             Ok(Answer::Queues { queues })
         }
-        Ask::Vhost { vhost, deed } => match question(house, &vhost, Question::Deed(deed)).await? {
-            Told::Messages(messages) => Ok(Answer::Messages { messages }),
-            Told::Done(messages) => Ok(Answer::Done { messages }),
-            Told::Queues(queues) => Ok(Answer::Queues { queues }),
-            Told::Refused(why) => Err(why),
-            Told::Definitions(_) => Err("the answer is that to another call".to_owned()),
-        },
+        Ask::Policies { vhost } => {
+            let mut policies = Vec::new();
+            for name in vhosts(house, vhost)? {
+                if let Told::Policies(more) = question(house, &name, Question::Policies).await? {
+                    policies.extend(more);
+                }
+            }
+            Ok(Answer::Policies { policies })
+        }
+        Ask::SetPolicy { policy: said } => {
+            let set = Question::SetPolicy(policy(&said)?);
+            asked(house, &said.vhost, set).await
+        }
+        Ask::RemovePolicy { vhost, name } => {
+            asked(house, &vhost, Question::RemovePolicy(name)).await
+        }
+        Ask::Vhost { vhost, deed } => asked(house, &vhost, Question::Deed(deed)).await,
         Ask::Export => export(house).await,
         Ask::Import { definitions } => import(house, definitions).await,
         Ask::AddVhost { name } => add_vhost(house, &name).await,
@@ -125,6 +135,18 @@ async fn answer(house: &Rc<House>, ask: Ask) -> Result<Answer, String> {
             };
             permit(house, &vhost, &user, permission).await
         }
+    }
+}
+
+/// What a virtual host answers, handed on.
+async fn asked(house: &House, vhost: &str, what: Question) -> Result<Answer, String> {
+    match question(house, vhost, what).await? {
+        Told::Messages(messages) => Ok(Answer::Messages { messages }),
+        Told::Done(messages) => Ok(Answer::Done { messages }),
+        Told::Queues(queues) => Ok(Answer::Queues { queues }),
+        Told::Policies(policies) => Ok(Answer::Policies { policies }),
+        Told::Refused(why) => Err(why),
+        Told::Definitions(_) => Err("the answer is that to another call".to_owned()),
     }
 }
 
@@ -219,7 +241,11 @@ async fn import(house: &Rc<House>, definitions: serde_json::Value) -> Result<Ans
     for (vhost, definitions) in declared {
         match question(house, &vhost, Question::Import(definitions)).await? {
             Told::Refused(why) => return Err(why),
-            Told::Done(_) | Told::Queues(_) | Told::Definitions(_) | Told::Messages(_) => {}
+            Told::Done(_)
+            | Told::Queues(_)
+            | Told::Definitions(_)
+            | Told::Policies(_)
+            | Told::Messages(_) => {}
         }
     }
     Ok(Answer::Done { messages: 0 })

@@ -5,16 +5,16 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use mainstay_amqp::method::{BasicGet, BasicPublish};
 use mainstay_amqp::{
-    Body, ChannelKey, Content, Definitions, Durability, Everything, Input, Method, Now, Properties,
-    QueueDefinition, Reply, ShortString, User,
+    Body, ChannelKey, Content, Definitions, Durability, Everything, Input, Method, Now, Policy,
+    Properties, QueueDefinition, Reply, ShortString, User,
 };
 use tokio::sync::oneshot;
 
-use crate::definitions::table;
+use crate::definitions::{shown_policy, table};
 use crate::host::{Host, OPERATOR};
 use crate::mailbox::Letter;
 use crate::record;
-use crate::view::{Deed, Message, Queue};
+use crate::view::{self, Deed, Message, Queue};
 
 /// Bytes of bodies in one answer: what a person looks at, and what one message may have.
 const BODIES_LEN_MAX: usize = 128 * 1024 * 1024;
@@ -30,6 +30,9 @@ pub(crate) enum Question {
     Queues,
     Definitions,
     Import(Definitions),
+    Policies,
+    SetPolicy(Policy),
+    RemovePolicy(String),
     Deed(Deed),
 }
 
@@ -38,6 +41,7 @@ pub(crate) enum Question {
 pub(crate) enum Told {
     Queues(Vec<Queue>),
     Definitions(Definitions),
+    Policies(Vec<view::Policy>),
     Messages(Vec<Message>),
     Done(usize),
     Refused(String),
@@ -62,6 +66,18 @@ impl Host {
                     .map(|()| Told::Done(0))
                     .map_err(|fault| fault.to_string())
             }
+            Question::Policies => Ok(Told::Policies(self.policies())),
+            Question::SetPolicy(policy) => {
+                let set = self.broker.set_policy(now, policy);
+                set.map(|()| Told::Done(0))
+                    .map_err(|fault| fault.to_string())
+            }
+            Question::RemovePolicy(policy) => name(&policy).and_then(|name| {
+                let cleared = self.broker.clear_policy(now, &name);
+                cleared
+                    .map(|()| Told::Done(0))
+                    .map_err(|fault| fault.to_string())
+            }),
             Question::Deed(deed) => self.deed(now, deed),
         };
         self.carry_out(now);
@@ -77,8 +93,15 @@ impl Host {
             ready_bytes: queue.ready_bytes,
             unacked: queue.unacked,
             consumers: queue.consumers,
+            policy: queue.policy.map(|name| name.text().into_owned()),
         };
         self.broker.queues().map(view).collect()
+    }
+
+    fn policies(&self) -> Vec<view::Policy> {
+        let vhost = self.broker.vhost().name();
+        let policies = self.broker.policies();
+        policies.map(|one| shown_policy(vhost, one)).collect()
     }
 
     fn deed(&mut self, now: Now, deed: Deed) -> Result<Told, String> {

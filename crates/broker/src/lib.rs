@@ -53,7 +53,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::accounts::{PasswordError, PatternError};
 pub use crate::alarm::Limits;
-pub use crate::definitions::left_out;
+pub use crate::definitions::{left_out, policies_with_copies};
 pub use crate::opening::{Checked, OpenError, check};
 pub use crate::record::RecordError;
 

@@ -1,5 +1,7 @@
 //! `mainstay queue`: asks the broker's process, over its own socket: a node may have a broker and no control centre.
 
+mod policy;
+
 use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -61,6 +63,7 @@ pub(crate) fn run(place: &Place, deed: QueueDeed) -> anyhow::Result<Outcome> {
             };
             done(place, of, deed, "published, and on disk")
         }
+        QueueDeed::Policy { deed } => policy::run(place, deed),
         QueueDeed::Export => export(place),
         QueueDeed::Import { file } => import(place, &file),
         QueueDeed::Vhost { name } => simple(place, &Ask::AddVhost { name }),
@@ -125,6 +128,7 @@ fn ls(place: &Place, vhost: Option<String>) -> anyhow::Result<Outcome> {
         "UNACKED",
         "CONSUMERS",
         "DURABLE",
+        "POLICY",
     ]);
     for queue in queues {
         let Queue {
@@ -135,6 +139,7 @@ fn ls(place: &Place, vhost: Option<String>) -> anyhow::Result<Outcome> {
             ready_bytes,
             unacked,
             consumers,
+            policy,
         } = queue;
         rows.add_row([
             vhost,
@@ -144,6 +149,7 @@ fn ls(place: &Place, vhost: Option<String>) -> anyhow::Result<Outcome> {
             unacked.to_string(),
             consumers.to_string(),
             if durable { "yes" } else { "no" }.to_owned(),
+            or_dash(policy),
         ]);
     }
     print_table(&rows)?;
@@ -282,7 +288,10 @@ fn import(place: &Place, file: &Path) -> anyhow::Result<Outcome> {
             "{count} of `{kind}` are not in this version, and left out"
         ));
     }
-    simple(place, &Ask::Import { definitions })
+    let copies = mainstay_broker::policies_with_copies(&definitions);
+    let outcome = simple(place, &Ask::Import { definitions })?;
+    copies.iter().for_each(|name| policy::tell_copies(name));
+    Ok(outcome)
 }
 
 /// Reads the log of a broker that does not run.
