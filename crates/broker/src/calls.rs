@@ -18,7 +18,7 @@ use crate::definitions::{Form, form, policy};
 use crate::desk::{Question, Told};
 use crate::host::Call;
 use crate::house::House;
-use crate::register::{add_vhost, no_vhost, permit, remove_user, set_user};
+use crate::register::{add_vhost, no_vhost, permit, remove_user, remove_vhost, set_user};
 use crate::view::{Answer, Ask, Counters, SOCKET, Status};
 
 /// Callers at once: people and scripts. More wait in the kernel's queue.
@@ -111,6 +111,7 @@ async fn answer(house: &Rc<House>, ask: Ask) -> Result<Answer, String> {
         Ask::Export => export(house).await,
         Ask::Import { definitions } => import(house, definitions).await,
         Ask::AddVhost { name } => add_vhost(house, &name).await,
+        Ask::RemoveVhost { name } => remove_vhost(house, &name).await,
         Ask::SetUser { name, password } => {
             let hashed =
                 tokio::task::spawn_blocking(move || PasswordHash::of(password.as_bytes())).await;
@@ -190,7 +191,8 @@ async fn question(house: &House, vhost: &str, question: Question) -> Result<Told
     let host = host.ok_or_else(|| no_vhost(vhost))?;
     let (to, told) = oneshot::channel();
     host.send(Call::Ask(question, to)).await;
-    told.await.map_err(|_| "the broker ends".to_owned())
+    told.await
+        .map_err(|_| format!("virtual host `{vhost}` ended while it was asked"))
 }
 
 async fn export(house: &House) -> Result<Answer, String> {

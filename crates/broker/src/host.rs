@@ -41,6 +41,8 @@ pub(crate) enum Call {
     Gone(ConnectionId),
     /// An operator asks.
     Ask(Question, oneshot::Sender<Told>),
+    /// It is to be deleted: it does nothing more, and says what undoes all of it.
+    Abandon(oneshot::Sender<Vec<Change>>),
     /// The end: the last that is said is stored, and then the word is given.
     Stop,
 }
@@ -103,6 +105,8 @@ pub(crate) struct Host {
     unanswered: VecDeque<Unanswered>,
     /// What the operators' own connection was answered.
     pub(crate) answers: Vec<Letter>,
+    /// Who deletes it.
+    abandoned: Option<oneshot::Sender<Vec<Change>>>,
     #[cfg(debug_assertions)]
     witness: witness::Witness,
 }
@@ -150,6 +154,7 @@ impl Host {
             stored: Vec::new(),
             unanswered: VecDeque::new(),
             answers: Vec::new(),
+            abandoned: None,
             #[cfg(debug_assertions)]
             witness: witness::Witness::default(),
         }
@@ -173,7 +178,11 @@ impl Host {
                 return;
             }
             if life == Life::Ends {
-                self.wait_for_disk().await;
+                match self.abandoned.take() {
+                    // All that it changed is on its way to the writer, so that this comes after it.
+                    Some(deleter) => drop(deleter.send(self.undone())),
+                    None => self.wait_for_disk().await,
+                }
                 return;
             }
         }
@@ -271,9 +280,22 @@ impl Host {
                     self.unanswered.push_back(Unanswered { after, told, to });
                 }
             }
+            Call::Abandon(deleter) => {
+                self.abandoned = Some(deleter);
+                return Life::Ends;
+            }
             Call::Stop => return Life::Ends,
         }
         Life::GoesOn
+    }
+
+    /// What undoes all of it.
+    fn undone(&self) -> Vec<Change> {
+        let records = self.broker.undone();
+        let changes = records.iter();
+        changes
+            .flat_map(|record| record::changes_of(self.number, record))
+            .collect()
     }
 
     fn request(&mut self, now: Now, connection: ConnectionId, request: Request) {

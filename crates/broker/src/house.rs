@@ -19,6 +19,13 @@ use crate::mailbox::{Mailbox, Word};
 use crate::metrics::Metrics;
 use crate::writer::{Gauges, Order};
 
+/// Whose a connection is, and where it went.
+#[derive(Debug)]
+pub(crate) struct Home {
+    pub(crate) user: String,
+    pub(crate) vhost: String,
+}
+
 /// It.
 #[derive(Debug)]
 pub(crate) struct House {
@@ -29,6 +36,8 @@ pub(crate) struct House {
     /// Of the virtual hosts.
     pub(crate) tasks: TaskTracker,
     pub(crate) connections: RefCell<BTreeMap<ConnectionId, Rc<Mailbox>>>,
+    /// Of those that said which virtual host they want.
+    pub(crate) homes: RefCell<BTreeMap<ConnectionId, Home>>,
     pub(crate) metrics: Metrics,
     pub(crate) gauges: Arc<Gauges>,
     /// The writer failed, or something that must not be: nothing more is promised.
@@ -56,6 +65,7 @@ impl House {
             hosts: RefCell::default(),
             tasks: TaskTracker::new(),
             connections: RefCell::default(),
+            homes: RefCell::default(),
             metrics: Metrics::default(),
             gauges,
             failed,
@@ -116,6 +126,15 @@ impl House {
 
     pub(crate) fn shut_all(&self, why: &str) {
         for mailbox in self.connections.borrow().values() {
+            mailbox.say(Word::Shut(why.to_owned()));
+        }
+    }
+
+    /// Closes the connections of which this holds.
+    pub(crate) fn shut_those(&self, why: &str, those: impl Fn(&Home) -> bool) {
+        let (homes, connections) = (self.homes.borrow(), self.connections.borrow());
+        let meant = homes.iter().filter(|(_, home)| those(home));
+        for mailbox in meant.filter_map(|(id, _)| connections.get(id)) {
             mailbox.say(Word::Shut(why.to_owned()));
         }
     }

@@ -17,9 +17,9 @@ use crate::doorman::Doorman;
 use crate::host::Host;
 use crate::house::House;
 use crate::inbox::Inbox;
-use crate::limits::CALLS_MAX;
+use crate::limits::{CALLS_MAX, REMOVED_AT_ONCE};
 use crate::record::{self, Definitions, RecordError};
-use crate::writer::Writer;
+use crate::writer::{Order, Writer};
 use crate::{Error, Options};
 
 /// Where the broker's files are, below the state directory.
@@ -88,7 +88,11 @@ pub(crate) async fn open(options: &Options) -> Result<Opened, Error> {
     let places = log.places();
     let mut log = log;
     let definitions = definitions(&mut log, &found.definitions)?;
-    let Definitions { accounts, records } = definitions;
+    let Definitions {
+        accounts,
+        records,
+        mut strays,
+    } = definitions;
     let vhosts = accounts.vhosts.clone();
     let writer = Writer::start(log).map_err(Error::Thread)?;
     let clock = Clock::start();
@@ -102,6 +106,11 @@ pub(crate) async fn open(options: &Options) -> Result<Opened, Error> {
     ));
     let doorman = Doorman::new()?;
     let mut messages = found.queues;
+    let numbers: Vec<u32> = vhosts.values().copied().map(u32::from).collect();
+    let of_nobody = |queue: &mut FoundQueue| !numbers.contains(&queue.key.vhost);
+    let left = messages.extract_if(.., of_nobody);
+    strays.extend(left.map(|queue| Change::ForgetQueue(queue.key)));
+    sweep(&writer, &strays).await;
     for (name, number) in vhosts {
         let mut broker = new_broker(&name)?;
         for record in records.get(&number).into_iter().flatten() {
@@ -116,7 +125,7 @@ pub(crate) async fn open(options: &Options) -> Result<Opened, Error> {
         let stray = restore(&mut broker, clock, own)?;
         if !stray.is_empty() {
             let (answer, _nobody) = tokio::sync::oneshot::channel();
-            let order = crate::writer::Order::Define(stray, answer);
+            let order = Order::Define(stray, answer);
             // The writer ends only after us.
             writer.orders.send(order).await.ok();
         }
@@ -128,6 +137,20 @@ pub(crate) async fn open(options: &Options) -> Result<Opened, Error> {
         writer,
         directory,
     })
+}
+
+/// Finishes deletions that were cut off, before anybody changes anything.
+async fn sweep(writer: &Writer, strays: &[Change]) {
+    if !strays.is_empty() {
+        let count = strays.len();
+        tracing::info!(count, "a deletion that was cut off is finished");
+    }
+    for some in strays.chunks(REMOVED_AT_ONCE) {
+        let (answer, _nobody) = tokio::sync::oneshot::channel();
+        // The writer ends only after us.
+        let order = Order::Remove(some.to_vec(), answer);
+        writer.orders.send(order).await.ok();
+    }
 }
 
 impl House {

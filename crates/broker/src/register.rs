@@ -6,8 +6,9 @@ use mainstay_journal::messages::Change;
 use tokio::sync::oneshot;
 
 use crate::accounts::{Permission, User};
+use crate::host::Call;
 use crate::house::House;
-use crate::limits::VHOSTS_MAX;
+use crate::limits::{REMOVED_AT_ONCE, VHOSTS_MAX};
 use crate::opening::new_broker;
 use crate::record;
 use crate::view::Answer;
@@ -20,12 +21,19 @@ pub(crate) fn no_vhost(name: &str) -> String {
 /// Writes changes of accounts; they are on disk when this returns.
 async fn define(house: &House, changes: Vec<Change>) -> Result<(), String> {
     let (to, done) = oneshot::channel();
+    order(house, Order::Define(changes, to), done).await
+}
+
+/// The same for what only takes away. It needs no room, and makes some.
+async fn remove(house: &House, changes: Vec<Change>) -> Result<(), String> {
+    let (to, done) = oneshot::channel();
+    order(house, Order::Remove(changes, to), done).await
+}
+
+async fn order(house: &House, order: Order, done: oneshot::Receiver<()>) -> Result<(), String> {
     let gone = || "the broker ends".to_owned();
     let orders = house.orders();
-    orders
-        .send(Order::Define(changes, to))
-        .await
-        .map_err(|_| gone())?;
+    orders.send(order).await.map_err(|_| gone())?;
     done.await.map_err(|_| gone())
 }
 
@@ -90,7 +98,12 @@ pub(crate) async fn add_vhost(house: &Rc<House>, name: &str) -> Result<Answer, S
     let number = {
         let mut accounts = house.accounts.borrow_mut();
         if accounts.vhosts.contains_key(name) {
-            return Ok(Answer::Done { messages: 0 });
+            if house.hosts.borrow().contains_key(name) {
+                return Ok(Answer::Done { messages: 0 });
+            }
+            return Err(format!(
+                "virtual host `{name}` is being made or deleted; ask again in a moment"
+            ));
         }
         if accounts.vhosts.len() >= VHOSTS_MAX {
             return Err(format!(
@@ -105,5 +118,34 @@ pub(crate) async fn add_vhost(house: &Rc<House>, name: &str) -> Result<Answer, S
     define(house, vec![record::put_vhost(name, number)]).await?;
     let broker = new_broker(name).map_err(|error| error.to_string())?;
     house.take_in(name, number, broker);
+    Ok(Answer::Done { messages: 0 })
+}
+
+/// Deletes a virtual host with all that is in it. Its own record goes first: a broker that is killed in the middle has all
+/// of it, or throws the rest away when it reads its log. Its clients are told when it is gone for ever.
+pub(crate) async fn remove_vhost(house: &Rc<House>, name: &str) -> Result<Answer, String> {
+    // Nobody comes in any more, nor does any other call find it.
+    let host = house.hosts.borrow_mut().remove(name);
+    let host = host.ok_or_else(|| no_vhost(name))?;
+    let (to, undone) = oneshot::channel();
+    host.send(Call::Abandon(to)).await;
+    let undone = undone.await.map_err(|_| "the broker ends".to_owned())?;
+    let mut changes = vec![record::remove_vhost(name)];
+    {
+        let permissions = &mut house.accounts.borrow_mut().permissions;
+        for ((vhost, user), _) in permissions.extract_if(.., |(vhost, _), _| vhost == name) {
+            changes.push(record::remove_permission(&vhost, &user));
+        }
+    }
+    changes.extend(undone);
+    for some in changes.chunks(REMOVED_AT_ONCE) {
+        remove(house, some.to_vec()).await?;
+    }
+    // Nobody got its number while something of it was on its way to the log.
+    house.accounts.borrow_mut().vhosts.remove(name);
+    host.close();
+    let why = format!("vhost '{name}' is deleted");
+    house.shut_those(&why, |home| home.vhost == name);
+    tracing::info!(name, "a virtual host is deleted");
     Ok(Answer::Done { messages: 0 })
 }

@@ -52,6 +52,11 @@ pub enum Ask {
         /// Its name.
         name: String,
     },
+    /// A virtual host goes, with all that is in it; its clients' connections are closed.
+    RemoveVhost {
+        /// Its name.
+        name: String,
+    },
     /// A new user, or another password of one.
     SetUser {
         /// The name.

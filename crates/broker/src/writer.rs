@@ -54,6 +54,8 @@ pub(crate) enum Order {
     Write(Batch),
     /// Changes of accounts; the answer comes when they are on disk.
     Define(Vec<Change>, oneshot::Sender<()>),
+    /// The same for what only takes away: it may go past what waits for room.
+    Remove(Vec<Change>, oneshot::Sender<()>),
     /// A second has passed: there may be room again.
     Retry,
 }
@@ -248,6 +250,10 @@ impl Desk {
                 (batch.changes, batch.classes, Some(told))
             }
             Order::Define(changes, answer) => (changes, Vec::new(), Some(Told::Definer(answer))),
+            Order::Remove(changes, answer) => {
+                let classes = vec![Class::Relief; changes.len()];
+                (changes, classes, Some(Told::Definer(answer)))
+            }
             Order::Retry => (Vec::new(), Vec::new(), None),
         };
         let len = changes.iter().map(len_of).sum();

@@ -5,12 +5,13 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use super::Broker;
-use super::contract::Now;
+use super::contract::{Now, Record};
 use super::exchanges::not_default;
 use crate::code::{Code, Fault};
 use crate::limits::MOVE_MAX;
 use crate::queue::{Leaving, QueueId};
 use crate::text::ShortString;
+use crate::vhost::Binding;
 
 impl Broker {
     /// How many queues clients may declare, if not any number (RabbitMQ's limit `max-queues` of a virtual host). What is
@@ -40,6 +41,28 @@ impl Broker {
         let count = slot.queue.ready();
         self.delete_queue(now, id);
         Ok(count)
+    }
+
+    /// What undoes all that was recorded and stored of it: who records that has ended it. It is not to be asked for anything
+    /// after that.
+    pub fn undone(&self) -> Vec<Record> {
+        let queues = self.queues.keys().copied().map(Record::NoQueue);
+        let is_durable = |binding: &Binding| {
+            let source = self.vhost.exchange(&binding.source);
+            source.is_ok_and(|source| source.durable)
+                && self.end_is_durable(&binding.destination).unwrap_or(false)
+        };
+        let bindings = self.vhost.bindings().filter(is_durable);
+        let exchanges = self.vhost.exchanges().filter(|one| one.durable);
+        let exchanges = exchanges.map(|one| Record::NoExchange(one.name.clone()));
+        let policies = self
+            .policies()
+            .map(|one| Record::NoPolicy(one.name.clone()));
+        queues
+            .chain(bindings.map(Record::NoBinding))
+            .chain(exchanges)
+            .chain(policies)
+            .collect()
     }
 
     /// Deletes an exchange with its bindings; none of those that are always there.

@@ -109,6 +109,14 @@ pub(crate) enum QueueDeed {
         /// Its name.
         name: String,
     },
+    /// Delete a virtual host with all queues and messages in it; its clients' connections are closed.
+    RmVhost {
+        /// Its name.
+        name: String,
+        /// Also `/`, where programs go that name none.
+        #[arg(long)]
+        default: bool,
+    },
     /// Add a user, or give one another password, which is read from standard input.
     User {
         /// The name.

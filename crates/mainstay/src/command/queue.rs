@@ -19,6 +19,8 @@ use crate::output;
 const ANSWER_TIME: Duration = Duration::from_mins(1);
 /// The largest body of a message that the broker takes.
 const BODY_LEN_MAX: u64 = 128 * 1024 * 1024;
+/// The virtual host that a broker has at its first start, and that clients ask for by default.
+const DEFAULT_VHOST: &str = "/";
 /// The longest password that is read: the longest that a client can send.
 const PASSWORD_LEN_MAX: u64 = 4096;
 
@@ -67,6 +69,7 @@ pub(crate) fn run(place: &Place, deed: QueueDeed) -> anyhow::Result<Outcome> {
         QueueDeed::Export => export(place),
         QueueDeed::Import { file } => import(place, &file),
         QueueDeed::Vhost { name } => simple(place, &Ask::AddVhost { name }),
+        QueueDeed::RmVhost { name, default } => rm_vhost(place, name, default),
         QueueDeed::User { name } => {
             let password = password_of(&name)?;
             simple(place, &Ask::SetUser { name, password })
@@ -269,6 +272,18 @@ fn simple(place: &Place, asked: &Ask) -> anyhow::Result<Outcome> {
         Answer::Done { messages } => tell(place, messages, ""),
         _ => unexpected(),
     }
+}
+
+/// The default one goes only for whoever says that it is meant.
+fn rm_vhost(place: &Place, name: String, default: bool) -> anyhow::Result<Outcome> {
+    if name == DEFAULT_VHOST && !default {
+        let message = "`/` is the virtual host of all programs that name none, and is not deleted";
+        let remedy = "if it is meant: `mainstay queue rm-vhost / --default`; `mainstay queue vhost /` makes it anew, empty, and `permit` lets users in";
+        return Err(Failure::new(Outcome::WrongInput, message)
+            .remedy(remedy)
+            .into());
+    }
+    simple(place, &Ask::RemoveVhost { name })
 }
 
 fn export(place: &Place) -> anyhow::Result<Outcome> {
