@@ -405,7 +405,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     self.session.block(why);
                 }
             }
-            // A password that changes under way is looked at when the client comes again.
+            // As RabbitMQ, whose own users have no secret that ends: it asks only those back ends about a new one whose secrets
+            // do (`state_can_expire` of `rabbit_access_control:update_state`), and takes any for the others. The password
+            // counts when the client comes again; what it may is looked up at each method anyhow.
             Request::UpdateSecret(_) => {
                 let now = self.now();
                 self.session.secret_updated(now, Entry::Granted);

@@ -8,8 +8,10 @@ use mainstay_amqp::{
     Body, ChannelKey, Content, Definitions, Durability, Everything, Input, Method, Now, Policy,
     Properties, QueueDefinition, Reply, ShortString, User,
 };
+use mainstay_journal::messages::Change;
 use tokio::sync::oneshot;
 
+use crate::accounts::Compiled;
 use crate::definitions::{shown_policy, table};
 use crate::host::{Host, OPERATOR};
 use crate::mailbox::Letter;
@@ -82,6 +84,36 @@ impl Host {
         };
         self.carry_out(now);
         told.unwrap_or_else(Told::Refused)
+    }
+
+    /// Connections of a user that are there get what it may now. It is looked up here: of two changes that overtake each other
+    /// on their way, the newer one holds.
+    pub(crate) fn permitted(&mut self, user: &str) {
+        let Ok(name) = name(user) else {
+            return;
+        };
+        let rights = {
+            let accounts = self.house.accounts.borrow();
+            let permission = accounts.permission(self.broker.vhost().name(), user);
+            // What cannot be compiled is not taken in; who has such a permission all the same may nothing.
+            permission.and_then(|permission| permission.compile().ok())
+        };
+        let rights = rights.unwrap_or_else(Compiled::nothing);
+        let count = self.broker.permit(&name, || Box::new(rights.twin()));
+        tracing::debug!(
+            user,
+            count,
+            "permissions hold for connections that are there"
+        );
+    }
+
+    /// What undoes all of it.
+    pub(crate) fn undone(&self) -> Vec<Change> {
+        let records = self.broker.undone();
+        let changes = records.iter();
+        changes
+            .flat_map(|record| record::changes_of(self.number, record))
+            .collect()
     }
 
     fn queues(&self) -> Vec<Queue> {

@@ -41,6 +41,8 @@ pub(crate) enum Call {
     Gone(ConnectionId),
     /// An operator asks.
     Ask(Question, oneshot::Sender<Told>),
+    /// What this user may is another thing from now on.
+    Permitted(String),
     /// It is to be deleted: it does nothing more, and says what undoes all of it.
     Abandon(oneshot::Sender<Vec<Change>>),
     /// The end: the last that is said is stored, and then the word is given.
@@ -82,7 +84,7 @@ struct Draft {
 pub(crate) struct Host {
     pub(crate) number: u16,
     pub(crate) broker: Broker,
-    house: Rc<House>,
+    pub(crate) house: Rc<House>,
     clock: Clock,
     inbox: Rc<Inbox<Call>>,
     orders: mpsc::Sender<Order>,
@@ -280,6 +282,7 @@ impl Host {
                     self.unanswered.push_back(Unanswered { after, told, to });
                 }
             }
+            Call::Permitted(user) => self.permitted(&user),
             Call::Abandon(deleter) => {
                 self.abandoned = Some(deleter);
                 return Life::Ends;
@@ -287,15 +290,6 @@ impl Host {
             Call::Stop => return Life::Ends,
         }
         Life::GoesOn
-    }
-
-    /// What undoes all of it.
-    fn undone(&self) -> Vec<Change> {
-        let records = self.broker.undone();
-        let changes = records.iter();
-        changes
-            .flat_map(|record| record::changes_of(self.number, record))
-            .collect()
     }
 
     fn request(&mut self, now: Now, connection: ConnectionId, request: Request) {

@@ -37,61 +37,75 @@ async fn order(house: &House, order: Order, done: oneshot::Receiver<()>) -> Resu
     done.await.map_err(|_| gone())
 }
 
+/// Sets a user. Known at once, so that its removal, which may be asked for meanwhile, comes after it here and in the log.
 pub(crate) async fn set_user(house: &House, name: &str, user: User) -> Result<Answer, String> {
-    define(house, vec![record::put_user(name, &user)]).await?;
+    let change = record::put_user(name, &user);
     house
         .accounts
         .borrow_mut()
         .users
         .insert(name.to_owned(), user);
+    define(house, vec![change]).await?;
     Ok(Answer::Done { messages: 0 })
 }
 
-pub(crate) async fn remove_user(house: &House, name: &str) -> Result<Answer, String> {
+/// A user goes, and with it its connections. It comes in nowhere any more before that is on disk.
+pub(crate) async fn remove_user(house: &Rc<House>, name: &str) -> Result<Answer, String> {
     let mut changes = vec![record::remove_user(name)];
+    let mut vhosts = Vec::new();
     {
-        let accounts = house.accounts.borrow();
-        if !accounts.users.contains_key(name) {
+        let accounts = &mut *house.accounts.borrow_mut();
+        if accounts.users.remove(name).is_none() {
             return Err(format!("there is no user `{name}`"));
         }
-        let of_user = accounts.permissions.keys().filter(|(_, user)| user == name);
-        changes.extend(of_user.map(|(vhost, user)| record::remove_permission(vhost, user)));
+        let of_user = |(_, user): &(String, String), _: &mut Permission| user == name;
+        for ((vhost, user), _) in accounts.permissions.extract_if(.., of_user) {
+            changes.push(record::remove_permission(&vhost, &user));
+            vhosts.push(vhost);
+        }
     }
-    define(house, changes).await?;
-    let mut accounts = house.accounts.borrow_mut();
-    accounts.users.remove(name);
-    accounts.permissions.retain(|(_, user), _| user != name);
+    for vhost in &vhosts {
+        tell(house, vhost, name).await;
+    }
+    remove(house, changes).await?;
+    let why = format!("user '{name}' is deleted");
+    house.shut_those(&why, |home| home.user == name);
+    tracing::info!(name, "a user is deleted");
     Ok(Answer::Done { messages: 0 })
 }
 
+/// What a user may in a virtual host, on connections that are there, too.
 pub(crate) async fn permit(
-    house: &House,
+    house: &Rc<House>,
     vhost: &str,
     user: &str,
     permission: Permission,
 ) -> Result<Answer, String> {
     permission.compile().map_err(|error| error.to_string())?;
+    let change = record::put_permission(vhost, user, &permission);
     {
-        let accounts = house.accounts.borrow();
-        if !accounts.vhosts.contains_key(vhost) {
+        let accounts = &mut *house.accounts.borrow_mut();
+        if !house.hosts.borrow().contains_key(vhost) {
             return Err(no_vhost(vhost));
         }
         if !accounts.users.contains_key(user) {
             return Err(format!("there is no user `{user}`"));
         }
+        // At once, so that whoever deletes the user or the virtual host meanwhile finds it.
+        let at = (vhost.to_owned(), user.to_owned());
+        accounts.permissions.insert(at, permission);
     }
-    define(
-        house,
-        vec![record::put_permission(vhost, user, &permission)],
-    )
-    .await?;
-    let at = (vhost.to_owned(), user.to_owned());
-    house
-        .accounts
-        .borrow_mut()
-        .permissions
-        .insert(at, permission);
+    define(house, vec![change]).await?;
+    tell(house, vhost, user).await;
     Ok(Answer::Done { messages: 0 })
+}
+
+/// Tells a virtual host that a user may something else there.
+async fn tell(house: &House, vhost: &str, user: &str) {
+    let host = house.hosts.borrow().get(vhost).cloned();
+    if let Some(host) = host {
+        host.send(Call::Permitted(user.to_owned())).await;
+    }
 }
 
 pub(crate) async fn add_vhost(house: &Rc<House>, name: &str) -> Result<Answer, String> {

@@ -1,11 +1,12 @@
 //! What operators do. They need no channel, and rights are the driver's: here they may everything. What comes out is
 //! what comes out for clients, records before what depends on them.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
 
 use super::Broker;
-use super::contract::{Now, Record};
+use super::contract::{Now, Record, Rights};
 use super::exchanges::not_default;
 use crate::code::{Code, Fault};
 use crate::limits::MOVE_MAX;
@@ -18,6 +19,19 @@ impl Broker {
     /// there stays, and definitions are not asked.
     pub fn set_queues_max(&mut self, max: Option<usize>) {
         self.queues_max = max;
+    }
+
+    /// What a user may from now on, on connections that are there, too: their next methods are judged by it. Consumers that
+    /// are there go on, as in RabbitMQ. How many connections of that user there are.
+    pub fn permit(
+        &mut self,
+        user: &ShortString,
+        mut rights: impl FnMut() -> Box<dyn Rights>,
+    ) -> usize {
+        let connections = self.connections.values_mut();
+        let own = connections.filter(|connection| connection.user.name == *user);
+        own.map(|connection| connection.user.rights = rights())
+            .count()
     }
 
     /// Throws away all messages of a queue that wait; how many they were.
