@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::ClientLimits;
 use crate::accounts::Accounts;
 use crate::clock::Clock;
 use crate::host::Call;
@@ -32,6 +33,8 @@ pub(crate) struct House {
     pub(crate) clock: Clock,
     pub(crate) places: Places,
     pub(crate) accounts: RefCell<Accounts>,
+    /// What clients may take.
+    pub(crate) clients: ClientLimits,
     pub(crate) hosts: RefCell<BTreeMap<String, Rc<Inbox<Call>>>>,
     /// Of the virtual hosts.
     pub(crate) tasks: TaskTracker,
@@ -54,6 +57,7 @@ impl House {
         clock: Clock,
         places: Places,
         accounts: Accounts,
+        clients: ClientLimits,
         orders: mpsc::Sender<Order>,
         gauges: Arc<Gauges>,
         failed: CancellationToken,
@@ -62,6 +66,7 @@ impl House {
             clock,
             places,
             accounts: RefCell::new(accounts),
+            clients,
             hosts: RefCell::default(),
             tasks: TaskTracker::new(),
             connections: RefCell::default(),

@@ -45,6 +45,7 @@ use std::io;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Duration;
 
 use mainstay_journal::messages::AppendError;
 use tokio::task::{JoinSet, LocalSet};
@@ -69,6 +70,17 @@ pub struct Options {
     pub state: PathBuf,
     /// When publishers wait.
     pub limits: Limits,
+    /// What clients may take.
+    pub clients: ClientLimits,
+}
+
+/// What clients may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientLimits {
+    /// How long a consumer may keep a delivery without a word; `None`: for ever.
+    pub consumer_timeout: Option<Duration>,
+    /// Queues that clients may declare in a virtual host; `None`: any number.
+    pub queues_max: Option<usize>,
 }
 
 /// The listening sockets that were handed over.

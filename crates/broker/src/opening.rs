@@ -20,7 +20,7 @@ use crate::inbox::Inbox;
 use crate::limits::{CALLS_MAX, REMOVED_AT_ONCE};
 use crate::record::{self, Definitions, RecordError};
 use crate::writer::{Order, Writer};
-use crate::{Error, Options};
+use crate::{ClientLimits, Error, Options};
 
 /// Where the broker's files are, below the state directory.
 pub(crate) const DIRECTORY: &str = "broker";
@@ -100,6 +100,7 @@ pub(crate) async fn open(options: &Options) -> Result<Opened, Error> {
         clock,
         places,
         accounts,
+        options.clients,
         writer.orders.clone(),
         Arc::clone(&writer.gauges),
         writer.failure.token.clone(),
@@ -112,7 +113,7 @@ pub(crate) async fn open(options: &Options) -> Result<Opened, Error> {
     strays.extend(left.map(|queue| Change::ForgetQueue(queue.key)));
     sweep(&writer, &strays).await;
     for (name, number) in vhosts {
-        let mut broker = new_broker(&name)?;
+        let mut broker = new_broker(&name, options.clients)?;
         for record in records.get(&number).into_iter().flatten() {
             let restored = broker.restore(clock.times(), record.clone());
             restored.map_err(|fault| OpenError::Restore {
@@ -171,7 +172,7 @@ impl House {
 }
 
 /// A broker whose names nobody guesses.
-pub(crate) fn new_broker(name: &str) -> Result<Broker, PasswordError> {
+pub(crate) fn new_broker(name: &str, clients: ClientLimits) -> Result<Broker, PasswordError> {
     let mut seed = [0; 16];
     let random = SystemRandom::new();
     random
@@ -182,6 +183,8 @@ pub(crate) fn new_broker(name: &str) -> Result<Broker, PasswordError> {
     let seed = halves.map(|half| u64::try_from(half).unwrap_or_default());
     let mut broker = Broker::new(name, seed);
     broker.set_budget(BODIES_MAX);
+    broker.set_consumer_timeout(clients.consumer_timeout);
+    broker.set_queues_max(clients.queues_max);
     Ok(broker)
 }
 

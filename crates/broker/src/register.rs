@@ -130,7 +130,7 @@ pub(crate) async fn add_vhost(house: &Rc<House>, name: &str) -> Result<Answer, S
         number
     };
     define(house, vec![record::put_vhost(name, number)]).await?;
-    let broker = new_broker(name).map_err(|error| error.to_string())?;
+    let broker = new_broker(name, house.clients).map_err(|error| error.to_string())?;
     house.take_in(name, number, broker);
     Ok(Answer::Done { messages: 0 })
 }
