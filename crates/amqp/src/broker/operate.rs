@@ -7,12 +7,13 @@ use alloc::vec::Vec;
 
 use super::Broker;
 use super::contract::{Now, Record, Rights};
+use super::definitions::is_standard;
 use super::exchanges::not_default;
 use crate::code::{Code, Fault};
 use crate::limits::MOVE_MAX;
 use crate::queue::{Leaving, QueueId};
 use crate::text::ShortString;
-use crate::vhost::Binding;
+use crate::vhost::{Binding, Exchange};
 
 impl Broker {
     /// How many queues clients may declare, if not any number (RabbitMQ's limit `max-queues` of a virtual host). What is
@@ -67,7 +68,8 @@ impl Broker {
                 && self.end_is_durable(&binding.destination).unwrap_or(false)
         };
         let bindings = self.vhost.bindings().filter(is_durable);
-        let exchanges = self.vhost.exchanges().filter(|one| one.durable);
+        let recorded = |one: &&Exchange| one.durable && !is_standard(&one.name);
+        let exchanges = self.vhost.exchanges().filter(recorded);
         let exchanges = exchanges.map(|one| Record::NoExchange(one.name.clone()));
         let policies = self
             .policies()
