@@ -159,53 +159,62 @@ async fn told(what: &str, mut work: impl AsyncFnMut() -> lapin::Result<()>) -> S
     .await
 }
 
+/// Sets policies while a client is there.
+async fn rule(broker: &Alone) {
+    let short = policy("short", "^ord", json!({ "max-length": 2 }));
+    let client = broker.client().await;
+    let channel = channel(&client).await;
+    for name in ["orders", "other", "dead"] {
+        declare(&channel, name).await.expect("declared");
+    }
+    for body in [b"1", b"2", b"3", b"4", b"5"] {
+        publish(&channel, "orders", body).await.expect("confirmed");
+        publish(&channel, "other", body).await.expect("confirmed");
+    }
+    assert_eq!(queue(broker, "orders"), Some((5, None)));
+    set(broker, &short);
+    assert_eq!(queue(broker, "orders"), under(2, "short"));
+    assert_eq!(queue(broker, "other"), Some((5, None)));
+    publish(&channel, "orders", b"6").await.expect("confirmed");
+    assert_eq!(
+        get(&channel, "orders").await.expect("answered").as_deref(),
+        Some(b"5".as_slice())
+    );
+    // Set anew it says something else, for queues that are there.
+    let full = json!({ "max-length": 1, "overflow": "reject-publish" });
+    set(broker, &policy("short", "^ord", full));
+    let word = publish(&channel, "orders", b"7").await.expect("answered");
+    assert!(matches!(word, Confirmation::Nack(_)), "{word:?}");
+    // What is dropped goes where the policy says.
+    let dead =
+        json!({ "max-length": 3, "dead-letter-exchange": "", "dead-letter-routing-key": "dead" });
+    set(broker, &policy("buried", "^other$", dead));
+    assert_eq!(queue(broker, "other"), under(3, "buried"));
+    wait_until(PATIENCE, "two are dead", || match queue(broker, "dead") {
+        Some((2, None)) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    set(
+        broker,
+        &policy("brief", "^other$", json!({ "message-ttl": 1 })),
+    );
+    clear(broker, "buried");
+    publish(&channel, "other", b"8").await.expect("confirmed");
+    // Its time is over once it is the first.
+    for body in [b"3", b"4", b"5"] {
+        let got = get(&channel, "other").await.expect("answered");
+        assert_eq!(got.as_deref(), Some(body.as_slice()));
+    }
+    wait_until(PATIENCE, "it expires", || match queue(broker, "other") {
+        Some((0, Some(policy))) if policy == "brief" => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+}
+
 #[test]
 fn system_a_policy_is_in_force_at_once_and_outlives_the_broker() {
     let mut broker = Alone::start("broker-policies");
-    let short = policy("short", "^ord", json!({ "max-length": 2 }));
-    on_runtime(async {
-        let client = broker.client().await;
-        let channel = channel(&client).await;
-        for name in ["orders", "other", "dead"] {
-            declare(&channel, name).await.expect("declared");
-        }
-        for body in [b"1", b"2", b"3", b"4", b"5"] {
-            publish(&channel, "orders", body).await.expect("confirmed");
-            publish(&channel, "other", body).await.expect("confirmed");
-        }
-        assert_eq!(queue(&broker, "orders"), Some((5, None)));
-        set(&broker, &short);
-        assert_eq!(queue(&broker, "orders"), under(2, "short"));
-        assert_eq!(queue(&broker, "other"), Some((5, None)));
-        publish(&channel, "orders", b"6").await.expect("confirmed");
-        assert_eq!(
-            get(&channel, "orders").await.expect("answered").as_deref(),
-            Some(b"5".as_slice())
-        );
-        // Set anew it says something else, for queues that are there.
-        let full = json!({ "max-length": 1, "overflow": "reject-publish" });
-        set(&broker, &policy("short", "^ord", full));
-        let word = publish(&channel, "orders", b"7").await.expect("answered");
-        assert!(matches!(word, Confirmation::Nack(_)), "{word:?}");
-        // What is dropped goes where the policy says.
-        let dead = json!({ "max-length": 3, "dead-letter-exchange": "", "dead-letter-routing-key": "dead" });
-        set(&broker, &policy("buried", "^other$", dead));
-        assert_eq!(queue(&broker, "other"), under(3, "buried"));
-        wait_until(PATIENCE, "two are dead", || match queue(&broker, "dead") {
-            Some((2, None)) => Ok(()),
-            other => Err(format!("{other:?}")),
-        });
-        set(
-            &broker,
-            &policy("brief", "^other$", json!({ "message-ttl": 1 })),
-        );
-        clear(&broker, "buried");
-        publish(&channel, "other", b"8").await.expect("confirmed");
-        assert_eq!(
-            queue(&broker, "other").map(|(_, policy)| policy),
-            Some(Some("brief".to_owned()))
-        );
-    });
+    on_runtime(rule(&broker));
     let before = policies(&broker);
     assert_eq!(before.len(), 2);
     broker.kill();
@@ -269,6 +278,27 @@ fn system_a_policy_that_cannot_be_is_refused_and_changes_nothing() {
     assert_eq!(policies(&broker), []);
 }
 
+/// What the clients of a user and of a virtual host hear when `go` makes these go, and then when they come again.
+fn words(address: std::net::SocketAddr, go: &dyn Fn(&str)) -> Vec<String> {
+    on_runtime(async {
+        let mut words = Vec::new();
+        for (user, vhost, what) in [("u", "%2f", "user"), ("guest", "v", "vhost")] {
+            let client = enter(address, user, vhost).await.expect("it comes in");
+            let channel = channel(&client).await;
+            declare(&channel, "mine").await.expect("declared");
+            go(what);
+            let word = told("it is closed", async || {
+                publish(&channel, "mine", b"x").await.map(drop)
+            })
+            .await;
+            words.push(word);
+            let again = enter(address, user, vhost).await.map(drop);
+            words.push(again.expect_err("it is gone").to_string());
+        }
+        words
+    })
+}
+
 #[test]
 fn system_rabbitmq_takes_our_policies_and_tells_clients_the_same() {
     let dir = TempDir::new("manage-rabbitmq");
@@ -307,25 +337,6 @@ fn system_rabbitmq_takes_our_policies_and_tells_clients_the_same() {
     for user in ["guest", "u"] {
         node.ctl(&dir, &["change_password", user, user]);
     }
-    let words = |address, go: &dyn Fn(&str)| {
-        on_runtime(async {
-            let mut words = Vec::new();
-            for (user, vhost, what) in [("u", "%2f", "user"), ("guest", "v", "vhost")] {
-                let client = enter(address, user, vhost).await.expect("it comes in");
-                let channel = channel(&client).await;
-                declare(&channel, "mine").await.expect("declared");
-                go(what);
-                let word = told("it is closed", async || {
-                    publish(&channel, "mine", b"x").await.map(drop)
-                })
-                .await;
-                words.push(word);
-                let again = enter(address, user, vhost).await.map(drop);
-                words.push(again.expect_err("it is gone").to_string());
-            }
-            words
-        })
-    };
     let theirs = words(node.address(), &|what| match what {
         "user" => node.ctl(&dir, &["delete_user", "u"]),
         _ => node.ctl(&dir, &["delete_vhost", "v"]),

@@ -211,23 +211,26 @@ fn system_policies_and_virtual_hosts_by_command() {
         text(&imported)
     );
     assert!(done(&running, &["queue", "policy", "ls"]).contains("ha-mode"));
+    virtual_hosts(&running);
+    running.stop();
+}
 
-    done(&running, &["queue", "vhost", "shop"]);
-    done(&running, &["queue", "declare", "work", "--vhost", "shop"]);
-    assert!(done(&running, &["queue", "ls"]).contains("shop"));
-    done(&running, &["queue", "rm-vhost", "shop"]);
-    assert!(!done(&running, &["queue", "ls"]).contains("shop"));
-    let missing = refused(&running, &["queue", "rm-vhost", "shop"], 4);
+fn virtual_hosts(running: &Running) {
+    done(running, &["queue", "vhost", "shop"]);
+    done(running, &["queue", "declare", "work", "--vhost", "shop"]);
+    assert!(done(running, &["queue", "ls"]).contains("shop"));
+    done(running, &["queue", "rm-vhost", "shop"]);
+    assert!(!done(running, &["queue", "ls"]).contains("shop"));
+    let missing = refused(running, &["queue", "rm-vhost", "shop"], 4);
     assert!(
         missing.contains("there is no virtual host `shop`"),
         "{missing}"
     );
-    let default = refused(&running, &["queue", "rm-vhost", "/"], 2);
+    let default = refused(running, &["queue", "rm-vhost", "/"], 2);
     assert!(default.contains("--default"), "{default}");
-    assert!(done(&running, &["queue", "ls"]).contains("orders"));
-    done(&running, &["queue", "rm-vhost", "/", "--default"]);
-    assert_eq!(done(&running, &["queue", "ls"]).lines().count(), 1);
-    running.stop();
+    assert!(done(running, &["queue", "ls"]).contains("orders"));
+    done(running, &["queue", "rm-vhost", "/", "--default"]);
+    assert_eq!(done(running, &["queue", "ls"]).lines().count(), 1);
 }
 
 /// Takes a message and keeps it, and then declares one queue too many; prints what it is told.

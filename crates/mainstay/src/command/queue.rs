@@ -70,10 +70,7 @@ pub(crate) fn run(place: &Place, deed: QueueDeed) -> anyhow::Result<Outcome> {
         QueueDeed::Import { file } => import(place, &file),
         QueueDeed::Vhost { name } => simple(place, &Ask::AddVhost { name }),
         QueueDeed::RmVhost { name, default } => rm_vhost(place, name, default),
-        QueueDeed::User { name } => {
-            let password = password_of(&name)?;
-            simple(place, &Ask::SetUser { name, password })
-        }
+        QueueDeed::User { name } => set_user(place, name),
         QueueDeed::RmUser { name } => simple(place, &Ask::RemoveUser { name }),
         QueueDeed::Permit {
             user,
@@ -99,6 +96,11 @@ pub(crate) fn run(place: &Place, deed: QueueDeed) -> anyhow::Result<Outcome> {
 /// What a queue is declared with, as it was typed.
 fn of_queue(arguments: Option<&str>) -> anyhow::Result<serde_json::Value> {
     serde_json::from_str(arguments.unwrap_or("{}")).context("`--arguments` is no JSON")
+}
+
+fn set_user(place: &Place, name: String) -> anyhow::Result<Outcome> {
+    let password = password_of(&name)?;
+    simple(place, &Ask::SetUser { name, password })
 }
 
 /// The password that standard input has, without the end of its line.
