@@ -58,7 +58,8 @@ impl<T> Inbox<T> {
         Poll::Pending
     }
 
-    /// Puts a call in. Who did not see room before puts in no more than one in its life: that it is gone.
+    /// Puts a call in. Who did not see room before puts in no more than one in its life, that it is gone, or is one of the few
+    /// operators.
     pub(crate) fn put(&self, call: T) {
         let mut state = self.state.borrow_mut();
         if state.door == Door::Closed {
