@@ -18,7 +18,8 @@ use crate::host::Call;
 use crate::inbox::Inbox;
 use crate::mailbox::{Mailbox, Word};
 use crate::metrics::Metrics;
-use crate::writer::{Gauges, Order};
+use crate::reader::Reader;
+use crate::writer::{Gauges, Here, Order, Writer};
 
 /// Whose a connection is, and where it went.
 #[derive(Debug)]
@@ -32,6 +33,7 @@ pub(crate) struct Home {
 pub(crate) struct House {
     pub(crate) clock: Clock,
     pub(crate) places: Places,
+    pub(crate) reader: Reader,
     pub(crate) accounts: RefCell<Accounts>,
     /// What clients may take.
     pub(crate) clients: ClientLimits,
@@ -42,6 +44,8 @@ pub(crate) struct House {
     /// Of those that said which virtual host they want.
     pub(crate) homes: RefCell<BTreeMap<ConnectionId, Home>>,
     pub(crate) metrics: Metrics,
+    /// How a virtual host writes by itself.
+    pub(crate) here: Here,
     pub(crate) gauges: Arc<Gauges>,
     /// The writer failed, or something that must not be: nothing more is promised.
     pub(crate) failed: CancellationToken,
@@ -58,13 +62,12 @@ impl House {
         places: Places,
         accounts: Accounts,
         clients: ClientLimits,
-        orders: mpsc::Sender<Order>,
-        gauges: Arc<Gauges>,
-        failed: CancellationToken,
+        writer: &Writer,
     ) -> Self {
         Self {
             clock,
             places,
+            reader: Reader::new(),
             accounts: RefCell::new(accounts),
             clients,
             hosts: RefCell::default(),
@@ -72,11 +75,12 @@ impl House {
             connections: RefCell::default(),
             homes: RefCell::default(),
             metrics: Metrics::default(),
-            gauges,
-            failed,
+            here: writer.here.clone(),
+            gauges: Arc::clone(&writer.gauges),
+            failed: writer.failure.token.clone(),
             given_up: Cell::new(None),
             alarm: Cell::new(None),
-            orders: RefCell::new(Some(orders)),
+            orders: RefCell::new(Some(writer.orders.clone())),
             // 0 is the operators' own.
             next_connection: Cell::new(1),
         }

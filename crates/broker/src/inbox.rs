@@ -98,6 +98,10 @@ impl<T> Inbox<T> {
         self.state.borrow().door == Door::Closed
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.state.borrow().calls.is_empty()
+    }
+
     pub(crate) fn try_next(&self) -> Option<T> {
         let mut state = self.state.borrow_mut();
         let call = state.calls.pop_front();
