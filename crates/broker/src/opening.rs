@@ -96,8 +96,8 @@ pub(crate) async fn open(options: &Options) -> Result<Opened, Error> {
     let vhosts = accounts.vhosts.clone();
     let writer = Writer::start(log).map_err(Error::Thread)?;
     let clock = Clock::start();
-    let clients = options.clients;
-    let house = Rc::new(House::new(clock, places, accounts, clients, &writer));
+    let house = House::new(clock, places, accounts, options.clients, &writer);
+    let house = Rc::new(house);
     let doorman = Doorman::new()?;
     let mut messages = found.queues;
     let numbers: Vec<u32> = vhosts.values().copied().map(u32::from).collect();
