@@ -97,7 +97,13 @@ impl Broker {
             disk_free_min: 0,
         };
         let state = dir.path().to_owned();
-        let opened = open(&crate::Options { state, limits }).await;
+        let clients = crate::ClientLimits::default();
+        let options = crate::Options {
+            state,
+            limits,
+            clients,
+        };
+        let opened = open(&options).await;
         let Opened {
             house,
             doorman,
