@@ -28,6 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 Err(_) => 50 << 20,
             },
         },
+        seams: std::env::var("SEAMS").unwrap_or_default().parse()?,
     };
     let sockets = Sockets {
         amqp: vec![listen("127.0.0.1")?, listen("::1")?],

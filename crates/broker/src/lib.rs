@@ -37,6 +37,7 @@ mod mailbox;
 mod metrics;
 mod opening;
 mod record;
+mod seams;
 pub mod view;
 mod writer;
 
@@ -55,6 +56,7 @@ pub use crate::alarm::Limits;
 pub use crate::definitions::left_out;
 pub use crate::opening::{Checked, OpenError, check};
 pub use crate::record::RecordError;
+pub use crate::seams::{Acknowledgements, Confirms, SeamError, Seams, Sequence, Syncs};
 
 use crate::door::Door;
 use crate::house::House;
@@ -68,6 +70,8 @@ pub struct Options {
     pub state: PathBuf,
     /// When publishers wait.
     pub limits: Limits,
+    /// What a test wants to see fail.
+    pub seams: Seams,
 }
 
 /// The listening sockets that were handed over.
