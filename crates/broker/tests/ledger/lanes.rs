@@ -213,10 +213,10 @@ pub(super) async fn consume(
     let Lane { queue, from, kind } = LANES[lane];
     let (_connection, channel) = in_time("enter", enter(address, &[queue, from, MARKS])).await?;
     let prefetch = BasicQosOptions::default();
-    channel.basic_qos(PREFETCH, prefetch).await?;
+    in_time("qos", channel.basic_qos(PREFETCH, prefetch)).await?;
     let options = BasicConsumeOptions::default();
     let consumer = channel.basic_consume(from.into(), "".into(), options, FieldTable::default());
-    let mut consumer = consumer.await?;
+    let mut consumer = in_time("consume", consumer).await?;
     let mut last = Last::default();
     let mut acknowledged = Vec::new();
     let mut looks = tokio::time::interval(LOOK);
@@ -244,7 +244,8 @@ pub(super) async fn consume(
             body: &delivery.data,
         };
         shared.of(lane).take(kind, &mut last, got);
-        delivery.acker.ack(BasicAckOptions::default()).await?;
+        let ack = delivery.acker.ack(BasicAckOptions::default());
+        in_time("ack", ack).await?;
         shared.of(lane).taken.insert(number);
         acknowledged.push(number);
         if shared.marks
