@@ -41,6 +41,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             )),
             queues_max: small("QUEUES_MAX")?,
         },
+        seams: std::env::var("SEAMS").unwrap_or_default().parse()?,
     };
     let sockets = Sockets {
         amqp: vec![listen("127.0.0.1")?, listen("::1")?],

@@ -40,6 +40,7 @@ mod opening;
 mod reader;
 mod record;
 mod register;
+mod seams;
 pub mod view;
 mod writer;
 
@@ -59,6 +60,7 @@ pub use crate::alarm::Limits;
 pub use crate::definitions::{left_out, policies_with_copies};
 pub use crate::opening::{Checked, OpenError, check};
 pub use crate::record::RecordError;
+pub use crate::seams::{Acknowledgements, Confirms, SeamError, Seams, Sequence, Syncs};
 
 use crate::door::Door;
 use crate::house::House;
@@ -72,6 +74,8 @@ pub struct Options {
     pub state: PathBuf,
     /// When publishers wait.
     pub limits: Limits,
+    /// What a test wants to see fail.
+    pub seams: Seams,
     /// What clients may take.
     pub clients: ClientLimits,
 }

@@ -6,9 +6,7 @@ use std::sync::Arc;
 
 use mainstay_amqp::{Body, Broker, Fault, Place, QueueId};
 use mainstay_journal::HostDisk;
-use mainstay_journal::messages::{
-    AppendError, Change, FoundQueue, MessageLimits, MessageLog, examine,
-};
+use mainstay_journal::messages::{AppendError, Change, FoundQueue, MessageLog, examine};
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::accounts::{Accounts, PasswordError};
@@ -19,6 +17,7 @@ use crate::house::House;
 use crate::inbox::Inbox;
 use crate::limits::{CALLS_MAX, REMOVED_AT_ONCE};
 use crate::record::{self, Definitions, RecordError};
+use crate::seams::Seams;
 use crate::writer::{Order, Writer};
 use crate::{ClientLimits, Error, Options};
 
@@ -84,7 +83,7 @@ pub(crate) async fn open(options: &Options) -> Result<Opened, Error> {
     let directory = options.state.join(DIRECTORY);
     let path = directory.join(LOG);
     // Nobody is served yet, so that this thread may wait for the disk.
-    let (log, found) = open_log(&path)?;
+    let (log, found) = open_log(&path, options.seams)?;
     let places = log.places();
     let mut log = log;
     let definitions = definitions(&mut log, &found.definitions)?;
@@ -94,7 +93,7 @@ pub(crate) async fn open(options: &Options) -> Result<Opened, Error> {
         mut strays,
     } = definitions;
     let vhosts = accounts.vhosts.clone();
-    let writer = Writer::start(log).map_err(Error::Thread)?;
+    let writer = Writer::start(log, options.seams).map_err(Error::Thread)?;
     let clock = Clock::start();
     let house = House::new(clock, places, accounts, options.clients, &writer);
     let house = Rc::new(house);
@@ -181,7 +180,10 @@ pub(crate) fn new_broker(name: &str, clients: ClientLimits) -> Result<Broker, Pa
     Ok(broker)
 }
 
-fn open_log(path: &Path) -> Result<(MessageLog, mainstay_journal::messages::Found), OpenError> {
+fn open_log(
+    path: &Path,
+    seams: Seams,
+) -> Result<(MessageLog, mainstay_journal::messages::Found), OpenError> {
     let disk = HostDisk::open(path).map_err(|source| OpenError::Directory {
         path: path.to_owned(),
         source,
@@ -189,7 +191,7 @@ fn open_log(path: &Path) -> Result<(MessageLog, mainstay_journal::messages::Foun
     let disk = disk.ok_or_else(|| OpenError::InUse {
         path: path.to_owned(),
     })?;
-    Ok(MessageLog::open(Arc::new(disk), MessageLimits::default())?)
+    Ok(MessageLog::open(Arc::new(disk), seams.message_limits())?)
 }
 
 /// What a log has that nobody uses.

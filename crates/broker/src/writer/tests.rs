@@ -56,7 +56,7 @@ fn room_comes_back_after_an_opening_without_traffic() {
         log.room().on_disk >= before,
         "an opening itself gives nothing back"
     );
-    let writer = Writer::start(log).expect("a thread");
+    let writer = Writer::start(log, Seams::default()).expect("a thread");
     // The newest segment, three spares, and what is not worth it.
     let enough = 6 * LIMITS.segment_len;
     assert!(
@@ -77,7 +77,7 @@ fn a_new_log_takes_no_more_room_before_it_is_used() {
     let dir = TempDir::new("writer-new");
     let log = open(dir.path());
     let before = log.room().on_disk;
-    let writer = Writer::start(log).expect("a thread");
+    let writer = Writer::start(log, Seams::default()).expect("a thread");
     let gauges = Arc::clone(&writer.gauges);
     drop(writer.orders);
     writer.thread.join().expect("it ends by itself");
@@ -119,7 +119,7 @@ fn syncs(writer: &Writer) -> u64 {
 
 /// A writer that wrote a first batch, and has spares.
 fn begun(dir: &TempDir) -> (Writer, Arc<Reports>) {
-    let writer = Writer::start(open(dir.path())).expect("a thread");
+    let writer = Writer::start(open(dir.path()), Seams::default()).expect("a thread");
     let reports = Arc::<Reports>::default();
     order(&writer, batch(1, &reports, Haste::Now, vec![message(1)]));
     wait_for(&reports, 1);

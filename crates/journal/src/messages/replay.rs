@@ -74,6 +74,10 @@ impl Witness for Replay {
             Entry::ForgetQueue(queue) => {
                 self.queues.remove(&queue);
             }
+            // It is said in a later one: else it would take away what it stands in.
+            Entry::Released { through } if through >= spot.sequence => {
+                return Err(Damage::Content { number });
+            }
             Entry::Released { through } => self.released = self.released.max(through),
         }
         Ok(())
