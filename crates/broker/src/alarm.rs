@@ -38,7 +38,7 @@ pub(crate) async fn watch(
         looks.tick().await;
         let alarm = look(&house, limits, &directory);
         house.set_alarm(alarm);
-        if !house.gauges.has_room()
+        if house.gauges.wants_retry()
             && let Some(orders) = orders.upgrade()
         {
             // Full means that it tries at once anyhow.

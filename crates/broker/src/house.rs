@@ -17,19 +17,23 @@ use crate::host::Call;
 use crate::inbox::Inbox;
 use crate::mailbox::{Mailbox, Word};
 use crate::metrics::Metrics;
-use crate::writer::{Gauges, Order};
+use crate::reader::Reader;
+use crate::writer::{Gauges, Here, Order, Writer};
 
 /// It.
 #[derive(Debug)]
 pub(crate) struct House {
     pub(crate) clock: Clock,
     pub(crate) places: Places,
+    pub(crate) reader: Reader,
     pub(crate) accounts: RefCell<Accounts>,
     pub(crate) hosts: RefCell<BTreeMap<String, Rc<Inbox<Call>>>>,
     /// Of the virtual hosts.
     pub(crate) tasks: TaskTracker,
     pub(crate) connections: RefCell<BTreeMap<ConnectionId, Rc<Mailbox>>>,
     pub(crate) metrics: Metrics,
+    /// How a virtual host writes by itself.
+    pub(crate) here: Here,
     pub(crate) gauges: Arc<Gauges>,
     /// The writer failed, or something that must not be: nothing more is promised.
     pub(crate) failed: CancellationToken,
@@ -41,27 +45,22 @@ pub(crate) struct House {
 }
 
 impl House {
-    pub(crate) fn new(
-        clock: Clock,
-        places: Places,
-        accounts: Accounts,
-        orders: mpsc::Sender<Order>,
-        gauges: Arc<Gauges>,
-        failed: CancellationToken,
-    ) -> Self {
+    pub(crate) fn new(clock: Clock, places: Places, accounts: Accounts, writer: &Writer) -> Self {
         Self {
             clock,
             places,
+            reader: Reader::new(),
             accounts: RefCell::new(accounts),
             hosts: RefCell::default(),
             tasks: TaskTracker::new(),
             connections: RefCell::default(),
             metrics: Metrics::default(),
-            gauges,
-            failed,
+            here: writer.here.clone(),
+            gauges: Arc::clone(&writer.gauges),
+            failed: writer.failure.token.clone(),
             given_up: Cell::new(None),
             alarm: Cell::new(None),
-            orders: RefCell::new(Some(orders)),
+            orders: RefCell::new(Some(writer.orders.clone())),
             // 0 is the operators' own.
             next_connection: Cell::new(1),
         }
