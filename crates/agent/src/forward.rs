@@ -28,7 +28,7 @@ use mainstay_ids::ConsumerId;
 use mainstay_model::{Ack, ForwardSettings, Routing};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 pub use file::Choice;
@@ -182,13 +182,7 @@ impl Forwarding {
         loop {
             let input = tokio::select! {
                 () = stop.cancelled() => return Some(works),
-                Some(mut routing) = routings.recv() => {
-                    while let Ok(newer) = routings.try_recv() {
-                        routing = newer;
-                    }
-                    Input::Routes(routing)
-                }
-                _ = looks.tick() => Input::Tick,
+                input = next_input(&mut routings, &mut looks) => input,
             };
             let mut hindering = hindrances.told().to_vec();
             hindering.extend(occupied.concern());
@@ -237,5 +231,18 @@ impl Forwarding {
                 acknowledged = Instant::now();
             }
         }
+    }
+}
+
+/// The newest routes, or that it is time for a look. What was not taken yet is there the next time.
+async fn next_input(routings: &mut mpsc::Receiver<Routing>, looks: &mut Interval) -> Input {
+    tokio::select! {
+        Some(mut routing) = routings.recv() => {
+            while let Ok(newer) = routings.try_recv() {
+                routing = newer;
+            }
+            Input::Routes(routing)
+        }
+        _ = looks.tick() => Input::Tick,
     }
 }
