@@ -22,6 +22,7 @@ mod written;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use mainstay_model::gateway::GatewaySettings;
 use mainstay_model::{ForwardSettings, Network, VipSpec};
@@ -110,6 +111,10 @@ pub struct Broker {
     pub memory: Option<u64>,
     /// Publishers wait while the disk has less room, in bytes.
     pub disk_free: u64,
+    /// How long a consumer may keep a delivery without a word.
+    pub consumer_timeout: Duration,
+    /// Queues that clients may declare in a virtual host; `None`: any number.
+    pub queues: Option<u32>,
 }
 
 /// Where services are found by name.

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::ClientLimits;
 use crate::accounts::Accounts;
 use crate::clock::Clock;
 use crate::host::Call;
@@ -20,6 +21,13 @@ use crate::metrics::Metrics;
 use crate::reader::Reader;
 use crate::writer::{Gauges, Here, Order, Writer};
 
+/// Whose a connection is, and where it went.
+#[derive(Debug)]
+pub(crate) struct Home {
+    pub(crate) user: String,
+    pub(crate) vhost: String,
+}
+
 /// It.
 #[derive(Debug)]
 pub(crate) struct House {
@@ -27,10 +35,14 @@ pub(crate) struct House {
     pub(crate) places: Places,
     pub(crate) reader: Reader,
     pub(crate) accounts: RefCell<Accounts>,
+    /// What clients may take.
+    pub(crate) clients: ClientLimits,
     pub(crate) hosts: RefCell<BTreeMap<String, Rc<Inbox<Call>>>>,
     /// Of the virtual hosts.
     pub(crate) tasks: TaskTracker,
     pub(crate) connections: RefCell<BTreeMap<ConnectionId, Rc<Mailbox>>>,
+    /// Of those that said which virtual host they want.
+    pub(crate) homes: RefCell<BTreeMap<ConnectionId, Home>>,
     pub(crate) metrics: Metrics,
     /// How a virtual host writes by itself.
     pub(crate) here: Here,
@@ -45,15 +57,23 @@ pub(crate) struct House {
 }
 
 impl House {
-    pub(crate) fn new(clock: Clock, places: Places, accounts: Accounts, writer: &Writer) -> Self {
+    pub(crate) fn new(
+        clock: Clock,
+        places: Places,
+        accounts: Accounts,
+        clients: ClientLimits,
+        writer: &Writer,
+    ) -> Self {
         Self {
             clock,
             places,
             reader: Reader::new(),
             accounts: RefCell::new(accounts),
+            clients,
             hosts: RefCell::default(),
             tasks: TaskTracker::new(),
             connections: RefCell::default(),
+            homes: RefCell::default(),
             metrics: Metrics::default(),
             here: writer.here.clone(),
             gauges: Arc::clone(&writer.gauges),
@@ -115,6 +135,15 @@ impl House {
 
     pub(crate) fn shut_all(&self, why: &str) {
         for mailbox in self.connections.borrow().values() {
+            mailbox.say(Word::Shut(why.to_owned()));
+        }
+    }
+
+    /// Closes the connections of which this holds.
+    pub(crate) fn shut_those(&self, why: &str, those: impl Fn(&Home) -> bool) {
+        let (homes, connections) = (self.homes.borrow(), self.connections.borrow());
+        let meant = homes.iter().filter(|(_, home)| those(home));
+        for mailbox in meant.filter_map(|(id, _)| connections.get(id)) {
             mailbox.say(Word::Shut(why.to_owned()));
         }
     }

@@ -72,6 +72,8 @@ pub(crate) enum Order {
     Write(Batch),
     /// Changes of accounts; the answer comes when they are on disk.
     Define(Vec<Change>, oneshot::Sender<()>),
+    /// The same for what only takes away: it may go past what waits for room.
+    Remove(Vec<Change>, oneshot::Sender<()>),
     /// A second has passed: there may be room again, and what waits for a sync has waited long enough.
     Retry,
 }
@@ -319,6 +321,10 @@ impl Desk {
             }
             Order::Define(changes, answer) => {
                 (changes, Vec::new(), Haste::Now, Some(Told::Definer(answer)))
+            }
+            Order::Remove(changes, answer) => {
+                let classes = vec![Class::Relief; changes.len()];
+                (changes, classes, Haste::Now, Some(Told::Definer(answer)))
             }
             Order::Retry => (Vec::new(), Vec::new(), Haste::Now, None),
         };

@@ -2,6 +2,7 @@
 //! print these. The defaults of the limits are in [`mainstay_model::gateway`].
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use super::Role;
 pub use mainstay_model::forward::METRICS;
@@ -26,6 +27,8 @@ pub fn broker() -> SocketAddr {
 }
 /// `broker.disk_free`: RabbitMQ's `disk_free_limit`.
 pub const DISK_FREE: u64 = 50 * 1024 * 1024;
+/// `broker.consumer_timeout`: RabbitMQ's `consumer_timeout`.
+pub const CONSUMER_TIMEOUT: Duration = Duration::from_mins(30);
 /// `forward.count`: who scales by traffic needs it.
 pub const COUNT: bool = true;
 /// `forward.answer_arp`: each node has all service addresses, so no one may say that they are its own.
