@@ -19,6 +19,7 @@ pub mod hand;
 pub mod inherit;
 pub mod neighbour;
 pub mod netlink;
+pub mod notebook;
 pub mod occupied;
 pub mod peer;
 pub mod procfs;

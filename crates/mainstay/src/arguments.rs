@@ -15,7 +15,9 @@ use mainstay_agent::ForwardSeams;
 use mainstay_gateway::Seams;
 use mainstay_ids::{InstanceId, NodeName, SecretName, ServiceName, Version, VipName};
 use mainstay_model::network::NetworkError;
+use mainstay_model::seams::{self, SeamError};
 use mainstay_model::{ForwardSettings, Network, Weight};
+use mainstay_vip::Seams as VipSeams;
 
 use crate::command::resolve::ResolveName;
 
@@ -433,10 +435,10 @@ pub(crate) struct Dev {
     #[arg(long, hide = true)]
     pub(crate) unsafe_no_adoption: bool,
     /// Test seam: what forwarding leaves out, for instance `repair=off`.
-    #[arg(long, hide = true, default_value = "", value_parser = parse_forward_seams)]
+    #[arg(long, hide = true, default_value = "", value_parser = parse_seams::<ForwardSeams>)]
     pub(crate) unsafe_forward_seams: String,
     /// Test seam: what the gateway does without, for instance `retries=off`.
-    #[arg(long, hide = true, default_value = "", value_parser = parse_seams)]
+    #[arg(long, hide = true, default_value = "", value_parser = parse_seams::<Seams>)]
     pub(crate) unsafe_gateway_seams: String,
 }
 
@@ -453,8 +455,11 @@ pub(crate) struct Run {
     #[arg(long, value_name = "FILE")]
     pub(crate) config: PathBuf,
     /// Test seam: what the gateway does without, for instance `listen-sockets=own`.
-    #[arg(long, hide = true, default_value = "", value_parser = parse_seams)]
+    #[arg(long, hide = true, default_value = "", value_parser = parse_seams::<Seams>)]
     pub(crate) unsafe_gateway_seams: String,
+    /// Test seam: what the holder of floating addresses leaves out, for instance `tracks=blind`.
+    #[arg(long, hide = true, default_value = "", value_parser = parse_seams::<VipSeams>)]
+    pub(crate) unsafe_vip_seams: String,
 }
 
 /// Where statistics are shown.
@@ -730,16 +735,14 @@ pub(crate) struct VipProcess {
     /// This node has an agent.
     #[arg(long)]
     pub(crate) with_agent: bool,
+    /// What it leaves out.
+    #[arg(long, default_value = "")]
+    pub(crate) unsafe_vip_seams: VipSeams,
 }
 
 /// Checks them and keeps them as they are written: they are handed on.
-fn parse_seams(text: &str) -> Result<String, mainstay_gateway::SeamError> {
-    text.parse::<Seams>().map(|_| text.to_owned())
-}
-
-/// As [`parse_seams`].
-fn parse_forward_seams(text: &str) -> Result<String, mainstay_agent::SeamError> {
-    text.parse::<ForwardSeams>().map(|_| text.to_owned())
+fn parse_seams<S: seams::Seams>(text: &str) -> Result<String, SeamError> {
+    seams::parse::<S>(text).map(|_| text.to_owned())
 }
 
 fn parse_duration(text: &str) -> Result<Duration, mainstay_ids::duration::DurationError> {

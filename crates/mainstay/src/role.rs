@@ -387,6 +387,7 @@ fn run_vip(place: &Place, vip: &VipProcess) -> anyhow::Result<()> {
             OwnAgent::No
         },
         real_time: RealTime::IfAllowed,
+        seams: vip.unsafe_vip_seams,
     };
     mainstay_vip::run(options).context("the floating addresses failed")
 }

@@ -12,6 +12,7 @@ mod declare;
 mod drain;
 mod gate;
 pub(crate) mod handle;
+mod happenings;
 mod instance;
 mod intake;
 mod invariants;
@@ -38,6 +39,7 @@ use consumers::Consumers;
 use contract::{AcknowledgedDrain, Apply, Clock, Input, Refusal, Reply, Settings};
 use declare::Services;
 use handle::StickyKey;
+use happenings::HappeningsSeen;
 use journal::Journal;
 use report::{Accepted, Agent, Strangers};
 use service::Service;
@@ -59,6 +61,8 @@ pub struct Control {
     agent: Agent,
     /// Which start of the node was seen last.
     boot: Option<BootId>,
+    /// Of what happened on the node beside its instances.
+    happenings: HappeningsSeen,
     sticky_key: StickyKey,
     journal: Journal,
     routing: Routing,
@@ -122,6 +126,7 @@ impl Control {
             consumers: Consumers::default(),
             agent: Agent::default(),
             boot: None,
+            happenings: HappeningsSeen::default(),
             sticky_key: settings.sticky_key,
             journal: Journal::default(),
         }
@@ -150,6 +155,7 @@ impl Control {
         }
         control.services.retired = snapshot.retired.into_iter().collect();
         control.boot = snapshot.boot;
+        control.happenings = HappeningsSeen::restore(snapshot.happenings);
         control.sticky_key = snapshot.sticky_key.unwrap_or(sticky_key);
         control.consumers = Consumers::restore(snapshot.consumers, clock.now);
         control.journal = Journal::resumed(snapshot.event);
@@ -308,6 +314,8 @@ impl Control {
             self.boot.clone_from(&report.boot);
             self.journal.mark_changed();
         }
+        let (happenings, node) = (&mut self.happenings, &self.node);
+        happenings.observe(clock, node, &report.happenings, &mut self.journal);
         let supply = Supply::default();
         if let (true, Some(boot)) = (rebooted, report.boot.clone()) {
             let rebooted = EventKind::NodeRebooted { boot };
@@ -451,6 +459,7 @@ impl Control {
             purpose: self.purpose,
             event: self.journal.last(),
             boot: self.boot.clone(),
+            happenings: self.happenings.records(),
             sticky_key: Some(self.sticky_key),
             services: services
                 .map(|(name, service)| service.record(name))

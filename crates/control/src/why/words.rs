@@ -58,6 +58,8 @@ fn topic(kind: &EventKind) -> Topic {
         | EventKind::ConsumerJoined { .. }
         | EventKind::ConsumerMute { .. }
         | EventKind::ConsumerGone { .. }
+        | EventKind::Happened { .. }
+        | EventKind::HappenedUntold { .. }
         | EventKind::ControlStarted { .. } => Topic::Decision,
     }
 }

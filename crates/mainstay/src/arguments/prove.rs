@@ -11,7 +11,7 @@ use mainstay_prove::load::Request;
 use mainstay_prove::scenario::ScenarioError;
 use mainstay_prove::{Scenario, floating};
 
-use super::{ForwardSeams, parse_duration, parse_seams};
+use super::{ForwardSeams, Seams, VipSeams, parse_duration, parse_seams};
 
 #[derive(Debug, Args)]
 pub(crate) struct Prove {
@@ -23,8 +23,11 @@ pub(crate) struct Prove {
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) scenario: Vec<Proved>,
     /// Test seam: what the gateways of those two nodes do without.
-    #[arg(long, hide = true, default_value = "", value_parser = parse_seams)]
+    #[arg(long, hide = true, default_value = "", value_parser = parse_seams::<Seams>)]
     pub(crate) unsafe_gateway_seams: String,
+    /// Test seam: what the holders of the address on those two nodes leave out.
+    #[arg(long, hide = true, default_value = "", value_parser = parse_seams::<VipSeams>)]
+    pub(crate) unsafe_vip_seams: String,
     /// Load and faults for this service alone; by default load on all that clients outside can
     /// reach, and faults on every service.
     #[arg(long)]

@@ -44,7 +44,13 @@ pub(crate) async fn run(place: &Place, prove: Prove) -> anyhow::Result<Outcome> 
         }
     }
     match (running.is_empty(), floating.is_empty()) {
-        (true, false) => return run_floating(json, floating, prove.unsafe_gateway_seams).await,
+        (true, false) => {
+            let seams = floating::NodeSeams {
+                gateway: prove.unsafe_gateway_seams,
+                vip: prove.unsafe_vip_seams,
+            };
+            return run_floating(json, floating, seams).await;
+        }
         (false, false) => {
             let message =
                 "`vip-...` is proved on nodes of its own, and the others on the system that runs";
@@ -125,7 +131,7 @@ impl Follower for AgentFollower {
 async fn run_floating(
     json: bool,
     scenarios: Vec<floating::Scenario>,
-    seams: String,
+    seams: floating::NodeSeams,
 ) -> anyhow::Result<Outcome> {
     let options = floating::Options {
         program: std::env::current_exe().context("cannot tell our own program")?,

@@ -32,6 +32,7 @@ pub(crate) async fn run(place: &Place, run: Run) -> anyhow::Result<Outcome> {
     let reread = signal(SignalKind::hangup()).context("cannot await SIGHUP")?;
     let mut settings = Settings::of_node(&file)?;
     settings.gateway_seams = run.unsafe_gateway_seams;
+    settings.vip_seams = run.unsafe_vip_seams;
     let hangup = Hangup::MeansSomethingElse;
     let (mut household, mut stops) = Household::set_up(settings, hangup).await?;
     let (wishes, mut inbox) = mpsc::channel(WISHES);

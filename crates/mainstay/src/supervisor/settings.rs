@@ -62,6 +62,8 @@ pub(crate) struct Settings {
     pub(crate) gateway_seams: String,
     /// Test seam: what forwarding leaves out.
     pub(crate) forward_seams: String,
+    /// Test seam: what the holder of floating addresses leaves out.
+    pub(crate) vip_seams: String,
     /// The floating addresses.
     pub(crate) vips: Vec<VipSpec>,
 }
@@ -185,6 +187,7 @@ impl Settings {
             forward,
             gateway_seams: dev.unsafe_gateway_seams.clone(),
             forward_seams: dev.unsafe_forward_seams.clone(),
+            vip_seams: String::new(),
             vips: Vec::new(),
         })
     }
@@ -229,6 +232,7 @@ impl Settings {
             forward: file.forward.clone(),
             gateway_seams: String::new(),
             forward_seams: String::new(),
+            vip_seams: String::new(),
             vips: file.vips.clone(),
         })
     }

@@ -45,6 +45,8 @@ impl EventKind {
             | Self::ConsumerMute { .. }
             | Self::ConsumerGone { .. }
             | Self::NodeRebooted { .. }
+            | Self::Happened { .. }
+            | Self::HappenedUntold { .. }
             | Self::ControlStarted { .. } => None,
         }
     }

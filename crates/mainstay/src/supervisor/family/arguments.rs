@@ -51,7 +51,11 @@ impl Family {
 
     pub(super) fn vip_arguments<'a>(&'a self, spawn: Spawn<'a>) -> Spawn<'a> {
         let agent = self.settings.has(Role::Agent);
-        spawn.arguments(agent.then_some("--with-agent").iter())
+        let spawn = spawn.arguments(agent.then_some("--with-agent").iter());
+        match self.settings.vip_seams.as_str() {
+            "" => spawn,
+            seams => spawn.arguments(["--unsafe-vip-seams", seams]),
+        }
     }
 
     pub(super) fn agent_arguments<'a>(&'a self, spawn: Spawn<'a>) -> Spawn<'a> {
