@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::accounts::Accounts;
+use crate::backup::Copying;
 use crate::clock::Clock;
 use crate::host::Call;
 use crate::inbox::Inbox;
@@ -35,6 +36,7 @@ pub(crate) struct House {
     /// How a virtual host writes by itself.
     pub(crate) here: Here,
     pub(crate) gauges: Arc<Gauges>,
+    pub(crate) copying: Copying,
     /// The writer failed, or something that must not be: nothing more is promised.
     pub(crate) failed: CancellationToken,
     given_up: Cell<Option<&'static str>>,
@@ -45,7 +47,13 @@ pub(crate) struct House {
 }
 
 impl House {
-    pub(crate) fn new(clock: Clock, places: Places, accounts: Accounts, writer: &Writer) -> Self {
+    pub(crate) fn new(
+        clock: Clock,
+        places: Places,
+        accounts: Accounts,
+        copying: Copying,
+        writer: &Writer,
+    ) -> Self {
         Self {
             clock,
             places,
@@ -58,6 +66,7 @@ impl House {
             here: writer.here.clone(),
             gauges: Arc::clone(&writer.gauges),
             failed: writer.failure.token.clone(),
+            copying,
             given_up: Cell::new(None),
             alarm: Cell::new(None),
             orders: RefCell::new(Some(writer.orders.clone())),

@@ -12,6 +12,7 @@ use mainstay_journal::messages::{
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::accounts::{Accounts, PasswordError};
+use crate::backup::Copying;
 use crate::clock::Clock;
 use crate::doorman::Doorman;
 use crate::host::Host;
@@ -23,9 +24,9 @@ use crate::writer::Writer;
 use crate::{Error, Options};
 
 /// Where the broker's files are, below the state directory.
-pub(crate) const DIRECTORY: &str = "broker";
+pub const DIRECTORY: &str = "broker";
 /// And its log in there.
-const LOG: &str = "log";
+pub const LOG: &str = "log";
 /// Bytes of bodies of one virtual host that stay in memory while they are on disk as well.
 const BODIES_MAX: u64 = 8 * 1024 * 1024;
 
@@ -71,6 +72,22 @@ pub enum OpenError {
     Password(#[from] PasswordError),
 }
 
+impl OpenError {
+    /// Whether a newer program wrote what is there.
+    pub fn is_newer(&self) -> bool {
+        matches!(
+            self,
+            Self::Log(mainstay_journal::OpenError::Newer { .. })
+                | Self::Record(RecordError::Newer { .. })
+        )
+    }
+
+    /// Whether another broker runs there.
+    pub fn is_in_use(&self) -> bool {
+        matches!(self, Self::InUse { .. })
+    }
+}
+
 /// What an opening makes.
 #[derive(Debug)]
 pub(crate) struct Opened {
@@ -92,7 +109,8 @@ pub(crate) async fn open(options: &Options) -> Result<Opened, Error> {
     let vhosts = accounts.vhosts.clone();
     let writer = Writer::start(log).map_err(Error::Thread)?;
     let clock = Clock::start();
-    let house = Rc::new(House::new(clock, places, accounts, &writer));
+    let copying = Copying::new(directory.clone(), options.limits.disk_free_min);
+    let house = Rc::new(House::new(clock, places, accounts, copying, &writer));
     let doorman = Doorman::new()?;
     let mut messages = found.queues;
     for (name, number) in vhosts {
@@ -155,7 +173,9 @@ pub(crate) fn new_broker(name: &str) -> Result<Broker, PasswordError> {
     Ok(broker)
 }
 
-fn open_log(path: &Path) -> Result<(MessageLog, mainstay_journal::messages::Found), OpenError> {
+pub(crate) fn open_log(
+    path: &Path,
+) -> Result<(MessageLog, mainstay_journal::messages::Found), OpenError> {
     let disk = HostDisk::open(path).map_err(|source| OpenError::Directory {
         path: path.to_owned(),
         source,
@@ -202,7 +222,7 @@ pub fn check(state: &Path) -> Result<Checked, OpenError> {
     });
     Ok(Checked {
         messages: examined.messages,
-        definitions: examined.definitions,
+        definitions: examined.definitions.len() as u64,
         segments: examined.segments.len(),
         damage: shown.collect(),
     })
