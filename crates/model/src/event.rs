@@ -14,6 +14,7 @@ pub use cause::{
     DrainOutcome, DrainReason, HeldUp, PauseReason, PlanReason, RollbackAsked, RolloutFailure, Wait,
 };
 
+use crate::backup::BackupNews;
 use crate::intake::{IntakeState, Weight};
 use crate::report::{BootId, Exit};
 
@@ -195,6 +196,8 @@ pub enum EventKind {
     ConsumerGone { consumer: ConsumerId },
     /// The node was started anew: what ran on it has ended.
     NodeRebooted { boot: BootId },
+    /// Backups of the node are late, fail, or are made again.
+    Backups { news: BackupNews },
     /// The control centre began to publish.
     ControlStarted { services: u32, instances: u32 },
 }

@@ -2,6 +2,7 @@
 //! print these. The defaults of the limits are in [`mainstay_model::gateway`].
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use super::Role;
 pub use mainstay_model::forward::METRICS;
@@ -26,6 +27,10 @@ pub fn broker() -> SocketAddr {
 }
 /// `broker.disk_free`: RabbitMQ's `disk_free_limit`.
 pub const DISK_FREE: u64 = 50 * 1024 * 1024;
+/// `backup.every`: who loses a disk loses an hour at most.
+pub const BACKUP_EVERY: Duration = Duration::from_hours(1);
+/// `backup.keep`: a day of them.
+pub const BACKUP_KEEP: u32 = 24;
 /// `forward.count`: who scales by traffic needs it.
 pub const COUNT: bool = true;
 /// `forward.answer_arp`: each node has all service addresses, so no one may say that they are its own.

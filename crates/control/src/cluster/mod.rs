@@ -233,6 +233,10 @@ impl Control {
             Input::Farewell(consumer) => {
                 self.consumers.farewell(clock, &consumer, &mut self.journal);
             }
+            Input::Backups(news) => {
+                let told = EventKind::Backups { news };
+                self.journal.record(clock, None, told);
+            }
             Input::Tick => {}
             Input::DryRun(apply) => {
                 let checked = self.services.check(apply)?;
@@ -425,7 +429,11 @@ impl Control {
             Input::ConsumerJoined(consumer) | Input::Ack(Ack { consumer, .. }) => {
                 !self.consumers.waits_for(consumer)
             }
-            Input::DryRun(_) | Input::Report(_) | Input::Farewell(_) | Input::Tick => false,
+            Input::DryRun(_)
+            | Input::Report(_)
+            | Input::Farewell(_)
+            | Input::Backups(_)
+            | Input::Tick => false,
         }
     }
 
@@ -483,6 +491,7 @@ fn starts_something(input: &Input) -> bool {
         | Input::ConsumerJoined(_)
         | Input::Ack(_)
         | Input::Farewell(_)
+        | Input::Backups(_)
         | Input::Tick => false,
     }
 }

@@ -58,6 +58,7 @@ fn topic(kind: &EventKind) -> Topic {
         | EventKind::ConsumerJoined { .. }
         | EventKind::ConsumerMute { .. }
         | EventKind::ConsumerGone { .. }
+        | EventKind::Backups { .. }
         | EventKind::ControlStarted { .. } => Topic::Decision,
     }
 }

@@ -45,6 +45,7 @@ impl EventKind {
             | Self::ConsumerMute { .. }
             | Self::ConsumerGone { .. }
             | Self::NodeRebooted { .. }
+            | Self::Backups { .. }
             | Self::ControlStarted { .. } => None,
         }
     }

@@ -51,6 +51,7 @@ impl fmt::Display for EventKind {
             | Self::ConsumerMute { .. }
             | Self::ConsumerGone { .. }
             | Self::NodeRebooted { .. }
+            | Self::Backups { .. }
             | Self::ControlStarted { .. } => self.write_cluster_event(f),
         }
     }
@@ -121,6 +122,7 @@ impl EventKind {
                 let instances = counted(*instances, "instance");
                 write!(f, "control centre started with {services}, {instances}")
             }
+            Self::Backups { news } => write!(f, "backup: {}", news.said),
             Self::NodeRebooted { boot } => write!(f, "the node was started anew, boot {}", boot.0),
             _ => Ok(()),
         }
