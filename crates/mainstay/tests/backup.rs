@@ -463,26 +463,7 @@ fn system_backups_are_made_by_themselves_and_a_missing_disk_is_an_alarm() {
         "{made:?}"
     );
 
-    // The disk is not there any more.
-    let away = running.dir.join("away");
-    fs::rename(&to, &away).unwrap();
-    let failed = wait_until(PATIENCE, "the alarm", || {
-        let status = status()?;
-        let standing = status["backup"]["standing"].clone();
-        let alarm = standing == "failed" || standing == "late";
-        alarm.then(|| status.clone()).ok_or(status.to_string())
-    });
-    let why = failed["backup"]["failed"]["why"].as_str().unwrap();
-    assert!(
-        why.contains("no directory") && why.contains("backups"),
-        "{why}"
-    );
-    assert!(fails(&running, 1, &["status"]).contains("FAILED"));
-    wait_until(PATIENCE, "an event tells it", || {
-        let events = done(&running, &["events"]);
-        let told = events.contains("backup: FAILED");
-        told.then_some(()).ok_or(events)
-    });
+    let away = lose_the_disk(&running, &to);
     fs::rename(&away, &to).unwrap();
     wait_until(PATIENCE, "all is well again", || {
         let status = status()?;
@@ -496,4 +477,32 @@ fn system_backups_are_made_by_themselves_and_a_missing_disk_is_an_alarm() {
         let is_gone = status["backup"].is_null();
         is_gone.then_some(()).ok_or(status.to_string())
     });
+}
+
+fn status_of(running: &Running) -> Result<Value, String> {
+    running.json(&["status"])
+}
+
+/// The disk is not there any more: waits for all that tells it, and gives where it went.
+fn lose_the_disk(running: &Running, to: &Path) -> PathBuf {
+    let away = running.dir.join("away");
+    fs::rename(to, &away).unwrap();
+    let failed = wait_until(PATIENCE, "the alarm", || {
+        let status = status_of(running)?;
+        let standing = status["backup"]["standing"].clone();
+        let alarm = standing == "failed" || standing == "late";
+        alarm.then(|| status.clone()).ok_or(status.to_string())
+    });
+    let why = failed["backup"]["failed"]["why"].as_str().unwrap();
+    assert!(
+        why.contains("no directory") && why.contains("backups"),
+        "{why}"
+    );
+    assert!(fails(running, 1, &["status"]).contains("FAILED"));
+    wait_until(PATIENCE, "an event tells it", || {
+        let events = done(running, &["events"]);
+        let told = events.contains("backup: FAILED");
+        told.then_some(()).ok_or(events)
+    });
+    away
 }

@@ -32,7 +32,9 @@ pub(crate) mod views;
 use alloc::vec::Vec;
 
 use mainstay_ids::{Epoch, Generation, Instant, NodeName};
-use mainstay_model::{Ack, BootId, Directory, Event, EventKind, NodePlan, NodeReport, Routing};
+use mainstay_model::{
+    Ack, BackupNews, BootId, Directory, Event, EventKind, NodePlan, NodeReport, Routing,
+};
 
 use consumers::Consumers;
 use contract::{AcknowledgedDrain, Apply, Clock, Input, Refusal, Reply, Settings};
@@ -233,10 +235,7 @@ impl Control {
             Input::Farewell(consumer) => {
                 self.consumers.farewell(clock, &consumer, &mut self.journal);
             }
-            Input::Backups(news) => {
-                let told = EventKind::Backups { news };
-                self.journal.record(clock, None, told);
-            }
+            Input::Backups(news) => self.hear_of_backups(clock, news),
             Input::Tick => {}
             Input::DryRun(apply) => {
                 let checked = self.services.check(apply)?;
@@ -284,6 +283,11 @@ impl Control {
             }
         }
         Ok(reply)
+    }
+
+    fn hear_of_backups(&mut self, clock: Clock, news: BackupNews) {
+        let told = EventKind::Backups { news };
+        self.journal.record(clock, None, told);
     }
 
     fn apply(&mut self, clock: Clock, apply: Apply, reply: &mut Reply) -> Result<(), Refusal> {
