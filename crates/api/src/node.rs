@@ -114,6 +114,10 @@ pub struct Broker {
     pub memory: Option<u64>,
     /// Publishers wait while the disk has less room, in bytes.
     pub disk_free: u64,
+    /// How long a consumer may keep a delivery without a word.
+    pub consumer_timeout: Duration,
+    /// Queues that clients may declare in a virtual host; `None`: any number.
+    pub queues: Option<u32>,
 }
 
 /// When backups are made, and where.

@@ -2,8 +2,9 @@
 
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use mainstay_broker::{Limits, Options, Sockets, run};
+use mainstay_broker::{ClientLimits, Limits, Options, Sockets, run};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -18,15 +19,27 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let state = PathBuf::from(arguments.next().ok_or("which directory?")?);
     let port: u16 = arguments.next().ok_or("which port?")?.parse()?;
+    let number = |name: &str| -> Result<Option<u64>, std::num::ParseIntError> {
+        std::env::var(name)
+            .ok()
+            .map(|text| text.parse())
+            .transpose()
+    };
+    let small = |name: &str| -> Result<Option<usize>, Box<dyn std::error::Error>> {
+        Ok(number(name)?.map(usize::try_from).transpose()?)
+    };
     let listen = |host: &str| TcpListener::bind((host, port));
     let options = Options {
         state,
         limits: Limits {
             memory_max: 2 << 30,
-            disk_free_min: match std::env::var("DISK_FREE_MIN") {
-                Ok(bytes) => bytes.parse()?,
-                Err(_) => 50 << 20,
-            },
+            disk_free_min: number("DISK_FREE_MIN")?.unwrap_or(50 << 20),
+        },
+        clients: ClientLimits {
+            consumer_timeout: Some(Duration::from_millis(
+                number("CONSUMER_TIMEOUT_MS")?.unwrap_or(30 * 60 * 1000),
+            )),
+            queues_max: small("QUEUES_MAX")?,
         },
     };
     let sockets = Sockets {

@@ -21,7 +21,7 @@ use tokio_util::io::poll_read_buf;
 
 use crate::doorman::Doorman;
 use crate::host::Call;
-use crate::house::House;
+use crate::house::{Home, House};
 use crate::inbox::Inbox;
 use crate::limits::{
     FRAMED_MAX, LAST_WORDS, READ_MAX, READ_MIN, REQUESTS_PER_BATCH, SLICES_MAX, UNSENT_HIGH,
@@ -100,6 +100,7 @@ struct Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.house.connections.borrow_mut().remove(&self.id);
+        self.house.homes.borrow_mut().remove(&self.id);
         if let Some(host) = self.host.take() {
             host.put(Call::Gone(self.id));
         }
@@ -444,7 +445,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     self.session.block(why);
                 }
             }
-            // A password that changes under way is looked at when the client comes again.
+            // As RabbitMQ, whose own users have no secret that ends: it asks only those back ends about a new one whose secrets
+            // do (`state_can_expire` of `rabbit_access_control:update_state`), and takes any for the others. The password
+            // counts when the client comes again; what it may is looked up at each method anyhow.
             Request::UpdateSecret(_) => {
                 let now = self.now();
                 self.session.secret_updated(now, Entry::Granted);
@@ -462,6 +465,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let Some(host) = host else {
             return VhostEntry::Missing;
         };
+        let home = Home {
+            user: user.clone().into_owned(),
+            vhost: vhost.clone().into_owned(),
+        };
+        self.seat.house.homes.borrow_mut().insert(self.id, home);
+        // Before anything is looked at: from here to the call nothing else happens, so that what changes for this user or
+        // this virtual host is either seen here or told to this connection.
+        host.room().await;
+        if host.is_closed() {
+            return VhostEntry::Missing;
+        }
         let permission = {
             let accounts = self.seat.house.accounts.borrow();
             accounts.permission(&vhost, &user).cloned()
@@ -475,7 +489,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             hears_cancel: self.session.capabilities().consumer_cancel_notify,
         };
         let mailbox = Rc::clone(&self.seat.mailbox);
-        host.send(Call::Open(self.id, user, mailbox)).await;
+        host.put(Call::Open(self.id, user, mailbox));
         self.seat.host = Some(host);
         self.handshake = None;
         VhostEntry::Granted

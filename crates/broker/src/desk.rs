@@ -7,18 +7,20 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use mainstay_amqp::method::{BasicGet, BasicPublish};
 use mainstay_amqp::{
-    Body, ChannelKey, Content, Definitions, Durability, Everything, Input, Method, Now, Properties,
-    QueueDefinition, Reply, ShortString, User,
+    Body, ChannelKey, Content, Definitions, Durability, Everything, Input, Method, Now, Policy,
+    Properties, QueueDefinition, Reply, ShortString, User,
 };
+use mainstay_journal::messages::Change;
 use mainstay_journal::messages::Place;
 use tokio::sync::oneshot;
 
-use crate::definitions::table;
+use crate::accounts::Compiled;
+use crate::definitions::{shown_policy, table};
 use crate::host::{Host, OPERATOR};
 use crate::mailbox::Letter;
 use crate::reader::Reader;
 use crate::record;
-use crate::view::{Deed, Message, Queue};
+use crate::view::{self, Deed, Message, Queue};
 
 /// Bytes of bodies in one answer: what a person looks at, and what one message may have.
 const BODIES_LEN_MAX: u64 = 128 * 1024 * 1024;
@@ -34,6 +36,9 @@ pub(crate) enum Question {
     Queues,
     Definitions,
     Import(Definitions),
+    Policies,
+    SetPolicy(Policy),
+    RemovePolicy(String),
     Deed(Deed),
 }
 
@@ -42,6 +47,7 @@ pub(crate) enum Question {
 pub(crate) enum Told {
     Queues(Vec<Queue>),
     Definitions(Definitions),
+    Policies(Vec<view::Policy>),
     Messages(Vec<Shown>),
     Done(usize),
     Refused(String),
@@ -102,10 +108,52 @@ impl Host {
                     .map(|()| Told::Done(0))
                     .map_err(|fault| fault.to_string())
             }
+            Question::Policies => Ok(Told::Policies(self.policies())),
+            Question::SetPolicy(policy) => {
+                let set = self.broker.set_policy(now, policy);
+                set.map(|()| Told::Done(0))
+                    .map_err(|fault| fault.to_string())
+            }
+            Question::RemovePolicy(policy) => name(&policy).and_then(|name| {
+                let cleared = self.broker.clear_policy(now, &name);
+                cleared
+                    .map(|()| Told::Done(0))
+                    .map_err(|fault| fault.to_string())
+            }),
             Question::Deed(deed) => self.deed(now, deed),
         };
         self.carry_out(now);
         told.unwrap_or_else(Told::Refused)
+    }
+
+    /// Connections of a user that are there get what it may now. It is looked up here: of two changes that overtake each other
+    /// on their way, the newer one holds.
+    pub(crate) fn permitted(&mut self, user: &str) {
+        let Ok(name) = name(user) else {
+            return;
+        };
+        let rights = {
+            let accounts = self.house.accounts.borrow();
+            let permission = accounts.permission(self.broker.vhost().name(), user);
+            // What cannot be compiled is not taken in; who has such a permission all the same may nothing.
+            permission.and_then(|permission| permission.compile().ok())
+        };
+        let rights = rights.unwrap_or_else(Compiled::nothing);
+        let count = self.broker.permit(&name, || Box::new(rights.twin()));
+        tracing::debug!(
+            user,
+            count,
+            "permissions hold for connections that are there"
+        );
+    }
+
+    /// What undoes all of it.
+    pub(crate) fn undone(&self) -> Vec<Change> {
+        let records = self.broker.undone();
+        let changes = records.iter();
+        changes
+            .flat_map(|record| record::changes_of(self.number, record))
+            .collect()
     }
 
     fn queues(&self) -> Vec<Queue> {
@@ -117,8 +165,15 @@ impl Host {
             ready_bytes: queue.ready_bytes,
             unacked: queue.unacked,
             consumers: queue.consumers,
+            policy: queue.policy.map(|name| name.text().into_owned()),
         };
         self.broker.queues().map(view).collect()
+    }
+
+    fn policies(&self) -> Vec<view::Policy> {
+        let vhost = self.broker.vhost().name();
+        let policies = self.broker.policies();
+        policies.map(|one| shown_policy(vhost, one)).collect()
     }
 
     fn deed(&mut self, now: Now, deed: Deed) -> Result<Told, String> {

@@ -69,8 +69,11 @@ impl Doorman {
             tracing::warn!(%peer, "too many wait to be let in; one more is refused");
             return Self::refuse(house);
         };
+        // It took a while: a user that was removed meanwhile, or has another password, is not let in by the old one.
+        let now = house.accounts.borrow().users.get(&name).cloned();
+        let now = now.and_then(|user| user.password);
         match hash {
-            Some(hash) if right => {
+            Some(hash) if right && now.as_ref() == Some(&hash) => {
                 self.known.borrow_mut().insert(name, (hash, tag));
                 Entry::Granted
             }

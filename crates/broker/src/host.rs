@@ -41,6 +41,10 @@ pub(crate) enum Call {
     Gone(ConnectionId),
     /// An operator asks.
     Ask(Question, oneshot::Sender<Told>),
+    /// What this user may is another thing from now on.
+    Permitted(String),
+    /// It is to be deleted: it does nothing more, and says what undoes all of it.
+    Abandon(oneshot::Sender<Vec<Change>>),
     /// The end: the last that is said is stored, and then the word is given.
     Stop,
 }
@@ -80,7 +84,7 @@ struct Draft {
 pub(crate) struct Host {
     pub(crate) number: u16,
     pub(crate) broker: Broker,
-    house: Rc<House>,
+    pub(crate) house: Rc<House>,
     clock: Clock,
     inbox: Rc<Inbox<Call>>,
     orders: mpsc::Sender<Order>,
@@ -103,6 +107,8 @@ pub(crate) struct Host {
     unanswered: VecDeque<Unanswered>,
     /// What the operators' own connection was answered.
     pub(crate) answers: Vec<Letter>,
+    /// Who deletes it.
+    abandoned: Option<oneshot::Sender<Vec<Change>>>,
     #[cfg(debug_assertions)]
     witness: witness::Witness,
 }
@@ -150,6 +156,7 @@ impl Host {
             stored: Vec::new(),
             unanswered: VecDeque::new(),
             answers: Vec::new(),
+            abandoned: None,
             #[cfg(debug_assertions)]
             witness: witness::Witness::default(),
         }
@@ -173,7 +180,11 @@ impl Host {
                 return;
             }
             if life == Life::Ends {
-                self.wait_for_disk().await;
+                match self.abandoned.take() {
+                    // All that it changed is on its way to the writer, so that this comes after it.
+                    Some(deleter) => drop(deleter.send(self.undone())),
+                    None => self.wait_for_disk().await,
+                }
                 return;
             }
         }
@@ -270,6 +281,11 @@ impl Host {
                     let (after, to) = (self.batch, answer);
                     self.unanswered.push_back(Unanswered { after, told, to });
                 }
+            }
+            Call::Permitted(user) => self.permitted(&user),
+            Call::Abandon(deleter) => {
+                self.abandoned = Some(deleter);
+                return Life::Ends;
             }
             Call::Stop => return Life::Ends,
         }

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::ClientLimits;
 use crate::accounts::Accounts;
 use crate::backup::Copying;
 use crate::clock::Clock;
@@ -21,6 +22,13 @@ use crate::metrics::Metrics;
 use crate::reader::Reader;
 use crate::writer::{Gauges, Here, Order, Writer};
 
+/// Whose a connection is, and where it went.
+#[derive(Debug)]
+pub(crate) struct Home {
+    pub(crate) user: String,
+    pub(crate) vhost: String,
+}
+
 /// It.
 #[derive(Debug)]
 pub(crate) struct House {
@@ -28,10 +36,14 @@ pub(crate) struct House {
     pub(crate) places: Places,
     pub(crate) reader: Reader,
     pub(crate) accounts: RefCell<Accounts>,
+    /// What clients may take.
+    pub(crate) clients: ClientLimits,
     pub(crate) hosts: RefCell<BTreeMap<String, Rc<Inbox<Call>>>>,
     /// Of the virtual hosts.
     pub(crate) tasks: TaskTracker,
     pub(crate) connections: RefCell<BTreeMap<ConnectionId, Rc<Mailbox>>>,
+    /// Of those that said which virtual host they want.
+    pub(crate) homes: RefCell<BTreeMap<ConnectionId, Home>>,
     pub(crate) metrics: Metrics,
     /// How a virtual host writes by itself.
     pub(crate) here: Here,
@@ -52,6 +64,7 @@ impl House {
         places: Places,
         accounts: Accounts,
         copying: Copying,
+        clients: ClientLimits,
         writer: &Writer,
     ) -> Self {
         Self {
@@ -59,9 +72,11 @@ impl House {
             places,
             reader: Reader::new(),
             accounts: RefCell::new(accounts),
+            clients,
             hosts: RefCell::default(),
             tasks: TaskTracker::new(),
             connections: RefCell::default(),
+            homes: RefCell::default(),
             metrics: Metrics::default(),
             here: writer.here.clone(),
             gauges: Arc::clone(&writer.gauges),
@@ -124,6 +139,15 @@ impl House {
 
     pub(crate) fn shut_all(&self, why: &str) {
         for mailbox in self.connections.borrow().values() {
+            mailbox.say(Word::Shut(why.to_owned()));
+        }
+    }
+
+    /// Closes the connections of which this holds.
+    pub(crate) fn shut_those(&self, why: &str, those: impl Fn(&Home) -> bool) {
+        let (homes, connections) = (self.homes.borrow(), self.connections.borrow());
+        let meant = homes.iter().filter(|(_, home)| those(home));
+        for mailbox in meant.filter_map(|(id, _)| connections.get(id)) {
             mailbox.say(Word::Shut(why.to_owned()));
         }
     }

@@ -40,6 +40,7 @@ mod metrics;
 mod opening;
 mod reader;
 mod record;
+mod register;
 pub mod view;
 mod writer;
 
@@ -47,6 +48,7 @@ use std::io;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Duration;
 
 use mainstay_journal::messages::AppendError;
 use tokio::task::{JoinSet, LocalSet};
@@ -56,7 +58,7 @@ use tokio_util::sync::CancellationToken;
 pub use crate::accounts::{PasswordError, PatternError};
 pub use crate::alarm::Limits;
 pub use crate::backup::{BackupError, Counts, copy_closed, count};
-pub use crate::definitions::left_out;
+pub use crate::definitions::{left_out, policies_with_copies};
 pub use crate::opening::{Checked, DIRECTORY, LOG, OpenError, check};
 pub use crate::record::RecordError;
 
@@ -72,6 +74,17 @@ pub struct Options {
     pub state: PathBuf,
     /// When publishers wait.
     pub limits: Limits,
+    /// What clients may take.
+    pub clients: ClientLimits,
+}
+
+/// What clients may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientLimits {
+    /// How long a consumer may keep a delivery without a word; `None`: for ever.
+    pub consumer_timeout: Option<Duration>,
+    /// Queues that clients may declare in a virtual host; `None`: any number.
+    pub queues_max: Option<usize>,
 }
 
 /// The listening sockets that were handed over.

@@ -69,3 +69,5 @@ pub(crate) const PATTERN_LEN_MAX: usize = 1024;
 pub(crate) const VHOSTS_MAX: usize = 1024;
 /// How often memory and disk are looked at.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Changes of a deleted virtual host that go to the log together: less than a megabyte, which a full disk takes, too.
+pub(crate) const REMOVED_AT_ONCE: usize = 8192;

@@ -18,10 +18,10 @@ use crate::doorman::Doorman;
 use crate::host::Host;
 use crate::house::House;
 use crate::inbox::Inbox;
-use crate::limits::CALLS_MAX;
+use crate::limits::{CALLS_MAX, REMOVED_AT_ONCE};
 use crate::record::{self, Definitions, RecordError};
-use crate::writer::Writer;
-use crate::{Error, Options};
+use crate::writer::{Order, Writer};
+use crate::{ClientLimits, Error, Options};
 
 /// Where the broker's files are, below the state directory.
 pub const DIRECTORY: &str = "broker";
@@ -105,16 +105,27 @@ pub(crate) async fn open(options: &Options) -> Result<Opened, Error> {
     let places = log.places();
     let mut log = log;
     let definitions = definitions(&mut log, &found.definitions)?;
-    let Definitions { accounts, records } = definitions;
+    let Definitions {
+        accounts,
+        records,
+        mut strays,
+    } = definitions;
     let vhosts = accounts.vhosts.clone();
     let writer = Writer::start(log).map_err(Error::Thread)?;
     let clock = Clock::start();
     let copying = Copying::new(directory.clone(), options.limits.disk_free_min);
-    let house = Rc::new(House::new(clock, places, accounts, copying, &writer));
+    let clients = options.clients;
+    let house = House::new(clock, places, accounts, copying, clients, &writer);
+    let house = Rc::new(house);
     let doorman = Doorman::new()?;
     let mut messages = found.queues;
+    let numbers: Vec<u32> = vhosts.values().copied().map(u32::from).collect();
+    let of_nobody = |queue: &mut FoundQueue| !numbers.contains(&queue.key.vhost);
+    let left = messages.extract_if(.., of_nobody);
+    strays.extend(left.map(|queue| Change::ForgetQueue(queue.key)));
+    sweep(&writer, &strays).await;
     for (name, number) in vhosts {
-        let mut broker = new_broker(&name)?;
+        let mut broker = new_broker(&name, options.clients)?;
         for record in records.get(&number).into_iter().flatten() {
             let restored = broker.restore(clock.times(), record.clone());
             restored.map_err(|fault| OpenError::Restore {
@@ -127,7 +138,7 @@ pub(crate) async fn open(options: &Options) -> Result<Opened, Error> {
         let stray = restore(&mut broker, clock, own)?;
         if !stray.is_empty() {
             let (answer, _nobody) = tokio::sync::oneshot::channel();
-            let order = crate::writer::Order::Define(stray, answer);
+            let order = Order::Define(stray, answer);
             // The writer ends only after us.
             writer.orders.send(order).await.ok();
         }
@@ -139,6 +150,20 @@ pub(crate) async fn open(options: &Options) -> Result<Opened, Error> {
         writer,
         directory,
     })
+}
+
+/// Finishes deletions that were cut off, before anybody changes anything.
+async fn sweep(writer: &Writer, strays: &[Change]) {
+    if !strays.is_empty() {
+        let count = strays.len();
+        tracing::info!(count, "a deletion that was cut off is finished");
+    }
+    for some in strays.chunks(REMOVED_AT_ONCE) {
+        let (answer, _nobody) = tokio::sync::oneshot::channel();
+        // The writer ends only after us.
+        let order = Order::Remove(some.to_vec(), answer);
+        writer.orders.send(order).await.ok();
+    }
 }
 
 impl House {
@@ -159,7 +184,7 @@ impl House {
 }
 
 /// A broker whose names nobody guesses.
-pub(crate) fn new_broker(name: &str) -> Result<Broker, PasswordError> {
+pub(crate) fn new_broker(name: &str, clients: ClientLimits) -> Result<Broker, PasswordError> {
     let mut seed = [0; 16];
     let random = SystemRandom::new();
     random
@@ -170,6 +195,8 @@ pub(crate) fn new_broker(name: &str) -> Result<Broker, PasswordError> {
     let seed = halves.map(|half| u64::try_from(half).unwrap_or_default());
     let mut broker = Broker::new(name, seed);
     broker.set_budget(BODIES_MAX);
+    broker.set_consumer_timeout(clients.consumer_timeout);
+    broker.set_queues_max(clients.queues_max);
     Ok(broker)
 }
 

@@ -31,6 +31,23 @@ pub enum Ask {
         /// The directory, absolute.
         to: PathBuf,
     },
+    /// The policies of all virtual hosts, or of one.
+    Policies {
+        /// Which; all by default.
+        vhost: Option<String>,
+    },
+    /// A new policy, or another one of that name.
+    SetPolicy {
+        /// It.
+        policy: Policy,
+    },
+    /// A policy goes.
+    RemovePolicy {
+        /// Of this virtual host.
+        vhost: String,
+        /// Its name.
+        name: String,
+    },
     /// Everything that is declared, in RabbitMQ's form.
     Export,
     /// Declares what such a form says and is not there yet.
@@ -40,6 +57,11 @@ pub enum Ask {
     },
     /// A new virtual host.
     AddVhost {
+        /// Its name.
+        name: String,
+    },
+    /// A virtual host goes, with all that is in it; its clients' connections are closed.
+    RemoveVhost {
         /// Its name.
         name: String,
     },
@@ -136,6 +158,11 @@ pub enum Answer {
         /// They.
         queues: Vec<Queue>,
     },
+    /// Policies.
+    Policies {
+        /// They.
+        policies: Vec<Policy>,
+    },
     /// Messages.
     Messages {
         /// They.
@@ -230,6 +257,40 @@ pub struct Queue {
     pub unacked: usize,
     /// Consumers.
     pub consumers: usize,
+    /// The policy that is in force.
+    pub policy: Option<String>,
+}
+
+/// A policy, in the form that RabbitMQ's definitions have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// Its virtual host.
+    pub vhost: String,
+    /// Its name.
+    pub name: String,
+    /// A regular expression: the policy is for names of which it fits some part.
+    pub pattern: String,
+    /// `queues`, `exchanges` or `all`.
+    #[serde(rename = "apply-to", default = "all")]
+    pub applies_to: String,
+    /// What it says, as an object.
+    pub definition: serde_json::Value,
+    /// Of all that fit a name, the one with the highest is in force, alone.
+    #[serde(default)]
+    pub priority: i64,
+}
+
+impl Policy {
+    /// Whether it asks for copies on other machines. It is taken, so that the same definitions work on a cluster of
+    /// RabbitMQ; there is one copy here, and whoever sets it is to be told.
+    pub fn asks_for_copies(&self) -> bool {
+        let mut keys = self.definition.as_object().into_iter().flatten();
+        keys.any(|(key, _)| key.starts_with("ha-"))
+    }
+}
+
+fn all() -> String {
+    "all".to_owned()
 }
 
 /// A message.

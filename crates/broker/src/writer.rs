@@ -74,6 +74,8 @@ pub(crate) enum Order {
     Define(Vec<Change>, oneshot::Sender<()>),
     /// The log as it is after all that was ordered before, to be copied by somebody else.
     Snapshot(oneshot::Sender<Snapshot>),
+    /// The same for what only takes away: it may go past what waits for room.
+    Remove(Vec<Change>, oneshot::Sender<()>),
     /// A second has passed: there may be room again, and what waits for a sync has waited long enough.
     Retry,
 }
@@ -326,6 +328,10 @@ impl Desk {
                 // Who asked may have gone away.
                 answer.send(self.log.snapshot()?).ok();
                 return Ok(0);
+            }
+            Order::Remove(changes, answer) => {
+                let classes = vec![Class::Relief; changes.len()];
+                (changes, classes, Haste::Now, Some(Told::Definer(answer)))
             }
             Order::Retry => (Vec::new(), Vec::new(), Haste::Now, None),
         };

@@ -13,7 +13,7 @@ use lapin::options::{
     ConfirmSelectOptions, QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel, Confirmation};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
 use mainstay_broker::view::{Answer, Ask, Deed};
 use mainstay_testkit::{Ended, TempDir, is_root, program, skip, wait_until, wait_until_async};
 use rustix::fs::{Advice, fadvise};
@@ -217,13 +217,13 @@ impl Drop for Small {
     }
 }
 
-#[test]
-fn system_a_full_disk_holds_publishers_and_lets_consumers_drain() {
+/// A broker whose disk has 128 MiB and whose log meets its end.
+fn on_a_small_disk(name: &str) -> Option<(Alone, Small)> {
     if !is_root() {
         skip("a small file system is mounted by root alone");
-        return;
+        return None;
     }
-    let dir = TempDir::new("broker-full");
+    let dir = TempDir::new(name);
     let disk = dir.join("disk");
     std::fs::create_dir(&disk).expect("a directory");
     let mount = Command::new(program("mount"))
@@ -238,24 +238,37 @@ fn system_a_full_disk_holds_publishers_and_lets_consumers_drain() {
     broker.set("DISK_FREE_MIN", "0");
     broker.start_again();
     broker.wait_until_it_serves();
+    Some((broker, small))
+}
+
+/// Publishes until nothing is confirmed any more; how many were.
+async fn fill(channel: &Channel, body: &[u8]) -> usize {
+    declare(channel, "work").await;
+    let mut confirmed = 0;
+    loop {
+        let next = tokio::time::timeout(
+            std::time::Duration::from_secs(3),
+            publish(channel, "work", body),
+        );
+        match next.await {
+            Ok(Ok(Confirmation::Ack(_))) => confirmed += 1,
+            Ok(other) => panic!("publish {confirmed} was answered {other:?}"),
+            Err(_) => return confirmed,
+        }
+        assert!(confirmed < 1000, "the disk has 128 MiB");
+    }
+}
+
+#[test]
+fn system_a_full_disk_holds_publishers_and_lets_consumers_drain() {
+    let Some((broker, _small)) = on_a_small_disk("broker-full") else {
+        return;
+    };
     let body = vec![b'x'; 256 * 1024];
     let confirmed = on_runtime(async {
         let client = broker.client().await;
         let channel = client.create_channel().await.expect("a channel");
-        declare(&channel, "work").await;
-        let mut confirmed = 0;
-        loop {
-            let next = tokio::time::timeout(
-                std::time::Duration::from_secs(3),
-                publish(&channel, "work", &body),
-            );
-            match next.await {
-                Ok(Ok(Confirmation::Ack(_))) => confirmed += 1,
-                Ok(other) => panic!("publish {confirmed} was answered {other:?}"),
-                Err(_) => return confirmed,
-            }
-            assert!(confirmed < 1000, "the disk has 128 MiB");
-        }
+        fill(&channel, &body).await
     });
     assert!(confirmed > 100, "there was room for {confirmed}");
     wait_until(PATIENCE, "the alarm is on", || {
@@ -275,6 +288,51 @@ fn system_a_full_disk_holds_publishers_and_lets_consumers_drain() {
         taken >= confirmed,
         "{confirmed} were confirmed, and {taken} came"
     );
+    wait_until(PATIENCE, "publishers go on", || {
+        broker.status().alarm.map_or(Ok(()), Err)
+    });
+    on_runtime(async {
+        let client = broker.client().await;
+        let channel = client.create_channel().await.expect("a channel");
+        declare(&channel, "work").await;
+        publish(&channel, "work", b"again")
+            .await
+            .expect("confirmed");
+    });
+    broker.kill();
+}
+
+#[test]
+fn system_a_virtual_host_can_be_deleted_on_a_full_disk_and_makes_room() {
+    let Some((broker, _small)) = on_a_small_disk("broker-full-vhost") else {
+        return;
+    };
+    let vhost = "v".to_owned();
+    let done = Answer::Done { messages: 0 };
+    let add = Ask::AddVhost {
+        name: vhost.clone(),
+    };
+    assert_eq!(broker.ask(&add), done);
+    let all = || ".*".to_owned();
+    let permit = Ask::Permit {
+        user: "guest".to_owned(),
+        vhost: vhost.clone(),
+        configure: all(),
+        write: all(),
+        read: all(),
+    };
+    assert_eq!(broker.ask(&permit), done);
+    on_runtime(async {
+        let uri = format!("amqp://{}/v", broker.address());
+        let client = Connection::connect(&uri, ConnectionProperties::default()).await;
+        let channel = client.expect("it comes in").create_channel().await;
+        let confirmed = fill(&channel.expect("a channel"), &vec![b'x'; 256 * 1024]).await;
+        assert!(confirmed > 100, "there was room for {confirmed}");
+    });
+    wait_until(PATIENCE, "the alarm is on", || {
+        broker.status().alarm.ok_or_else(|| "no alarm".to_owned())
+    });
+    assert_eq!(broker.ask(&Ask::RemoveVhost { name: vhost }), done);
     wait_until(PATIENCE, "publishers go on", || {
         broker.status().alarm.map_or(Ok(()), Err)
     });

@@ -1,6 +1,7 @@
 //! What a user can type.
 
 mod backup;
+mod broker;
 mod prove;
 mod queue;
 
@@ -20,8 +21,9 @@ use mainstay_model::{ForwardSettings, Network, Weight};
 use crate::command::resolve::ResolveName;
 
 pub(crate) use backup::{Backup, BackupDeed, BackupProcess};
+pub(crate) use broker::BrokerProcess;
 pub(crate) use prove::{Prove, Proved};
-pub(crate) use queue::{OfVhost, QueueDeed};
+pub(crate) use queue::{OfVhost, PolicyDeed, PolicySaid, QueueDeed};
 
 /// Keeps microservices available on plain Linux machines.
 ///
@@ -721,18 +723,6 @@ pub(crate) struct GatewayProcess {
 pub(crate) struct AnswerProcess {
     /// Where it listens.
     pub(crate) address: SocketAddr,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct BrokerProcess {
-    #[command(flatten)]
-    pub(crate) start: Start,
-    /// Publishers wait above so many bytes of memory.
-    #[arg(long)]
-    pub(crate) memory_max: u64,
-    /// Publishers wait below so many free bytes of the disk.
-    #[arg(long)]
-    pub(crate) disk_free_min: u64,
 }
 
 #[derive(Debug, Args)]

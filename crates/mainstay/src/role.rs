@@ -375,6 +375,10 @@ fn run_broker(place: &Place, broker: &BrokerProcess, mut sockets: Inherited) -> 
             memory_max: broker.memory_max,
             disk_free_min: broker.disk_free_min,
         },
+        clients: mainstay_broker::ClientLimits {
+            consumer_timeout: Some(broker.consumer_timeout),
+            queues_max: broker.queues_max,
+        },
     };
     let sockets = mainstay_broker::Sockets {
         amqp: amqp.collect(),

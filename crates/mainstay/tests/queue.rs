@@ -5,8 +5,9 @@
 mod running;
 
 use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
 
-use mainstay_testkit::wait_until;
+use mainstay_testkit::{program, wait_until};
 use running::{PATIENCE, Running, kill, text};
 use rustix::process::Signal;
 
@@ -65,4 +66,154 @@ fn system_a_killed_broker_is_back_with_its_messages_and_its_port_was_never_close
     let (_, said) = running.stop();
     assert!(said.contains("stopped"), "{said}");
     assert!(done(&running, &["queue", "fsck"]).contains("1 messages"));
+}
+
+fn refused(running: &Running, arguments: &[&str], code: i32) -> String {
+    let output = running.run(arguments);
+    assert_eq!(
+        output.status.code(),
+        Some(code),
+        "{arguments:?}: {}",
+        text(&output)
+    );
+    text(&output)
+}
+
+fn wait_until_it_answers(running: &Running) {
+    wait_until(PATIENCE, "the broker answers", || {
+        let output = running.run(&["queue", "ls"]);
+        if output.status.success() {
+            Ok(())
+        } else {
+            Err(text(&output))
+        }
+    });
+}
+
+#[test]
+fn system_policies_and_virtual_hosts_by_command() {
+    let mut running = Running::prepare("queue-policies");
+    running.dev(&[]);
+    wait_until_it_answers(&running);
+    done(&running, &["queue", "declare", "orders"]);
+    for body in ["one", "two", "three"] {
+        done(&running, &["queue", "publish", "orders", "--body", body]);
+    }
+    let set = ["queue", "policy", "set", "short", "^ord", "--definition"];
+    let with = |rest: &[&'static str]| [&set[..], rest].concat();
+    let own = with(&[
+        "{\"max-length\": 2}",
+        "--priority",
+        "5",
+        "--apply-to",
+        "queues",
+    ]);
+    done(&running, &own);
+    let listed = done(&running, &["queue", "ls"]);
+    let line = listed.lines().find(|line| line.contains("orders"));
+    let words: Vec<&str> = line.expect("it is listed").split_whitespace().collect();
+    assert_eq!(words[..3], ["/", "orders", "2"], "{listed}");
+    assert_eq!(words.last(), Some(&"short"), "{listed}");
+    let policies = done(&running, &["queue", "policy", "ls", "--vhost", "/"]);
+    for word in ["short", "^ord", "queues", "5", "{\"max-length\":2}"] {
+        assert!(policies.contains(word), "{policies}");
+    }
+    // What asks for copies is taken, and said.
+    let output = running.run(&with(&["{\"ha-mode\": \"all\"}"]));
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(
+        text(&output).contains("there is one copy, on this machine"),
+        "{}",
+        text(&output)
+    );
+    let wrong = refused(&running, &with(&["{\"max-length\": \"few\"}"]), 4);
+    assert!(wrong.contains("is not a valid maximum length"), "{wrong}");
+    let broken = running.run(&with(&["{max-length"]));
+    assert!(
+        text(&broken).contains("`--definition` is no JSON"),
+        "{}",
+        text(&broken)
+    );
+    let exported = done(&running, &["queue", "export"]);
+    let file = running.write("definitions.json", &exported);
+    done(&running, &["queue", "policy", "rm", "short"]);
+    assert_eq!(
+        done(&running, &["queue", "policy", "ls"]).lines().count(),
+        1
+    );
+    let imported = running.run(&["queue", "import", file.to_str().unwrap()]);
+    assert!(imported.status.success(), "{}", text(&imported));
+    assert!(
+        text(&imported).contains("policy `short` asks for copies"),
+        "{}",
+        text(&imported)
+    );
+    assert!(done(&running, &["queue", "policy", "ls"]).contains("ha-mode"));
+    virtual_hosts(&running);
+    running.stop();
+}
+
+fn virtual_hosts(running: &Running) {
+    done(running, &["queue", "vhost", "shop"]);
+    done(running, &["queue", "declare", "work", "--vhost", "shop"]);
+    assert!(done(running, &["queue", "ls"]).contains("shop"));
+    done(running, &["queue", "rm-vhost", "shop"]);
+    assert!(!done(running, &["queue", "ls"]).contains("shop"));
+    let missing = refused(running, &["queue", "rm-vhost", "shop"], 4);
+    assert!(
+        missing.contains("there is no virtual host `shop`"),
+        "{missing}"
+    );
+    let default = refused(running, &["queue", "rm-vhost", "/"], 2);
+    assert!(default.contains("--default"), "{default}");
+    assert!(done(running, &["queue", "ls"]).contains("orders"));
+    done(running, &["queue", "rm-vhost", "/", "--default"]);
+    assert_eq!(done(running, &["queue", "ls"]).lines().count(), 1);
+}
+
+/// Takes a message and keeps it, and then declares one queue too many; prints what it is told.
+const SLOW: &str = r#"
+import sys, pika
+parameters = pika.ConnectionParameters("127.0.0.1", int(sys.argv[1]))
+connection = pika.BlockingConnection(parameters)
+slow, other = connection.channel(), connection.channel()
+slow.queue_declare("work", durable=True)
+slow.basic_publish("", "work", b"x")
+slow.basic_consume("work", lambda *_: None)
+try:
+    slow.start_consuming()
+except pika.exceptions.ChannelClosedByBroker as error:
+    print(error.reply_code, error.reply_text)
+try:
+    other.queue_declare("one-more")
+except pika.exceptions.ChannelClosedByBroker as error:
+    print(error.reply_code, error.reply_text)
+"#;
+
+#[test]
+fn system_a_nodes_file_limits_consumers_and_queues() {
+    let mut running = Running::prepare("queue-limits");
+    let state = running.state().display().to_string();
+    let port = mainstay_testkit::free_port();
+    let file = running.write(
+        "node.toml",
+        &format!(
+            "roles = ['broker']\nstate = '{state}'\n[broker]\nbind = '127.0.0.1:{port}'\nconsumer_timeout = '1s'\nqueues = 1\n"
+        ),
+    );
+    running.node(&file, &[]);
+    wait_until_it_answers(&running);
+    let script = running.write("slow.py", SLOW);
+    let output = Command::new(program("/usr/bin/python3"))
+        .arg(script)
+        .arg(port.to_string())
+        .output()
+        .unwrap();
+    let said = text(&output);
+    assert!(said.contains("406 PRECONDITION_FAILED - delivery acknowledgement on channel 1 timed out. Timeout value used: 1000 ms"), "{said}");
+    assert!(
+        said.contains("queue limit in vhost '/' (1) is reached"),
+        "{said}"
+    );
+    running.stop();
 }

@@ -1,9 +1,14 @@
 //! The keys of `[broker]`.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use toml::de::DeValue;
 
 use crate::file::problem::Code;
 use crate::file::refusal::Refused;
+use crate::file::service::span;
 use crate::file::units::parse_size;
 use crate::file::walk::{Entry, Section};
 
@@ -14,11 +19,18 @@ use super::{Broker, defaults, later};
 /// Less than this, and the broker blocks publishers before it has a queue.
 const MEMORY_MIN: u64 = 64 * 1024 * 1024;
 
+/// Less than this, and consumers that are only slow lose their channels.
+const CONSUMER_TIMEOUT_MIN: Duration = Duration::from_secs(1);
+/// As many as a machine has memory for: an empty one takes some kilobytes.
+const QUEUES: RangeInclusive<u32> = 1..=1_000_000;
+
 pub(super) fn default_broker() -> Broker {
     Broker {
         bind: defaults::broker(),
         memory: None,
         disk_free: defaults::DISK_FREE,
+        consumer_timeout: defaults::CONSUMER_TIMEOUT,
+        queues: None,
     }
 }
 
@@ -34,11 +46,26 @@ fn keys(s: &mut Section<'_, '_>, taken: &[Taken]) -> Option<Broker> {
     let bind = s.or("bind", defaults::broker(), |e| address(e, taken));
     let memory = s.optional("memory", |e| size(e, MEMORY_MIN));
     let disk_free = s.or("disk_free", defaults::DISK_FREE, |e| size(e, 0));
+    let consumer_timeout = s.or("consumer_timeout", defaults::CONSUMER_TIMEOUT, patience);
+    let queues = s.optional("queues", |e| e.integer(QUEUES));
     Some(Broker {
         bind: bind?,
         memory: memory?,
         disk_free: disk_free?,
+        consumer_timeout: consumer_timeout?,
+        queues: queues?,
     })
+}
+
+/// A duration. RabbitMQ's key of this name is a number of milliseconds.
+fn patience(entry: &Entry<'_, '_>) -> Option<Duration> {
+    if let DeValue::Integer(number) = entry.value() {
+        let help =
+            format!("RabbitMQ counts milliseconds; here write `consumer_timeout = \"{number}ms\"`");
+        entry.wrong_type("a duration, as in `30m`", Some(help));
+        return None;
+    }
+    span(entry, CONSUMER_TIMEOUT_MIN)
 }
 
 fn address(entry: &Entry<'_, '_>, taken: &[Taken]) -> Option<SocketAddr> {

@@ -31,6 +31,8 @@ pub const DISK_FREE: u64 = 50 * 1024 * 1024;
 pub const BACKUP_EVERY: Duration = Duration::from_hours(1);
 /// `backup.keep`: a day of them.
 pub const BACKUP_KEEP: u32 = 24;
+/// `broker.consumer_timeout`: RabbitMQ's `consumer_timeout`.
+pub const CONSUMER_TIMEOUT: Duration = Duration::from_mins(30);
 /// `forward.count`: who scales by traffic needs it.
 pub const COUNT: bool = true;
 /// `forward.answer_arp`: each node has all service addresses, so no one may say that they are its own.

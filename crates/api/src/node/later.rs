@@ -42,6 +42,7 @@ pub(super) const BROKER: &[Explained] = &[
     foreign("listeners", "write `bind = \":5672\"`"),
     foreign("vm_memory_high_watermark", "write `memory = \"1GiB\"`"),
     foreign("disk_free_limit", "write `disk_free = \"50MiB\"`"),
+    foreign("max_queues", "write `queues = 10000`"),
     later("tls", "let a proxy on this machine end TLS until then"),
 ];
 

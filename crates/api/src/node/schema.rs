@@ -457,6 +457,14 @@ struct Broker {
     /// Publishers wait while the disk has less room than this.
     #[schemars(extend("default" = display_size(defaults::DISK_FREE)))]
     disk_free: Option<Size>,
+    /// A consumer that keeps a delivery for longer without an acknowledgement loses its channel, and others get what it
+    /// had; at least `"1s"`. Where one message is worked on for days, write for instance `"7d"`.
+    #[schemars(extend("default" = display(defaults::CONSUMER_TIMEOUT)))]
+    consumer_timeout: Option<Duration>,
+    /// Queues that clients may declare in each virtual host; by default any number. What is there already stays, and
+    /// operators and definitions are not held to it.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    queues: Option<u32>,
 }
 
 /// Backups of what the node must not lose: what is declared, and the broker's queues with their messages. Each is verified

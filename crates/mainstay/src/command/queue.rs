@@ -1,5 +1,7 @@
 //! `mainstay queue`: asks the broker's process, over its own socket: a node may have a broker and no control centre.
 
+mod policy;
+
 use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -17,6 +19,8 @@ use crate::output;
 const ANSWER_TIME: Duration = Duration::from_mins(1);
 /// The largest body of a message that the broker takes.
 const BODY_LEN_MAX: u64 = 128 * 1024 * 1024;
+/// The virtual host that a broker has at its first start, and that clients ask for by default.
+const DEFAULT_VHOST: &str = "/";
 /// The longest password that is read: the longest that a client can send.
 const PASSWORD_LEN_MAX: u64 = 4096;
 
@@ -61,13 +65,12 @@ pub(crate) fn run(place: &Place, deed: QueueDeed) -> anyhow::Result<Outcome> {
             };
             done(place, of, deed, "published, and on disk")
         }
+        QueueDeed::Policy { deed } => policy::run(place, deed),
         QueueDeed::Export => export(place),
         QueueDeed::Import { file } => import(place, &file),
         QueueDeed::Vhost { name } => simple(place, &Ask::AddVhost { name }),
-        QueueDeed::User { name } => {
-            let password = password_of(&name)?;
-            simple(place, &Ask::SetUser { name, password })
-        }
+        QueueDeed::RmVhost { name, default } => rm_vhost(place, name, default),
+        QueueDeed::User { name } => set_user(place, name),
         QueueDeed::RmUser { name } => simple(place, &Ask::RemoveUser { name }),
         QueueDeed::Permit {
             user,
@@ -93,6 +96,11 @@ pub(crate) fn run(place: &Place, deed: QueueDeed) -> anyhow::Result<Outcome> {
 /// What a queue is declared with, as it was typed.
 fn of_queue(arguments: Option<&str>) -> anyhow::Result<serde_json::Value> {
     serde_json::from_str(arguments.unwrap_or("{}")).context("`--arguments` is no JSON")
+}
+
+fn set_user(place: &Place, name: String) -> anyhow::Result<Outcome> {
+    let password = password_of(&name)?;
+    simple(place, &Ask::SetUser { name, password })
 }
 
 /// The password that standard input has, without the end of its line.
@@ -125,6 +133,7 @@ fn ls(place: &Place, vhost: Option<String>) -> anyhow::Result<Outcome> {
         "UNACKED",
         "CONSUMERS",
         "DURABLE",
+        "POLICY",
     ]);
     for queue in queues {
         let Queue {
@@ -135,6 +144,7 @@ fn ls(place: &Place, vhost: Option<String>) -> anyhow::Result<Outcome> {
             ready_bytes,
             unacked,
             consumers,
+            policy,
         } = queue;
         rows.add_row([
             vhost,
@@ -144,6 +154,7 @@ fn ls(place: &Place, vhost: Option<String>) -> anyhow::Result<Outcome> {
             unacked.to_string(),
             consumers.to_string(),
             if durable { "yes" } else { "no" }.to_owned(),
+            or_dash(policy),
         ]);
     }
     print_table(&rows)?;
@@ -265,6 +276,18 @@ fn simple(place: &Place, asked: &Ask) -> anyhow::Result<Outcome> {
     }
 }
 
+/// The default one goes only for whoever says that it is meant.
+fn rm_vhost(place: &Place, name: String, default: bool) -> anyhow::Result<Outcome> {
+    if name == DEFAULT_VHOST && !default {
+        let message = "`/` is the virtual host of all programs that name none, and is not deleted";
+        let remedy = "if it is meant: `mainstay queue rm-vhost / --default`; `mainstay queue vhost /` makes it anew, empty, and `permit` lets users in";
+        return Err(Failure::new(Outcome::WrongInput, message)
+            .remedy(remedy)
+            .into());
+    }
+    simple(place, &Ask::RemoveVhost { name })
+}
+
 fn export(place: &Place) -> anyhow::Result<Outcome> {
     let Answer::Definitions { definitions } = ask(place, &Ask::Export)? else {
         return unexpected();
@@ -282,7 +305,10 @@ fn import(place: &Place, file: &Path) -> anyhow::Result<Outcome> {
             "{count} of `{kind}` are not in this version, and left out"
         ));
     }
-    simple(place, &Ask::Import { definitions })
+    let copies = mainstay_broker::policies_with_copies(&definitions);
+    let outcome = simple(place, &Ask::Import { definitions })?;
+    copies.iter().for_each(|name| policy::tell_copies(name));
+    Ok(outcome)
 }
 
 /// Reads the log of a broker that does not run.

@@ -39,6 +39,8 @@ pub(crate) struct Settings {
     pub(crate) broker_if_taken: IfTaken,
     /// When publishers wait.
     pub(crate) broker: Limits,
+    /// What the broker's clients may take.
+    pub(crate) broker_clients: BrokerClients,
     /// How names are answered; `None`: not at all.
     pub(crate) names: Option<Names>,
     /// How messages call the keys of the addresses.
@@ -63,6 +65,21 @@ pub(crate) struct Settings {
     /// The floating addresses.
     pub(crate) vips: Vec<VipSpec>,
 }
+
+/// What the broker's clients may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BrokerClients {
+    /// How long a consumer may keep a delivery.
+    pub(crate) consumer_timeout: Duration,
+    /// Queues that they may declare in a virtual host; `None`: any number.
+    pub(crate) queues_max: Option<u32>,
+}
+
+/// Those of `dev`.
+const BROKER_CLIENTS_OF_DEV: BrokerClients = BrokerClients {
+    consumer_timeout: defaults::CONSUMER_TIMEOUT,
+    queues_max: None,
+};
 
 /// How messages call what the user may change.
 #[derive(Debug, Clone, Copy)]
@@ -144,6 +161,7 @@ impl Settings {
             stats_if_taken,
             broker_if_taken,
             broker: limits(None, defaults::DISK_FREE)?,
+            broker_clients: BROKER_CLIENTS_OF_DEV,
             names: dev.names.map(|listen| Names {
                 listen,
                 upstream: None,
@@ -192,6 +210,10 @@ impl Settings {
             stats_if_taken: IfTaken::Refuse,
             broker_if_taken: IfTaken::Refuse,
             broker: limits(file.broker.memory, file.broker.disk_free)?,
+            broker_clients: BrokerClients {
+                consumer_timeout: file.broker.consumer_timeout,
+                queues_max: file.broker.queues,
+            },
             names: file.names.clone(),
             options: OF_NODE_FILE,
             api_group: group.transpose()?,
@@ -236,7 +258,7 @@ impl Settings {
             (None, None) => false,
             (None, Some(_)) | (Some(_), None) => true,
         };
-        moved || self.broker != other.broker
+        moved || self.broker != other.broker || self.broker_clients != other.broker_clients
     }
 
     /// Whether an address of the gateway is known only when it is listened on.

@@ -8,12 +8,18 @@ use super::{Family, Origin, names};
 
 impl Family {
     pub(super) fn broker_arguments<'a>(&'a self, spawn: Spawn<'a>) -> Spawn<'a> {
-        let limits = self.settings.broker;
-        spawn
+        let (limits, clients) = (self.settings.broker, &self.settings.broker_clients);
+        let timeout = mainstay_ids::duration::display(clients.consumer_timeout);
+        let spawn = spawn
             .argument("--memory-max")
             .argument(limits.memory_max.to_string())
             .argument("--disk-free-min")
             .argument(limits.disk_free_min.to_string())
+            .arguments(["--consumer-timeout", &timeout]);
+        match clients.queues_max {
+            Some(max) => spawn.argument("--queues-max").argument(max.to_string()),
+            None => spawn,
+        }
     }
 
     pub(super) fn server_arguments<'a>(&'a self, spawn: Spawn<'a>, origin: Origin) -> Spawn<'a> {
