@@ -10,8 +10,7 @@ use mainstay_amqp::{
     Body, ChannelKey, Content, Definitions, Durability, Everything, Input, Method, Now, Policy,
     Properties, QueueDefinition, Reply, ShortString, User,
 };
-use mainstay_journal::messages::Change;
-use mainstay_journal::messages::Place;
+use mainstay_journal::messages::{Change, Place};
 use tokio::sync::oneshot;
 
 use crate::accounts::Compiled;

@@ -61,7 +61,11 @@ impl Reader {
 
     /// Asks for a body. Whoever drops what comes of it is not waited for.
     pub(crate) fn ask(&self, place: Arc<Place>) -> Asked {
-        if place.record_len() <= READ_AT_ONCE_MAX && !self.is_cold() {
+        #[cfg(test)]
+        let at_hand = !self.slow.is_on();
+        #[cfg(not(test))]
+        let at_hand = true;
+        if at_hand && place.record_len() <= READ_AT_ONCE_MAX {
             match place.read_cached() {
                 Ok(Some(body)) => return Asked::Here(Ok(body)),
                 Ok(None) => {}
@@ -92,17 +96,6 @@ impl Reader {
             Asked::Here(body) => body,
             Asked::Coming(coming) => coming.await,
         }
-    }
-
-    #[cfg(not(test))]
-    #[expect(clippy::unused_self, reason = "a test has disks that are slow")]
-    fn is_cold(&self) -> bool {
-        false
-    }
-
-    #[cfg(test)]
-    fn is_cold(&self) -> bool {
-        self.slow.is_on()
     }
 }
 

@@ -331,7 +331,8 @@ impl Desk {
             }
             Order::Remove(changes, answer) => {
                 let classes = vec![Class::Relief; changes.len()];
-                (changes, classes, Haste::Now, Some(Told::Definer(answer)))
+                let told = Some(Told::Definer(answer));
+                (changes, classes, Haste::Now, told)
             }
             Order::Retry => (Vec::new(), Vec::new(), Haste::Now, None),
         };

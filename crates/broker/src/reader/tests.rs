@@ -173,7 +173,7 @@ fn a_body_on_a_slow_disk_holds_up_nobody_else() {
         let consumer =
             consumer.basic_consume("large".into(), "c".into(), options, FieldTable::default());
         let mut consumer = consumer.await.expect("consumes");
-        let (came, all) = tokio::join!(
+        let (came, ()) = tokio::join!(
             async {
                 let mut came = Vec::new();
                 while came.len() < MESSAGES as usize {
@@ -212,7 +212,6 @@ fn a_body_on_a_slow_disk_holds_up_nobody_else() {
                 slow.set(Pace::AsItIs);
             }
         );
-        let () = all;
         assert_eq!(came, (0..MESSAGES).collect::<Vec<u32>>(), "in order");
         let metrics = &broker.house.metrics;
         assert!(metrics.bodies_waited_for.get() >= 1, "{metrics:?}");

@@ -1,7 +1,7 @@
 //! Writing on the thread of all clients, when that has nothing else to do: two wakes of threads for each message of a client
 //! that waits for each of its confirms are a fifth of the time that it waits.
 
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use mainstay_journal::messages::{AppendError, Body, Change};
@@ -39,9 +39,9 @@ impl Here {
         if !is_small(&batch) {
             return Some(batch);
         }
-        let mut desk = match self.desk.try_lock() {
-            Ok(desk) => desk,
-            Err(TryLockError::WouldBlock | TryLockError::Poisoned(_)) => return Some(batch),
+        // It is at work; or somebody panicked with it, and the broker ends.
+        let Ok(mut desk) = self.desk.try_lock() else {
+            return Some(batch);
         };
         if !desk.takes_at_once(&batch) {
             return Some(batch);

@@ -307,7 +307,9 @@ fn import(place: &Place, file: &Path) -> anyhow::Result<Outcome> {
     }
     let copies = mainstay_broker::policies_with_copies(&definitions);
     let outcome = simple(place, &Ask::Import { definitions })?;
-    copies.iter().for_each(|name| policy::tell_copies(name));
+    for name in &copies {
+        policy::tell_copies(name);
+    }
     Ok(outcome)
 }
 
