@@ -5,6 +5,7 @@
 //! Start reading at [`read`]; then `keys` (the keys at the top), `gateway`, `limits`, `listen`.
 
 mod address;
+mod backup;
 mod broker;
 pub mod defaults;
 mod forward;
@@ -63,6 +64,8 @@ pub struct NodeFile {
     pub forward: Option<ForwardSettings>,
     /// The floating addresses; not empty with [`Role::Vip`], and empty without.
     pub vips: Vec<VipSpec>,
+    /// When backups are made, and where; `None`: nobody makes any by himself.
+    pub backup: Option<Backup>,
 }
 
 /// What a node does.
@@ -115,6 +118,17 @@ pub struct Broker {
     pub consumer_timeout: Duration,
     /// Queues that clients may declare in a virtual host; `None`: any number.
     pub queues: Option<u32>,
+}
+
+/// When backups are made, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backup {
+    /// How often.
+    pub every: Duration,
+    /// How many are kept, 1 at least.
+    pub keep: u32,
+    /// The directory into which they go, absolute; not within the state directory.
+    pub to: PathBuf,
 }
 
 /// Where services are found by name.

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use crate::accounts::{PasswordHash, Permission, User};
 use crate::alarm::resident;
+use crate::backup;
 use crate::definitions::{Form, form, policy};
 use crate::desk::{Question, Told};
 use crate::host::Call;
@@ -51,7 +52,7 @@ pub(crate) async fn serve(house: Rc<House>, listener: UnixListener) {
             continue;
         };
         let house = Rc::clone(&house);
-        // It ends by itself in a minute at most, or with us.
+        // It ends by itself in a minute at most, with its caller, or with us.
         tokio::task::spawn_local(async move {
             let _place = place;
             if let Err(error) = one(&house, stream).await {
@@ -67,9 +68,12 @@ async fn one(house: &Rc<House>, stream: UnixStream) -> io::Result<()> {
     let mut limited = (&mut stream).take(LINE_LEN_MAX);
     timeout(PATIENCE, limited.read_line(&mut line)).await??;
     let answer = match serde_json::from_str(&line) {
-        Ok(ask) => answer(house, ask)
-            .await
-            .unwrap_or_else(|why| Answer::Refused { why }),
+        Ok(ask) => {
+            // It has said its line: nothing but its end comes of it.
+            let gone = async { drop(stream.read_u8().await) };
+            let answered = answer(house, ask, gone).await;
+            answered.unwrap_or_else(|why| Answer::Refused { why })
+        }
         Err(error) => Answer::Refused {
             why: format!("the call cannot be read: {error}"),
         },
@@ -79,8 +83,14 @@ async fn one(house: &Rc<House>, stream: UnixStream) -> io::Result<()> {
     timeout(PATIENCE, stream.get_mut().write_all(&line)).await?
 }
 
-async fn answer(house: &Rc<House>, ask: Ask) -> Result<Answer, String> {
+/// `gone` is over when the caller is.
+async fn answer(
+    house: &Rc<House>,
+    ask: Ask,
+    gone: impl Future<Output = ()>,
+) -> Result<Answer, String> {
     match ask {
+        Ask::Backup { to } => backup::copy(house, to, gone).await,
         Ask::Status => Ok(Answer::Status(Box::new(status(house)))),
         Ask::Queues { vhost } => {
             let mut queues = Vec::new();

@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::ClientLimits;
 use crate::accounts::Accounts;
+use crate::backup::Copying;
 use crate::clock::Clock;
 use crate::host::Call;
 use crate::inbox::Inbox;
@@ -47,6 +48,7 @@ pub(crate) struct House {
     /// How a virtual host writes by itself.
     pub(crate) here: Here,
     pub(crate) gauges: Arc<Gauges>,
+    pub(crate) copying: Copying,
     /// The writer failed, or something that must not be: nothing more is promised.
     pub(crate) failed: CancellationToken,
     given_up: Cell<Option<&'static str>>,
@@ -61,6 +63,7 @@ impl House {
         clock: Clock,
         places: Places,
         accounts: Accounts,
+        copying: Copying,
         clients: ClientLimits,
         writer: &Writer,
     ) -> Self {
@@ -78,6 +81,7 @@ impl House {
             here: writer.here.clone(),
             gauges: Arc::clone(&writer.gauges),
             failed: writer.failure.token.clone(),
+            copying,
             given_up: Cell::new(None),
             alarm: Cell::new(None),
             orders: RefCell::new(Some(writer.orders.clone())),

@@ -22,6 +22,7 @@
 
 mod accounts;
 mod alarm;
+mod backup;
 mod calls;
 mod clock;
 mod confirms;
@@ -57,8 +58,9 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::accounts::{PasswordError, PatternError};
 pub use crate::alarm::Limits;
+pub use crate::backup::{BackupError, Counts, copy_closed, count};
 pub use crate::definitions::{left_out, policies_with_copies};
-pub use crate::opening::{Checked, OpenError, check};
+pub use crate::opening::{Checked, DIRECTORY, LOG, OpenError, check};
 pub use crate::record::RecordError;
 pub use crate::seams::{Acknowledgements, Confirms, SeamError, Seams, Sequence, Syncs};
 

@@ -10,6 +10,7 @@ use mainstay_journal::messages::{AppendError, Change, FoundQueue, MessageLog, ex
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::accounts::{Accounts, PasswordError};
+use crate::backup::Copying;
 use crate::clock::Clock;
 use crate::doorman::Doorman;
 use crate::host::Host;
@@ -22,9 +23,9 @@ use crate::writer::{Order, Writer};
 use crate::{ClientLimits, Error, Options};
 
 /// Where the broker's files are, below the state directory.
-pub(crate) const DIRECTORY: &str = "broker";
+pub const DIRECTORY: &str = "broker";
 /// And its log in there.
-const LOG: &str = "log";
+pub const LOG: &str = "log";
 /// Bytes of bodies of one virtual host that stay in memory while they are on disk as well.
 const BODIES_MAX: u64 = 8 * 1024 * 1024;
 
@@ -70,6 +71,22 @@ pub enum OpenError {
     Password(#[from] PasswordError),
 }
 
+impl OpenError {
+    /// Whether a newer program wrote what is there.
+    pub fn is_newer(&self) -> bool {
+        matches!(
+            self,
+            Self::Log(mainstay_journal::OpenError::Newer { .. })
+                | Self::Record(RecordError::Newer { .. })
+        )
+    }
+
+    /// Whether another broker runs there.
+    pub fn is_in_use(&self) -> bool {
+        matches!(self, Self::InUse { .. })
+    }
+}
+
 /// What an opening makes.
 #[derive(Debug)]
 pub(crate) struct Opened {
@@ -95,7 +112,9 @@ pub(crate) async fn open(options: &Options) -> Result<Opened, Error> {
     let vhosts = accounts.vhosts.clone();
     let writer = Writer::start(log, options.seams).map_err(Error::Thread)?;
     let clock = Clock::start();
-    let house = House::new(clock, places, accounts, options.clients, &writer);
+    let copying = Copying::new(directory.clone(), options.limits.disk_free_min);
+    let clients = options.clients;
+    let house = House::new(clock, places, accounts, copying, clients, &writer);
     let house = Rc::new(house);
     let doorman = Doorman::new()?;
     let mut messages = found.queues;
@@ -180,7 +199,7 @@ pub(crate) fn new_broker(name: &str, clients: ClientLimits) -> Result<Broker, Pa
     Ok(broker)
 }
 
-fn open_log(
+pub(crate) fn open_log(
     path: &Path,
     seams: Seams,
 ) -> Result<(MessageLog, mainstay_journal::messages::Found), OpenError> {
@@ -230,7 +249,7 @@ pub fn check(state: &Path) -> Result<Checked, OpenError> {
     });
     Ok(Checked {
         messages: examined.messages,
-        definitions: examined.definitions,
+        definitions: examined.definitions.len() as u64,
         segments: examined.segments.len(),
         damage: shown.collect(),
     })

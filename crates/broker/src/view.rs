@@ -1,5 +1,7 @@
 //! What is asked on the broker's own socket, and answered: a line of JSON each way.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 /// The socket, in the state directory.
@@ -22,6 +24,12 @@ pub enum Ask {
         vhost: String,
         /// What.
         deed: Deed,
+    },
+    /// A copy of everything that is on disk, of one moment, in a new directory. It is made for as long as the caller
+    /// stays, and clients go on meanwhile.
+    Backup {
+        /// The directory, absolute.
+        to: PathBuf,
     },
     /// The policies of all virtual hosts, or of one.
     Policies {
@@ -164,6 +172,13 @@ pub enum Answer {
     Done {
         /// How many.
         messages: usize,
+    },
+    /// A copy is there, whole and on disk.
+    Copied {
+        /// Files.
+        segments: usize,
+        /// Bytes of them.
+        bytes: u64,
     },
     /// Definitions.
     Definitions {

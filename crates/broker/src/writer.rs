@@ -19,7 +19,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use mainstay_amqp::QueueId;
-use mainstay_journal::messages::{AppendError, Change, Level, MessageLog, Room, Tidied};
+use mainstay_journal::messages::{AppendError, Change, Level, MessageLog, Room, Snapshot, Tidied};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -73,6 +73,8 @@ pub(crate) enum Order {
     Write(Batch),
     /// Changes of accounts; the answer comes when they are on disk.
     Define(Vec<Change>, oneshot::Sender<()>),
+    /// The log as it is after all that was ordered before, to be copied by somebody else.
+    Snapshot(oneshot::Sender<Snapshot>),
     /// The same for what only takes away: it may go past what waits for room.
     Remove(Vec<Change>, oneshot::Sender<()>),
     /// A second has passed: there may be room again, and what waits for a sync has waited long enough.
@@ -327,6 +329,11 @@ impl Desk {
             }
             Order::Define(changes, answer) => {
                 (changes, Vec::new(), Haste::Now, Some(Told::Definer(answer)))
+            }
+            Order::Snapshot(answer) => {
+                // Who asked may have gone away.
+                answer.send(self.log.snapshot()?).ok();
+                return Ok(0);
             }
             Order::Remove(changes, answer) => {
                 let classes = vec![Class::Relief; changes.len()];

@@ -1,5 +1,6 @@
 //! What a user can type.
 
+mod backup;
 mod broker;
 mod prove;
 mod queue;
@@ -21,6 +22,7 @@ use mainstay_vip::Seams as VipSeams;
 
 use crate::command::resolve::ResolveName;
 
+pub(crate) use backup::{Backup, BackupDeed, BackupProcess};
 pub(crate) use broker::BrokerProcess;
 pub(crate) use prove::{Prove, Proved};
 pub(crate) use queue::{OfVhost, PolicyDeed, PolicySaid, QueueDeed};
@@ -181,15 +183,13 @@ pub(crate) enum Command {
     /// Keep values that services get without their standing in a file.
     #[command(subcommand)]
     Secret(Secret),
-    /// Copy what was declared and all numbers that were given to a new file, while everything runs.
-    Backup {
-        /// The file; by default `mainstay-backup-SECONDS.db` in this directory.
-        file: Option<PathBuf>,
-    },
-    /// Put a copy that `backup` made in the place of the state, while no Mainstay runs here.
+    /// Copy what this node must not lose into a new directory, while everything runs: what is declared, and the
+    /// broker's queues with their messages.
+    Backup(Backup),
+    /// Put what `backup` made in the place of the state, while no Mainstay runs here.
     Restore {
-        /// The file that `backup` made.
-        file: PathBuf,
+        /// The directory that `backup` made.
+        backup: PathBuf,
     },
     /// Break the running system on purpose under load, and report what clients saw.
     Prove(Prove),
@@ -598,6 +598,8 @@ pub(crate) enum Internal {
     Broker(BrokerProcess),
     /// What holds the floating addresses.
     Vip(VipProcess),
+    /// What makes a backup that is due.
+    Backup(BackupProcess),
     /// The service of `prove`'s own nodes.
     Answer(AnswerProcess),
 }

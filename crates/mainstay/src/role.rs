@@ -35,10 +35,10 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::arguments::{
-    AgentProcess, AnswerProcess, BrokerProcess, GatewayProcess, Internal, Place, ServerProcess,
-    VipProcess,
+    AgentProcess, AnswerProcess, BackupProcess, BrokerProcess, GatewayProcess, Internal, Place,
+    ServerProcess, VipProcess,
 };
-use crate::command::API_SOCKET;
+use crate::command::{self, API_SOCKET};
 use crate::outcome::Outcome;
 use crate::supervisor::claim::{self, CLAIM, Stage};
 use crate::supervisor::sockets::{AMQP, API_TCP, API_UNIX, ENTRY, NAMES_TCP, NAMES_UDP, STATS};
@@ -48,6 +48,9 @@ pub(crate) fn run(place: &Place, internal: Internal) -> anyhow::Result<Outcome> 
     if let Internal::Answer(answer) = &internal {
         return run_answer(answer);
     }
+    if let Internal::Backup(backup) = &internal {
+        return run_backup(place, backup);
+    }
     // Before the claim is signed: from then on the supervisor may send signals.
     let signals = match &internal {
         Internal::Gateway(_) => Some(Signals::receive()?),
@@ -55,6 +58,7 @@ pub(crate) fn run(place: &Place, internal: Internal) -> anyhow::Result<Outcome> 
         | Internal::Agent(_)
         | Internal::Broker(_)
         | Internal::Vip(_)
+        | Internal::Backup(_)
         | Internal::Answer(_) => None,
     };
     let mut sockets = Inherited::take()?;
@@ -76,8 +80,8 @@ pub(crate) fn run(place: &Place, internal: Internal) -> anyhow::Result<Outcome> 
         }
         Internal::Broker(broker) => run_broker(place, &broker, sockets)?,
         Internal::Vip(vip) => run_vip(place, &vip)?,
-        // It has no claim, and ran above.
-        Internal::Answer(_) => {}
+        // They have no claim, and ran above.
+        Internal::Backup(_) | Internal::Answer(_) => {}
     }
     Ok(Outcome::Holds)
 }
@@ -104,7 +108,7 @@ fn incarnation(internal: &Internal) -> Incarnation {
         | Internal::Gateway(GatewayProcess { start, .. })
         | Internal::Broker(BrokerProcess { start, .. })
         | Internal::Vip(VipProcess { start, .. }) => Incarnation(start.incarnation),
-        Internal::Answer(_) => Incarnation(0),
+        Internal::Backup(_) | Internal::Answer(_) => Incarnation(0),
     }
 }
 
@@ -115,7 +119,11 @@ fn pulse(internal: &Internal, sockets: &Inherited) -> Option<Pulse> {
         // Each socket of the entry has a worker of its own.
         Internal::Gateway(_) => Some(sockets.count(ENTRY)),
         Internal::Agent(_) => Some(1),
-        Internal::Server(_) | Internal::Broker(_) | Internal::Vip(_) | Internal::Answer(_) => None,
+        Internal::Server(_)
+        | Internal::Broker(_)
+        | Internal::Vip(_)
+        | Internal::Backup(_)
+        | Internal::Answer(_) => None,
     };
     let pulse = Pulse::new(beaters?);
     if let Err(error) = &pulse {
@@ -348,6 +356,15 @@ fn run_answer(answer: &AnswerProcess) -> anyhow::Result<Outcome> {
         }
     })?;
     Ok(Outcome::Holds)
+}
+
+/// It ends by a signal as any command does: what it had made by then is marked, and removed by the next one.
+fn run_backup(place: &Place, backup: &BackupProcess) -> anyhow::Result<Outcome> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(command::backup::scheduled(place, backup))
 }
 
 fn run_broker(place: &Place, broker: &BrokerProcess, mut sockets: Inherited) -> anyhow::Result<()> {

@@ -17,6 +17,7 @@ pub use cause::{
 };
 
 use crate::happening::Happening;
+use crate::backup::BackupNews;
 use crate::intake::{IntakeState, Weight};
 use crate::report::{BootId, Exit};
 
@@ -206,6 +207,8 @@ pub enum EventKind {
     },
     /// So many things happened on the node before the next one that is told, and nobody could be told of them.
     HappenedUntold { node: NodeName, count: u64 },
+    /// Backups of the node are late, fail, or are made again.
+    Backups { news: BackupNews },
     /// The control centre began to publish.
     ControlStarted { services: u32, instances: u32 },
 }

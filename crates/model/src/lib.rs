@@ -9,6 +9,7 @@
 
 extern crate alloc;
 
+pub mod backup;
 pub mod cron;
 pub mod difference;
 pub mod directory;
@@ -37,6 +38,7 @@ pub mod traffic;
 pub mod vip;
 pub mod why;
 
+pub use backup::BackupNews;
 pub use cron::Cron;
 pub use difference::{Difference, differences};
 pub use directory::{Directory, Listed, Listing};

@@ -27,6 +27,10 @@ pub fn broker() -> SocketAddr {
 }
 /// `broker.disk_free`: RabbitMQ's `disk_free_limit`.
 pub const DISK_FREE: u64 = 50 * 1024 * 1024;
+/// `backup.every`: who loses a disk loses an hour at most.
+pub const BACKUP_EVERY: Duration = Duration::from_hours(1);
+/// `backup.keep`: a day of them.
+pub const BACKUP_KEEP: u32 = 24;
 /// `broker.consumer_timeout`: RabbitMQ's `consumer_timeout`.
 pub const CONSUMER_TIMEOUT: Duration = Duration::from_mins(30);
 /// `forward.count`: who scales by traffic needs it.

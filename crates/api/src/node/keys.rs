@@ -13,6 +13,7 @@ use crate::file::suggest::closest;
 use crate::file::walk::{Entry, Section, Walk};
 
 use super::address::{bind, parse_bind};
+use super::backup::backup;
 use super::broker::{broker as broker_keys, default_broker};
 use super::forward::forward;
 use super::gateway::{default_gateway, gateway};
@@ -34,9 +35,9 @@ const ALL_ROLES: [Role; 5] = [
 ];
 
 /// The keys at the top.
-pub(super) const KNOWN: [&str; 11] = [
+pub(super) const KNOWN: [&str; 12] = [
     "roles", "state", "address", "services", "api", "gateway", "listen", "broker", "names",
-    "forward", "vip",
+    "forward", "vip", "backup",
 ];
 
 impl Role {
@@ -96,6 +97,9 @@ fn keys(s: &mut Section<'_, '_>, dir: &Path) -> Option<NodeFile> {
     let vips = vip_entry
         .as_ref()
         .map_or(Some(Vec::new()), |e| vips(e, own_gateway(roles.as_ref())));
+    let backup_entry = s.take("backup");
+    let backed_up = backup_entry.as_ref();
+    let backed_up = backed_up.map_or(Some(None), |e| backup(e, dir, state.as_ref()).map(Some));
     let roles = roles.and_then(|roles| with_vip(s, roles, vip_entry.is_some()));
     let reason = (
         "services are declared at the control centre, and `roles` has no `control`",
@@ -123,6 +127,7 @@ fn keys(s: &mut Section<'_, '_>, dir: &Path) -> Option<NodeFile> {
         },
         forward: forwarded?,
         vips: vips?,
+        backup: backed_up?,
     })
 }
 
@@ -271,7 +276,7 @@ fn role(text: &str) -> Result<Role, Refused> {
 }
 
 /// A path, which begins at the file's directory if it is relative.
-fn path(entry: &Entry<'_, '_>, dir: &Path) -> Option<PathBuf> {
+pub(super) fn path(entry: &Entry<'_, '_>, dir: &Path) -> Option<PathBuf> {
     let example = format!("`{} = \"{}\"`", entry.name(), defaults::STATE);
     entry.text("a path", &example, |text| {
         if text.is_empty() || text.contains('\0') {

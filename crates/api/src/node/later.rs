@@ -46,6 +46,15 @@ pub(super) const BROKER: &[Explained] = &[
     later("tls", "let a proxy on this machine end TLS until then"),
 ];
 
+/// In `backup`, as other tools call things.
+pub(super) const BACKUP: &[Explained] = &[
+    foreign("interval", "write `every = \"1h\"`"),
+    foreign("schedule", "write `every = \"1h\"`"),
+    foreign("retention", "write how many are kept: `keep = 24`"),
+    foreign("path", "write `to = \"/mnt/backup/mainstay\"`"),
+    foreign("directory", "write `to = \"/mnt/backup/mainstay\"`"),
+];
+
 /// In `names`.
 pub(super) const NAMES: &[Explained] = &[
     foreign(

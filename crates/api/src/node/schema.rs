@@ -59,6 +59,8 @@ struct NodeFile {
     forward: Option<Forward>,
     /// Addresses that several machines can hold, and one holds: `[vip.NAME]` each.
     vip: Option<Vips>,
+    /// Backups that are made by themselves; by default none are.
+    backup: Option<Backup>,
 }
 
 /// Service addresses in these networks are not the gateway's: connections to them, of TCP and UDP,
@@ -463,6 +465,22 @@ struct Broker {
     /// operators and definitions are not held to it.
     #[schemars(range(min = 1, max = 1_000_000))]
     queues: Option<u32>,
+}
+
+/// Backups of what the node must not lose: what is declared, and the broker's queues with their messages. Each is verified
+/// before an older one is removed. A change is in force with the next one.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, extend("x-key" = "backup"))]
+struct Backup {
+    /// How often one is made, 10 seconds at least. One that is older than twice that is told by `mainstay status`.
+    #[schemars(extend("default" = display(defaults::BACKUP_EVERY)))]
+    every: Option<Duration>,
+    /// How many are kept, up to 10,000.
+    #[schemars(range(min = 1, max = 10_000), extend("default" = defaults::BACKUP_KEEP))]
+    keep: Option<u32>,
+    /// The directory into which they go, relative to that of the file. It has to be there, and not within `state`: name one
+    /// below the mount point of a disk, so that it is missing while that is not mounted.
+    to: String,
 }
 
 /// A server of names, for `SERVICE.mainstay.internal`; other names are asked of the servers that this

@@ -33,7 +33,9 @@ pub(crate) mod views;
 use alloc::vec::Vec;
 
 use mainstay_ids::{Epoch, Generation, Instant, NodeName};
-use mainstay_model::{Ack, BootId, Directory, Event, EventKind, NodePlan, NodeReport, Routing};
+use mainstay_model::{
+    Ack, BackupNews, BootId, Directory, Event, EventKind, NodePlan, NodeReport, Routing,
+};
 
 use consumers::Consumers;
 use contract::{AcknowledgedDrain, Apply, Clock, Input, Refusal, Reply, Settings};
@@ -239,6 +241,7 @@ impl Control {
             Input::Farewell(consumer) => {
                 self.consumers.farewell(clock, &consumer, &mut self.journal);
             }
+            Input::Backups(news) => self.hear_of_backups(clock, news),
             Input::Tick => {}
             Input::DryRun(apply) => {
                 let checked = self.services.check(apply)?;
@@ -286,6 +289,11 @@ impl Control {
             }
         }
         Ok(reply)
+    }
+
+    fn hear_of_backups(&mut self, clock: Clock, news: BackupNews) {
+        let told = EventKind::Backups { news };
+        self.journal.record(clock, None, told);
     }
 
     fn apply(&mut self, clock: Clock, apply: Apply, reply: &mut Reply) -> Result<(), Refusal> {
@@ -433,7 +441,11 @@ impl Control {
             Input::ConsumerJoined(consumer) | Input::Ack(Ack { consumer, .. }) => {
                 !self.consumers.waits_for(consumer)
             }
-            Input::DryRun(_) | Input::Report(_) | Input::Farewell(_) | Input::Tick => false,
+            Input::DryRun(_)
+            | Input::Report(_)
+            | Input::Farewell(_)
+            | Input::Backups(_)
+            | Input::Tick => false,
         }
     }
 
@@ -492,6 +504,7 @@ fn starts_something(input: &Input) -> bool {
         | Input::ConsumerJoined(_)
         | Input::Ack(_)
         | Input::Farewell(_)
+        | Input::Backups(_)
         | Input::Tick => false,
     }
 }

@@ -60,6 +60,7 @@ fn topic(kind: &EventKind) -> Topic {
         | EventKind::ConsumerGone { .. }
         | EventKind::Happened { .. }
         | EventKind::HappenedUntold { .. }
+        | EventKind::Backups { .. }
         | EventKind::ControlStarted { .. } => Topic::Decision,
     }
 }

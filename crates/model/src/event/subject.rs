@@ -47,6 +47,7 @@ impl EventKind {
             | Self::NodeRebooted { .. }
             | Self::Happened { .. }
             | Self::HappenedUntold { .. }
+            | Self::Backups { .. }
             | Self::ControlStarted { .. } => None,
         }
     }

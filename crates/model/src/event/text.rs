@@ -53,6 +53,7 @@ impl fmt::Display for EventKind {
             | Self::NodeRebooted { .. }
             | Self::Happened { .. }
             | Self::HappenedUntold { .. }
+            | Self::Backups { .. }
             | Self::ControlStarted { .. } => self.write_cluster_event(f),
         }
     }
@@ -123,6 +124,7 @@ impl EventKind {
                 let instances = counted(*instances, "instance");
                 write!(f, "control centre started with {services}, {instances}")
             }
+            Self::Backups { news } => write!(f, "backup: {}", news.said),
             Self::NodeRebooted { boot } => write!(f, "the node was started anew, boot {}", boot.0),
             Self::Happened {
                 node,
