@@ -25,6 +25,7 @@ use tokio::sync::{Semaphore, oneshot};
 use crate::house::House;
 use crate::opening::{DIRECTORY, LOG, OpenError, open_log};
 use crate::record::{self, RecordError, queue_key};
+use crate::seams::Seams;
 use crate::view::Answer;
 use crate::writer::Order;
 
