@@ -110,6 +110,8 @@ pub struct Broker {
     pub memory: Option<u64>,
     /// Publishers wait while the disk has less room, in bytes.
     pub disk_free: u64,
+    /// Where `/metrics` is answered, on loopback; `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Where services are found by name.

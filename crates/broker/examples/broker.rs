@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::path::PathBuf;
 
-use mainstay_broker::{Limits, Options, Sockets, run};
+use mainstay_broker::{Keeps, Limits, Options, Sockets, run};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +28,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 Err(_) => 50 << 20,
             },
         },
+        metrics: match std::env::var("METRICS") {
+            Ok(address) => Some(address.parse()?),
+            Err(_) => None,
+        },
+        keeps: Keeps::All,
     };
     let sockets = Sockets {
         amqp: vec![listen("127.0.0.1")?, listen("::1")?],

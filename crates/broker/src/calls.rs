@@ -19,6 +19,7 @@ use crate::desk::{Question, Told};
 use crate::host::Call;
 use crate::house::House;
 use crate::limits::VHOSTS_MAX;
+use crate::measures;
 use crate::opening::new_broker;
 use crate::record;
 use crate::view::{Answer, Ask, Counters, SOCKET, Status};
@@ -85,6 +86,9 @@ async fn one(house: &Rc<House>, stream: UnixStream) -> io::Result<()> {
 async fn answer(house: &Rc<House>, ask: Ask) -> Result<Answer, String> {
     match ask {
         Ask::Status => Ok(Answer::Status(Box::new(status(house)))),
+        Ask::Metrics => Ok(Answer::Metrics {
+            text: measures::text(house).await?,
+        }),
         Ask::Queues { vhost } => {
             let mut queues = Vec::new();
             for name in vhosts(house, vhost)? {
@@ -99,7 +103,9 @@ async fn answer(house: &Rc<House>, ask: Ask) -> Result<Answer, String> {
             Told::Done(messages) => Ok(Answer::Done { messages }),
             Told::Queues(queues) => Ok(Answer::Queues { queues }),
             Told::Refused(why) => Err(why),
-            Told::Definitions(_) => Err("the answer is that to another call".to_owned()),
+            Told::Measured(_) | Told::Definitions(_) => {
+                Err("the answer is that to another call".to_owned())
+            }
         },
         Ask::Export => export(house).await,
         Ask::Import { definitions } => import(house, definitions).await,
@@ -157,7 +163,7 @@ fn status(house: &House) -> Status {
     }
 }
 
-fn vhosts(house: &House, only: Option<String>) -> Result<Vec<String>, String> {
+pub(crate) fn vhosts(house: &House, only: Option<String>) -> Result<Vec<String>, String> {
     let hosts = house.hosts.borrow();
     match only {
         None => Ok(hosts.keys().cloned().collect()),
@@ -170,7 +176,11 @@ fn no_vhost(name: &str) -> String {
     format!("there is no virtual host `{name}`")
 }
 
-async fn question(house: &House, vhost: &str, question: Question) -> Result<Told, String> {
+pub(crate) async fn question(
+    house: &House,
+    vhost: &str,
+    question: Question,
+) -> Result<Told, String> {
     let host = house.hosts.borrow().get(vhost).cloned();
     let host = host.ok_or_else(|| no_vhost(vhost))?;
     let (to, told) = oneshot::channel();
@@ -320,7 +330,11 @@ async fn import(house: &Rc<House>, definitions: serde_json::Value) -> Result<Ans
     for (vhost, definitions) in declared {
         match question(house, &vhost, Question::Import(definitions)).await? {
             Told::Refused(why) => return Err(why),
-            Told::Done(_) | Told::Queues(_) | Told::Definitions(_) | Told::Messages(_) => {}
+            Told::Done(_)
+            | Told::Queues(_)
+            | Told::Measured(_)
+            | Told::Definitions(_)
+            | Told::Messages(_) => {}
         }
     }
     Ok(Answer::Done { messages: 0 })

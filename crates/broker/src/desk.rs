@@ -11,6 +11,7 @@ use mainstay_amqp::{
 use tokio::sync::oneshot;
 
 use crate::definitions::table;
+use crate::exposition::OfVhost;
 use crate::host::{Host, OPERATOR};
 use crate::mailbox::Letter;
 use crate::record;
@@ -28,6 +29,10 @@ const CHANNEL: ChannelKey = ChannelKey {
 #[derive(Debug)]
 pub(crate) enum Question {
     Queues,
+    /// For `/metrics`.
+    Measure,
+    /// A second is over: rates are looked at.
+    Sample,
     Definitions,
     Import(Definitions),
     Deed(Deed),
@@ -37,6 +42,7 @@ pub(crate) enum Question {
 #[derive(Debug)]
 pub(crate) enum Told {
     Queues(Vec<Queue>),
+    Measured(Box<OfVhost>),
     Definitions(Definitions),
     Messages(Vec<Message>),
     Done(usize),
@@ -55,6 +61,11 @@ impl Host {
     pub(crate) fn ask(&mut self, now: Now, question: Question) -> Told {
         let told = match question {
             Question::Queues => Ok(Told::Queues(self.queues())),
+            Question::Measure => Ok(Told::Measured(Box::new(OfVhost::of(&self.broker)))),
+            Question::Sample => {
+                self.broker.sample(now.instant);
+                Ok(Told::Done(0))
+            }
             Question::Definitions => Ok(Told::Definitions(self.broker.definitions())),
             Question::Import(definitions) => {
                 let imported = self.broker.import(now, &definitions);
@@ -69,14 +80,21 @@ impl Host {
     }
 
     fn queues(&self) -> Vec<Queue> {
-        let view = |queue: mainstay_amqp::QueueView<'_>| Queue {
-            vhost: self.broker.vhost().name().to_owned(),
-            name: queue.name.text().into_owned(),
-            durable: queue.durability == Durability::Durable,
-            ready: queue.ready,
-            ready_bytes: queue.ready_bytes,
-            unacked: queue.unacked,
-            consumers: queue.consumers,
+        let view = |queue: mainstay_amqp::QueueView<'_>| {
+            let to_empty = queue.rates.seconds_to_empty(queue.ready + queue.unacked);
+            Queue {
+                vhost: self.broker.vhost().name().to_owned(),
+                name: queue.name.text().into_owned(),
+                durable: queue.durability == Durability::Durable,
+                ready: queue.ready,
+                ready_bytes: queue.ready_bytes,
+                unacked: queue.unacked,
+                consumers: queue.consumers,
+                published_per_second: queue.rates.published,
+                delivered_per_second: queue.rates.delivered,
+                acknowledged_per_second: queue.rates.acknowledged,
+                seconds_to_empty: to_empty.is_finite().then_some(to_empty),
+            }
         };
         self.broker.queues().map(view).collect()
     }

@@ -173,6 +173,8 @@ impl Host {
                 return;
             }
             if life == Life::Ends {
+                let gone = &self.house.gone;
+                gone.set(gone.get().plus(self.broker.counts()));
                 self.wait_for_disk().await;
                 return;
             }
@@ -294,6 +296,7 @@ impl Host {
             Request::Method(channel, method, content) => {
                 self.class = class_of(&method);
                 self.count(&method);
+                let method = self.house.keep(method);
                 let confirms = matches!(method, Method::ConfirmSelect(_));
                 let publishes = matches!(method, Method::BasicPublish(_));
                 self.input(now, Input::Method(key(channel), method, content));

@@ -98,6 +98,7 @@ pub(crate) async fn open(options: &Options) -> Result<Opened, Error> {
         accounts,
         writer.orders.clone(),
         Arc::clone(&writer.gauges),
+        options,
         writer.failure.token.clone(),
     ));
     let doorman = Doorman::new()?;

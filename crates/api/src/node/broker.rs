@@ -8,6 +8,7 @@ use crate::file::units::parse_size;
 use crate::file::walk::{Entry, Section};
 
 use super::address::bind;
+use super::forward::metrics;
 use super::listen::Taken;
 use super::{Broker, defaults, later};
 
@@ -19,6 +20,7 @@ pub(super) fn default_broker() -> Broker {
         bind: defaults::broker(),
         memory: None,
         disk_free: defaults::DISK_FREE,
+        metrics: Some(defaults::broker_metrics()),
     }
 }
 
@@ -34,10 +36,14 @@ fn keys(s: &mut Section<'_, '_>, taken: &[Taken]) -> Option<Broker> {
     let bind = s.or("bind", defaults::broker(), |e| address(e, taken));
     let memory = s.optional("memory", |e| size(e, MEMORY_MIN));
     let disk_free = s.or("disk_free", defaults::DISK_FREE, |e| size(e, 0));
+    let metrics = s.or("metrics", Some(defaults::broker_metrics()), |e| {
+        metrics(e, "the broker", "15692")
+    });
     Some(Broker {
         bind: bind?,
         memory: memory?,
         disk_free: disk_free?,
+        metrics: metrics?,
     })
 }
 

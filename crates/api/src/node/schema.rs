@@ -455,6 +455,9 @@ struct Broker {
     /// Publishers wait while the disk has less room than this.
     #[schemars(extend("default" = display_size(defaults::DISK_FREE)))]
     disk_free: Option<Size>,
+    /// Where `/metrics` of the broker is, for Prometheus: a loopback address, or `"off"` for nowhere.
+    #[schemars(extend("default" = defaults::broker_metrics().to_string()))]
+    metrics: Option<BindOrOff>,
 }
 
 /// A server of names, for `SERVICE.mainstay.internal`; other names are asked of the servers that this
