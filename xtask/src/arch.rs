@@ -40,6 +40,7 @@ struct Crate {
 #[rustfmt::skip]
 const CRATES: &[Crate] = &[
     Crate { name: "mainstay-ids", tier: Tier::Words, uses: &[] },
+    Crate { name: "mainstay-exposition", tier: Tier::Words, uses: &[] },
     Crate { name: "mainstay-model", tier: Tier::Words, uses: &["mainstay-ids"] },
     Crate { name: "mainstay-control", tier: Tier::Core, uses: &["mainstay-ids", "mainstay-model"] },
     Crate { name: "mainstay-http1", tier: Tier::Core, uses: &[] },
@@ -47,23 +48,24 @@ const CRATES: &[Crate] = &[
     Crate { name: "mainstay-amqp", tier: Tier::Core, uses: &["mainstay-ids"] },
     Crate { name: "mainstay-kernel", tier: Tier::Adapter, uses: &[] },
     Crate { name: "mainstay-journal", tier: Tier::Adapter, uses: &[] },
+    Crate { name: "mainstay-scrape", tier: Tier::Adapter, uses: &["mainstay-exposition"] },
     Crate { name: "mainstay-sqlite", tier: Tier::Adapter, uses: &[] },
     Crate { name: "mainstay-store", tier: Tier::Adapter, uses: &["mainstay-ids", "mainstay-sqlite"] },
     Crate { name: "mainstay-vault", tier: Tier::Adapter, uses: &["mainstay-ids", "mainstay-model"] },
     Crate { name: "mainstay-api", tier: Tier::Adapter, uses: &["mainstay-ids", "mainstay-model"] },
     Crate { name: "mainstay-forward", tier: Tier::Adapter, uses: &["mainstay-ids", "mainstay-model", "mainstay-control", "mainstay-kernel"] },
-    Crate { name: "mainstay-gateway", tier: Tier::Driver, uses: &["mainstay-ids", "mainstay-model", "mainstay-control", "mainstay-kernel", "mainstay-http1", "mainstay-api"] },
-    Crate { name: "mainstay-agent", tier: Tier::Driver, uses: &["mainstay-ids", "mainstay-model", "mainstay-control", "mainstay-api", "mainstay-forward", "mainstay-kernel"] },
+    Crate { name: "mainstay-gateway", tier: Tier::Driver, uses: &["mainstay-exposition", "mainstay-ids", "mainstay-model", "mainstay-control", "mainstay-kernel", "mainstay-http1", "mainstay-api"] },
+    Crate { name: "mainstay-agent", tier: Tier::Driver, uses: &["mainstay-exposition", "mainstay-scrape", "mainstay-ids", "mainstay-model", "mainstay-control", "mainstay-api", "mainstay-forward", "mainstay-kernel"] },
     Crate { name: "mainstay-server", tier: Tier::Driver, uses: &["mainstay-ids", "mainstay-model", "mainstay-control", "mainstay-api", "mainstay-store", "mainstay-journal", "mainstay-vault", "mainstay-kernel"] },
-    Crate { name: "mainstay-vip", tier: Tier::Driver, uses: &["mainstay-ids", "mainstay-model", "mainstay-vrrp", "mainstay-kernel"] },
-    Crate { name: "mainstay-broker", tier: Tier::Driver, uses: &["mainstay-ids", "mainstay-amqp", "mainstay-journal", "mainstay-kernel"] },
-    Crate { name: "mainstay-prove", tier: Tier::Driver, uses: &["mainstay-ids", "mainstay-model", "mainstay-api"] },
+    Crate { name: "mainstay-vip", tier: Tier::Driver, uses: &["mainstay-exposition", "mainstay-ids", "mainstay-model", "mainstay-vrrp", "mainstay-kernel"] },
+    Crate { name: "mainstay-broker", tier: Tier::Driver, uses: &["mainstay-exposition", "mainstay-scrape", "mainstay-ids", "mainstay-amqp", "mainstay-journal", "mainstay-kernel"] },
+    Crate { name: "mainstay-prove", tier: Tier::Driver, uses: &["mainstay-ids", "mainstay-model", "mainstay-api", "mainstay-amqp"] },
     Crate { name: "mainstay", tier: Tier::Binary, uses: &["mainstay-ids", "mainstay-model", "mainstay-control", "mainstay-api", "mainstay-kernel", "mainstay-forward", "mainstay-gateway", "mainstay-agent", "mainstay-server", "mainstay-broker", "mainstay-vip", "mainstay-prove"] },
     Crate { name: "mainstay-testkit", tier: Tier::Dev, uses: &["mainstay-ids", "mainstay-model", "mainstay-api"] },
     Crate { name: "mainstay-power-loss", tier: Tier::Dev, uses: &[] },
     Crate { name: "mainstay-sim", tier: Tier::Dev, uses: &["mainstay-ids", "mainstay-model", "mainstay-control"] },
     Crate { name: "shop", tier: Tier::Dev, uses: &[] },
-    Crate { name: "xtask", tier: Tier::Dev, uses: &["mainstay-amqp", "mainstay-testkit", "mainstay-prove", "mainstay-store", "mainstay-ids", "mainstay-model", "mainstay-api", "mainstay-control", "mainstay-forward"] },
+    Crate { name: "xtask", tier: Tier::Dev, uses: &["mainstay-testkit", "mainstay-prove", "mainstay-store", "mainstay-ids", "mainstay-model", "mainstay-api", "mainstay-control", "mainstay-forward"] },
 ];
 
 /// Checks the whole tree.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mainstay_agent::ForwardSeams;
+use mainstay_broker::Keeps;
 use mainstay_gateway::Seams;
 use mainstay_ids::{InstanceId, NodeName, SecretName, ServiceName, Version, VipName};
 use mainstay_model::network::NetworkError;
@@ -430,6 +431,9 @@ pub(crate) struct Dev {
     /// Test seam: an agent that starts ignores the instances that run.
     #[arg(long, hide = true)]
     pub(crate) unsafe_no_adoption: bool,
+    /// Test seam: what the broker does without, for instance `keep=all-but-one`.
+    #[arg(long, hide = true, default_value = "", value_parser = parse_broker_seams)]
+    pub(crate) unsafe_broker_seams: String,
     /// Test seam: what forwarding leaves out, for instance `repair=off`.
     #[arg(long, hide = true, default_value = "", value_parser = parse_forward_seams)]
     pub(crate) unsafe_forward_seams: String,
@@ -731,6 +735,11 @@ pub(crate) struct BrokerProcess {
     /// Publishers wait below so many free bytes of the disk.
     #[arg(long)]
     pub(crate) disk_free_min: u64,
+    /// Where `/metrics` is answered; by default nowhere.
+    #[arg(long)]
+    pub(crate) metrics: Option<SocketAddr>,
+    #[arg(long, default_value = "")]
+    pub(crate) unsafe_broker_seams: Keeps,
 }
 
 #[derive(Debug, Args)]
@@ -745,6 +754,11 @@ pub(crate) struct VipProcess {
 /// Checks them and keeps them as they are written: they are handed on.
 fn parse_seams(text: &str) -> Result<String, mainstay_gateway::SeamError> {
     text.parse::<Seams>().map(|_| text.to_owned())
+}
+
+/// As [`parse_seams`].
+fn parse_broker_seams(text: &str) -> Result<String, mainstay_broker::SeamError> {
+    text.parse::<Keeps>().map(|_| text.to_owned())
 }
 
 /// As [`parse_seams`].

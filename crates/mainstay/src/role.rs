@@ -358,6 +358,8 @@ fn run_broker(place: &Place, broker: &BrokerProcess, mut sockets: Inherited) -> 
             memory_max: broker.memory_max,
             disk_free_min: broker.disk_free_min,
         },
+        metrics: broker.metrics,
+        keeps: broker.unsafe_broker_seams,
     };
     let sockets = mainstay_broker::Sockets {
         amqp: amqp.collect(),

@@ -39,6 +39,8 @@ pub(crate) struct Settings {
     pub(crate) broker_if_taken: IfTaken,
     /// When publishers wait.
     pub(crate) broker: Limits,
+    /// Where the broker's metrics are.
+    pub(crate) broker_metrics: Option<SocketAddr>,
     /// How names are answered; `None`: not at all.
     pub(crate) names: Option<Names>,
     /// How messages call the keys of the addresses.
@@ -58,6 +60,8 @@ pub(crate) struct Settings {
     pub(crate) forward: Option<ForwardSettings>,
     /// Test seam: what the gateway does without.
     pub(crate) gateway_seams: String,
+    /// Test seam: what the broker does without.
+    pub(crate) broker_seams: String,
     /// Test seam: what forwarding leaves out.
     pub(crate) forward_seams: String,
     /// The floating addresses.
@@ -144,6 +148,7 @@ impl Settings {
             stats_if_taken,
             broker_if_taken,
             broker: limits(None, defaults::DISK_FREE)?,
+            broker_metrics: Some(defaults::broker_metrics()),
             names: dev.names.map(|listen| Names {
                 listen,
                 upstream: None,
@@ -166,6 +171,7 @@ impl Settings {
             address: defaults::ADDRESS,
             forward,
             gateway_seams: dev.unsafe_gateway_seams.clone(),
+            broker_seams: dev.unsafe_broker_seams.clone(),
             forward_seams: dev.unsafe_forward_seams.clone(),
             vips: Vec::new(),
         })
@@ -192,6 +198,7 @@ impl Settings {
             stats_if_taken: IfTaken::Refuse,
             broker_if_taken: IfTaken::Refuse,
             broker: limits(file.broker.memory, file.broker.disk_free)?,
+            broker_metrics: file.broker.metrics,
             names: file.names.clone(),
             options: OF_NODE_FILE,
             api_group: group.transpose()?,
@@ -206,6 +213,7 @@ impl Settings {
             address: file.address,
             forward: file.forward.clone(),
             gateway_seams: String::new(),
+            broker_seams: String::new(),
             forward_seams: String::new(),
             vips: file.vips.clone(),
         })
@@ -236,7 +244,7 @@ impl Settings {
             (None, None) => false,
             (None, Some(_)) | (Some(_), None) => true,
         };
-        moved || self.broker != other.broker
+        moved || self.broker != other.broker || self.broker_metrics != other.broker_metrics
     }
 
     /// Whether an address of the gateway is known only when it is listened on.

@@ -9,6 +9,14 @@ use super::{Family, Origin, names};
 impl Family {
     pub(super) fn broker_arguments<'a>(&'a self, spawn: Spawn<'a>) -> Spawn<'a> {
         let limits = self.settings.broker;
+        let mut spawn = spawn;
+        if let Some(at) = self.settings.broker_metrics {
+            spawn = spawn.argument("--metrics").argument(at.to_string());
+        }
+        let seams = self.settings.broker_seams.as_str();
+        if !seams.is_empty() {
+            spawn = spawn.arguments(["--unsafe-broker-seams", seams]);
+        }
         spawn
             .argument("--memory-max")
             .argument(limits.memory_max.to_string())
