@@ -64,6 +64,7 @@ const CRATES: &[Crate] = &[
     Crate { name: "mainstay-testkit", tier: Tier::Dev, uses: &["mainstay-ids", "mainstay-model", "mainstay-api"] },
     Crate { name: "mainstay-power-loss", tier: Tier::Dev, uses: &[] },
     Crate { name: "mainstay-sim", tier: Tier::Dev, uses: &["mainstay-ids", "mainstay-model", "mainstay-control"] },
+    Crate { name: "news", tier: Tier::Dev, uses: &[] },
     Crate { name: "shop", tier: Tier::Dev, uses: &[] },
     Crate { name: "xtask", tier: Tier::Dev, uses: &["mainstay-testkit", "mainstay-prove", "mainstay-store", "mainstay-ids", "mainstay-model", "mainstay-api", "mainstay-control", "mainstay-forward"] },
 ];

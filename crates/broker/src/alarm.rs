@@ -33,7 +33,7 @@ pub(crate) async fn watch(house: Rc<House>, directory: PathBuf, orders: mpsc::We
         looks.tick().await;
         let alarm = look(&house, &directory);
         house.set_alarm(alarm);
-        if !house.gauges.has_room()
+        if house.gauges.wants_retry()
             && let Some(orders) = orders.upgrade()
         {
             // Full means that it tries at once anyhow.

@@ -99,7 +99,13 @@ async fn answer(house: &Rc<House>, ask: Ask) -> Result<Answer, String> {
             Ok(Answer::Queues { queues })
         }
         Ask::Vhost { vhost, deed } => match question(house, &vhost, Question::Deed(deed)).await? {
-            Told::Messages(messages) => Ok(Answer::Messages { messages }),
+            Told::Messages(shown) => {
+                let mut messages = Vec::with_capacity(shown.len());
+                for one in shown {
+                    messages.push(one.read(&house.reader).await?);
+                }
+                Ok(Answer::Messages { messages })
+            }
             Told::Done(messages) => Ok(Answer::Done { messages }),
             Told::Queues(queues) => Ok(Answer::Queues { queues }),
             Told::Refused(why) => Err(why),
@@ -155,6 +161,7 @@ fn status(house: &House) -> Status {
             acknowledged: metrics.acknowledged.get(),
             returned: metrics.returned.get(),
             bodies_read: metrics.bodies_read.get(),
+            bodies_waited_for: metrics.bodies_waited_for.get(),
             read_bytes: metrics.read_bytes.get(),
             written_bytes: metrics.written_bytes.get(),
             syncs: gauges.syncs.load(Relaxed),

@@ -2,7 +2,7 @@
 //! that at once: no direction stops the other.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
@@ -28,6 +28,7 @@ use crate::limits::{
     UNSENT_LOW,
 };
 use crate::mailbox::{Letter, Mailbox, Word};
+use crate::reader::{Asked, Coming};
 
 /// What a broker of the past is told to be: clients choose their ways by it, and these agree with ours.
 const PRODUCT: &str = "RabbitMQ";
@@ -75,6 +76,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, served: 
             id,
             host: None,
         },
+        reading: None,
         writing: VecDeque::new(),
         writing_len: 0,
         armed: Instant::NEVER,
@@ -125,6 +127,8 @@ struct Connection<S> {
     /// What is to go to the virtual host.
     batch: Vec<Request>,
     seat: Seat,
+    /// All letters behind it wait.
+    reading: Option<Reading>,
     writing: VecDeque<Bytes>,
     writing_len: usize,
     /// For when the timer is set.
@@ -132,6 +136,16 @@ struct Connection<S> {
     /// An ended connection is closed then, whether its last words were taken or not.
     leave_by: Instant,
     handshake: Option<OwnedSemaphorePermit>,
+}
+
+/// A message whose body comes from the disk.
+#[derive(Debug)]
+struct Reading {
+    channel: u16,
+    reply: Reply,
+    body: Coming,
+    /// Bytes that wait for the client all the same.
+    len: usize,
 }
 
 /// Why the loop stopped.
@@ -163,7 +177,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.seat.mailbox.listen(cx.waker());
         loop {
             self.hear_words();
-            self.take_letters()?;
+            self.take_letters(cx)?;
             if self.session.is_ended() && self.leave_by == Instant::NEVER {
                 self.leave_by = self.now().after(LAST_WORDS);
             }
@@ -210,32 +224,57 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Writes letters as frames, as far as the client keeps up: what is behind stays shared with the queues, or on disk.
-    fn take_letters(&mut self) -> io::Result<()> {
-        while self.unsent() < FRAMED_MAX
-            && let Some(letter) = self.seat.mailbox.take()
-        {
-            match letter {
-                Letter::Reply(channel, reply, None) => self.session.send(channel, &reply),
-                Letter::Reply(channel, reply, Some(place)) => {
-                    let reply = self.load(reply, &place)?;
-                    self.session.send(channel, &reply);
+    fn take_letters(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        while self.unsent() < FRAMED_MAX {
+            if let Some(reading) = &mut self.reading {
+                let Poll::Ready(body) = Pin::new(&mut reading.body).poll(cx) else {
+                    break;
+                };
+                if let Some(Reading { channel, reply, .. }) = self.reading.take() {
+                    self.send_read(channel, reply, body)?;
                 }
-                Letter::Opened(channel) => self.session.channel_opened(channel),
-                Letter::Fault(channel, fault) => {
-                    let now = self.now();
-                    self.session.fault(now, channel, &fault);
+                continue;
+            }
+            let Some(letter) = self.seat.mailbox.take() else {
+                break;
+            };
+            self.open_letter(letter)?;
+        }
+        Ok(())
+    }
+
+    fn open_letter(&mut self, letter: Letter) -> io::Result<()> {
+        let len = letter.len();
+        match letter {
+            Letter::Reply(channel, reply, None) => self.session.send(channel, &reply),
+            Letter::Reply(channel, reply, Some(place)) => match self.seat.house.reader.ask(place) {
+                Asked::Here(body) => self.send_read(channel, reply, body)?,
+                Asked::Coming(body) => {
+                    self.seat.house.metrics.bodies_waited_for.add(1);
+                    self.reading = Some(Reading {
+                        channel,
+                        reply,
+                        body,
+                        len,
+                    });
                 }
+            },
+            Letter::Opened(channel) => self.session.channel_opened(channel),
+            Letter::Fault(channel, fault) => {
+                let now = self.now();
+                self.session.fault(now, channel, &fault);
             }
         }
         Ok(())
     }
 
-    fn load(&self, reply: Reply, place: &mainstay_journal::messages::Place) -> io::Result<Reply> {
-        let body = place.read().inspect_err(|error| {
+    fn send_read(&mut self, channel: u16, reply: Reply, body: io::Result<Bytes>) -> io::Result<()> {
+        let body = body.inspect_err(|error| {
             tracing::error!(%error, "a body cannot be read; its client is cut off and gets it again");
         })?;
         self.seat.house.metrics.bodies_read.add(1);
-        Ok(reply.loaded(body))
+        self.session.send(channel, &reply.loaded(body));
+        Ok(())
     }
 
     /// Writes what there is; whether anything went.
@@ -272,7 +311,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let now = self.now();
             self.session.spoke(now);
         }
-        let unsent = self.unsent();
+        let read = self.reading.as_ref().map_or(0, |reading| reading.len);
+        let unsent = self.unsent() + read;
         self.seat.mailbox.set_unsent(unsent);
         Ok(any)
     }

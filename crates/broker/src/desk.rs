@@ -1,5 +1,7 @@
 //! What operators ask of a virtual host. What changes something is answered once that is on disk.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -8,17 +10,19 @@ use mainstay_amqp::{
     Body, ChannelKey, Content, Definitions, Durability, Everything, Input, Method, Now, Properties,
     QueueDefinition, Reply, ShortString, User,
 };
+use mainstay_journal::messages::Place;
 use tokio::sync::oneshot;
 
 use crate::definitions::table;
 use crate::exposition::OfVhost;
 use crate::host::{Host, OPERATOR};
 use crate::mailbox::Letter;
+use crate::reader::Reader;
 use crate::record;
 use crate::view::{Deed, Message, Queue};
 
 /// Bytes of bodies in one answer: what a person looks at, and what one message may have.
-const BODIES_LEN_MAX: usize = 128 * 1024 * 1024;
+const BODIES_LEN_MAX: u64 = 128 * 1024 * 1024;
 /// The operators' channel.
 const CHANNEL: ChannelKey = ChannelKey {
     connection: OPERATOR,
@@ -44,9 +48,45 @@ pub(crate) enum Told {
     Queues(Vec<Queue>),
     Measured(Box<OfVhost>),
     Definitions(Definitions),
-    Messages(Vec<Message>),
+    Messages(Vec<Shown>),
     Done(usize),
     Refused(String),
+}
+
+/// A message that an operator sees.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    exchange: ShortString,
+    routing_key: ShortString,
+    redelivered: bool,
+    body: ShownBody,
+}
+
+#[derive(Debug)]
+enum ShownBody {
+    Here(Bytes),
+    Stored(Arc<Place>),
+}
+
+impl Shown {
+    /// The message with its body, which may have to be read first.
+    pub(crate) async fn read(self, reader: &Reader) -> Result<Message, String> {
+        let body = match self.body {
+            ShownBody::Here(body) => body,
+            ShownBody::Stored(place) => {
+                let read = reader.read(place).await;
+                read.map_err(|error| format!("a body cannot be read: {error}"))?
+            }
+        };
+        let text = std::str::from_utf8(&body).ok().map(str::to_owned);
+        Ok(Message {
+            exchange: self.exchange.text().into_owned(),
+            routing_key: self.routing_key.text().into_owned(),
+            redelivered: self.redelivered,
+            base64: text.is_none().then(|| STANDARD.encode(&body)),
+            text,
+        })
+    }
 }
 
 /// An answer that waits for the disk.
@@ -142,26 +182,28 @@ impl Host {
         let mut len = 0;
         for one in peeked {
             let message = &one.message;
-            let body = self.body(&message.body)?;
-            len += body.len();
+            len += message.body.len();
             if len > BODIES_LEN_MAX && !messages.is_empty() {
                 break;
             }
-            let (exchange, key) = (&message.exchange, &message.routing_key);
-            messages.push(shown(exchange, key, one.redelivered, &body));
+            messages.push(Shown {
+                exchange: message.exchange.clone(),
+                routing_key: message.routing_key.clone(),
+                redelivered: one.redelivered,
+                body: self.body(&message.body)?,
+            });
         }
         Ok(Told::Messages(messages))
     }
 
-    fn body(&self, body: &Body) -> Result<Bytes, String> {
+    /// Where a body is now: what comes after may give the place away.
+    fn body(&self, body: &Body) -> Result<ShownBody, String> {
         match body {
-            Body::Here(bytes) => Ok(bytes.clone()),
+            Body::Here(bytes) => Ok(ShownBody::Here(bytes.clone())),
             Body::Stored { place, .. } => {
                 let at = record::reference(self.number, place.queue, place.position);
                 let place = self.find(at).ok_or("its body is not in the log")?;
-                place
-                    .read()
-                    .map_err(|error| format!("its body cannot be read: {error}"))
+                Ok(ShownBody::Stored(place))
             }
         }
     }
@@ -209,14 +251,13 @@ impl Host {
             else {
                 break;
             };
-            let body = self.body(&body)?;
             len += body.len();
-            messages.push(shown(
-                &got.exchange,
-                &got.routing_key,
-                got.redelivered,
-                &body,
-            ));
+            messages.push(Shown {
+                exchange: got.exchange.clone(),
+                routing_key: got.routing_key.clone(),
+                redelivered: got.redelivered,
+                body: self.body(&body)?,
+            });
         }
         Ok(Told::Messages(messages))
     }
@@ -265,15 +306,4 @@ impl Host {
 fn name(text: &str) -> Result<ShortString, String> {
     ShortString::new(Bytes::copy_from_slice(text.as_bytes()))
         .ok_or_else(|| "a name has 255 bytes at most".to_owned())
-}
-
-fn shown(exchange: &ShortString, key: &ShortString, redelivered: bool, body: &[u8]) -> Message {
-    let text = std::str::from_utf8(body).ok().map(str::to_owned);
-    Message {
-        exchange: exchange.text().into_owned(),
-        routing_key: key.text().into_owned(),
-        redelivered,
-        base64: text.is_none().then(|| STANDARD.encode(body)),
-        text,
-    }
 }

@@ -19,7 +19,8 @@ use crate::host::Call;
 use crate::inbox::Inbox;
 use crate::mailbox::{Mailbox, Word};
 use crate::metrics::Metrics;
-use crate::writer::{Gauges, Order};
+use crate::reader::Reader;
+use crate::writer::{Gauges, Here, Order, Writer};
 use crate::{Keeps, Options};
 
 /// It.
@@ -27,12 +28,15 @@ use crate::{Keeps, Options};
 pub(crate) struct House {
     pub(crate) clock: Clock,
     pub(crate) places: Places,
+    pub(crate) reader: Reader,
     pub(crate) accounts: RefCell<Accounts>,
     pub(crate) hosts: RefCell<BTreeMap<String, Rc<Inbox<Call>>>>,
     /// Of the virtual hosts.
     pub(crate) tasks: TaskTracker,
     pub(crate) connections: RefCell<BTreeMap<ConnectionId, Rc<Mailbox>>>,
     pub(crate) metrics: Metrics,
+    /// How a virtual host writes by itself.
+    pub(crate) here: Here,
     pub(crate) gauges: Arc<Gauges>,
     /// When publishers wait.
     pub(crate) limits: Limits,
@@ -56,28 +60,28 @@ impl House {
         clock: Clock,
         places: Places,
         accounts: Accounts,
-        orders: mpsc::Sender<Order>,
-        gauges: Arc<Gauges>,
+        writer: &Writer,
         options: &Options,
-        failed: CancellationToken,
     ) -> Self {
         Self {
             clock,
             places,
+            reader: Reader::new(),
             accounts: RefCell::new(accounts),
             hosts: RefCell::default(),
             tasks: TaskTracker::new(),
             connections: RefCell::default(),
             metrics: Metrics::default(),
-            gauges,
+            here: writer.here.clone(),
+            gauges: Arc::clone(&writer.gauges),
+            failed: writer.failure.token.clone(),
             limits: options.limits,
             keeps: options.keeps,
             disk_free: Cell::new(None),
             gone: Cell::default(),
-            failed,
             given_up: Cell::new(None),
             alarm: Cell::new(None),
-            orders: RefCell::new(Some(orders)),
+            orders: RefCell::new(Some(writer.orders.clone())),
             // 0 is the operators' own.
             next_connection: Cell::new(1),
         }

@@ -63,6 +63,10 @@ impl<T> Inbox<T> {
         self.put(call);
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.state.borrow().calls.is_empty()
+    }
+
     pub(crate) fn try_next(&self) -> Option<T> {
         let mut state = self.state.borrow_mut();
         let call = state.calls.pop_front();

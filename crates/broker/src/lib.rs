@@ -8,13 +8,14 @@
 //!                    ▲                                          │        │              ▲
 //!                    └── Mailbox, paused above 256 KiB ─────────┘        │ mpsc, 16     │ Reports
 //!                                                                        ▼              │
-//!   doorman: slow hashes on blocking threads                      writer (a thread: owns the MessageLog)
+//!   doorman: slow hashes on blocking threads                      writer (a thread: has the MessageLog; a host writes
+//!   reader: bodies that are in no memory, on blocking threads     there itself when nobody else wants anything)
 //!   alarm: looks each second, blocks publishers
 //!   measures: has each virtual host look at its rates, each second; answers /metrics
 //! ```
 //!
-//! Everything but the writer and slow hashes is on one thread: between a client's bytes and the queue there is no lock and
-//! no wake of another thread. What is always true: outputs reach mailbox and log in the order of the core; what
+//! Everything but the writer, cold bodies and slow hashes is on one thread: between a client's bytes and the queue there is
+//! no lock and no wake of another thread. What is always true: outputs reach mailbox and log in the order of the core; what
 //! follows a declaration waits until that is on disk; a confirm leaves after the sync of its message; when a sync fails,
 //! nothing is confirmed any more and the process ends.
 //!
@@ -39,6 +40,7 @@ mod mailbox;
 mod measures;
 mod metrics;
 mod opening;
+mod reader;
 mod record;
 pub mod view;
 mod writer;

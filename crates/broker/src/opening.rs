@@ -92,15 +92,7 @@ pub(crate) async fn open(options: &Options) -> Result<Opened, Error> {
     let vhosts = accounts.vhosts.clone();
     let writer = Writer::start(log).map_err(Error::Thread)?;
     let clock = Clock::start();
-    let house = Rc::new(House::new(
-        clock,
-        places,
-        accounts,
-        writer.orders.clone(),
-        Arc::clone(&writer.gauges),
-        options,
-        writer.failure.token.clone(),
-    ));
+    let house = Rc::new(House::new(clock, places, accounts, &writer, options));
     let doorman = Doorman::new()?;
     let mut messages = found.queues;
     for (name, number) in vhosts {

@@ -193,6 +193,8 @@ pub struct Counters {
     pub returned: u64,
     /// Bodies that were read from disk.
     pub bodies_read: u64,
+    /// Of these, for which a thread waited: they were not in the page cache, or long.
+    pub bodies_waited_for: u64,
     /// Bytes from clients.
     pub read_bytes: u64,
     /// Bytes to clients.

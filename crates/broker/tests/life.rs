@@ -2,6 +2,8 @@
 
 mod alone;
 
+use std::fs::{self, File};
+use std::path::Path;
 use std::process::Command;
 
 use alone::{Alone, PATIENCE, on_runtime};
@@ -14,6 +16,7 @@ use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Confirmation};
 use mainstay_broker::view::{Answer, Ask, Deed};
 use mainstay_testkit::{Ended, TempDir, is_root, program, skip, wait_until, wait_until_async};
+use rustix::fs::{Advice, fadvise};
 use rustix::process::Signal;
 
 async fn declare(channel: &Channel, queue: &str) {
@@ -87,6 +90,77 @@ fn system_messages_and_declarations_of_a_client_outlive_the_broker() {
         counters.bodies_read >= 3,
         "bodies came from the disk: {counters:?}"
     );
+}
+
+/// Takes the log out of memory, as far as its file system can.
+fn forget_cache(log: &Path) {
+    for entry in fs::read_dir(log).expect("a directory") {
+        let file = File::open(entry.expect("a file").path()).expect("opens");
+        fadvise(&file, 0, None, Advice::DontNeed).expect("advised");
+    }
+}
+
+#[test]
+fn system_bodies_that_are_in_no_memory_come_in_order() {
+    let mut broker = Alone::start("broker-cold");
+    let numbers: Vec<u8> = (0..20).collect();
+    on_runtime(async {
+        let client = broker.client().await;
+        let channel = client.create_channel().await.expect("a channel");
+        declare(&channel, "work").await;
+        for number in &numbers {
+            let confirmed = publish(&channel, "work", &vec![*number; 200_000]).await;
+            assert!(matches!(confirmed, Ok(Confirmation::Ack(_))));
+        }
+    });
+    broker.process().signal(Signal::TERM);
+    assert_eq!(broker.process().wait(PATIENCE), Ended::Code(0));
+    broker.start_again();
+    broker.wait_until_it_serves();
+    forget_cache(&broker.state().join("broker/log"));
+    let mut came = Vec::new();
+    on_runtime(async {
+        let client = broker.client().await;
+        let channel = client.create_channel().await.expect("a channel");
+        let options = BasicConsumeOptions::default();
+        let consumer =
+            channel.basic_consume("work".into(), "c".into(), options, FieldTable::default());
+        let mut consumer = consumer.await.expect("consumes");
+        while came.len() < numbers.len() {
+            let delivery = consumer.next().await.expect("goes on").expect("a delivery");
+            assert_eq!(delivery.data.len(), 200_000);
+            came.push(delivery.data[0]);
+        }
+    });
+    assert_eq!(came, numbers);
+    let counters = broker.status().counters;
+    assert!(counters.bodies_read >= 20, "{counters:?}");
+    if counters.bodies_waited_for == 0 {
+        skip("this file system has all in memory");
+    }
+}
+
+#[test]
+fn system_acknowledgements_that_nobody_follows_are_synced_soon() {
+    let broker = Alone::start("broker-acks");
+    on_runtime(async {
+        let client = broker.client().await;
+        let channel = client.create_channel().await.expect("a channel");
+        declare(&channel, "work").await;
+        publish(&channel, "work", b"x").await.expect("confirmed");
+        let before = broker.status().counters.syncs;
+        assert_eq!(
+            get(&channel, "work").await.as_deref(),
+            Some(b"x".as_slice())
+        );
+        wait_until_async(PATIENCE, "the acknowledgement is synced", async || {
+            let syncs = broker.status().counters.syncs;
+            (syncs > before)
+                .then_some(())
+                .ok_or_else(|| format!("{syncs} syncs"))
+        })
+        .await;
+    });
 }
 
 #[test]

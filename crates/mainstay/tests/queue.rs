@@ -1,14 +1,13 @@
-//! The broker among the processes: it is there, it comes back, and programs in Python talk to it.
+//! The broker among the processes: it is there, and it comes back.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends here")]
 
 mod running;
 
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::Output;
 
-use mainstay_testkit::{Spawned, program, wait_until};
+use mainstay_testkit::wait_until;
 use running::{PATIENCE, Running, kill, text};
 use rustix::process::Signal;
 
@@ -67,67 +66,6 @@ fn system_a_killed_broker_is_back_with_its_messages_and_its_port_was_never_close
     let (_, said) = running.stop();
     assert!(said.contains("stopped"), "{said}");
     assert!(done(&running, &["queue", "fsck"]).contains("1 messages"));
-}
-
-#[test]
-fn system_one_publishes_and_three_subscribe_one_of_them_late_and_durable() {
-    let mut running = Running::prepare("queue-example");
-    running.dev(&[]);
-    let port = broker(&running).port().to_string();
-    // Named here, so that it is installed: the examples import it.
-    let pika = program("/usr/lib/python3/dist-packages/pika/__init__.py");
-    assert!(pika.exists());
-    let examples = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../examples/queue");
-    let python = |script: &str, arguments: &[&str]| {
-        let mut command = Command::new(program("/usr/bin/python3"));
-        command
-            .arg("-u")
-            .arg(examples.join(script))
-            .args(arguments)
-            .arg(&port);
-        command
-    };
-    let sees = |subscriber: &Spawned, line: &str| {
-        wait_until(PATIENCE, line, || {
-            let said = subscriber.log();
-            if said.lines().any(|one| one == line) {
-                Ok(())
-            } else {
-                Err(said)
-            }
-        });
-    };
-    let late = Spawned::start(
-        &running.dir,
-        "durable",
-        &mut python("subscribe.py", &["durable"]),
-    );
-    sees(&late, "subscribed");
-    drop(late);
-    let subscribers = ["one", "two"].map(|name| {
-        let one = Spawned::start(&running.dir, name, &mut python("subscribe.py", &[]));
-        sees(&one, "subscribed");
-        one
-    });
-    let published = python("publish.py", &["20"]).status();
-    assert!(published.is_ok_and(|status| status.success()));
-    for subscriber in &subscribers {
-        sees(subscriber, "news 19");
-    }
-    let late = Spawned::start(
-        &running.dir,
-        "late",
-        &mut python("subscribe.py", &["durable"]),
-    );
-    sees(&late, "news 19");
-    let news = late
-        .log()
-        .lines()
-        .filter(|line| line.starts_with("news"))
-        .count();
-    assert_eq!(news, 20);
-    drop((late, subscribers));
-    running.stop();
 }
 
 /// A burst of 1,000 messages a second for two seconds, through a broker that was started with these options.
