@@ -97,7 +97,13 @@ impl Broker {
             disk_free_min: 0,
         };
         let state = dir.path().to_owned();
-        let opened = open(&crate::Options { state, limits }).await;
+        let options = crate::Options {
+            state,
+            limits,
+            metrics: None,
+            keeps: crate::Keeps::All,
+        };
+        let opened = open(&options).await;
         let Opened {
             house,
             doorman,
