@@ -118,6 +118,8 @@ pub struct Broker {
     pub consumer_timeout: Duration,
     /// Queues that clients may declare in a virtual host; `None`: any number.
     pub queues: Option<u32>,
+    /// Where `/metrics` is answered, on loopback; `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// When backups are made, and where.

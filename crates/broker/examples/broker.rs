@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use mainstay_broker::{ClientLimits, Limits, Options, Sockets, run};
+use mainstay_broker::{ClientLimits, Keeps, Limits, Options, Sockets, run};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -42,6 +42,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             queues_max: small("QUEUES_MAX")?,
         },
         seams: std::env::var("SEAMS").unwrap_or_default().parse()?,
+        metrics: match std::env::var("METRICS") {
+            Ok(address) => Some(address.parse()?),
+            Err(_) => None,
+        },
+        keeps: Keeps::All,
     };
     let sockets = Sockets {
         amqp: vec![listen("127.0.0.1")?, listen("::1")?],

@@ -19,6 +19,7 @@ use crate::definitions::{Form, form, policy};
 use crate::desk::{Question, Told};
 use crate::host::Call;
 use crate::house::House;
+use crate::measures;
 use crate::register::{add_vhost, no_vhost, permit, remove_user, remove_vhost, set_user};
 use crate::view::{Answer, Ask, Counters, SOCKET, Status};
 
@@ -92,6 +93,9 @@ async fn answer(
     match ask {
         Ask::Backup { to } => backup::copy(house, to, gone).await,
         Ask::Status => Ok(Answer::Status(Box::new(status(house)))),
+        Ask::Metrics => Ok(Answer::Metrics {
+            text: measures::text(house).await?,
+        }),
         Ask::Queues { vhost } => {
             let mut queues = Vec::new();
             for name in vhosts(house, vhost)? {
@@ -163,7 +167,9 @@ async fn asked(house: &House, vhost: &str, what: Question) -> Result<Answer, Str
         Told::Queues(queues) => Ok(Answer::Queues { queues }),
         Told::Policies(policies) => Ok(Answer::Policies { policies }),
         Told::Refused(why) => Err(why),
-        Told::Definitions(_) => Err("the answer is that to another call".to_owned()),
+        Told::Measured(_) | Told::Definitions(_) => {
+            Err("the answer is that to another call".to_owned())
+        }
     }
 }
 
@@ -194,7 +200,7 @@ fn status(house: &House) -> Status {
     }
 }
 
-fn vhosts(house: &House, only: Option<String>) -> Result<Vec<String>, String> {
+pub(crate) fn vhosts(house: &House, only: Option<String>) -> Result<Vec<String>, String> {
     let hosts = house.hosts.borrow();
     match only {
         None => Ok(hosts.keys().cloned().collect()),
@@ -203,7 +209,11 @@ fn vhosts(house: &House, only: Option<String>) -> Result<Vec<String>, String> {
     }
 }
 
-async fn question(house: &House, vhost: &str, question: Question) -> Result<Told, String> {
+pub(crate) async fn question(
+    house: &House,
+    vhost: &str,
+    question: Question,
+) -> Result<Told, String> {
     let host = house.hosts.borrow().get(vhost).cloned();
     let host = host.ok_or_else(|| no_vhost(vhost))?;
     let (to, told) = oneshot::channel();
@@ -262,6 +272,7 @@ async fn import(house: &Rc<House>, definitions: serde_json::Value) -> Result<Ans
             Told::Refused(why) => return Err(why),
             Told::Done(_)
             | Told::Queues(_)
+            | Told::Measured(_)
             | Told::Definitions(_)
             | Told::Policies(_)
             | Told::Messages(_) => {}

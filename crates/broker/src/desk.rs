@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 use crate::accounts::Compiled;
 use crate::definitions::{shown_policy, table};
+use crate::exposition::OfVhost;
 use crate::host::{Host, OPERATOR};
 use crate::mailbox::Letter;
 use crate::reader::Reader;
@@ -33,6 +34,10 @@ const CHANNEL: ChannelKey = ChannelKey {
 #[derive(Debug)]
 pub(crate) enum Question {
     Queues,
+    /// For `/metrics`.
+    Measure,
+    /// A second is over: rates are looked at.
+    Sample,
     Definitions,
     Import(Definitions),
     Policies,
@@ -45,6 +50,7 @@ pub(crate) enum Question {
 #[derive(Debug)]
 pub(crate) enum Told {
     Queues(Vec<Queue>),
+    Measured(Box<OfVhost>),
     Definitions(Definitions),
     Policies(Vec<view::Policy>),
     Messages(Vec<Shown>),
@@ -100,6 +106,11 @@ impl Host {
     pub(crate) fn ask(&mut self, now: Now, question: Question) -> Told {
         let told = match question {
             Question::Queues => Ok(Told::Queues(self.queues())),
+            Question::Measure => Ok(Told::Measured(Box::new(OfVhost::of(&self.broker)))),
+            Question::Sample => {
+                self.broker.sample(now.instant);
+                Ok(Told::Done(0))
+            }
             Question::Definitions => Ok(Told::Definitions(self.broker.definitions())),
             Question::Import(definitions) => {
                 let imported = self.broker.import(now, &definitions);
@@ -156,15 +167,22 @@ impl Host {
     }
 
     fn queues(&self) -> Vec<Queue> {
-        let view = |queue: mainstay_amqp::QueueView<'_>| Queue {
-            vhost: self.broker.vhost().name().to_owned(),
-            name: queue.name.text().into_owned(),
-            durable: queue.durability == Durability::Durable,
-            ready: queue.ready,
-            ready_bytes: queue.ready_bytes,
-            unacked: queue.unacked,
-            consumers: queue.consumers,
-            policy: queue.policy.map(|name| name.text().into_owned()),
+        let view = |queue: mainstay_amqp::QueueView<'_>| {
+            let to_empty = queue.rates.seconds_to_empty(queue.ready + queue.unacked);
+            Queue {
+                vhost: self.broker.vhost().name().to_owned(),
+                name: queue.name.text().into_owned(),
+                durable: queue.durability == Durability::Durable,
+                ready: queue.ready,
+                ready_bytes: queue.ready_bytes,
+                unacked: queue.unacked,
+                consumers: queue.consumers,
+                policy: queue.policy.map(|name| name.text().into_owned()),
+                published_per_second: queue.rates.published,
+                delivered_per_second: queue.rates.delivered,
+                acknowledged_per_second: queue.rates.acknowledged,
+                seconds_to_empty: to_empty.is_finite().then_some(to_empty),
+            }
         };
         self.broker.queues().map(view).collect()
     }

@@ -180,6 +180,8 @@ impl Host {
                 return;
             }
             if life == Life::Ends {
+                let gone = &self.house.gone;
+                gone.set(gone.get().plus(self.broker.counts()));
                 match self.abandoned.take() {
                     // All that it changed is on its way to the writer, so that this comes after it.
                     Some(deleter) => drop(deleter.send(self.undone())),
@@ -310,6 +312,7 @@ impl Host {
             Request::Method(channel, method, content) => {
                 self.class = class_of(&method);
                 self.count(&method);
+                let method = self.house.keep(method);
                 let confirms = matches!(method, Method::ConfirmSelect(_));
                 let publishes = matches!(method, Method::BasicPublish(_));
                 self.input(now, Input::Method(key(channel), method, content));

@@ -11,6 +11,7 @@
 //!   doorman: slow hashes on blocking threads                      writer (a thread: has the MessageLog; a host writes
 //!   reader: bodies that are in no memory, on blocking threads     there itself when nobody else wants anything)
 //!   alarm: looks each second, blocks publishers
+//!   measures: has each virtual host look at its rates, each second; answers /metrics
 //! ```
 //!
 //! Everything but the writer, cold bodies and slow hashes is on one thread: between a client's bytes and the queue there is
@@ -31,11 +32,13 @@ mod definitions;
 mod desk;
 mod door;
 mod doorman;
+mod exposition;
 mod host;
 mod house;
 mod inbox;
 mod limits;
 mod mailbox;
+mod measures;
 mod metrics;
 mod opening;
 mod reader;
@@ -46,9 +49,10 @@ pub mod view;
 mod writer;
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::str::FromStr;
 use std::time::Duration;
 
 use mainstay_journal::messages::AppendError;
@@ -80,6 +84,10 @@ pub struct Options {
     pub seams: Seams,
     /// What clients may take.
     pub clients: ClientLimits,
+    /// Where `/metrics` is answered; `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
+    /// Test seam.
+    pub keeps: Keeps,
 }
 
 /// What clients may take.
@@ -89,6 +97,36 @@ pub struct ClientLimits {
     pub consumer_timeout: Option<Duration>,
     /// Queues that clients may declare in a virtual host; `None`: any number.
     pub queues_max: Option<usize>,
+}
+
+/// What becomes of what is published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keeps {
+    /// It is kept.
+    All,
+    /// Test seam: the thousandth publish is confirmed and lost. A proof must see it.
+    AllButOne,
+}
+
+/// A text that names no seam.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is no seam of the broker; expected nothing, or `keep=all-but-one`")]
+pub struct KeepsError {
+    text: String,
+}
+
+impl FromStr for Keeps {
+    type Err = KeepsError;
+
+    fn from_str(text: &str) -> Result<Self, KeepsError> {
+        match text {
+            "" => Ok(Self::All),
+            "keep=all-but-one" => Ok(Self::AllButOne),
+            _ => Err(KeepsError {
+                text: text.to_owned(),
+            }),
+        }
+    }
 }
 
 /// The listening sockets that were handed over.
@@ -145,12 +183,11 @@ async fn serve(options: Options, sockets: Sockets, stop: CancellationToken) -> R
     }
     let mut watches = JoinSet::new();
     let orders = house.orders().downgrade();
-    watches.spawn_local(alarm::watch(
-        Rc::clone(&house),
-        options.limits,
-        directory,
-        orders,
-    ));
+    watches.spawn_local(alarm::watch(Rc::clone(&house), directory, orders));
+    watches.spawn_local(measures::sample(Rc::clone(&house)));
+    if let Some(at) = options.metrics {
+        watches.spawn_local(measures::serve(Rc::clone(&house), at));
+    }
     let calls = calls::listen(&options.state).map_err(Error::Listen)?;
     watches.spawn_local(calls::serve(Rc::clone(&house), calls));
     tracing::info!("the broker serves");

@@ -113,8 +113,7 @@ pub(crate) async fn open(options: &Options) -> Result<Opened, Error> {
     let writer = Writer::start(log, options.seams).map_err(Error::Thread)?;
     let clock = Clock::start();
     let copying = Copying::new(directory.clone(), options.limits.disk_free_min);
-    let clients = options.clients;
-    let house = House::new(clock, places, accounts, copying, clients, &writer);
+    let house = House::new(clock, places, accounts, copying, &writer, options);
     let house = Rc::new(house);
     let doorman = Doorman::new()?;
     let mut messages = found.queues;

@@ -13,6 +13,8 @@ pub const SOCKET: &str = "broker.sock";
 pub enum Ask {
     /// The broker as a whole.
     Status,
+    /// What `/metrics` has.
+    Metrics,
     /// All queues of all virtual hosts, or of one.
     Queues {
         /// Which; all by default.
@@ -153,6 +155,11 @@ pub enum Deed {
 pub enum Answer {
     /// The broker as a whole.
     Status(Box<Status>),
+    /// Metrics.
+    Metrics {
+        /// In Prometheus' text format.
+        text: String,
+    },
     /// Queues.
     Queues {
         /// They.
@@ -241,7 +248,7 @@ pub struct Counters {
 }
 
 /// A queue.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Queue {
     /// Its virtual host.
     pub vhost: String,
@@ -259,6 +266,14 @@ pub struct Queue {
     pub consumers: usize,
     /// The policy that is in force.
     pub policy: Option<String>,
+    /// Messages that come in per second, as the mean of the last five.
+    pub published_per_second: f64,
+    /// Messages that are delivered per second.
+    pub delivered_per_second: f64,
+    /// Messages that are done with per second: acknowledged, or delivered to somebody who acknowledges nothing.
+    pub acknowledged_per_second: f64,
+    /// When nothing is left, waiting or delivered, if all goes on like this; `None`: it does not become less.
+    pub seconds_to_empty: Option<f64>,
 }
 
 /// A policy, in the form that RabbitMQ's definitions have.

@@ -137,6 +137,7 @@ pub(crate) struct Gauges {
     pub(crate) records: AtomicU64,
     pub(crate) on_disk: AtomicU64,
     pub(crate) live: AtomicU64,
+    pub(crate) segments: AtomicU64,
     /// 0: plenty, 1: low, 2: full.
     pub(crate) level: AtomicU64,
     /// Changes that are in the log, and not synced since nobody waits for them.
@@ -426,6 +427,8 @@ impl Desk {
         self.gauges.level.store(level, Ordering::Relaxed);
         self.gauges.on_disk.store(room.on_disk, Ordering::Relaxed);
         self.gauges.live.store(room.live, Ordering::Relaxed);
+        let segments = u64::try_from(room.segments).unwrap_or(u64::MAX);
+        self.gauges.segments.store(segments, Ordering::Relaxed);
         let unsynced = u64::try_from(self.unsynced).unwrap_or(u64::MAX);
         self.gauges.unsynced.store(unsynced, Ordering::Relaxed);
     }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mainstay_agent::ForwardSeams;
+use mainstay_broker::Keeps;
 use mainstay_gateway::Seams;
 use mainstay_ids::{InstanceId, NodeName, SecretName, ServiceName, Version, VipName};
 use mainstay_model::network::NetworkError;
@@ -434,6 +435,9 @@ pub(crate) struct Dev {
     /// Test seam: an agent that starts ignores the instances that run.
     #[arg(long, hide = true)]
     pub(crate) unsafe_no_adoption: bool,
+    /// Test seam: what the broker does without, for instance `keep=all-but-one`.
+    #[arg(long, hide = true, default_value = "", value_parser = parse_broker_seams)]
+    pub(crate) unsafe_broker_seams: String,
     /// Test seam: what forwarding leaves out, for instance `repair=off`.
     #[arg(long, hide = true, default_value = "", value_parser = parse_seams::<ForwardSeams>)]
     pub(crate) unsafe_forward_seams: String,
@@ -745,6 +749,11 @@ pub(crate) struct VipProcess {
 /// Checks them and keeps them as they are written: they are handed on.
 fn parse_seams<S: seams::Seams>(text: &str) -> Result<String, SeamError> {
     seams::parse::<S>(text).map(|_| text.to_owned())
+}
+
+/// As [`parse_seams`].
+fn parse_broker_seams(text: &str) -> Result<String, mainstay_broker::KeepsError> {
+    text.parse::<Keeps>().map(|_| text.to_owned())
 }
 
 fn parse_duration(text: &str) -> Result<Duration, mainstay_ids::duration::DurationError> {

@@ -380,6 +380,8 @@ fn run_broker(place: &Place, broker: &BrokerProcess, mut sockets: Inherited) -> 
             consumer_timeout: Some(broker.consumer_timeout),
             queues_max: broker.queues_max,
         },
+        metrics: broker.metrics,
+        keeps: broker.unsafe_broker_seams,
     };
     let sockets = mainstay_broker::Sockets {
         amqp: amqp.collect(),

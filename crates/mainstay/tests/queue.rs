@@ -5,7 +5,7 @@
 mod running;
 
 use std::net::{SocketAddr, TcpStream};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use mainstay_testkit::{program, wait_until};
 use running::{PATIENCE, Running, kill, text};
@@ -216,4 +216,66 @@ fn system_a_nodes_file_limits_consumers_and_queues() {
         "{said}"
     );
     running.stop();
+}
+
+/// A burst of 1,000 messages a second for two seconds, through a broker that was started with these options.
+fn burst(name: &str, options: &[&str]) -> Output {
+    let mut running = Running::prepare(name);
+    running.dev(options);
+    broker(&running);
+    wait_until(PATIENCE, "the broker answers", || {
+        let output = running.run(&["queue", "status"]);
+        if output.status.success() {
+            Ok(())
+        } else {
+            Err(text(&output))
+        }
+    });
+    let asked = ["--scenario", "burst", "--rate", "100", "--for", "2s"];
+    let proof = running.run(&[&["prove"][..], &asked].concat());
+    // The proof's queue went with it.
+    assert!(!done(&running, &["queue", "ls"]).contains("mainstay-prove"));
+    running.stop();
+    proof
+}
+
+#[test]
+fn system_a_burst_is_kept_and_a_broker_that_loses_one_message_of_it_is_found_out() {
+    let proof = burst("queue-burst", &[]);
+    let said = text(&proof);
+    assert_eq!(proof.status.code(), Some(0), "{said}");
+    assert!(
+        said.contains("HOLDS: 0 lost, 0 twice and 0 out of order of"),
+        "{said}"
+    );
+    assert!(said.contains("by the rates 1200, and 4.0 s"), "{said}");
+    let proof = burst(
+        "queue-burst-red",
+        &["--unsafe-broker-seams", "keep=all-but-one"],
+    );
+    let said = text(&proof);
+    assert_eq!(proof.status.code(), Some(1), "{said}");
+    assert!(said.contains("DOES NOT HOLD: 1 lost"), "{said}");
+    assert!(
+        said.contains("1 messages were confirmed and never came"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_burst_is_not_mixed_with_other_scenarios_and_needs_a_broker() {
+    let running = Running::prepare("queue-burst-nobody");
+    let mixed = running.run(&["prove", "--scenario", "burst,kill"]);
+    assert_eq!(mixed.status.code(), Some(2), "{}", text(&mixed));
+    assert!(
+        text(&mixed).contains("calls of their own"),
+        "{}",
+        text(&mixed)
+    );
+    let alone = running.run(&["prove", "--scenario", "burst"]);
+    assert!(
+        text(&alone).contains("no broker runs on"),
+        "{}",
+        text(&alone)
+    );
 }

@@ -16,8 +16,8 @@ pub use cause::{
     DrainOutcome, DrainReason, HeldUp, PauseReason, PlanReason, RollbackAsked, RolloutFailure, Wait,
 };
 
-use crate::happening::Happening;
 use crate::backup::BackupNews;
+use crate::happening::Happening;
 use crate::intake::{IntakeState, Weight};
 use crate::report::{BootId, Exit};
 

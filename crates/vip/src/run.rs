@@ -99,8 +99,8 @@ pub enum RunError {
 /// Holds the addresses until SIGTERM or SIGINT, and then gives them away. For a process with one thread.
 pub fn run(options: Options) -> Result<(), RunError> {
     let signals = SignalFd::block(&[Signal::TERM, Signal::INT]).map_err(RunError::Signals)?;
-    let seams = options.seams;
-    let host = Host::new(&options.state, seams.lifetime).map_err(RunError::Sockets)?;
+    let left_out = options.seams;
+    let host = Host::new(&options.state, left_out.lifetime).map_err(RunError::Sockets)?;
     host.watch(&signals).map_err(RunError::Signals)?;
     let changes = Changes::follow().map_err(RunError::Sockets)?;
     host.watch(&changes).map_err(RunError::Sockets)?;
@@ -111,15 +111,15 @@ pub fn run(options: Options) -> Result<(), RunError> {
     let mut seats = Vec::new();
     for mut spec in options.vips {
         keep_promises(&mut spec, real_time.is_ok());
-        match seams.adverts {
+        match left_out.adverts {
             Adverts::AsWritten => {}
             Adverts::EachSecond => spec.advert = Duration::from_secs(1),
         }
         let name = spec.name.clone();
-        let seat = Seat::new(spec, seams);
+        let seat = Seat::new(spec, left_out);
         seats.push(seat.map_err(|source| RunError::Options { name, source })?);
     }
-    let agent = match (options.agent, seams.agent) {
+    let agent = match (options.agent, left_out.agent) {
         (OwnAgent::Runs, AgentSilence::Heeded) => Some(Agent::new(host.now())),
         (OwnAgent::Runs, AgentSilence::Unheeded) | (OwnAgent::No, _) => None,
     };

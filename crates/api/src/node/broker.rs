@@ -13,6 +13,7 @@ use crate::file::units::parse_size;
 use crate::file::walk::{Entry, Section};
 
 use super::address::bind;
+use super::forward::metrics;
 use super::listen::Taken;
 use super::{Broker, defaults, later};
 
@@ -31,6 +32,7 @@ pub(super) fn default_broker() -> Broker {
         disk_free: defaults::DISK_FREE,
         consumer_timeout: defaults::CONSUMER_TIMEOUT,
         queues: None,
+        metrics: Some(defaults::broker_metrics()),
     }
 }
 
@@ -48,12 +50,16 @@ fn keys(s: &mut Section<'_, '_>, taken: &[Taken]) -> Option<Broker> {
     let disk_free = s.or("disk_free", defaults::DISK_FREE, |e| size(e, 0));
     let consumer_timeout = s.or("consumer_timeout", defaults::CONSUMER_TIMEOUT, patience);
     let queues = s.optional("queues", |e| e.integer(QUEUES));
+    let metrics = s.or("metrics", Some(defaults::broker_metrics()), |e| {
+        metrics(e, "the broker", "15692")
+    });
     Some(Broker {
         bind: bind?,
         memory: memory?,
         disk_free: disk_free?,
         consumer_timeout: consumer_timeout?,
         queues: queues?,
+        metrics: metrics?,
     })
 }
 

@@ -25,6 +25,10 @@ pub const ACCESS_LOG: bool = true;
 pub fn broker() -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5672)
 }
+/// `broker.metrics`: where RabbitMQ's plugin for Prometheus is, but from this machine alone.
+pub fn broker_metrics() -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15692)
+}
 /// `broker.disk_free`: RabbitMQ's `disk_free_limit`.
 pub const DISK_FREE: u64 = 50 * 1024 * 1024;
 /// `backup.every`: who loses a disk loses an hour at most.

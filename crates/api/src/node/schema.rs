@@ -465,6 +465,9 @@ struct Broker {
     /// operators and definitions are not held to it.
     #[schemars(range(min = 1, max = 1_000_000))]
     queues: Option<u32>,
+    /// Where `/metrics` of the broker is, for Prometheus: a loopback address, or `"off"` for nowhere.
+    #[schemars(extend("default" = defaults::broker_metrics().to_string()))]
+    metrics: Option<BindOrOff>,
 }
 
 /// Backups of what the node must not lose: what is declared, and the broker's queues with their messages. Each is verified

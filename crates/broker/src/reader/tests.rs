@@ -97,11 +97,16 @@ impl Broker {
             disk_free_min: 0,
         };
         let state = dir.path().to_owned();
-        let clients = crate::ClientLimits::default();
         let options = crate::Options {
             state,
             limits,
-            clients,
+            seams: crate::Seams::default(),
+            clients: crate::ClientLimits {
+                consumer_timeout: None,
+                queues_max: None,
+            },
+            metrics: None,
+            keeps: crate::Keeps::All,
         };
         let opened = open(&options).await;
         let Opened {

@@ -228,15 +228,12 @@ impl Part {
         course.generation = Some(self.routing.generation);
         course.routing = Some(self.routing);
         for (address, now) in self.services {
-            match now {
-                Some((name, spread)) => {
-                    course.services.insert(address, Some(spread));
-                    course.names.insert(address, name);
-                }
-                None => {
-                    course.services.remove(&address);
-                    course.names.remove(&address);
-                }
+            if let Some((name, spread)) = now {
+                course.services.insert(address, Some(spread));
+                course.names.insert(address, name);
+            } else {
+                course.services.remove(&address);
+                course.names.remove(&address);
             }
         }
         put(&mut course.places, self.places);

@@ -134,6 +134,7 @@ impl<D: Disk> MessageLog<D> {
             level: self.level(),
             on_disk: self.on_disk(),
             live: self.shared.index().live(),
+            segments: self.journal.sealed().len() + 1,
         }
     }
 

@@ -1,8 +1,10 @@
 //! What the broker's process is told.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Args;
+use mainstay_broker::Keeps;
 
 use super::{Start, parse_duration};
 
@@ -22,4 +24,9 @@ pub(crate) struct BrokerProcess {
     /// Queues that clients may declare in a virtual host.
     #[arg(long)]
     pub(crate) queues_max: Option<usize>,
+    /// Where `/metrics` is answered; by default nowhere.
+    #[arg(long)]
+    pub(crate) metrics: Option<SocketAddr>,
+    #[arg(long, default_value = "")]
+    pub(crate) unsafe_broker_seams: Keeps,
 }

@@ -23,6 +23,8 @@ pub(crate) enum QueueDeed {
     },
     /// Show the broker as a whole: connections, memory, its log, what went through it.
     Status,
+    /// Print what is counted, as `/metrics` of the broker has it.
+    Metrics,
     /// Show the next messages of a queue; they stay where they are.
     Peek {
         /// Which queue.

@@ -28,6 +28,7 @@ pub(crate) fn run(place: &Place, deed: QueueDeed) -> anyhow::Result<Outcome> {
     match deed {
         QueueDeed::Ls { vhost } => ls(place, vhost),
         QueueDeed::Status => status(place),
+        QueueDeed::Metrics => metrics(place),
         QueueDeed::Peek { queue, count, of } => messages(place, of, Deed::Peek { queue, count }),
         QueueDeed::Consume { queue, count, of } => messages(place, of, Deed::Take { queue, count }),
         QueueDeed::Purge { queue, of } => done(place, of, Deed::Purge { queue }, "thrown away"),
@@ -118,7 +119,7 @@ fn password_of(name: &str) -> anyhow::Result<String> {
 }
 
 fn ls(place: &Place, vhost: Option<String>) -> anyhow::Result<Outcome> {
-    let Answer::Queues { queues } = ask(place, &Ask::Queues { vhost })? else {
+    let Answer::Queues { queues } = ask(&place.state, &Ask::Queues { vhost })? else {
         return unexpected();
     };
     if place.json {
@@ -132,6 +133,10 @@ fn ls(place: &Place, vhost: Option<String>) -> anyhow::Result<Outcome> {
         "BYTES",
         "UNACKED",
         "CONSUMERS",
+        "IN/s",
+        "OUT/s",
+        "ACK/s",
+        "EMPTY IN",
         "DURABLE",
         "POLICY",
     ]);
@@ -145,6 +150,10 @@ fn ls(place: &Place, vhost: Option<String>) -> anyhow::Result<Outcome> {
             unacked,
             consumers,
             policy,
+            published_per_second,
+            delivered_per_second,
+            acknowledged_per_second,
+            seconds_to_empty,
         } = queue;
         rows.add_row([
             vhost,
@@ -153,6 +162,10 @@ fn ls(place: &Place, vhost: Option<String>) -> anyhow::Result<Outcome> {
             ready_bytes.to_string(),
             unacked.to_string(),
             consumers.to_string(),
+            rate(published_per_second),
+            rate(delivered_per_second),
+            rate(acknowledged_per_second),
+            when_empty(seconds_to_empty),
             if durable { "yes" } else { "no" }.to_owned(),
             or_dash(policy),
         ]);
@@ -161,8 +174,41 @@ fn ls(place: &Place, vhost: Option<String>) -> anyhow::Result<Outcome> {
     Ok(Outcome::Holds)
 }
 
+/// Messages per second; a slow queue is told from one that stands.
+fn rate(per_second: f64) -> String {
+    if per_second > 0.0 && per_second < 10.0 {
+        format!("{per_second:.1}")
+    } else {
+        format!("{per_second:.0}")
+    }
+}
+
+/// Nobody plans beyond a day by what went on for five seconds.
+fn when_empty(seconds: Option<f64>) -> String {
+    const DAY: f64 = 24.0 * 60.0 * 60.0;
+    match seconds {
+        None => "never".to_owned(),
+        Some(seconds) if seconds >= DAY => "> 1d".to_owned(),
+        Some(seconds) if seconds >= 120.0 => format!("{:.0}m", seconds / 60.0),
+        Some(seconds) if seconds > 0.0 => format!("{:.0}s", seconds.max(1.0)),
+        Some(_) => "-".to_owned(),
+    }
+}
+
+fn metrics(place: &Place) -> anyhow::Result<Outcome> {
+    let Answer::Metrics { text } = ask(&place.state, &Ask::Metrics)? else {
+        return unexpected();
+    };
+    if place.json {
+        output::json(&serde_json::json!({ "metrics": text }))?;
+    } else {
+        output::line(text.trim_end())?;
+    }
+    Ok(Outcome::Holds)
+}
+
 fn status(place: &Place) -> anyhow::Result<Outcome> {
-    let Answer::Status(status) = ask(place, &Ask::Status)? else {
+    let Answer::Status(status) = ask(&place.state, &Ask::Status)? else {
         return unexpected();
     };
     if place.json {
@@ -201,7 +247,7 @@ fn status(place: &Place) -> anyhow::Result<Outcome> {
 
 fn messages(place: &Place, of: OfVhost, deed: Deed) -> anyhow::Result<Outcome> {
     let vhost = of.vhost;
-    let Answer::Messages { messages } = ask(place, &Ask::Vhost { vhost, deed })? else {
+    let Answer::Messages { messages } = ask(&place.state, &Ask::Vhost { vhost, deed })? else {
         return unexpected();
     };
     if place.json {
@@ -243,7 +289,7 @@ fn move_all(
             count: count - moved,
         };
         let vhost = of.vhost.clone();
-        match ask(place, &Ask::Vhost { vhost, deed })? {
+        match ask(&place.state, &Ask::Vhost { vhost, deed })? {
             Answer::Done { messages: 0 } => break,
             Answer::Done { messages } => moved += messages,
             _ => return unexpected(),
@@ -254,7 +300,7 @@ fn move_all(
 
 fn done(place: &Place, of: OfVhost, deed: Deed, what: &str) -> anyhow::Result<Outcome> {
     let vhost = of.vhost;
-    match ask(place, &Ask::Vhost { vhost, deed })? {
+    match ask(&place.state, &Ask::Vhost { vhost, deed })? {
         Answer::Done { messages } => tell(place, messages, what),
         _ => unexpected(),
     }
@@ -270,7 +316,7 @@ fn tell(place: &Place, messages: usize, what: &str) -> anyhow::Result<Outcome> {
 }
 
 fn simple(place: &Place, asked: &Ask) -> anyhow::Result<Outcome> {
-    match ask(place, asked)? {
+    match ask(&place.state, asked)? {
         Answer::Done { messages } => tell(place, messages, ""),
         _ => unexpected(),
     }
@@ -289,7 +335,7 @@ fn rm_vhost(place: &Place, name: String, default: bool) -> anyhow::Result<Outcom
 }
 
 fn export(place: &Place) -> anyhow::Result<Outcome> {
-    let Answer::Definitions { definitions } = ask(place, &Ask::Export)? else {
+    let Answer::Definitions { definitions } = ask(&place.state, &Ask::Export)? else {
         return unexpected();
     };
     output::json(&definitions)?;
@@ -354,16 +400,18 @@ fn unexpected() -> anyhow::Result<Outcome> {
     anyhow::bail!("the answer is that to another call")
 }
 
+/// What is said where no broker is.
+pub(super) fn no_broker(state: &Path) -> Failure {
+    let message = format!("no broker runs on `{}`", state.display());
+    let remedy = "start `mainstay dev`, or `mainstay run` with a node file whose roles have `broker`, or name its directory with --state";
+    Failure::new(Outcome::Unreachable, message).remedy(remedy)
+}
+
 /// One call: a line there, a line back.
-fn ask(place: &Place, asked: &Ask) -> anyhow::Result<Answer> {
-    let path = place.state.join(SOCKET);
+pub(super) fn ask(state: &Path, asked: &Ask) -> anyhow::Result<Answer> {
+    let path = state.join(SOCKET);
     let mut stream = UnixStream::connect(&path).map_err(|error| match error.kind() {
-        ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
-            let message = format!("no broker runs on `{}`", place.state.display());
-            let remedy = "start `mainstay dev`, or `mainstay run` with a node file whose roles have `broker`, or name its directory with --state";
-            let failure = Failure::new(Outcome::Unreachable, message).remedy(remedy);
-            anyhow::Error::from(failure)
-        }
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => no_broker(state).into(),
         _ => anyhow::Error::new(error).context(format!("cannot connect to `{}`", path.display())),
     })?;
     stream.set_read_timeout(Some(ANSWER_TIME))?;

@@ -41,6 +41,8 @@ pub(crate) struct Settings {
     pub(crate) broker: Limits,
     /// What the broker's clients may take.
     pub(crate) broker_clients: BrokerClients,
+    /// Where the broker's metrics are.
+    pub(crate) broker_metrics: Option<SocketAddr>,
     /// How names are answered; `None`: not at all.
     pub(crate) names: Option<Names>,
     /// How messages call the keys of the addresses.
@@ -60,6 +62,8 @@ pub(crate) struct Settings {
     pub(crate) forward: Option<ForwardSettings>,
     /// Test seam: what the gateway does without.
     pub(crate) gateway_seams: String,
+    /// Test seam: what the broker does without.
+    pub(crate) broker_seams: String,
     /// Test seam: what forwarding leaves out.
     pub(crate) forward_seams: String,
     /// Test seam: what the holder of floating addresses leaves out.
@@ -164,6 +168,7 @@ impl Settings {
             broker_if_taken,
             broker: limits(None, defaults::DISK_FREE)?,
             broker_clients: BROKER_CLIENTS_OF_DEV,
+            broker_metrics: Some(defaults::broker_metrics()),
             names: dev.names.map(|listen| Names {
                 listen,
                 upstream: None,
@@ -186,6 +191,7 @@ impl Settings {
             address: defaults::ADDRESS,
             forward,
             gateway_seams: dev.unsafe_gateway_seams.clone(),
+            broker_seams: dev.unsafe_broker_seams.clone(),
             forward_seams: dev.unsafe_forward_seams.clone(),
             vip_seams: String::new(),
             vips: Vec::new(),
@@ -217,6 +223,7 @@ impl Settings {
                 consumer_timeout: file.broker.consumer_timeout,
                 queues_max: file.broker.queues,
             },
+            broker_metrics: file.broker.metrics,
             names: file.names.clone(),
             options: OF_NODE_FILE,
             api_group: group.transpose()?,
@@ -231,6 +238,7 @@ impl Settings {
             address: file.address,
             forward: file.forward.clone(),
             gateway_seams: String::new(),
+            broker_seams: String::new(),
             forward_seams: String::new(),
             vip_seams: String::new(),
             vips: file.vips.clone(),
@@ -262,7 +270,10 @@ impl Settings {
             (None, None) => false,
             (None, Some(_)) | (Some(_), None) => true,
         };
-        moved || self.broker != other.broker || self.broker_clients != other.broker_clients
+        moved
+            || self.broker != other.broker
+            || self.broker_clients != other.broker_clients
+            || self.broker_metrics != other.broker_metrics
     }
 
     /// Whether an address of the gateway is known only when it is listened on.

@@ -10,7 +10,15 @@ impl Family {
     pub(super) fn broker_arguments<'a>(&'a self, spawn: Spawn<'a>) -> Spawn<'a> {
         let (limits, clients) = (self.settings.broker, &self.settings.broker_clients);
         let timeout = mainstay_ids::duration::display(clients.consumer_timeout);
-        let spawn = spawn
+        let mut spawn = spawn;
+        if let Some(at) = self.settings.broker_metrics {
+            spawn = spawn.argument("--metrics").argument(at.to_string());
+        }
+        let seams = self.settings.broker_seams.as_str();
+        if !seams.is_empty() {
+            spawn = spawn.arguments(["--unsafe-broker-seams", seams]);
+        }
+        spawn
             .argument("--memory-max")
             .argument(limits.memory_max.to_string())
             .argument("--disk-free-min")
