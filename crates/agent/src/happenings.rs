@@ -73,7 +73,7 @@ pub(crate) async fn run(
     reported: watch::Sender<Vec<Happenings>>,
     stop: CancellationToken,
 ) {
-    let mut records = Records::new(state);
+    let mut records = Records::new(&state);
     let mut looks = interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -119,7 +119,7 @@ struct Records {
 }
 
 impl Records {
-    fn new(state: PathBuf) -> Self {
+    fn new(state: &Path) -> Self {
         Self {
             own: Notebook::open(&state.join(Source::Agent.record()), crate::now().0),
             of_vip: state.join(Source::Vip.record()),
@@ -218,14 +218,14 @@ mod tests {
     #[test]
     fn what_is_noted_is_reported_by_the_next_agent_too_with_what_others_wrote() {
         let state = TempDir::new("agent-happened");
-        let mut first = Records::new(state.path().to_owned());
+        let mut first = Records::new(state.path());
         assert_eq!(first.turn(&[]), Some(Vec::new()));
         assert_eq!(first.turn(&[]), None, "nothing is new");
         let told = first.turn(&[line(1), line(2)]).unwrap();
         assert_eq!(numbers(&told[0]), [1, 2]);
         drop(first);
         assert_eq!(own(state.path()), [relaxed(1), relaxed(2)]);
-        let mut next = Records::new(state.path().to_owned());
+        let mut next = Records::new(state.path());
         assert_eq!(next.turn(&[]).unwrap(), told);
         let mut vip = Notebook::open(&state.path().join(Source::Vip.record()), 5);
         vip.write(&serde_json::to_string(&line(7)).unwrap())
@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn a_report_has_the_latest_and_no_more_than_there_may_be() {
         let state = TempDir::new("agent-happened-much");
-        let mut records = Records::new(state.path().to_owned());
+        let mut records = Records::new(state.path());
         let many: Vec<Line> = (0..100).map(line).collect();
         let told = records.turn(&many).unwrap();
         let numbers = numbers(&told[0]);

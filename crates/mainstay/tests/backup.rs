@@ -405,11 +405,15 @@ fn port_of(running: &Running) -> String {
     address.rsplit_once(':').unwrap().1.trim().to_owned()
 }
 
+fn is_unfinished(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|end| end == "part")
+}
+
 /// The backups in a directory.
 fn backups(directory: &Path) -> Vec<String> {
     let entries = directory.read_dir().unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let mut names: Vec<String> = names.filter(|name| !name.ends_with(".part")).collect();
+    let mut names: Vec<String> = names.filter(|name| !is_unfinished(name)).collect();
     names.sort();
     names
 }

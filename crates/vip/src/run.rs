@@ -133,7 +133,7 @@ pub fn run(options: Options) -> Result<(), RunError> {
         real_time,
         departure: None,
         life: Life::GoesOn,
-        farewell: seams.farewell,
+        farewell: left_out.farewell,
     };
     holder.run()
 }

@@ -167,7 +167,7 @@ mod tests {
         let mut seen = HappeningsSeen::default();
         assert_eq!(told(&mut seen, &[of(Source::Vip, 7, 1..=2)]), ["1", "2"]);
         let newer = of(Source::Vip, 7, 1..=3);
-        assert_eq!(told(&mut seen, &[newer.clone()]), ["3"]);
+        assert_eq!(told(&mut seen, core::slice::from_ref(&newer)), ["3"]);
         // One that was overtaken on its way.
         assert!(told(&mut seen, &[of(Source::Vip, 7, 1..=2)]).is_empty());
         // The next control centre knows what this one knew, and no more.

@@ -361,19 +361,16 @@ mod tests {
                     services: services.values().cloned().collect(),
                 });
                 let (turn, next) = course.anew(&routing, is_forwarded);
-                match between(&course, &routing, &is_forwarded) {
-                    Some((found, part)) => {
-                        assert_eq!(found, turn, "seed {seed}, revision {revision}");
-                        let change = part.places_change();
-                        check_places(&course, &next, change);
-                        part.apply(&mut course);
-                        assert_eq!(course, next, "seed {seed}, revision {revision}");
-                        by_difference += 1;
-                    }
-                    None => {
-                        course = next;
-                        anew += 1;
-                    }
+                if let Some((found, part)) = between(&course, &routing, &is_forwarded) {
+                    assert_eq!(found, turn, "seed {seed}, revision {revision}");
+                    let places = part.places_change();
+                    check_places(&course, &next, places);
+                    part.apply(&mut course);
+                    assert_eq!(course, next, "seed {seed}, revision {revision}");
+                    by_difference += 1;
+                } else {
+                    course = next;
+                    anew += 1;
                 }
                 // Now and then somebody that left is through.
                 let left = course.leaving().next().map(|place| place.address);

@@ -15,6 +15,7 @@ use crate::nft::tests::{
     three_hosts,
 };
 use crate::router::Opened;
+use crate::tests::{Kind, ranges};
 use crate::xtables::range_of;
 
 const NEEDS_ROOT: &str = "needs root: makes network namespaces and rules in them";
@@ -447,7 +448,6 @@ fn system_rules_of_iptables_are_explained_as_the_kernel_has_them() {
     if !is_root() {
         return skip(NEEDS_ROOT);
     }
-    use crate::tests::{Kind, ranges};
     for (kind, program) in [
         (Kind::Legacy, "iptables-legacy"),
         (Kind::OverNft, "iptables-nft"),

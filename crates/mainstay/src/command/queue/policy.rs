@@ -27,7 +27,7 @@ pub(super) fn tell_copies(name: &str) {
 }
 
 fn ls(place: &Place, vhost: Option<String>) -> anyhow::Result<Outcome> {
-    let Answer::Policies { policies } = ask(place, &Ask::Policies { vhost })? else {
+    let Answer::Policies { policies } = ask(&place.state, &Ask::Policies { vhost })? else {
         return unexpected();
     };
     if place.json {

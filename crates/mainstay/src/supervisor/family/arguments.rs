@@ -18,7 +18,7 @@ impl Family {
         if !seams.is_empty() {
             spawn = spawn.arguments(["--unsafe-broker-seams", seams]);
         }
-        spawn
+        let spawn = spawn
             .argument("--memory-max")
             .argument(limits.memory_max.to_string())
             .argument("--disk-free-min")
