@@ -16,7 +16,6 @@
 pub(crate) mod claim;
 pub(crate) mod dev;
 pub(crate) mod family;
-mod files;
 mod front;
 mod household;
 pub(crate) mod kind;

@@ -7,11 +7,11 @@ use anyhow::Context;
 use mainstay_api::client::Client;
 use mainstay_api::node::{NodeFile, Role};
 use mainstay_api::wire::{Applied, Apply};
+use mainstay_kernel::looked_at::{LOOK_EVERY, LookedAt};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::files::{LOOK_EVERY, LookedAt};
 use super::front::{Front, Hangup, NOT_ROOT, Rest, Stops, Voice, is_refused};
 use super::household::Household;
 use super::notify::{Stage, notify};

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// How often it is looked at.
-pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
+pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// By what one content of a file is told from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,7 @@ struct Stamp {
 
 /// A file that is looked at.
 #[derive(Debug)]
-pub(super) struct LookedAt {
+pub struct LookedAt {
     path: PathBuf,
     /// What was read last.
     taken: Option<Stamp>,
@@ -34,7 +34,7 @@ pub(super) struct LookedAt {
 
 impl LookedAt {
     /// Call it before the file is first read: what changes from then on is a change.
-    pub(super) fn new(path: PathBuf) -> Self {
+    pub fn new(path: PathBuf) -> Self {
         let mut looked = Self {
             path,
             taken: None,
@@ -47,7 +47,7 @@ impl LookedAt {
     /// Whether it should be read again: it is another than was read last, and has rested since the
     /// look before, so that nobody is in the middle of writing it. One that is not there is not read:
     /// it may be about to be replaced, and what it said before stays in force.
-    pub(super) fn look(&mut self) -> bool {
+    pub fn look(&mut self) -> bool {
         let now = self.stamp();
         let rested = now == std::mem::replace(&mut self.seen, now);
         if now.is_none() || now == self.taken || !rested {
