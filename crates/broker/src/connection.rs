@@ -21,7 +21,7 @@ use tokio_util::io::poll_read_buf;
 
 use crate::doorman::Doorman;
 use crate::host::Call;
-use crate::house::House;
+use crate::house::{House, Place};
 use crate::inbox::Inbox;
 use crate::limits::{
     FRAMED_MAX, LAST_WORDS, READ_MAX, READ_MIN, REQUESTS_PER_BATCH, SLICES_MAX, UNSENT_HIGH,
@@ -74,7 +74,9 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, served: 
             mailbox,
             id,
             host: None,
+            place: None,
         },
+        flush: Flush::Done,
         writing: VecDeque::new(),
         writing_len: 0,
         armed: Instant::NEVER,
@@ -93,6 +95,8 @@ struct Seat {
     mailbox: Rc<Mailbox>,
     id: ConnectionId,
     host: Option<Rc<Inbox<Call>>>,
+    /// Among those that are in a virtual host.
+    place: Option<Place>,
 }
 
 impl Drop for Seat {
@@ -112,6 +116,13 @@ enum Source {
     Dry,
 }
 
+/// Whether the stream has something that it was not told to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flush {
+    Due,
+    Done,
+}
+
 #[derive(Debug)]
 struct Connection<S> {
     stream: S,
@@ -125,6 +136,7 @@ struct Connection<S> {
     /// What is to go to the virtual host.
     batch: Vec<Request>,
     seat: Seat,
+    flush: Flush,
     writing: VecDeque<Bytes>,
     writing_len: usize,
     /// For when the timer is set.
@@ -267,10 +279,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         }
         if any {
-            // A TLS stream keeps what it encrypted until it is told; for others this is nothing.
-            let _ = Pin::new(&mut self.stream).poll_flush(cx)?;
+            self.flush = Flush::Due;
             let now = self.now();
             self.session.spoke(now);
+        }
+        // A TLS stream keeps what it encrypted until it is told, and until its socket takes it; for others this is nothing.
+        if self.flush == Flush::Due && Pin::new(&mut self.stream).poll_flush(cx)?.is_ready() {
+            self.flush = Flush::Done;
         }
         let unsent = self.unsent();
         self.seat.mailbox.set_unsent(unsent);
@@ -434,6 +449,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             rights: Box::new(rights),
             hears_cancel: self.session.capabilities().consumer_cancel_notify,
         };
+        // Before the wait, so that nobody else gets it meanwhile.
+        self.seat.place = self.seat.house.take_place();
+        if self.seat.place.is_none() {
+            return VhostEntry::Full(self.seat.house.room.connections);
+        }
         let mailbox = Rc::clone(&self.seat.mailbox);
         host.send(Call::Open(self.id, user, mailbox)).await;
         self.seat.host = Some(host);

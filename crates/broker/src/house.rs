@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use mainstay_amqp::ConnectionId;
 use mainstay_journal::messages::Places;
+use mainstay_kernel::descriptors;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -15,8 +16,10 @@ use crate::accounts::Accounts;
 use crate::clock::Clock;
 use crate::host::Call;
 use crate::inbox::Inbox;
+use crate::limits::Room;
 use crate::mailbox::{Mailbox, Word};
 use crate::metrics::Metrics;
+use crate::tls;
 use crate::writer::{Gauges, Order};
 
 /// It.
@@ -29,6 +32,13 @@ pub(crate) struct House {
     /// Of the virtual hosts.
     pub(crate) tasks: TaskTracker,
     pub(crate) connections: RefCell<BTreeMap<ConnectionId, Rc<Mailbox>>>,
+    /// How many of them may be in a virtual host.
+    pub(crate) room: Room,
+    /// How many are.
+    entered: Cell<usize>,
+    /// Whether somebody was told that there is no room, since there was.
+    told_full: Cell<bool>,
+    pub(crate) tls: Rc<tls::Seen>,
     pub(crate) metrics: Metrics,
     pub(crate) gauges: Arc<Gauges>,
     /// The writer failed, or something that must not be: nothing more is promised.
@@ -56,6 +66,10 @@ impl House {
             hosts: RefCell::default(),
             tasks: TaskTracker::new(),
             connections: RefCell::default(),
+            room: Room::of(descriptors::limit()),
+            entered: Cell::new(0),
+            told_full: Cell::new(false),
+            tls: Rc::default(),
             metrics: Metrics::default(),
             gauges,
             failed,
@@ -65,6 +79,22 @@ impl House {
             // 0 is the operators' own.
             next_connection: Cell::new(1),
         }
+    }
+
+    /// A place among the connections, given back when it is dropped; `None`: there is none.
+    pub(crate) fn take_place(self: &Rc<Self>) -> Option<Place> {
+        let (entered, most) = (self.entered.get(), self.room.connections);
+        if entered >= most {
+            if !self.told_full.replace(true) {
+                tracing::warn!(
+                    most,
+                    "there are as many connections as there may be; more are refused"
+                );
+            }
+            return None;
+        }
+        self.entered.set(entered + 1);
+        Some(Place(Rc::clone(self)))
     }
 
     /// The way to the writer, while there is one.
@@ -118,5 +148,16 @@ impl House {
         for mailbox in self.connections.borrow().values() {
             mailbox.say(Word::Shut(why.to_owned()));
         }
+    }
+}
+
+/// A place of a connection that is in a virtual host.
+#[derive(Debug)]
+pub(crate) struct Place(Rc<House>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.entered.set(self.0.entered.get() - 1);
+        self.0.told_full.set(false);
     }
 }

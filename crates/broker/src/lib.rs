@@ -37,6 +37,7 @@ mod mailbox;
 mod metrics;
 mod opening;
 mod record;
+mod tls;
 pub mod view;
 mod writer;
 
@@ -46,6 +47,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use mainstay_journal::messages::AppendError;
+use mainstay_tls::Files;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -56,10 +58,11 @@ pub use crate::definitions::left_out;
 pub use crate::opening::{Checked, OpenError, check};
 pub use crate::record::RecordError;
 
-use crate::door::Door;
+use crate::door::{Door, Speech};
 use crate::house::House;
 use crate::limits::STOPPING;
 use crate::opening::{Opened, open};
+use crate::tls::Certificate;
 
 /// What a broker is started with.
 #[derive(Debug, Clone)]
@@ -68,6 +71,8 @@ pub struct Options {
     pub state: PathBuf,
     /// When publishers wait.
     pub limits: Limits,
+    /// What clients with TLS are shown, if there are any.
+    pub tls: Option<Files>,
 }
 
 /// The listening sockets that were handed over.
@@ -75,6 +80,8 @@ pub struct Options {
 pub struct Sockets {
     /// For AMQP.
     pub amqp: Vec<TcpListener>,
+    /// For AMQP in TLS; nobody is served there without [`Options::tls`].
+    pub amqps: Vec<TcpListener>,
 }
 
 /// Why a broker ended other than by being told to.
@@ -114,15 +121,17 @@ async fn serve(options: Options, sockets: Sockets, stop: CancellationToken) -> R
         writer,
         directory,
     } = open(&options).await?;
-    let door = Door::new(Rc::clone(&house), Rc::new(doorman));
+    let door = Door::new(Rc::clone(&house), Rc::new(doorman), house.room);
     let close = CancellationToken::new();
     let mut doors = JoinSet::new();
-    for listener in sockets.amqp {
-        listener.set_nonblocking(true).map_err(Error::Listen)?;
-        let listener = tokio::net::TcpListener::from_std(listener).map_err(Error::Listen)?;
-        doors.spawn_local(door.clone().serve(listener, close.clone()));
-    }
+    open_doors(&mut doors, &door, sockets.amqp, &close)?;
     let mut watches = JoinSet::new();
+    if let Some(files) = options.tls {
+        let certificate = Rc::new(Certificate::new(files, Rc::clone(&house.tls)));
+        let door = door.with(Speech::Tls(Rc::clone(&certificate)));
+        open_doors(&mut doors, &door, sockets.amqps, &close)?;
+        watches.spawn_local(certificate.follow());
+    }
     let orders = house.orders().downgrade();
     watches.spawn_local(alarm::watch(
         Rc::clone(&house),
@@ -156,6 +165,20 @@ async fn serve(options: Options, sockets: Sockets, stop: CancellationToken) -> R
     house.close_orders();
     writer.end().await;
     tracing::info!("the broker ends; all that it took is on disk");
+    Ok(())
+}
+
+fn open_doors(
+    doors: &mut JoinSet<()>,
+    door: &Door,
+    sockets: Vec<TcpListener>,
+    close: &CancellationToken,
+) -> Result<(), Error> {
+    for listener in sockets {
+        listener.set_nonblocking(true).map_err(Error::Listen)?;
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(Error::Listen)?;
+        doors.spawn_local(door.clone().serve(listener, close.clone()));
+    }
     Ok(())
 }
 

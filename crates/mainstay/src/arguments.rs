@@ -731,6 +731,15 @@ pub(crate) struct BrokerProcess {
     /// Publishers wait below so many free bytes of the disk.
     #[arg(long)]
     pub(crate) disk_free_min: u64,
+    /// What clients with TLS are shown.
+    #[arg(long, requires = "tls_key")]
+    pub(crate) tls_certificate: Option<PathBuf>,
+    /// Its key.
+    #[arg(long)]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// The authorities of which they must have a certificate.
+    #[arg(long)]
+    pub(crate) tls_client_ca: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -24,6 +24,8 @@ pub const ACCESS_LOG: bool = true;
 pub fn broker() -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5672)
 }
+/// The port of `broker.tls.bind`: that of AMQP in TLS.
+pub const BROKER_TLS_PORT: u16 = 5671;
 /// `broker.disk_free`: RabbitMQ's `disk_free_limit`.
 pub const DISK_FREE: u64 = 50 * 1024 * 1024;
 /// `forward.count`: who scales by traffic needs it.

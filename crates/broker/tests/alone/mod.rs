@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+pub(crate) mod raw;
+
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -36,13 +38,21 @@ impl Alone {
     }
 
     pub(crate) fn start_in(dir: TempDir, state: &Path) -> Self {
+        Self::start_with(dir, state, Vec::new())
+    }
+
+    pub(crate) fn start_with(
+        dir: TempDir,
+        state: &Path,
+        environment: Vec<(&'static str, String)>,
+    ) -> Self {
         let mut alone = Self {
             dir,
             port: free_port(),
             state: state.to_owned(),
             running: None,
             lives: 0,
-            environment: Vec::new(),
+            environment,
         };
         alone.start_again();
         alone.wait_until_it_serves();

@@ -1,7 +1,5 @@
 //! `mainstay status`: the whole at a glance. It ends with 1 when something is not as wanted.
 
-use std::net::SocketAddr;
-
 use mainstay_api::wire::{ScheduleStatus, ServiceState, ServiceStatus, Status};
 use mainstay_ids::ServiceName;
 use mainstay_model::event::Wait;
@@ -10,7 +8,7 @@ use super::{client, must_exist, or_dash, print_table, table, word};
 use crate::arguments::Place;
 use crate::outcome::Outcome;
 use crate::output;
-use crate::supervisor::record::Record;
+use crate::supervisor::record::{Addresses, Record};
 
 pub(crate) async fn run(place: &Place, only: Option<ServiceName>) -> anyhow::Result<Outcome> {
     let client = client(place);
@@ -24,8 +22,9 @@ pub(crate) async fn run(place: &Place, only: Option<ServiceName>) -> anyhow::Res
     if place.json {
         output::json(&status)?;
     } else {
-        let broker = Record::load(&place.state)?.and_then(|record| record.broker);
-        print(&status, broker)?;
+        let record = Record::load(&place.state)?;
+        let addresses = record.map(|record| record.addresses());
+        print(&status, addresses)?;
     }
     let as_wanted = |service: &ServiceStatus| {
         service.state == ServiceState::Steady && !has_deaf_address(&status, service)
@@ -37,7 +36,7 @@ pub(crate) async fn run(place: &Place, only: Option<ServiceName>) -> anyhow::Res
     })
 }
 
-fn print(status: &Status, broker: Option<SocketAddr>) -> anyhow::Result<()> {
+fn print(status: &Status, addresses: Option<Addresses>) -> anyhow::Result<()> {
     output::line(format_args!(
         "mainstay {} since {}, generation {}",
         status.mainstay, status.since, status.generation
@@ -48,8 +47,11 @@ fn print(status: &Status, broker: Option<SocketAddr>) -> anyhow::Result<()> {
     if let Some(stats) = status.stats {
         output::line(format_args!("stats     http://{stats}/stats"))?;
     }
-    if let Some(broker) = broker {
+    if let Some(broker) = addresses.and_then(|addresses| addresses.broker) {
         output::line(format_args!("broker    amqp://{broker}"))?;
+    }
+    if let Some(broker) = addresses.and_then(|addresses| addresses.broker_tls) {
+        output::line(format_args!("          amqps://{broker}"))?;
     }
     for consumer in &status.consumers {
         let acknowledged = or_dash(consumer.acknowledged);

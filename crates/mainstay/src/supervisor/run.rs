@@ -26,7 +26,7 @@ use crate::{node_file, service_file};
 
 pub(crate) async fn run(place: &Place, run: Run) -> anyhow::Result<Outcome> {
     let started = Instant::now();
-    let looked_at = LookedAt::new(run.config.clone());
+    let looked_at = LookedAt::new(vec![run.config.clone()]);
     let file = node_file::read(&run.config, place)?;
     // Before anything runs: SIGHUP would end us.
     let reread = signal(SignalKind::hangup()).context("cannot await SIGHUP")?;

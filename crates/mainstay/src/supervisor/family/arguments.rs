@@ -9,11 +9,23 @@ use super::{Family, Origin, names};
 impl Family {
     pub(super) fn broker_arguments<'a>(&'a self, spawn: Spawn<'a>) -> Spawn<'a> {
         let limits = self.settings.broker;
-        spawn
+        let spawn = spawn
             .argument("--memory-max")
             .argument(limits.memory_max.to_string())
             .argument("--disk-free-min")
-            .argument(limits.disk_free_min.to_string())
+            .argument(limits.disk_free_min.to_string());
+        let Some(tls) = &self.settings.broker_tls else {
+            return spawn;
+        };
+        let spawn = spawn
+            .argument("--tls-certificate")
+            .argument(&tls.certificate)
+            .argument("--tls-key")
+            .argument(&tls.key);
+        match &tls.client_ca {
+            Some(path) => spawn.argument("--tls-client-ca").argument(path),
+            None => spawn,
+        }
     }
 
     pub(super) fn server_arguments<'a>(&'a self, spawn: Spawn<'a>, origin: Origin) -> Spawn<'a> {
