@@ -21,12 +21,15 @@ use super::frame::{Run, median, short};
 use anyhow::{Result, bail};
 use connect::{Doors, Form};
 use field::{Field, Service};
+use mainstay_testkit::program;
 use rules::Sides;
 use serde_json::json;
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 /// `connect_added_us_p50`.
 const CONNECT_ADDED_US_MAX: f64 = 6.0;
+/// Of each form, between two times that the kernel's tables of connections are emptied.
+const CONNECTIONS: usize = 1000;
 const DIRECT: &str = "direct";
 const OURS: &str = "ours";
 const UNCOUNTED: &str = "ours_uncounted";
@@ -76,13 +79,72 @@ fn form<'a>(
     })
 }
 
+/// In each portion the kernel's tables of connections begin empty, for everybody: what it costs to track connections grows
+/// with how many it has, by some 1 us with 60,000 of all nodes together, whoever has made the rules. Rounds in which they are
+/// left as they are show how much (`connect_added_us_p50_full_*`).
 async fn connect(run: &mut Run, sides: &Sides) -> Result<()> {
-    let connections = run.extent.pick(5000, 1000);
     let direct = Field::new()?;
+    let forms = forms(sides, &direct)?;
+    let mut emptied = Added::default();
+    let mut full = Added::default();
+    let portions = run.extent.pick(5, 1);
+    for number in 1..=run.extent.rounds() {
+        let mut slices = connect::Slices::of(&forms);
+        for _ in 0..portions {
+            forget_connections(&forms)?;
+            slices.add(&forms, CONNECTIONS)?;
+            tokio::task::yield_now().await;
+        }
+        let medians = slices.medians();
+        run.say(format!(
+            "connect, round {number}: direct {} us, ours {} more",
+            short(medians[0]),
+            short(medians[1] - medians[0])
+        ));
+        emptied.note(&forms, &medians);
+    }
+    for _ in 0..run.extent.rounds() {
+        let mut slices = connect::Slices::of(&forms);
+        slices.add(&forms, portions * CONNECTIONS)?;
+        full.note(&forms, &slices.medians());
+        tokio::task::yield_now().await;
+    }
+    run.value(
+        "connect_direct_us_p50",
+        median(emptied.plain.iter().copied()),
+    );
+    run.at_most(
+        "connect_added_us_p50",
+        emptied.median(OURS),
+        CONNECT_ADDED_US_MAX,
+    );
+    for name in emptied.added.keys().filter(|name| **name != OURS) {
+        run.value(format!("connect_added_us_p50_{name}"), emptied.median(name));
+    }
+    for name in full.added.keys() {
+        run.value(
+            format!("connect_added_us_p50_full_{name}"),
+            full.median(name),
+        );
+    }
+    // One rule after the other, instead of a map.
+    red(
+        run,
+        "connect_added_us_p50",
+        emptied.median("iptables_nft"),
+        CONNECT_ADDED_US_MAX,
+    );
+    run.raw("connect_direct_us_p50", json!(emptied.plain));
+    run.raw("connect_added_us_p50", json!(emptied.added));
+    run.raw("connect_added_us_p50_full", json!(full.added));
+    Ok(())
+}
+
+fn forms<'a>(sides: &'a Sides, direct: &'a Field) -> Result<Vec<Form<'a>>> {
     let last = sides.last()?;
     let instance = last.instances[0];
     let mut forms = vec![
-        form(DIRECT, (&direct, instance), last)?,
+        form(DIRECT, (direct, instance), last)?,
         form(OURS, (&sides.ours.0, last.address), last)?,
         form(UNCOUNTED, (&sides.uncounted.0, last.address), last)?,
         // What our rules cost those who pass by them, the kernel's tracking of connections included.
@@ -96,38 +158,44 @@ async fn connect(run: &mut Run, sides: &Sides) -> Result<()> {
     for (field, rival) in &sides.rivals {
         forms.push(form(rival.name(), (field, last.address), last)?);
     }
-    let mut added: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
-    let mut plain = Vec::new();
-    for number in 1..=run.extent.rounds() {
-        let medians = connect::round(&forms, connections)?;
-        plain.push(medians[0]);
-        for (form, found) in forms.iter().zip(&medians).skip(1) {
-            let added = added.entry(form.name).or_default();
+    Ok(forms)
+}
+
+fn forget_connections(forms: &[Form<'_>]) -> Result<()> {
+    // The direct node tracks none.
+    for form in forms.iter().filter(|form| form.name != DIRECT) {
+        let mut conntrack = form.field.node.command(&program("conntrack"));
+        let done = conntrack.arg("--flush").output()?;
+        if !done.status.success() {
+            bail!(
+                "conntrack --flush: {}",
+                String::from_utf8_lossy(&done.stderr).trim()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Medians of rounds in microseconds, and what each form of rules adds to them.
+#[derive(Default)]
+struct Added {
+    plain: Vec<f64>,
+    added: BTreeMap<&'static str, Vec<f64>>,
+}
+
+impl Added {
+    /// Takes in a round. The first form is the one without rules.
+    fn note(&mut self, forms: &[Form<'_>], medians: &[f64]) {
+        self.plain.push(medians[0]);
+        for (form, found) in forms.iter().zip(medians).skip(1) {
+            let added = self.added.entry(form.name).or_default();
             added.push(found - medians[0]);
         }
-        run.say(format!(
-            "connect, round {number}: direct {} us, ours {} more",
-            short(medians[0]),
-            short(medians[1] - medians[0])
-        ));
-        tokio::task::yield_now().await;
     }
-    let of = |name: &str| median(added.get(name).into_iter().flatten().copied());
-    run.value("connect_direct_us_p50", median(plain.iter().copied()));
-    run.at_most("connect_added_us_p50", of(OURS), CONNECT_ADDED_US_MAX);
-    for name in added.keys().filter(|name| **name != OURS) {
-        run.value(format!("connect_added_us_p50_{name}"), of(name));
+
+    fn median(&self, name: &str) -> f64 {
+        median(self.added.get(name).into_iter().flatten().copied())
     }
-    // One rule after the other, instead of a map.
-    red(
-        run,
-        "connect_added_us_p50",
-        of("iptables_nft"),
-        CONNECT_ADDED_US_MAX,
-    );
-    run.raw("connect_direct_us_p50", json!(plain));
-    run.raw("connect_added_us_p50", json!(added));
-    Ok(())
 }
 
 async fn throughput(run: &mut Run, sides: &Sides) -> Result<()> {

@@ -52,17 +52,29 @@ impl Doors {
     }
 }
 
-/// Medians of connect() in microseconds, in the order of the forms.
-pub(super) fn round(forms: &[Form<'_>], connections: usize) -> Result<Vec<f64>> {
-    let mut found = vec![Vec::with_capacity(connections); forms.len()];
-    for _ in 0..connections / SLICE {
-        for (form, found) in forms.iter().zip(&mut found) {
-            let slice = form.field.node.enter(|| slice(form.to));
-            form.doors.clear();
-            found.extend(slice.with_context(|| format!("cannot connect with {}", form.name))?);
-        }
+/// Microseconds of each connect() by each form, in the order of the forms.
+pub(super) struct Slices(Vec<Vec<f64>>);
+
+impl Slices {
+    pub(super) fn of(forms: &[Form<'_>]) -> Self {
+        Self(vec![Vec::new(); forms.len()])
     }
-    Ok(found.into_iter().map(median).collect())
+
+    /// So many connections more of each.
+    pub(super) fn add(&mut self, forms: &[Form<'_>], connections: usize) -> Result<()> {
+        for _ in 0..connections / SLICE {
+            for (form, found) in forms.iter().zip(&mut self.0) {
+                let slice = form.field.node.enter(|| slice(form.to));
+                form.doors.clear();
+                found.extend(slice.with_context(|| format!("cannot connect with {}", form.name))?);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn medians(self) -> Vec<f64> {
+        self.0.into_iter().map(median).collect()
+    }
 }
 
 fn slice(to: SocketAddr) -> Result<Vec<f64>> {
