@@ -332,7 +332,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         let mailbox = &self.seat.mailbox;
         let resumes = mailbox.is_paused() && mailbox.load() < UNSENT_LOW;
-        if self.batch.is_empty() && !resumes {
+        let asks = !self.batch.is_empty() && mailbox.may_ask();
+        if !asks && !resumes {
             return false;
         }
         if host.poll_room(cx).is_pending() {
@@ -342,7 +343,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             mailbox.set_paused(false);
             host.put(Call::Resume(self.id));
         }
-        if !self.batch.is_empty() {
+        if asks {
+            mailbox.asks();
             host.put(Call::Requests(self.id, std::mem::take(&mut self.batch)));
         }
         true
@@ -414,6 +416,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Request::OpenVhost(name) => {
                 let entry = self.enter(&name).await;
                 let now = self.now();
+                if entry != VhostEntry::Granted {
+                    // It holds a place of those who come in: there is no time for more than last words.
+                    self.leave_by = now.after(LAST_WORDS);
+                }
                 self.session.opened(now, &self.user, entry);
                 if let Some(why) = self.seat.house.alarm() {
                     self.session.block(why);

@@ -20,6 +20,9 @@ pub(crate) const READ_MAX: usize = 128 * 1024;
 pub(crate) const READ_MIN: usize = 4 * 1024;
 /// Requests of one connection that go to a virtual host together. More wait in the connection, unread.
 pub(crate) const REQUESTS_PER_BATCH: usize = 512;
+/// Batches of one connection that its virtual host has not taken yet. Else who asks faster than it is answered would have all
+/// the places of `CALLS_MAX`, and half a million requests in memory.
+pub(crate) const ASKED_MAX: usize = 16;
 /// Bytes that wait for a client before its deliveries pause: as much as a fast reader takes in a millisecond.
 pub(crate) const UNSENT_HIGH: usize = 256 * 1024;
 /// And below which they go on.

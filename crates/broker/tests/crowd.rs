@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use alone::raw::{declare, handshake, number_of, raw, said, settle};
 use alone::{Alone, PATIENCE};
-use mainstay_amqp::method::{BasicGet, QueueDelete};
+use mainstay_amqp::method::{BasicGet, ConnectionCloseOk, QueueDelete};
 use mainstay_broker::view::{Answer, Ask, Deed, Queue, base64};
 use mainstay_kernel::descriptors;
 use mainstay_testkit::{TempDir, wait_until};
@@ -108,15 +108,16 @@ fn system_who_finds_no_room_is_told_so_and_operators_get_in_all_the_same() {
     let refused = |broker: &Alone| {
         let mut stream = raw(broker);
         stream.write_all(&handshake("guest")).unwrap();
+        stream.write_all(&said(ConnectionCloseOk {}, 0)).unwrap();
         let mut heard = Vec::new();
         stream.read_to_end(&mut heard).ok();
         String::from_utf8_lossy(&heard).into_owned()
     };
-    let said =
+    let words =
         format!("NOT_ALLOWED - connection refused: node connection limit ({most}) is reached");
     for _ in 0..100 {
         let heard = refused(&broker);
-        assert!(heard.contains(&said), "{heard}");
+        assert!(heard.contains(&words), "{heard}");
     }
     // And those who say nothing at all.
     let silent: Vec<TcpStream> = (0..100).map(|_| raw(&broker)).collect();
@@ -129,7 +130,7 @@ fn system_who_finds_no_room_is_told_so_and_operators_get_in_all_the_same() {
         },
     };
     assert!(matches!(broker.ask(&of_operators), Answer::Done { .. }));
-    // The log goes on, too: it opens a file for each 64 MiB at least.
+    // The log goes on, too: it opens a file for each 16 MiB.
     let publish = Ask::Vhost {
         vhost: "/".to_owned(),
         deed: Deed::Publish {
