@@ -8,7 +8,7 @@
 mod error;
 mod pem;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, ring};
@@ -86,12 +86,12 @@ fn certified(files: &Files, provider: &CryptoProvider) -> Result<CertifiedKey, L
 }
 
 fn verifier(
-    path: &PathBuf,
+    path: &Path,
     provider: Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, LoadError> {
     let refuse = |why| LoadError {
         part: Part::ClientCa,
-        path: path.clone(),
+        path: path.to_owned(),
         why,
     };
     let mut roots = RootCertStore::empty();
