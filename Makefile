@@ -9,7 +9,7 @@ help:
 	@echo 'make demo         keep a small shop available while it is killed and replaced; Ctrl-C ends it'
 	@echo 'make demo ONCE=1  the same, and exit with the verdict'
 	@echo 'make test         install what tests need, then run every check'
-	@echo 'make soak         simulate 50,000 seeds, then kill our own processes at random under load'
+	@echo 'make soak         simulate 50,000 seeds, then kill our own processes and the broker at random under load'
 	@echo 'make build        build target/release/mainstay'
 	@echo 'make fmt          format the code'
 	@echo 'make clean        delete what was built'

@@ -1,9 +1,11 @@
 """Publishes N numbered messages to everybody who subscribed; each is on disk when the next one goes out."""
+import os
 import sys
 
 import pika
 
-connection = pika.BlockingConnection(pika.ConnectionParameters("127.0.0.1", int(sys.argv[2]) if len(sys.argv) > 2 else 5672))
+url = os.environ.get("AMQP_URL", "amqp://127.0.0.1:5672/%2f")
+connection = pika.BlockingConnection(pika.URLParameters(url))
 channel = connection.channel()
 channel.exchange_declare("news", "fanout", durable=True)
 channel.confirm_delivery()

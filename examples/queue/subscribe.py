@@ -1,14 +1,15 @@
 """Prints what is published. As `durable` its queue outlives it, and what came meanwhile is printed when it comes back."""
+import os
 import sys
 
 import pika
 
-durable = "durable" in sys.argv[1:]
-ports = [int(word) for word in sys.argv[1:] if word.isdigit()]
-connection = pika.BlockingConnection(pika.ConnectionParameters("127.0.0.1", ports[0] if ports else 5672))
+durable = sys.argv[1:] == ["durable"]
+url = os.environ.get("AMQP_URL", "amqp://127.0.0.1:5672/%2f")
+connection = pika.BlockingConnection(pika.URLParameters(url))
 channel = connection.channel()
 channel.exchange_declare("news", "fanout", durable=True)
-declared = channel.queue_declare("news.durable" if durable else "", durable=durable, exclusive=not durable)
+declared = channel.queue_declare("news.python" if durable else "", durable=durable, exclusive=not durable)
 queue = declared.method.queue
 channel.queue_bind(queue, "news")
 print("subscribed", flush=True)

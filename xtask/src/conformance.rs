@@ -38,7 +38,7 @@ pub(crate) struct Arguments {
     /// A checkout of amqplib
     #[arg(long, value_name = "DIR", env = "MAINSTAY_AMQPLIB")]
     amqplib: Option<PathBuf>,
-    /// The source of lapin, as its crate has it
+    /// The source of lapin, as its crate or its repository has it
     #[arg(long, value_name = "DIR", env = "MAINSTAY_LAPIN")]
     lapin: Option<PathBuf>,
     /// Against whom
@@ -119,6 +119,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
+/// With optimisation: one of lapin's tests wants a channel closed before it has acknowledged two thousand messages more.
 fn build() -> Result<()> {
     let mut build = cargo::command();
     build.args(["build", "--release", "--quiet", "--locked"]);

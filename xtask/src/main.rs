@@ -62,7 +62,7 @@ enum Command {
     #[cfg(feature = "bench")]
     #[command(hide = true)]
     BenchBackend(bench::backend::Arguments),
-    /// Kill supervisor, control centre and agent at random under load, for some minutes
+    /// Kill supervisor, control centre and agent, then the broker, at random under load, for some minutes
     Soak(soak::Arguments),
     /// Run the decisions in a simulated world that goes wrong, or planted bugs in it
     Sim(sim::Arguments),

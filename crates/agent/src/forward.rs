@@ -6,6 +6,7 @@
 //! and the next one takes them over. All that blocks is done by [`works::Works`] on a blocking thread.
 
 mod file;
+mod fill;
 mod follower;
 mod hindrance;
 mod metrics;
@@ -27,7 +28,7 @@ use mainstay_ids::ConsumerId;
 use mainstay_model::{Ack, ForwardSettings, Routing};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 pub use file::Choice;
@@ -35,8 +36,10 @@ pub use follower::Follower;
 use hindrance::Hindrances;
 use metrics::Told;
 use occupied::Occupied;
-pub use seams::{Changes, CleanUp, Deaths, ForwardSeams, Repair, SeamError};
+pub use seams::{Changes, CleanUp, Deaths, ForwardSeams, Repair};
 use works::{Input, News, Works};
+
+use crate::happenings::Diary;
 
 /// The name under which a node that forwards follows the routes.
 pub(crate) const CONSUMER: &str = "forward";
@@ -47,6 +50,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// An acknowledgement is sent this often even if nothing changed.
 const ACKNOWLEDGE_EVERY: Duration = Duration::from_secs(1);
+
+/// What is known of forwarding is put together so often at most, and never while a change waits: with thousands of
+/// services that takes some milliseconds.
+const DESCRIBE_EVERY: Duration = Duration::from_secs(1);
 
 /// Between two tries to get a back end.
 const RETRY: Duration = Duration::from_secs(5);
@@ -75,6 +82,7 @@ pub(crate) struct Forwarding {
     pub(crate) client: Client,
     pub(crate) consumer: ConsumerId,
     pub(crate) seams: ForwardSeams,
+    pub(crate) diary: Diary,
 }
 
 impl Forwarding {
@@ -137,8 +145,8 @@ impl Forwarding {
         let mut told = None;
         loop {
             let (settings, state) = (self.settings.clone(), self.state.clone());
-            let (source, seams) = (self.source, self.seams);
-            let start = move || Works::start(&settings, &state, source, seams);
+            let (source, seams, diary) = (self.source, self.seams, self.diary.clone());
+            let start = move || Works::start(&settings, &state, source, seams, diary);
             let started = spawn_blocking(start);
             let error = match started.await {
                 Ok(Ok(works)) => return Some(works),
@@ -168,17 +176,13 @@ impl Forwarding {
         let mut acknowledged = Instant::now();
         let mut hindrances = Hindrances::new(&self.settings.ranges);
         let mut unforwarded = Vec::new();
+        let mut described_at: Option<Instant> = None;
+        let mut is_stale = true;
         let mut occupied = Occupied::new(&self.settings.ranges);
         loop {
             let input = tokio::select! {
                 () = stop.cancelled() => return Some(works),
-                Some(mut routing) = routings.recv() => {
-                    while let Ok(newer) = routings.try_recv() {
-                        routing = newer;
-                    }
-                    Input::Routes(routing)
-                }
-                _ = looks.tick() => Input::Tick,
+                input = next_input(&mut routings, &mut looks) => input,
             };
             let mut hindering = hindrances.told().to_vec();
             hindering.extend(occupied.concern());
@@ -187,12 +191,16 @@ impl Forwarding {
             if !versions.is_empty() {
                 hindrances.look_again();
             }
+            is_stale |= known.hindrances != hindering;
+            let is_quiet = match input {
+                Input::Routes(_) => false,
+                Input::Tick => described_at.is_none_or(|at| at.elapsed() >= DESCRIBE_EVERY),
+            };
             let turn = move || {
                 works.open(&versions);
                 let news = works.turn(input);
-                let is_new =
-                    news == News::Some || known.back_end.is_none() || known.hindrances != hindering;
-                let described = is_new.then(|| Told {
+                let is_due = is_quiet && (is_stale || news == News::Some);
+                let described = is_due.then(|| Told {
                     hindrances: hindering,
                     ..works.describe()
                 });
@@ -204,8 +212,11 @@ impl Forwarding {
                 return None;
             };
             works = back;
+            is_stale |= news == News::Some;
             if let Some(described) = described {
                 told.send_replace(Arc::new(described));
+                described_at = Some(Instant::now());
+                is_stale = false;
             }
             occupied.take_in().await;
             // Sockets of our own listen on what is this host's.
@@ -220,5 +231,18 @@ impl Forwarding {
                 acknowledged = Instant::now();
             }
         }
+    }
+}
+
+/// The newest routes, or that it is time for a look. What was not taken yet is there the next time.
+async fn next_input(routings: &mut mpsc::Receiver<Routing>, looks: &mut Interval) -> Input {
+    tokio::select! {
+        Some(mut routing) = routings.recv() => {
+            while let Ok(newer) = routings.try_recv() {
+                routing = newer;
+            }
+            Input::Routes(routing)
+        }
+        _ = looks.tick() => Input::Tick,
     }
 }

@@ -30,6 +30,7 @@ mod context;
 mod forward;
 mod found;
 mod groups;
+mod happenings;
 mod instance;
 mod launch;
 mod leftovers;
@@ -57,7 +58,7 @@ use tokio_util::sync::CancellationToken;
 
 use context::Context;
 use forward::Forwarding;
-pub use forward::{Changes, CleanUp, Deaths, Follower, ForwardSeams, Repair, SeamError};
+pub use forward::{Changes, CleanUp, Deaths, Follower, ForwardSeams, Repair};
 use node::Node;
 
 pub use context::ShimProgram;
@@ -123,6 +124,8 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     let _ends_all = stop.clone().drop_guard();
     let (plans_end, plans) = watch::channel(None);
     let (reports_end, reports) = watch::channel(None);
+    let (happenings_end, happened) = watch::channel(Vec::new());
+    let (diary, noted) = happenings::diary();
     let client = Client::unix(&api);
     let reached = Arc::new(Notify::new());
     let follow = tokio::spawn(link::follow(
@@ -133,6 +136,8 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
         Arc::clone(&reached),
         stop.clone(),
     ));
+    let keep = happenings::run(state.clone(), noted, happenings_end, stop.clone());
+    let keep = tokio::spawn(keep);
     let secrets = client.clone();
     let directory = client.clone();
     let report = tokio::spawn(link::report(client, reports, reached, stop.clone()));
@@ -148,6 +153,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
             client: secrets.clone(),
             consumer,
             seams: forward_seams,
+            diary,
         };
         tokio::spawn(forwarding.run(stop.clone()))
     });
@@ -155,7 +161,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     context.adoption = adoption;
     let names = names.map(|names| tokio::spawn(answer_names(names, directory, context.clone())));
     let node = Node::adopt(node, incarnation, context).await?;
-    let result = node.run(plans, reports_end).await;
+    let result = node.run(plans, happened, reports_end).await;
     stop.cancel();
     // Both end with `stop`.
     follow.await.map_err(Error::Task)?;
@@ -166,6 +172,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     if let Some(forward) = forward {
         forward.await.map_err(Error::Task)?;
     }
+    keep.await.map_err(Error::Task)?;
     result
 }
 

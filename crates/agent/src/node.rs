@@ -10,7 +10,8 @@ use std::time::Duration;
 use mainstay_ids::{Generation, Incarnation, InstanceId, NodeName};
 use mainstay_kernel::Pidfd;
 use mainstay_model::{
-    Capacity, InstanceReport, NodePlan, NodeReport, Phase, PlannedAction, PlannedInstance,
+    Capacity, Happenings, InstanceReport, NodePlan, NodeReport, Phase, PlannedAction,
+    PlannedInstance,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -59,6 +60,8 @@ pub(crate) struct Node {
     plan: Option<Generation>,
     /// Read once: it changes with the machine, which starts a new agent.
     capacity: Option<Capacity>,
+    /// Beside the instances.
+    happenings: Vec<Happenings>,
     first_report: FirstReport,
 }
 
@@ -120,6 +123,7 @@ impl Node {
             changes_end,
             plan: None,
             capacity: capacity(),
+            happenings: Vec::new(),
             first_report,
         };
         for (id, found) in found {
@@ -192,6 +196,7 @@ impl Node {
     pub(crate) async fn run(
         mut self,
         mut plans: watch::Receiver<Option<NodePlan>>,
+        mut happened: watch::Receiver<Vec<Happenings>>,
         reports: watch::Sender<Option<NodeReport>>,
     ) -> Result<(), Error> {
         let stop = self.context.stop.clone();
@@ -203,6 +208,9 @@ impl Node {
                 Ok(()) = plans.changed() => {
                     let plan = plans.borrow_and_update().clone();
                     if let Some(plan) = plan { self.follow(plan) }
+                }
+                Ok(()) = happened.changed() => {
+                    self.happenings.clone_from(&happened.borrow_and_update());
                 }
                 Some(change) = self.changes.recv() => {
                     self.take(change);
@@ -326,6 +334,7 @@ impl Node {
                 .filter_map(|copy| copy.report.clone())
                 .collect(),
             capacity: self.capacity,
+            happenings: self.happenings.clone(),
         };
         reports.send_if_modified(|current| {
             let changed = current.as_ref() != Some(&report);

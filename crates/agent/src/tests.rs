@@ -104,7 +104,8 @@ impl State {
         let node = Node::adopt("local".parse().unwrap(), Incarnation(incarnation), context)
             .await
             .unwrap();
-        let task = tokio::spawn(node.run(plans_seen, reports_end));
+        let (_, happened) = tokio::sync::watch::channel(Vec::new());
+        let task = tokio::spawn(node.run(plans_seen, happened, reports_end));
         Agent {
             stop,
             plans,

@@ -30,6 +30,7 @@ mod planted;
 mod policy;
 mod properties;
 mod queue;
+pub mod rates;
 mod session;
 #[cfg(test)]
 mod simulation;

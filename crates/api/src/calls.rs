@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use mainstay_model::routing::Farewell;
 use mainstay_model::{
-    Ack, Directory, NodePlan, NodeReport, ProblemCode, Routing, ServiceSpec, Why,
+    Ack, BackupNews, Directory, NodePlan, NodeReport, ProblemCode, Routing, ServiceSpec, Why,
 };
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -48,6 +48,7 @@ pub enum Name {
     WatchPlan,
     WatchDirectory,
     Report,
+    Backups,
 }
 
 /// A method of HTTP.
@@ -598,6 +599,10 @@ pub const CALLS: &[Call] = &[
         summary: "For agents: all that they see on their node.",
         own_problems: &[ProblemCode::NodeUnknown],
         ..Call::word(Name::Report, "/v1/nodes/report", Form::of::<NodeReport>())
+    },
+    Call {
+        summary: "For supervisors: how the backups of their node stand, when that has changed.",
+        ..Call::word(Name::Backups, "/v1/nodes/backups", Form::of::<BackupNews>())
     },
 ];
 

@@ -5,6 +5,7 @@
 //! Start reading at [`read`]; then `keys` (the keys at the top), `gateway`, `limits`, `listen`.
 
 mod address;
+mod backup;
 mod broker;
 pub mod defaults;
 mod forward;
@@ -22,6 +23,7 @@ mod written;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use mainstay_model::gateway::GatewaySettings;
 use mainstay_model::{ForwardSettings, Network, VipSpec};
@@ -62,6 +64,8 @@ pub struct NodeFile {
     pub forward: Option<ForwardSettings>,
     /// The floating addresses; not empty with [`Role::Vip`], and empty without.
     pub vips: Vec<VipSpec>,
+    /// When backups are made, and where; `None`: nobody makes any by himself.
+    pub backup: Option<Backup>,
 }
 
 /// What a node does.
@@ -112,6 +116,23 @@ pub struct Broker {
     pub disk_free: u64,
     /// Where clients connect with TLS; `None`: nowhere.
     pub tls: Option<BrokerTls>,
+    /// How long a consumer may keep a delivery without a word.
+    pub consumer_timeout: Duration,
+    /// Queues that clients may declare in a virtual host; `None`: any number.
+    pub queues: Option<u32>,
+    /// Where `/metrics` is answered, on loopback; `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// When backups are made, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backup {
+    /// How often.
+    pub every: Duration,
+    /// How many are kept, 1 at least.
+    pub keep: u32,
+    /// The directory into which they go, absolute; not within the state directory.
+    pub to: PathBuf,
 }
 
 /// Where the broker's clients connect with TLS, and what they are shown.

@@ -4,8 +4,9 @@
 
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use mainstay_broker::{Limits, Options, Sockets, run};
+use mainstay_broker::{ClientLimits, Keeps, Limits, Options, Sockets, run};
 use mainstay_kernel::descriptors;
 use mainstay_tls::Files;
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,6 +27,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let state = PathBuf::from(arguments.next().ok_or("which directory?")?);
     let port: u16 = arguments.next().ok_or("which port?")?.parse()?;
+    let number = |name: &str| -> Result<Option<u64>, std::num::ParseIntError> {
+        std::env::var(name)
+            .ok()
+            .map(|text| text.parse())
+            .transpose()
+    };
+    let small = |name: &str| -> Result<Option<usize>, Box<dyn std::error::Error>> {
+        Ok(number(name)?.map(usize::try_from).transpose()?)
+    };
     let listen = |port: u16| -> std::io::Result<Vec<TcpListener>> {
         Ok(vec![
             TcpListener::bind(("127.0.0.1", port))?,
@@ -43,12 +53,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         state,
         limits: Limits {
             memory_max: 2 << 30,
-            disk_free_min: match std::env::var("DISK_FREE_MIN") {
-                Ok(bytes) => bytes.parse()?,
-                Err(_) => 50 << 20,
-            },
+            disk_free_min: number("DISK_FREE_MIN")?.unwrap_or(50 << 20),
         },
         tls,
+        clients: ClientLimits {
+            consumer_timeout: Some(Duration::from_millis(
+                number("CONSUMER_TIMEOUT_MS")?.unwrap_or(30 * 60 * 1000),
+            )),
+            queues_max: small("QUEUES_MAX")?,
+        },
+        seams: std::env::var("SEAMS").unwrap_or_default().parse()?,
+        metrics: match std::env::var("METRICS") {
+            Ok(address) => Some(address.parse()?),
+            Err(_) => None,
+        },
+        keeps: Keeps::All,
     };
     let amqp = listen(port)?;
     let sockets = Sockets { amqp, amqps };

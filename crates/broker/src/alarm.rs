@@ -13,8 +13,8 @@ use crate::limits::LOOK_EVERY;
 use crate::writer::Order;
 
 /// What RabbitMQ calls the reasons; clients show them.
-const LOW_ON_MEMORY: &str = "low on memory";
-const LOW_ON_DISK: &str = "low on disk";
+pub(crate) const LOW_ON_MEMORY: &str = "low on memory";
+pub(crate) const LOW_ON_DISK: &str = "low on disk";
 
 /// What suffices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,19 +26,14 @@ pub struct Limits {
 }
 
 /// Looks until it is dropped.
-pub(crate) async fn watch(
-    house: Rc<House>,
-    limits: Limits,
-    directory: PathBuf,
-    orders: mpsc::WeakSender<Order>,
-) {
+pub(crate) async fn watch(house: Rc<House>, directory: PathBuf, orders: mpsc::WeakSender<Order>) {
     let mut looks = interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         looks.tick().await;
-        let alarm = look(&house, limits, &directory);
+        let alarm = look(&house, &directory);
         house.set_alarm(alarm);
-        if !house.gauges.has_room()
+        if house.gauges.wants_retry()
             && let Some(orders) = orders.upgrade()
         {
             // Full means that it tries at once anyhow.
@@ -47,11 +42,13 @@ pub(crate) async fn watch(
     }
 }
 
-fn look(house: &House, limits: Limits, directory: &PathBuf) -> Option<&'static str> {
+fn look(house: &House, directory: &PathBuf) -> Option<&'static str> {
+    let limits = house.limits;
+    let free = statvfs(directory).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+    house.disk_free.set(free.ok());
     if !house.gauges.has_room() {
         return Some(LOW_ON_DISK);
     }
-    let free = statvfs(directory).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
     if free.is_ok_and(|free| free < limits.disk_free_min) {
         return Some(LOW_ON_DISK);
     }

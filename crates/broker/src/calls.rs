@@ -14,15 +14,14 @@ use tokio::time::timeout;
 
 use crate::accounts::{PasswordHash, Permission, User};
 use crate::alarm::resident;
-use crate::definitions::{Form, form};
+use crate::backup;
+use crate::definitions::{Form, form, policy};
 use crate::desk::{Question, Told};
 use crate::host::Call;
 use crate::house::House;
-use crate::limits::VHOSTS_MAX;
-use crate::opening::new_broker;
-use crate::record;
+use crate::measures;
+use crate::register::{add_vhost, no_vhost, permit, remove_user, remove_vhost, set_user};
 use crate::view::{Answer, Ask, Counters, SOCKET, Status, Tls};
-use crate::writer::Order;
 
 /// Callers at once: people and scripts. More wait in the kernel's queue.
 const CALLERS_MAX: usize = 16;
@@ -54,7 +53,7 @@ pub(crate) async fn serve(house: Rc<House>, listener: UnixListener) {
             continue;
         };
         let house = Rc::clone(&house);
-        // It ends by itself in a minute at most, or with us.
+        // It ends by itself in a minute at most, with its caller, or with us.
         tokio::task::spawn_local(async move {
             let _place = place;
             if let Err(error) = one(&house, stream).await {
@@ -70,9 +69,12 @@ async fn one(house: &Rc<House>, stream: UnixStream) -> io::Result<()> {
     let mut limited = (&mut stream).take(LINE_LEN_MAX);
     timeout(PATIENCE, limited.read_line(&mut line)).await??;
     let answer = match serde_json::from_str(&line) {
-        Ok(ask) => answer(house, ask)
-            .await
-            .unwrap_or_else(|why| Answer::Refused { why }),
+        Ok(ask) => {
+            // It has said its line: nothing but its end comes of it.
+            let gone = async { drop(stream.read_u8().await) };
+            let answered = answer(house, ask, gone).await;
+            answered.unwrap_or_else(|why| Answer::Refused { why })
+        }
         Err(error) => Answer::Refused {
             why: format!("the call cannot be read: {error}"),
         },
@@ -82,9 +84,18 @@ async fn one(house: &Rc<House>, stream: UnixStream) -> io::Result<()> {
     timeout(PATIENCE, stream.get_mut().write_all(&line)).await?
 }
 
-async fn answer(house: &Rc<House>, ask: Ask) -> Result<Answer, String> {
+/// `gone` is over when the caller is.
+async fn answer(
+    house: &Rc<House>,
+    ask: Ask,
+    gone: impl Future<Output = ()>,
+) -> Result<Answer, String> {
     match ask {
+        Ask::Backup { to } => backup::copy(house, to, gone).await,
         Ask::Status => Ok(Answer::Status(Box::new(status(house)))),
+        Ask::Metrics => Ok(Answer::Metrics {
+            text: measures::text(house).await?,
+        }),
         Ask::Queues { vhost } => {
             let mut queues = Vec::new();
             for name in vhosts(house, vhost)? {
@@ -94,16 +105,27 @@ async fn answer(house: &Rc<House>, ask: Ask) -> Result<Answer, String> {
             }
             Ok(Answer::Queues { queues })
         }
-        Ask::Vhost { vhost, deed } => match question(house, &vhost, Question::Deed(deed)).await? {
-            Told::Messages(messages) => Ok(Answer::Messages { messages }),
-            Told::Done(messages) => Ok(Answer::Done { messages }),
-            Told::Queues(queues) => Ok(Answer::Queues { queues }),
-            Told::Refused(why) => Err(why),
-            Told::Definitions(_) => Err("the answer is that to another call".to_owned()),
-        },
+        Ask::Policies { vhost } => {
+            let mut policies = Vec::new();
+            for name in vhosts(house, vhost)? {
+                if let Told::Policies(more) = question(house, &name, Question::Policies).await? {
+                    policies.extend(more);
+                }
+            }
+            Ok(Answer::Policies { policies })
+        }
+        Ask::SetPolicy { policy: said } => {
+            let set = Question::SetPolicy(policy(&said)?);
+            asked(house, &said.vhost, set).await
+        }
+        Ask::RemovePolicy { vhost, name } => {
+            asked(house, &vhost, Question::RemovePolicy(name)).await
+        }
+        Ask::Vhost { vhost, deed } => asked(house, &vhost, Question::Deed(deed)).await,
         Ask::Export => export(house).await,
         Ask::Import { definitions } => import(house, definitions).await,
         Ask::AddVhost { name } => add_vhost(house, &name).await,
+        Ask::RemoveVhost { name } => remove_vhost(house, &name).await,
         Ask::SetUser { name, password } => {
             let hashed =
                 tokio::task::spawn_blocking(move || PasswordHash::of(password.as_bytes())).await;
@@ -127,6 +149,26 @@ async fn answer(house: &Rc<House>, ask: Ask) -> Result<Answer, String> {
                 read,
             };
             permit(house, &vhost, &user, permission).await
+        }
+    }
+}
+
+/// What a virtual host answers, handed on.
+async fn asked(house: &House, vhost: &str, what: Question) -> Result<Answer, String> {
+    match question(house, vhost, what).await? {
+        Told::Messages(shown) => {
+            let mut messages = Vec::with_capacity(shown.len());
+            for one in shown {
+                messages.push(one.read(&house.reader).await?);
+            }
+            Ok(Answer::Messages { messages })
+        }
+        Told::Done(messages) => Ok(Answer::Done { messages }),
+        Told::Queues(queues) => Ok(Answer::Queues { queues }),
+        Told::Policies(policies) => Ok(Answer::Policies { policies }),
+        Told::Refused(why) => Err(why),
+        Told::Measured(_) | Told::Definitions(_) => {
+            Err("the answer is that to another call".to_owned())
         }
     }
 }
@@ -156,6 +198,7 @@ fn status(house: &House) -> Status {
             acknowledged: metrics.acknowledged.get(),
             returned: metrics.returned.get(),
             bodies_read: metrics.bodies_read.get(),
+            bodies_waited_for: metrics.bodies_waited_for.get(),
             read_bytes: metrics.read_bytes.get(),
             written_bytes: metrics.written_bytes.get(),
             syncs: gauges.syncs.load(Relaxed),
@@ -164,7 +207,7 @@ fn status(house: &House) -> Status {
     }
 }
 
-fn vhosts(house: &House, only: Option<String>) -> Result<Vec<String>, String> {
+pub(crate) fn vhosts(house: &House, only: Option<String>) -> Result<Vec<String>, String> {
     let hosts = house.hosts.borrow();
     match only {
         None => Ok(hosts.keys().cloned().collect()),
@@ -173,110 +216,17 @@ fn vhosts(house: &House, only: Option<String>) -> Result<Vec<String>, String> {
     }
 }
 
-fn no_vhost(name: &str) -> String {
-    format!("there is no virtual host `{name}`")
-}
-
-async fn question(house: &House, vhost: &str, question: Question) -> Result<Told, String> {
+pub(crate) async fn question(
+    house: &House,
+    vhost: &str,
+    question: Question,
+) -> Result<Told, String> {
     let host = house.hosts.borrow().get(vhost).cloned();
     let host = host.ok_or_else(|| no_vhost(vhost))?;
     let (to, told) = oneshot::channel();
     host.send(Call::Ask(question, to)).await;
-    told.await.map_err(|_| "the broker ends".to_owned())
-}
-
-/// Writes changes of accounts; they are on disk when this returns.
-async fn define(
-    house: &House,
-    changes: Vec<mainstay_journal::messages::Change>,
-) -> Result<(), String> {
-    let (to, done) = oneshot::channel();
-    let gone = || "the broker ends".to_owned();
-    let orders = house.orders();
-    orders
-        .send(Order::Define(changes, to))
-        .await
-        .map_err(|_| gone())?;
-    done.await.map_err(|_| gone())
-}
-
-async fn set_user(house: &House, name: &str, user: User) -> Result<Answer, String> {
-    define(house, vec![record::put_user(name, &user)]).await?;
-    house
-        .accounts
-        .borrow_mut()
-        .users
-        .insert(name.to_owned(), user);
-    Ok(Answer::Done { messages: 0 })
-}
-
-async fn remove_user(house: &House, name: &str) -> Result<Answer, String> {
-    let mut changes = vec![record::remove_user(name)];
-    {
-        let accounts = house.accounts.borrow();
-        if !accounts.users.contains_key(name) {
-            return Err(format!("there is no user `{name}`"));
-        }
-        let of_user = accounts.permissions.keys().filter(|(_, user)| user == name);
-        changes.extend(of_user.map(|(vhost, user)| record::remove_permission(vhost, user)));
-    }
-    define(house, changes).await?;
-    let mut accounts = house.accounts.borrow_mut();
-    accounts.users.remove(name);
-    accounts.permissions.retain(|(_, user), _| user != name);
-    Ok(Answer::Done { messages: 0 })
-}
-
-async fn permit(
-    house: &House,
-    vhost: &str,
-    user: &str,
-    permission: Permission,
-) -> Result<Answer, String> {
-    permission.compile().map_err(|error| error.to_string())?;
-    {
-        let accounts = house.accounts.borrow();
-        if !accounts.vhosts.contains_key(vhost) {
-            return Err(no_vhost(vhost));
-        }
-        if !accounts.users.contains_key(user) {
-            return Err(format!("there is no user `{user}`"));
-        }
-    }
-    define(
-        house,
-        vec![record::put_permission(vhost, user, &permission)],
-    )
-    .await?;
-    let at = (vhost.to_owned(), user.to_owned());
-    house
-        .accounts
-        .borrow_mut()
-        .permissions
-        .insert(at, permission);
-    Ok(Answer::Done { messages: 0 })
-}
-
-async fn add_vhost(house: &Rc<House>, name: &str) -> Result<Answer, String> {
-    let number = {
-        let mut accounts = house.accounts.borrow_mut();
-        if accounts.vhosts.contains_key(name) {
-            return Ok(Answer::Done { messages: 0 });
-        }
-        if accounts.vhosts.len() >= VHOSTS_MAX {
-            return Err(format!(
-                "there are {VHOSTS_MAX} virtual hosts, which is as many as there may be"
-            ));
-        }
-        let number = accounts.free_number().ok_or("there is no number left")?;
-        // At once, so that nobody else gets the number while it is being written.
-        accounts.vhosts.insert(name.to_owned(), number);
-        number
-    };
-    define(house, vec![record::put_vhost(name, number)]).await?;
-    let broker = new_broker(name).map_err(|error| error.to_string())?;
-    house.take_in(name, number, broker);
-    Ok(Answer::Done { messages: 0 })
+    told.await
+        .map_err(|_| format!("virtual host `{vhost}` ended while it was asked"))
 }
 
 async fn export(house: &House) -> Result<Answer, String> {
@@ -327,7 +277,12 @@ async fn import(house: &Rc<House>, definitions: serde_json::Value) -> Result<Ans
     for (vhost, definitions) in declared {
         match question(house, &vhost, Question::Import(definitions)).await? {
             Told::Refused(why) => return Err(why),
-            Told::Done(_) | Told::Queues(_) | Told::Definitions(_) | Told::Messages(_) => {}
+            Told::Done(_)
+            | Told::Queues(_)
+            | Told::Measured(_)
+            | Told::Definitions(_)
+            | Told::Policies(_)
+            | Told::Messages(_) => {}
         }
     }
     Ok(Answer::Done { messages: 0 })

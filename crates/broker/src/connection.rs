@@ -2,7 +2,7 @@
 //! that at once: no direction stops the other.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
@@ -21,13 +21,14 @@ use tokio_util::io::poll_read_buf;
 
 use crate::doorman::Doorman;
 use crate::host::Call;
-use crate::house::{House, Place};
+use crate::house::{Home, House, Place};
 use crate::inbox::Inbox;
 use crate::limits::{
     FRAMED_MAX, LAST_WORDS, READ_MAX, READ_MIN, REQUESTS_PER_BATCH, SLICES_MAX, UNSENT_HIGH,
     UNSENT_LOW,
 };
 use crate::mailbox::{Letter, Mailbox, Word};
+use crate::reader::{Asked, Coming};
 
 /// What a broker of the past is told to be: clients choose their ways by it, and these agree with ours.
 const PRODUCT: &str = "RabbitMQ";
@@ -77,6 +78,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, served: 
             place: None,
         },
         flush: Flush::Done,
+        reading: None,
         writing: VecDeque::new(),
         writing_len: 0,
         armed: Instant::NEVER,
@@ -102,6 +104,7 @@ struct Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.house.connections.borrow_mut().remove(&self.id);
+        self.house.homes.borrow_mut().remove(&self.id);
         if let Some(host) = self.host.take() {
             host.put(Call::Gone(self.id));
         }
@@ -137,6 +140,8 @@ struct Connection<S> {
     batch: Vec<Request>,
     seat: Seat,
     flush: Flush,
+    /// All letters behind it wait.
+    reading: Option<Reading>,
     writing: VecDeque<Bytes>,
     writing_len: usize,
     /// For when the timer is set.
@@ -144,6 +149,16 @@ struct Connection<S> {
     /// An ended connection is closed then, whether its last words were taken or not.
     leave_by: Instant,
     handshake: Option<OwnedSemaphorePermit>,
+}
+
+/// A message whose body comes from the disk.
+#[derive(Debug)]
+struct Reading {
+    channel: u16,
+    reply: Reply,
+    body: Coming,
+    /// Bytes that wait for the client all the same.
+    len: usize,
 }
 
 /// Why the loop stopped.
@@ -175,7 +190,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.seat.mailbox.listen(cx.waker());
         loop {
             self.hear_words();
-            self.take_letters()?;
+            self.take_letters(cx)?;
             if self.session.is_ended() && self.leave_by == Instant::NEVER {
                 self.leave_by = self.now().after(LAST_WORDS);
             }
@@ -222,32 +237,57 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Writes letters as frames, as far as the client keeps up: what is behind stays shared with the queues, or on disk.
-    fn take_letters(&mut self) -> io::Result<()> {
-        while self.unsent() < FRAMED_MAX
-            && let Some(letter) = self.seat.mailbox.take()
-        {
-            match letter {
-                Letter::Reply(channel, reply, None) => self.session.send(channel, &reply),
-                Letter::Reply(channel, reply, Some(place)) => {
-                    let reply = self.load(reply, &place)?;
-                    self.session.send(channel, &reply);
+    fn take_letters(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        while self.unsent() < FRAMED_MAX {
+            if let Some(reading) = &mut self.reading {
+                let Poll::Ready(body) = Pin::new(&mut reading.body).poll(cx) else {
+                    break;
+                };
+                if let Some(Reading { channel, reply, .. }) = self.reading.take() {
+                    self.send_read(channel, reply, body)?;
                 }
-                Letter::Opened(channel) => self.session.channel_opened(channel),
-                Letter::Fault(channel, fault) => {
-                    let now = self.now();
-                    self.session.fault(now, channel, &fault);
+                continue;
+            }
+            let Some(letter) = self.seat.mailbox.take() else {
+                break;
+            };
+            self.open_letter(letter)?;
+        }
+        Ok(())
+    }
+
+    fn open_letter(&mut self, letter: Letter) -> io::Result<()> {
+        let len = letter.len();
+        match letter {
+            Letter::Reply(channel, reply, None) => self.session.send(channel, &reply),
+            Letter::Reply(channel, reply, Some(place)) => match self.seat.house.reader.ask(place) {
+                Asked::Here(body) => self.send_read(channel, reply, body)?,
+                Asked::Coming(body) => {
+                    self.seat.house.metrics.bodies_waited_for.add(1);
+                    self.reading = Some(Reading {
+                        channel,
+                        reply,
+                        body,
+                        len,
+                    });
                 }
+            },
+            Letter::Opened(channel) => self.session.channel_opened(channel),
+            Letter::Fault(channel, fault) => {
+                let now = self.now();
+                self.session.fault(now, channel, &fault);
             }
         }
         Ok(())
     }
 
-    fn load(&self, reply: Reply, place: &mainstay_journal::messages::Place) -> io::Result<Reply> {
-        let body = place.read().inspect_err(|error| {
+    fn send_read(&mut self, channel: u16, reply: Reply, body: io::Result<Bytes>) -> io::Result<()> {
+        let body = body.inspect_err(|error| {
             tracing::error!(%error, "a body cannot be read; its client is cut off and gets it again");
         })?;
         self.seat.house.metrics.bodies_read.add(1);
-        Ok(reply.loaded(body))
+        self.session.send(channel, &reply.loaded(body));
+        Ok(())
     }
 
     /// Writes what there is; whether anything went.
@@ -287,7 +327,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.flush == Flush::Due && Pin::new(&mut self.stream).poll_flush(cx)?.is_ready() {
             self.flush = Flush::Done;
         }
-        let unsent = self.unsent();
+        let read = self.reading.as_ref().map_or(0, |reading| reading.len);
+        let unsent = self.unsent() + read;
         self.seat.mailbox.set_unsent(unsent);
         Ok(any)
     }
@@ -425,7 +466,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     self.session.block(why);
                 }
             }
-            // A password that changes under way is looked at when the client comes again.
+            // As RabbitMQ, whose own users have no secret that ends: it asks only those back ends about a new one whose secrets
+            // do (`state_can_expire` of `rabbit_access_control:update_state`), and takes any for the others. The password
+            // counts when the client comes again; what it may is looked up at each method anyhow.
             Request::UpdateSecret(_) => {
                 let now = self.now();
                 self.session.secret_updated(now, Entry::Granted);
@@ -443,6 +486,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let Some(host) = host else {
             return VhostEntry::Missing;
         };
+        let home = Home {
+            user: user.clone().into_owned(),
+            vhost: vhost.clone().into_owned(),
+        };
+        self.seat.house.homes.borrow_mut().insert(self.id, home);
+        // Before anything is looked at: from here to the call nothing else happens, so that what changes for this user or
+        // this virtual host is either seen here or told to this connection.
+        host.room().await;
+        if host.is_closed() {
+            return VhostEntry::Missing;
+        }
         let permission = {
             let accounts = self.seat.house.accounts.borrow();
             accounts.permission(&vhost, &user).cloned()
@@ -461,7 +515,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return VhostEntry::Full(self.seat.house.room.connections);
         }
         let mailbox = Rc::clone(&self.seat.mailbox);
-        host.send(Call::Open(self.id, user, mailbox)).await;
+        host.put(Call::Open(self.id, user, mailbox));
         self.seat.host = Some(host);
         self.handshake = None;
         VhostEntry::Granted

@@ -2,20 +2,20 @@
 
 use bytes::Bytes;
 use mainstay_amqp::{
-    Binding, Definitions, Destination, Exchange, ExchangeKind, QueueDefinition, ShortString, Table,
-    Value,
+    AppliesTo, Binding, Definitions, Destination, Exchange, ExchangeKind, Policy, QueueDefinition,
+    ShortString, Table, Value,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value as Json, json};
 
 use crate::accounts::{Accounts, PasswordHash, Permission, User};
+use crate::view;
 
 /// Tables within tables; deeper ones are refused by the wire, too.
 const DEPTH_MAX: usize = 16;
 
 /// What RabbitMQ's form has and we do not take.
-const LEFT_OUT: [&str; 5] = [
-    "policies",
+const LEFT_OUT: [&str; 4] = [
     "operator_policies",
     "parameters",
     "global_parameters",
@@ -29,6 +29,15 @@ pub fn left_out(definitions: &Json) -> Vec<(&'static str, usize)> {
     counts.filter(|(_, count)| *count > 0).collect()
 }
 
+/// The policies of definitions that ask for copies on other machines, by name. They are taken; there is one copy.
+pub fn policies_with_copies(definitions: &Json) -> Vec<String> {
+    let policies = definitions.get("policies").and_then(Json::as_array);
+    let policies = policies.into_iter().flatten();
+    let policies = policies.filter_map(|one| view::Policy::deserialize(one).ok());
+    let asking = policies.filter(view::Policy::asks_for_copies);
+    asking.map(|policy| policy.name).collect()
+}
+
 /// The whole form. What we do not have is left out; [`left_out`] names it.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -39,6 +48,7 @@ pub(crate) struct Form {
     exchanges: Vec<FormExchange>,
     queues: Vec<FormQueue>,
     bindings: Vec<FormBinding>,
+    policies: Vec<view::Policy>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -145,9 +155,11 @@ impl Form {
         let exchanges = self.exchanges.iter().map(|one| &one.vhost);
         let queues = self.queues.iter().map(|one| &one.vhost);
         let bindings = self.bindings.iter().map(|one| &one.vhost);
+        let policies = self.policies.iter().map(|one| &one.vhost);
         let mut all: Vec<&str> = exchanges
             .chain(queues)
             .chain(bindings)
+            .chain(policies)
             .map(String::as_str)
             .collect();
         all.sort_unstable();
@@ -197,7 +209,46 @@ impl Form {
                 arguments: table(&one.arguments)?,
             });
         }
+        let policies = self.policies.iter().filter(|one| one.vhost == vhost);
+        definitions.policies = policies.map(policy).collect::<Result<_, _>>()?;
         Ok(definitions)
+    }
+}
+
+/// A policy as it is kept. Whether what it says can be said is the core's to tell.
+pub(crate) fn policy(said: &view::Policy) -> Result<Policy, String> {
+    let view::Policy {
+        vhost: _,
+        name,
+        pattern,
+        applies_to,
+        definition,
+        priority,
+    } = said;
+    let wrong = |why: String| format!("policy `{name}`: {why}");
+    if !definition.is_object() {
+        return Err(wrong(format!(
+            "its definition is an object as {{\"max-length\": 1000}}, not `{definition}`"
+        )));
+    }
+    Ok(Policy {
+        name: short(name)?,
+        pattern: pattern.clone(),
+        applies_to: AppliesTo::parse(applies_to).map_err(|fault| wrong(fault.to_string()))?,
+        priority: *priority,
+        definition: table(definition).map_err(wrong)?,
+    })
+}
+
+/// A policy as it is shown, and written into definitions.
+pub(crate) fn shown_policy(vhost: &str, policy: &Policy) -> view::Policy {
+    view::Policy {
+        vhost: vhost.to_owned(),
+        name: policy.name.text().into_owned(),
+        pattern: policy.pattern.clone(),
+        applies_to: policy.applies_to.name().to_owned(),
+        definition: object(&policy.definition),
+        priority: policy.priority,
     }
 }
 
@@ -213,7 +264,10 @@ pub(crate) fn form(accounts: &Accounts, declared: &[(String, Definitions)]) -> J
     });
     let vhosts = accounts.vhosts.keys().map(|name| json!({ "name": name }));
     let (mut exchanges, mut queues, mut bindings) = (Vec::new(), Vec::new(), Vec::new());
+    let mut policies = Vec::new();
     for (vhost, definitions) in declared {
+        let own = definitions.policies.iter();
+        policies.extend(own.map(|one| shown_policy(vhost, one)));
         exchanges.extend(definitions.exchanges.iter().filter(|one| one.durable).map(|one| {
             json!({ "name": one.name.text(), "vhost": vhost, "type": one.kind.name(), "durable": one.durable,
                 "auto_delete": one.auto_delete, "internal": one.internal, "arguments": object(&one.arguments) })
@@ -243,7 +297,8 @@ pub(crate) fn form(accounts: &Accounts, declared: &[(String, Definitions)]) -> J
         "users": users.collect::<Vec<_>>(),
         "vhosts": vhosts.collect::<Vec<_>>(),
         "permissions": permissions.collect::<Vec<_>>(),
-        "topic_permissions": [], "parameters": [], "global_parameters": [], "policies": [],
+        "topic_permissions": [], "parameters": [], "global_parameters": [],
+        "policies": policies,
         "queues": queues,
         "exchanges": exchanges,
         "bindings": bindings,
@@ -353,12 +408,15 @@ mod tests {
             "vhosts": [{ "name": "/" }],
             "users": [{ "name": "u", "password_hash": "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR", "tags": "administrator,monitoring" }],
             "permissions": [{ "user": "u", "vhost": "/", "configure": "", "write": ".*", "read": "^a" }],
-            "policies": [{ "name": "ha", "pattern": ".*" }],
+            "policies": [{ "vhost": "/", "name": "ha", "pattern": "^q", "apply-to": "queues", "priority": 3,
+                "definition": { "ha-mode": "all", "max-length": 10, "overflow": "reject-publish" } }],
+            "parameters": [{ "component": "shovel" }],
             "exchanges": [{ "name": "e", "vhost": "/", "type": "topic", "durable": true, "auto_delete": false, "internal": false, "arguments": {} }],
             "queues": [{ "name": "q", "vhost": "/", "durable": true, "auto_delete": false, "arguments": { "x-message-ttl": 5000, "x-dead-letter-exchange": "e" } }],
             "bindings": [{ "source": "e", "vhost": "/", "destination": "q", "destination_type": "queue", "routing_key": "a.*", "arguments": {} }],
         });
-        assert_eq!(left_out(&written), [("policies", 1)]);
+        assert_eq!(left_out(&written), [("parameters", 1)]);
+        assert_eq!(policies_with_copies(&written), ["ha"]);
         let read: Form = serde_json::from_value(written.clone()).expect("a form");
         assert_eq!(read.inhabited(), ["/"]);
         assert_eq!(
@@ -367,7 +425,7 @@ mod tests {
         );
         let definitions = read.of("/").expect("definitions");
         let out = form(&Accounts::default(), &[("/".to_owned(), definitions)]);
-        for key in ["exchanges", "queues", "bindings"] {
+        for key in ["exchanges", "queues", "bindings", "policies"] {
             assert_eq!(out[key], written[key], "{key}");
         }
         assert_eq!(left_out(&out), []);

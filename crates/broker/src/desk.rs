@@ -1,23 +1,29 @@
 //! What operators ask of a virtual host. What changes something is answered once that is on disk.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use mainstay_amqp::method::{BasicGet, BasicPublish};
 use mainstay_amqp::{
-    Body, ChannelKey, Content, Definitions, Durability, Everything, Input, Method, Now, Properties,
-    QueueDefinition, Reply, ShortString, User,
+    Body, ChannelKey, Content, Definitions, Durability, Everything, Input, Method, Now, Policy,
+    Properties, QueueDefinition, Reply, ShortString, User,
 };
+use mainstay_journal::messages::{Change, Place};
 use tokio::sync::oneshot;
 
-use crate::definitions::table;
+use crate::accounts::Compiled;
+use crate::definitions::{shown_policy, table};
+use crate::exposition::OfVhost;
 use crate::host::{Host, OPERATOR};
 use crate::mailbox::Letter;
+use crate::reader::Reader;
 use crate::record;
-use crate::view::{Deed, Message, Queue};
+use crate::view::{self, Deed, Message, Queue};
 
 /// Bytes of bodies in one answer: what a person looks at, and what one message may have.
-const BODIES_LEN_MAX: usize = 128 * 1024 * 1024;
+const BODIES_LEN_MAX: u64 = 128 * 1024 * 1024;
 /// The operators' channel.
 const CHANNEL: ChannelKey = ChannelKey {
     connection: OPERATOR,
@@ -28,8 +34,15 @@ const CHANNEL: ChannelKey = ChannelKey {
 #[derive(Debug)]
 pub(crate) enum Question {
     Queues,
+    /// For `/metrics`.
+    Measure,
+    /// A second is over: rates are looked at.
+    Sample,
     Definitions,
     Import(Definitions),
+    Policies,
+    SetPolicy(Policy),
+    RemovePolicy(String),
     Deed(Deed),
 }
 
@@ -37,10 +50,48 @@ pub(crate) enum Question {
 #[derive(Debug)]
 pub(crate) enum Told {
     Queues(Vec<Queue>),
+    Measured(Box<OfVhost>),
     Definitions(Definitions),
-    Messages(Vec<Message>),
+    Policies(Vec<view::Policy>),
+    Messages(Vec<Shown>),
     Done(usize),
     Refused(String),
+}
+
+/// A message that an operator sees.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    exchange: ShortString,
+    routing_key: ShortString,
+    redelivered: bool,
+    body: ShownBody,
+}
+
+#[derive(Debug)]
+enum ShownBody {
+    Here(Bytes),
+    Stored(Arc<Place>),
+}
+
+impl Shown {
+    /// The message with its body, which may have to be read first.
+    pub(crate) async fn read(self, reader: &Reader) -> Result<Message, String> {
+        let body = match self.body {
+            ShownBody::Here(body) => body,
+            ShownBody::Stored(place) => {
+                let read = reader.read(place).await;
+                read.map_err(|error| format!("a body cannot be read: {error}"))?
+            }
+        };
+        let text = std::str::from_utf8(&body).ok().map(str::to_owned);
+        Ok(Message {
+            exchange: self.exchange.text().into_owned(),
+            routing_key: self.routing_key.text().into_owned(),
+            redelivered: self.redelivered,
+            base64: text.is_none().then(|| STANDARD.encode(&body)),
+            text,
+        })
+    }
 }
 
 /// An answer that waits for the disk.
@@ -55,6 +106,11 @@ impl Host {
     pub(crate) fn ask(&mut self, now: Now, question: Question) -> Told {
         let told = match question {
             Question::Queues => Ok(Told::Queues(self.queues())),
+            Question::Measure => Ok(Told::Measured(Box::new(OfVhost::of(&self.broker)))),
+            Question::Sample => {
+                self.broker.sample(now.instant);
+                Ok(Told::Done(0))
+            }
             Question::Definitions => Ok(Told::Definitions(self.broker.definitions())),
             Question::Import(definitions) => {
                 let imported = self.broker.import(now, &definitions);
@@ -62,23 +118,79 @@ impl Host {
                     .map(|()| Told::Done(0))
                     .map_err(|fault| fault.to_string())
             }
+            Question::Policies => Ok(Told::Policies(self.policies())),
+            Question::SetPolicy(policy) => {
+                let set = self.broker.set_policy(now, policy);
+                set.map(|()| Told::Done(0))
+                    .map_err(|fault| fault.to_string())
+            }
+            Question::RemovePolicy(policy) => name(&policy).and_then(|name| {
+                let cleared = self.broker.clear_policy(now, &name);
+                cleared
+                    .map(|()| Told::Done(0))
+                    .map_err(|fault| fault.to_string())
+            }),
             Question::Deed(deed) => self.deed(now, deed),
         };
         self.carry_out(now);
         told.unwrap_or_else(Told::Refused)
     }
 
+    /// Connections of a user that are there get what it may now. It is looked up here: of two changes that overtake each other
+    /// on their way, the newer one holds.
+    pub(crate) fn permitted(&mut self, user: &str) {
+        let Ok(name) = name(user) else {
+            return;
+        };
+        let rights = {
+            let accounts = self.house.accounts.borrow();
+            let permission = accounts.permission(self.broker.vhost().name(), user);
+            // What cannot be compiled is not taken in; who has such a permission all the same may nothing.
+            permission.and_then(|permission| permission.compile().ok())
+        };
+        let rights = rights.unwrap_or_else(Compiled::nothing);
+        let count = self.broker.permit(&name, || Box::new(rights.twin()));
+        tracing::debug!(
+            user,
+            count,
+            "permissions hold for connections that are there"
+        );
+    }
+
+    /// What undoes all of it.
+    pub(crate) fn undone(&self) -> Vec<Change> {
+        let records = self.broker.undone();
+        let changes = records.iter();
+        changes
+            .flat_map(|record| record::changes_of(self.number, record))
+            .collect()
+    }
+
     fn queues(&self) -> Vec<Queue> {
-        let view = |queue: mainstay_amqp::QueueView<'_>| Queue {
-            vhost: self.broker.vhost().name().to_owned(),
-            name: queue.name.text().into_owned(),
-            durable: queue.durability == Durability::Durable,
-            ready: queue.ready,
-            ready_bytes: queue.ready_bytes,
-            unacked: queue.unacked,
-            consumers: queue.consumers,
+        let view = |queue: mainstay_amqp::QueueView<'_>| {
+            let to_empty = queue.rates.seconds_to_empty(queue.ready + queue.unacked);
+            Queue {
+                vhost: self.broker.vhost().name().to_owned(),
+                name: queue.name.text().into_owned(),
+                durable: queue.durability == Durability::Durable,
+                ready: queue.ready,
+                ready_bytes: queue.ready_bytes,
+                unacked: queue.unacked,
+                consumers: queue.consumers,
+                policy: queue.policy.map(|name| name.text().into_owned()),
+                published_per_second: queue.rates.published,
+                delivered_per_second: queue.rates.delivered,
+                acknowledged_per_second: queue.rates.acknowledged,
+                seconds_to_empty: to_empty.is_finite().then_some(to_empty),
+            }
         };
         self.broker.queues().map(view).collect()
+    }
+
+    fn policies(&self) -> Vec<view::Policy> {
+        let vhost = self.broker.vhost().name();
+        let policies = self.broker.policies();
+        policies.map(|one| shown_policy(vhost, one)).collect()
     }
 
     fn deed(&mut self, now: Now, deed: Deed) -> Result<Told, String> {
@@ -124,26 +236,28 @@ impl Host {
         let mut len = 0;
         for one in peeked {
             let message = &one.message;
-            let body = self.body(&message.body)?;
-            len += body.len();
+            len += message.body.len();
             if len > BODIES_LEN_MAX && !messages.is_empty() {
                 break;
             }
-            let (exchange, key) = (&message.exchange, &message.routing_key);
-            messages.push(shown(exchange, key, one.redelivered, &body));
+            messages.push(Shown {
+                exchange: message.exchange.clone(),
+                routing_key: message.routing_key.clone(),
+                redelivered: one.redelivered,
+                body: self.body(&message.body)?,
+            });
         }
         Ok(Told::Messages(messages))
     }
 
-    fn body(&self, body: &Body) -> Result<Bytes, String> {
+    /// Where a body is now: what comes after may give the place away.
+    fn body(&self, body: &Body) -> Result<ShownBody, String> {
         match body {
-            Body::Here(bytes) => Ok(bytes.clone()),
+            Body::Here(bytes) => Ok(ShownBody::Here(bytes.clone())),
             Body::Stored { place, .. } => {
                 let at = record::reference(self.number, place.queue, place.position);
                 let place = self.find(at).ok_or("its body is not in the log")?;
-                place
-                    .read()
-                    .map_err(|error| format!("its body cannot be read: {error}"))
+                Ok(ShownBody::Stored(place))
             }
         }
     }
@@ -191,14 +305,13 @@ impl Host {
             else {
                 break;
             };
-            let body = self.body(&body)?;
             len += body.len();
-            messages.push(shown(
-                &got.exchange,
-                &got.routing_key,
-                got.redelivered,
-                &body,
-            ));
+            messages.push(Shown {
+                exchange: got.exchange.clone(),
+                routing_key: got.routing_key.clone(),
+                redelivered: got.redelivered,
+                body: self.body(&body)?,
+            });
         }
         Ok(Told::Messages(messages))
     }
@@ -247,15 +360,4 @@ impl Host {
 fn name(text: &str) -> Result<ShortString, String> {
     ShortString::new(Bytes::copy_from_slice(text.as_bytes()))
         .ok_or_else(|| "a name has 255 bytes at most".to_owned())
-}
-
-fn shown(exchange: &ShortString, key: &ShortString, redelivered: bool, body: &[u8]) -> Message {
-    let text = std::str::from_utf8(body).ok().map(str::to_owned);
-    Message {
-        exchange: exchange.text().into_owned(),
-        routing_key: key.text().into_owned(),
-        redelivered,
-        base64: text.is_none().then(|| STANDARD.encode(body)),
-        text,
-    }
 }

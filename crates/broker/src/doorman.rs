@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use mainstay_amqp::{Credentials, Entry};
 use ring::hmac;
 use ring::rand::SystemRandom;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::accounts::{GUEST, PasswordError, PasswordHash};
@@ -24,6 +24,8 @@ pub(crate) struct Doorman {
     key: hmac::Key,
     /// By user: the hash that was confirmed, and under our key the password that it is of.
     known: RefCell<HashMap<String, (PasswordHash, hmac::Tag)>>,
+    /// What is being compared: all who say the same wait for one answer.
+    under_way: RefCell<HashMap<Claim, UnderWay>>,
     /// Who waits, by address.
     waiting: RefCell<HashMap<IpAddr, usize>>,
     /// When the next slow hash may begin.
@@ -35,6 +37,16 @@ pub(crate) struct Doorman {
     nobody: PasswordHash,
 }
 
+/// A user, and under our key the password that somebody says is hers.
+type Claim = (String, Vec<u8>);
+
+/// With what it is compared, and what came of it.
+#[derive(Debug, Clone)]
+struct UnderWay {
+    hash: Option<PasswordHash>,
+    verdict: watch::Receiver<Option<bool>>,
+}
+
 impl Doorman {
     pub(crate) fn new() -> Result<Self, PasswordError> {
         let random = SystemRandom::new();
@@ -42,6 +54,7 @@ impl Doorman {
         Ok(Self {
             key: key.map_err(|_| PasswordError::NoRandomness)?,
             known: RefCell::default(),
+            under_way: RefCell::default(),
             waiting: RefCell::default(),
             next: Mutex::new(Instant::now()),
             told: Cell::new(Instant::now()),
@@ -71,11 +84,16 @@ impl Doorman {
         {
             return Entry::Granted;
         }
-        let Some(right) = self.compare(peer, hash.as_ref(), credentials).await else {
+        let claim = (name.clone(), tag.as_ref().to_vec());
+        let right = self.compare_once(peer, claim, hash.as_ref(), credentials);
+        let Some(right) = right.await else {
             return self.refuse(house, peer, "too many wait to be let in");
         };
+        // It took a while: a user that was removed meanwhile, or has another password, is not let in by the old one.
+        let now = house.accounts.borrow().users.get(&name).cloned();
+        let now = now.and_then(|user| user.password);
         match hash {
-            Some(hash) if right => {
+            Some(hash) if right && now.as_ref() == Some(&hash) => {
                 self.known.borrow_mut().insert(name, (hash, tag));
                 Entry::Granted
             }
@@ -100,7 +118,41 @@ impl Doorman {
         Entry::Refused
     }
 
-    /// The slow way; `None`: too many are on it.
+    /// The slow way, once for all who say the same meanwhile: after a restart a whole application comes back at once.
+    async fn compare_once(
+        &self,
+        peer: IpAddr,
+        claim: Claim,
+        hash: Option<&PasswordHash>,
+        credentials: &Credentials,
+    ) -> Option<bool> {
+        loop {
+            let under_way = self.under_way.borrow().get(&claim).cloned();
+            let Some(mut other) = under_way.filter(|other| other.hash.as_ref() == hash) else {
+                break;
+            };
+            // Who was on it may have gone away, or found no place: then one of those who waited is next.
+            if let Ok(verdict) = other.verdict.wait_for(Option::is_some).await {
+                return *verdict;
+            }
+        }
+        let (tell, verdict) = watch::channel(None);
+        let hash_of_it = hash.cloned();
+        let under_way = UnderWay {
+            hash: hash_of_it,
+            verdict,
+        };
+        self.under_way.borrow_mut().insert(claim.clone(), under_way);
+        let _entry = Entered {
+            doorman: self,
+            claim,
+        };
+        let right = self.compare(peer, hash, credentials).await;
+        tell.send_replace(right);
+        right
+    }
+
+    /// `None`: too many are on it.
     async fn compare(
         &self,
         peer: IpAddr,
@@ -130,6 +182,18 @@ impl Doorman {
             doorman: self,
             peer,
         })
+    }
+}
+
+/// Takes its claim out of what is under way, however it ends; before who waits is told that nobody is on it.
+struct Entered<'a> {
+    doorman: &'a Doorman,
+    claim: Claim,
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.doorman.under_way.borrow_mut().remove(&self.claim);
     }
 }
 

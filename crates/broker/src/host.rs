@@ -1,7 +1,7 @@
 //! One virtual host: the task that owns its `mainstay_amqp::Broker`. Inputs come from connections and from the writer;
 //! outputs go to mailboxes and to the log, in order.
 //!
-//! One turn: what the writer reports, some calls, the broker's own work, and one batch for the writer.
+//! One turn: what the writer reports, some calls, the broker's own work, and one batch for the writer, or for the log itself.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
@@ -23,7 +23,7 @@ use crate::inbox::Inbox;
 use crate::limits::{CALLS_PER_TURN, CHANGES_LEN_MAX, HELD_MAX, UNSENT_HIGH};
 use crate::mailbox::{Letter, Mailbox};
 use crate::record;
-use crate::writer::{Batch, Class, Order, Reports, len_of};
+use crate::writer::{Batch, Class, Haste, Order, Reports, is_small, len_of};
 
 /// Rounds of the broker's work in one turn; each delivers for 64 queues.
 const ROUNDS_PER_TURN: usize = 8;
@@ -41,6 +41,10 @@ pub(crate) enum Call {
     Gone(ConnectionId),
     /// An operator asks.
     Ask(Question, oneshot::Sender<Told>),
+    /// What this user may is another thing from now on.
+    Permitted(String),
+    /// It is to be deleted: it does nothing more, and says what undoes all of it.
+    Abandon(oneshot::Sender<Vec<Change>>),
     /// The end: the last that is said is stored, and then the word is given.
     Stop,
 }
@@ -80,7 +84,7 @@ struct Draft {
 pub(crate) struct Host {
     pub(crate) number: u16,
     pub(crate) broker: Broker,
-    house: Rc<House>,
+    pub(crate) house: Rc<House>,
     clock: Clock,
     inbox: Rc<Inbox<Call>>,
     orders: mpsc::Sender<Order>,
@@ -96,13 +100,15 @@ pub(crate) struct Host {
     gate: u64,
     class: Class,
     /// Bodies on disk under another name, until the new one is there.
-    aliases: HashMap<Ref, (u64, Rc<Place>)>,
+    aliases: HashMap<Ref, (u64, Arc<Place>)>,
     /// What was stored by the input that is being carried out.
     stored: Vec<(QueueId, u64)>,
     /// Answers to operators that wait for the disk.
     unanswered: VecDeque<Unanswered>,
     /// What the operators' own connection was answered.
     pub(crate) answers: Vec<Letter>,
+    /// Who deletes it.
+    abandoned: Option<oneshot::Sender<Vec<Change>>>,
     #[cfg(debug_assertions)]
     witness: witness::Witness,
 }
@@ -150,6 +156,7 @@ impl Host {
             stored: Vec::new(),
             unanswered: VecDeque::new(),
             answers: Vec::new(),
+            abandoned: None,
             #[cfg(debug_assertions)]
             witness: witness::Witness::default(),
         }
@@ -168,12 +175,18 @@ impl Host {
             };
             let (life, work) = self.turn(event);
             more = work;
-            if self.hand_over().await.is_err() {
+            if self.hand_over(more).await.is_err() {
                 // The writer failed, and all ends.
                 return;
             }
             if life == Life::Ends {
-                self.wait_for_disk().await;
+                let gone = &self.house.gone;
+                gone.set(gone.get().plus(self.broker.counts()));
+                match self.abandoned.take() {
+                    // All that it changed is on its way to the writer, so that this comes after it.
+                    Some(deleter) => drop(deleter.send(self.undone())),
+                    None => self.wait_for_disk().await,
+                }
                 return;
             }
         }
@@ -274,6 +287,11 @@ impl Host {
                     self.unanswered.push_back(Unanswered { after, told, to });
                 }
             }
+            Call::Permitted(user) => self.permitted(&user),
+            Call::Abandon(deleter) => {
+                self.abandoned = Some(deleter);
+                return Life::Ends;
+            }
             Call::Stop => return Life::Ends,
         }
         Life::GoesOn
@@ -297,6 +315,7 @@ impl Host {
             Request::Method(channel, method, content) => {
                 self.class = class_of(&method);
                 self.count(&method);
+                let method = self.house.keep(method);
                 let confirms = matches!(method, Method::ConfirmSelect(_));
                 let publishes = matches!(method, Method::BasicPublish(_));
                 self.input(now, Input::Method(key(channel), method, content));
@@ -389,9 +408,9 @@ impl Host {
         }
     }
 
-    pub(crate) fn find(&self, at: Ref) -> Option<Rc<Place>> {
-        let place = self.house.places.find(at).map(Rc::new);
-        place.or_else(|| self.aliases.get(&at).map(|(_, place)| Rc::clone(place)))
+    pub(crate) fn find(&self, at: Ref) -> Option<Arc<Place>> {
+        let place = self.house.places.find(at).map(Arc::new);
+        place.or_else(|| self.aliases.get(&at).map(|(_, place)| Arc::clone(place)))
     }
 
     /// A word to a publisher.
@@ -517,25 +536,59 @@ impl Host {
         self.aliases.retain(|_, (batch, _)| *batch > synced);
     }
 
-    /// Gives the writer what this turn changed. Waits while it has enough; meanwhile nothing is taken in here.
-    async fn hand_over(&mut self) -> Result<(), mpsc::error::SendError<Order>> {
+    /// Sees to it that what this turn changed is written. Waits while the writer has enough; meanwhile nothing is taken in
+    /// here.
+    async fn hand_over(&mut self, more: Work) -> Result<(), mpsc::error::SendError<Order>> {
         if self.draft.changes.is_empty() {
             return Ok(());
         }
+        let batch = self.take_draft();
+        // With anything else to do it does not wait for a disk: the next batch gathers meanwhile.
+        let is_calm = |host: &Self| more == Work::Idle && host.inbox.is_empty();
+        let mut here = is_small(&batch) && is_calm(self) && self.house.here.is_free();
+        if here && batch.haste == Haste::Now {
+            // Deliveries go out, and everybody on this thread gets a turn, before it does.
+            tokio::task::yield_now().await;
+            here = is_calm(self);
+        }
+        let left = if here {
+            self.house.here.write(batch)
+        } else {
+            Some(batch)
+        };
+        match left {
+            Some(batch) => self.orders.send(Order::Write(batch)).await,
+            None => Ok(()),
+        }
+    }
+
+    fn take_draft(&mut self) -> Batch {
         let draft = std::mem::take(&mut self.draft);
+        let asked = self.unanswered.back();
+        let is_asked = asked.is_some_and(|one| one.after == self.batch);
+        let forgets = |change: &Change| matches!(change, Change::Forget(_));
+        let haste = if !is_asked && draft.changes.iter().all(forgets) {
+            Haste::Later
+        } else {
+            Haste::Now
+        };
         let batch = Batch {
             number: self.batch,
+            haste,
             changes: draft.changes,
             classes: draft.classes,
             through: draft.through.into_iter().collect(),
             reports: Arc::clone(&self.reports),
         };
         self.batch += 1;
-        self.orders.send(Order::Write(batch)).await
+        batch
     }
 
     /// At the end: everything that was taken in is on disk.
     async fn wait_for_disk(&mut self) {
+        if self.orders.send(Order::Retry).await.is_err() {
+            return;
+        }
         while self.synced + 1 < self.batch {
             let failed = self.house.failed.cancelled();
             tokio::select! {

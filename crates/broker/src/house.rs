@@ -5,29 +5,45 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use mainstay_amqp::ConnectionId;
+use mainstay_amqp::rates::Counts;
+use mainstay_amqp::{ConnectionId, Method, ShortString};
 use mainstay_journal::messages::Places;
 use mainstay_kernel::descriptors;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::ClientLimits;
 use crate::accounts::Accounts;
+use crate::alarm::Limits;
+use crate::backup::Copying;
 use crate::clock::Clock;
 use crate::host::Call;
 use crate::inbox::Inbox;
 use crate::limits::Room;
 use crate::mailbox::{Mailbox, Word};
 use crate::metrics::Metrics;
+use crate::reader::Reader;
 use crate::tls;
-use crate::writer::{Gauges, Order};
+use crate::writer::{Gauges, Here, Order, Writer};
+use crate::{Keeps, Options};
+
+/// Whose a connection is, and where it went.
+#[derive(Debug)]
+pub(crate) struct Home {
+    pub(crate) user: String,
+    pub(crate) vhost: String,
+}
 
 /// It.
 #[derive(Debug)]
 pub(crate) struct House {
     pub(crate) clock: Clock,
     pub(crate) places: Places,
+    pub(crate) reader: Reader,
     pub(crate) accounts: RefCell<Accounts>,
+    /// What clients may take.
+    pub(crate) clients: ClientLimits,
     pub(crate) hosts: RefCell<BTreeMap<String, Rc<Inbox<Call>>>>,
     /// Of the virtual hosts.
     pub(crate) tasks: TaskTracker,
@@ -39,8 +55,21 @@ pub(crate) struct House {
     /// Whether somebody was told that there is no room, since there was.
     told_full: Cell<bool>,
     pub(crate) tls: Rc<tls::Seen>,
+    /// Of those that said which virtual host they want.
+    pub(crate) homes: RefCell<BTreeMap<ConnectionId, Home>>,
     pub(crate) metrics: Metrics,
+    /// How a virtual host writes by itself.
+    pub(crate) here: Here,
     pub(crate) gauges: Arc<Gauges>,
+    pub(crate) copying: Copying,
+    /// When publishers wait.
+    pub(crate) limits: Limits,
+    /// Test seam.
+    pub(crate) keeps: Keeps,
+    /// Room on the disk when it was looked at last, in bytes.
+    pub(crate) disk_free: Cell<Option<u64>>,
+    /// What was counted in virtual hosts that are gone.
+    pub(crate) gone: Cell<Counts>,
     /// The writer failed, or something that must not be: nothing more is promised.
     pub(crate) failed: CancellationToken,
     given_up: Cell<Option<&'static str>>,
@@ -55,14 +84,16 @@ impl House {
         clock: Clock,
         places: Places,
         accounts: Accounts,
-        orders: mpsc::Sender<Order>,
-        gauges: Arc<Gauges>,
-        failed: CancellationToken,
+        copying: Copying,
+        writer: &Writer,
+        options: &Options,
     ) -> Self {
         Self {
             clock,
             places,
+            reader: Reader::new(),
             accounts: RefCell::new(accounts),
+            clients: options.clients,
             hosts: RefCell::default(),
             tasks: TaskTracker::new(),
             connections: RefCell::default(),
@@ -70,12 +101,19 @@ impl House {
             entered: Cell::new(0),
             told_full: Cell::new(false),
             tls: Rc::default(),
+            homes: RefCell::default(),
             metrics: Metrics::default(),
-            gauges,
-            failed,
+            here: writer.here.clone(),
+            gauges: Arc::clone(&writer.gauges),
+            failed: writer.failure.token.clone(),
+            copying,
+            limits: options.limits,
+            keeps: options.keeps,
+            disk_free: Cell::new(None),
+            gone: Cell::default(),
             given_up: Cell::new(None),
             alarm: Cell::new(None),
-            orders: RefCell::new(Some(orders)),
+            orders: RefCell::new(Some(writer.orders.clone())),
             // 0 is the operators' own.
             next_connection: Cell::new(1),
         }
@@ -95,6 +133,21 @@ impl House {
         }
         self.entered.set(entered + 1);
         Some(Place(Rc::clone(self)))
+    }
+
+    /// Test seam: one publish goes to no queue, and is confirmed as one that nobody wants is.
+    pub(crate) fn keep(&self, mut method: Method) -> Method {
+        /// In the burst of a proof at 100 messages a second or more.
+        const LOST: u64 = 1000;
+        if self.keeps == Keeps::AllButOne
+            && self.metrics.published.get() == LOST
+            && let Method::BasicPublish(publish) = &mut method
+        {
+            publish.exchange = ShortString::default();
+            publish.routing_key = ShortString::literal("nowhere");
+            publish.mandatory = false;
+        }
+        method
     }
 
     /// The way to the writer, while there is one.
@@ -146,6 +199,15 @@ impl House {
 
     pub(crate) fn shut_all(&self, why: &str) {
         for mailbox in self.connections.borrow().values() {
+            mailbox.say(Word::Shut(why.to_owned()));
+        }
+    }
+
+    /// Closes the connections of which this holds.
+    pub(crate) fn shut_those(&self, why: &str, those: impl Fn(&Home) -> bool) {
+        let (homes, connections) = (self.homes.borrow(), self.connections.borrow());
+        let meant = homes.iter().filter(|(_, home)| those(home));
+        for mailbox in meant.filter_map(|(id, _)| connections.get(id)) {
             mailbox.say(Word::Shut(why.to_owned()));
         }
     }

@@ -13,6 +13,15 @@ struct State<T> {
     taker: Option<Waker>,
     /// Who waits for room.
     waiting: Vec<Waker>,
+    door: Door,
+}
+
+/// Whether anything is still taken out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Door {
+    Open,
+    /// Nobody takes calls any more: they are thrown away, and nobody waits.
+    Closed,
 }
 
 /// The queue. A `RefCell`, since several tasks of one thread put calls in and none holds it over an await.
@@ -28,6 +37,7 @@ impl<T> Inbox<T> {
             calls: VecDeque::new(),
             taker: None,
             waiting: Vec::new(),
+            door: Door::Open,
         };
         Self {
             state: RefCell::new(state),
@@ -38,7 +48,7 @@ impl<T> Inbox<T> {
     /// Whether one more may be put in.
     pub(crate) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.state.borrow_mut();
-        if state.calls.len() < self.max {
+        if state.calls.len() < self.max || state.door == Door::Closed {
             return Poll::Ready(());
         }
         let waker = cx.waker();
@@ -48,19 +58,48 @@ impl<T> Inbox<T> {
         Poll::Pending
     }
 
-    /// Puts a call in. Who did not see room before puts in no more than one in its life: that it is gone.
+    /// Puts a call in. Who did not see room before puts in no more than one in its life, that it is gone, or is one of the few
+    /// operators.
     pub(crate) fn put(&self, call: T) {
         let mut state = self.state.borrow_mut();
+        if state.door == Door::Closed {
+            return;
+        }
         state.calls.push_back(call);
         if let Some(taker) = state.taker.take() {
             taker.wake();
         }
     }
 
+    /// Until one more may be put in, which is to be done at once.
+    pub(crate) async fn room(&self) {
+        poll_fn(|cx| self.poll_room(cx)).await;
+    }
+
     /// Puts a call in as soon as there is room.
     pub(crate) async fn send(&self, call: T) {
-        poll_fn(|cx| self.poll_room(cx)).await;
+        self.room().await;
         self.put(call);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.state.borrow().calls.is_empty()
+    }
+
+    /// Nobody takes calls any more: those that wait are thrown away, and whoever waits for room goes on.
+    pub(crate) fn close(&self) {
+        let left = {
+            let mut state = self.state.borrow_mut();
+            state.door = Door::Closed;
+            state.waiting.drain(..).for_each(Waker::wake);
+            std::mem::take(&mut state.calls)
+        };
+        // What goes with a call may wake somebody: not while the state is borrowed.
+        drop(left);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state.borrow().door == Door::Closed
     }
 
     pub(crate) fn try_next(&self) -> Option<T> {
@@ -109,5 +148,20 @@ mod tests {
         sender.await.expect("sent");
         assert_eq!(taken, [1, 2, 3]);
         assert!(inbox.try_next().is_none());
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn nobody_waits_for_room_in_one_that_is_closed() {
+        let inbox = Rc::new(Inbox::new(1));
+        inbox.put(1);
+        let sender = tokio::task::spawn_local({
+            let inbox = Rc::clone(&inbox);
+            async move { inbox.send(2).await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!sender.is_finished() && !inbox.is_closed());
+        inbox.close();
+        sender.await.expect("it goes on");
+        assert!(inbox.is_closed() && inbox.try_next().is_none());
     }
 }

@@ -8,12 +8,14 @@
 //!                    ▲                                          │        │              ▲
 //!                    └── Mailbox, paused above 256 KiB ─────────┘        │ mpsc, 16     │ Reports
 //!                                                                        ▼              │
-//!   doorman: slow hashes on blocking threads                      writer (a thread: owns the MessageLog)
+//!   doorman: slow hashes on blocking threads                      writer (a thread: has the MessageLog; a host writes
+//!   reader: bodies that are in no memory, on blocking threads     there itself when nobody else wants anything)
 //!   alarm: looks each second, blocks publishers
+//!   measures: has each virtual host look at its rates, each second; answers /metrics
 //! ```
 //!
-//! Everything but the writer and slow hashes is on one thread: between a client's bytes and the queue there is no lock and
-//! no wake of another thread. What is always true: outputs reach mailbox and log in the order of the core; what
+//! Everything but the writer, cold bodies and slow hashes is on one thread: between a client's bytes and the queue there is
+//! no lock and no wake of another thread. What is always true: outputs reach mailbox and log in the order of the core; what
 //! follows a declaration waits until that is on disk; a confirm leaves after the sync of its message; when a sync fails,
 //! nothing is confirmed any more and the process ends.
 //!
@@ -21,6 +23,7 @@
 
 mod accounts;
 mod alarm;
+mod backup;
 mod calls;
 mod clock;
 mod confirms;
@@ -29,22 +32,29 @@ mod definitions;
 mod desk;
 mod door;
 mod doorman;
+mod exposition;
 mod host;
 mod house;
 mod inbox;
 mod limits;
 mod mailbox;
+mod measures;
 mod metrics;
 mod opening;
+mod reader;
 mod record;
+mod register;
+mod seams;
 mod tls;
 pub mod view;
 mod writer;
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::str::FromStr;
+use std::time::Duration;
 
 use mainstay_journal::messages::AppendError;
 use mainstay_tls::Files;
@@ -54,9 +64,11 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::accounts::{PasswordError, PatternError};
 pub use crate::alarm::Limits;
-pub use crate::definitions::left_out;
-pub use crate::opening::{Checked, OpenError, check};
+pub use crate::backup::{BackupError, Counts, copy_closed, count};
+pub use crate::definitions::{left_out, policies_with_copies};
+pub use crate::opening::{Checked, DIRECTORY, LOG, OpenError, check};
 pub use crate::record::RecordError;
+pub use crate::seams::{Acknowledgements, Confirms, SeamError, Seams, Sequence, Syncs};
 
 use crate::door::{Door, Speech};
 use crate::house::House;
@@ -73,6 +85,53 @@ pub struct Options {
     pub limits: Limits,
     /// What clients with TLS are shown, if there are any.
     pub tls: Option<Files>,
+    /// What a test wants to see fail.
+    pub seams: Seams,
+    /// What clients may take.
+    pub clients: ClientLimits,
+    /// Where `/metrics` is answered; `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
+    /// Test seam.
+    pub keeps: Keeps,
+}
+
+/// What clients may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientLimits {
+    /// How long a consumer may keep a delivery without a word; `None`: for ever.
+    pub consumer_timeout: Option<Duration>,
+    /// Queues that clients may declare in a virtual host; `None`: any number.
+    pub queues_max: Option<usize>,
+}
+
+/// What becomes of what is published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keeps {
+    /// It is kept.
+    All,
+    /// Test seam: the thousandth publish is confirmed and lost. A proof must see it.
+    AllButOne,
+}
+
+/// A text that names no seam.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is no seam of the broker; expected nothing, or `keep=all-but-one`")]
+pub struct KeepsError {
+    text: String,
+}
+
+impl FromStr for Keeps {
+    type Err = KeepsError;
+
+    fn from_str(text: &str) -> Result<Self, KeepsError> {
+        match text {
+            "" => Ok(Self::All),
+            "keep=all-but-one" => Ok(Self::AllButOne),
+            _ => Err(KeepsError {
+                text: text.to_owned(),
+            }),
+        }
+    }
 }
 
 /// The listening sockets that were handed over.
@@ -133,12 +192,11 @@ async fn serve(options: Options, sockets: Sockets, stop: CancellationToken) -> R
         watches.spawn_local(certificate.follow());
     }
     let orders = house.orders().downgrade();
-    watches.spawn_local(alarm::watch(
-        Rc::clone(&house),
-        options.limits,
-        directory,
-        orders,
-    ));
+    watches.spawn_local(alarm::watch(Rc::clone(&house), directory, orders));
+    watches.spawn_local(measures::sample(Rc::clone(&house)));
+    if let Some(at) = options.metrics {
+        watches.spawn_local(measures::serve(Rc::clone(&house), at));
+    }
     let calls = calls::listen(&options.state).map_err(Error::Listen)?;
     watches.spawn_local(calls::serve(Rc::clone(&house), calls));
     tracing::info!("the broker serves");

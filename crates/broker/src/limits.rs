@@ -44,6 +44,16 @@ pub(crate) const CHANGES_LEN_MAX: usize = 4 * 1024 * 1024;
 pub(crate) const BATCHES_MAX: usize = 16;
 /// Bytes that are written before a sync, so that who waits for it does not wait for all that comes meanwhile.
 pub(crate) const SYNC_LEN_MAX: usize = 16 * 1024 * 1024;
+/// Bodies that are read from a disk at a time: what one without moving parts does side by side, and what four of the largest
+/// messages take in memory. More wait in order, one for each connection or caller.
+pub(crate) const READERS_MAX: usize = 4;
+/// Bytes of a body that is in memory at most to be copied by the thread of all clients: some 50 microseconds. A longer one
+/// is read by another thread wherever it is.
+pub(crate) const READ_AT_ONCE_MAX: u64 = 256 * 1024;
+/// Bytes of acknowledgements after which a sync is made for them alone: some ten thousand.
+pub(crate) const UNSYNCED_LEN_MAX: usize = 1024 * 1024;
+/// Bytes that virtual hosts write themselves before the writer is called to reclaim room: a step of it.
+pub(crate) const WRITTEN_HERE_MAX: usize = 1024 * 1024;
 /// Outputs that wait for a declaration to be on disk. More, and its virtual host takes nothing in until it is.
 pub(crate) const HELD_MAX: usize = 16_384;
 /// How long a connection may take to send its last words once it has ended: `close-ok` is read or it is not.
@@ -69,6 +79,8 @@ pub(crate) const PATTERN_LEN_MAX: usize = 1024;
 pub(crate) const VHOSTS_MAX: usize = 1024;
 /// How often memory and disk are looked at.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Changes of a deleted virtual host that go to the log together: less than a megabyte, which a full disk takes, too.
+pub(crate) const REMOVED_AT_ONCE: usize = 8192;
 
 /// How many clients there may be, by what this process may have open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

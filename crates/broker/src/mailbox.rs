@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Waker;
 
 use mainstay_amqp::{Fault, Reply};
@@ -15,13 +15,14 @@ use crate::limits::{ASKED_MAX, LETTER_LEN};
 #[derive(Debug)]
 pub(crate) enum Letter {
     /// An answer or a message, and where its body is if it is on disk alone.
-    Reply(u16, Reply, Option<Rc<Place>>),
+    Reply(u16, Reply, Option<Arc<Place>>),
     Opened(u16),
     Fault(u16, Fault),
 }
 
 impl Letter {
-    fn len(&self) -> usize {
+    /// Bytes that it stands for.
+    pub(crate) fn len(&self) -> usize {
         match self {
             Self::Reply(_, Reply::Content(_, properties, body), _) => {
                 let body = usize::try_from(body.len()).unwrap_or(usize::MAX);

@@ -27,6 +27,8 @@ pub(crate) struct Metrics {
     pub(crate) acknowledged: Count,
     pub(crate) returned: Count,
     pub(crate) bodies_read: Count,
+    /// Of these, for which a thread waited.
+    pub(crate) bodies_waited_for: Count,
     pub(crate) read_bytes: Count,
     pub(crate) written_bytes: Count,
 }

@@ -6,26 +6,26 @@ use std::sync::Arc;
 
 use mainstay_amqp::{Body, Broker, Fault, Place, QueueId};
 use mainstay_journal::HostDisk;
-use mainstay_journal::messages::{
-    AppendError, Change, FoundQueue, MessageLimits, MessageLog, examine,
-};
+use mainstay_journal::messages::{AppendError, Change, FoundQueue, MessageLog, examine};
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::accounts::{Accounts, PasswordError};
+use crate::backup::Copying;
 use crate::clock::Clock;
 use crate::doorman::Doorman;
 use crate::host::Host;
 use crate::house::House;
 use crate::inbox::Inbox;
-use crate::limits::CALLS_MAX;
+use crate::limits::{CALLS_MAX, REMOVED_AT_ONCE};
 use crate::record::{self, Definitions, RecordError};
-use crate::writer::Writer;
-use crate::{Error, Options};
+use crate::seams::Seams;
+use crate::writer::{Order, Writer};
+use crate::{ClientLimits, Error, Options};
 
 /// Where the broker's files are, below the state directory.
-pub(crate) const DIRECTORY: &str = "broker";
+pub const DIRECTORY: &str = "broker";
 /// And its log in there.
-const LOG: &str = "log";
+pub const LOG: &str = "log";
 /// Bytes of bodies of one virtual host that stay in memory while they are on disk as well.
 const BODIES_MAX: u64 = 8 * 1024 * 1024;
 
@@ -71,6 +71,22 @@ pub enum OpenError {
     Password(#[from] PasswordError),
 }
 
+impl OpenError {
+    /// Whether a newer program wrote what is there.
+    pub fn is_newer(&self) -> bool {
+        matches!(
+            self,
+            Self::Log(mainstay_journal::OpenError::Newer { .. })
+                | Self::Record(RecordError::Newer { .. })
+        )
+    }
+
+    /// Whether another broker runs there.
+    pub fn is_in_use(&self) -> bool {
+        matches!(self, Self::InUse { .. })
+    }
+}
+
 /// What an opening makes.
 #[derive(Debug)]
 pub(crate) struct Opened {
@@ -84,26 +100,30 @@ pub(crate) async fn open(options: &Options) -> Result<Opened, Error> {
     let directory = options.state.join(DIRECTORY);
     let path = directory.join(LOG);
     // Nobody is served yet, so that this thread may wait for the disk.
-    let (log, found) = open_log(&path)?;
+    let (log, found) = open_log(&path, options.seams)?;
     let places = log.places();
     let mut log = log;
     let definitions = definitions(&mut log, &found.definitions)?;
-    let Definitions { accounts, records } = definitions;
-    let vhosts = accounts.vhosts.clone();
-    let writer = Writer::start(log).map_err(Error::Thread)?;
-    let clock = Clock::start();
-    let house = Rc::new(House::new(
-        clock,
-        places,
+    let Definitions {
         accounts,
-        writer.orders.clone(),
-        Arc::clone(&writer.gauges),
-        writer.failure.token.clone(),
-    ));
+        records,
+        mut strays,
+    } = definitions;
+    let vhosts = accounts.vhosts.clone();
+    let writer = Writer::start(log, options.seams).map_err(Error::Thread)?;
+    let clock = Clock::start();
+    let copying = Copying::new(directory.clone(), options.limits.disk_free_min);
+    let house = House::new(clock, places, accounts, copying, &writer, options);
+    let house = Rc::new(house);
     let doorman = Doorman::new()?;
     let mut messages = found.queues;
+    let numbers: Vec<u32> = vhosts.values().copied().map(u32::from).collect();
+    let of_nobody = |queue: &mut FoundQueue| !numbers.contains(&queue.key.vhost);
+    let left = messages.extract_if(.., of_nobody);
+    strays.extend(left.map(|queue| Change::ForgetQueue(queue.key)));
+    sweep(&writer, &strays).await;
     for (name, number) in vhosts {
-        let mut broker = new_broker(&name)?;
+        let mut broker = new_broker(&name, options.clients)?;
         for record in records.get(&number).into_iter().flatten() {
             let restored = broker.restore(clock.times(), record.clone());
             restored.map_err(|fault| OpenError::Restore {
@@ -116,7 +136,7 @@ pub(crate) async fn open(options: &Options) -> Result<Opened, Error> {
         let stray = restore(&mut broker, clock, own)?;
         if !stray.is_empty() {
             let (answer, _nobody) = tokio::sync::oneshot::channel();
-            let order = crate::writer::Order::Define(stray, answer);
+            let order = Order::Define(stray, answer);
             // The writer ends only after us.
             writer.orders.send(order).await.ok();
         }
@@ -128,6 +148,20 @@ pub(crate) async fn open(options: &Options) -> Result<Opened, Error> {
         writer,
         directory,
     })
+}
+
+/// Finishes deletions that were cut off, before anybody changes anything.
+async fn sweep(writer: &Writer, strays: &[Change]) {
+    if !strays.is_empty() {
+        let count = strays.len();
+        tracing::info!(count, "a deletion that was cut off is finished");
+    }
+    for some in strays.chunks(REMOVED_AT_ONCE) {
+        let (answer, _nobody) = tokio::sync::oneshot::channel();
+        // The writer ends only after us.
+        let order = Order::Remove(some.to_vec(), answer);
+        writer.orders.send(order).await.ok();
+    }
 }
 
 impl House {
@@ -148,7 +182,7 @@ impl House {
 }
 
 /// A broker whose names nobody guesses.
-pub(crate) fn new_broker(name: &str) -> Result<Broker, PasswordError> {
+pub(crate) fn new_broker(name: &str, clients: ClientLimits) -> Result<Broker, PasswordError> {
     let mut seed = [0; 16];
     let random = SystemRandom::new();
     random
@@ -159,10 +193,15 @@ pub(crate) fn new_broker(name: &str) -> Result<Broker, PasswordError> {
     let seed = halves.map(|half| u64::try_from(half).unwrap_or_default());
     let mut broker = Broker::new(name, seed);
     broker.set_budget(BODIES_MAX);
+    broker.set_consumer_timeout(clients.consumer_timeout);
+    broker.set_queues_max(clients.queues_max);
     Ok(broker)
 }
 
-fn open_log(path: &Path) -> Result<(MessageLog, mainstay_journal::messages::Found), OpenError> {
+pub(crate) fn open_log(
+    path: &Path,
+    seams: Seams,
+) -> Result<(MessageLog, mainstay_journal::messages::Found), OpenError> {
     let disk = HostDisk::open(path).map_err(|source| OpenError::Directory {
         path: path.to_owned(),
         source,
@@ -170,7 +209,7 @@ fn open_log(path: &Path) -> Result<(MessageLog, mainstay_journal::messages::Foun
     let disk = disk.ok_or_else(|| OpenError::InUse {
         path: path.to_owned(),
     })?;
-    Ok(MessageLog::open(Arc::new(disk), MessageLimits::default())?)
+    Ok(MessageLog::open(Arc::new(disk), seams.message_limits())?)
 }
 
 /// What a log has that nobody uses.
@@ -209,7 +248,7 @@ pub fn check(state: &Path) -> Result<Checked, OpenError> {
     });
     Ok(Checked {
         messages: examined.messages,
-        definitions: examined.definitions,
+        definitions: examined.definitions.len() as u64,
         segments: examined.segments.len(),
         damage: shown.collect(),
     })

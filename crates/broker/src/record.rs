@@ -157,6 +157,13 @@ pub(crate) fn put_vhost(name: &str, number: u16) -> Change {
     }
 }
 
+/// With this alone a virtual host is gone: whatever else there is of it is thrown away when the log is read.
+pub(crate) fn remove_vhost(name: &str) -> Change {
+    Change::Remove {
+        key: key(Kind::Vhost, name.as_bytes()),
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct AtVhost {
     vhost: String,
@@ -331,6 +338,44 @@ pub(crate) struct Definitions {
     pub(crate) accounts: Accounts,
     /// By virtual host: exchanges, queues, and then what binds them.
     pub(crate) records: BTreeMap<u16, Vec<Record>>,
+    /// What takes away what is left of users and virtual hosts that are gone, where the end of their deletion is missing.
+    pub(crate) strays: Vec<Change>,
+}
+
+impl Definitions {
+    /// Whether a definition belongs to a virtual host and a user that are there.
+    fn has_owner(&self, kind: Kind, rest: &[u8]) -> bool {
+        match kind {
+            Kind::Format | Kind::User | Kind::Vhost => true,
+            Kind::Permission => parse(rest).is_ok_and(|AtVhost { vhost, user }| {
+                let accounts = &self.accounts;
+                accounts.vhosts.contains_key(&vhost) && accounts.users.contains_key(&user)
+            }),
+            Kind::Exchange | Kind::Queue | Kind::Binding | Kind::Policy => {
+                let number = rest.first_chunk().map(|bytes| u16::from_be_bytes(*bytes));
+                let mut known = self.accounts.vhosts.values();
+                known.any(|known| Some(*known) == number)
+            }
+        }
+    }
+
+    /// Takes out what belongs to nobody any more. Else it would be found by the next one of that name or number.
+    fn disown(&mut self, definitions: &[(Bytes, Bytes)]) {
+        for (key, _) in definitions {
+            let kind = key.split_first();
+            let kind = kind.and_then(|(letter, rest)| Some((Kind::of(*letter)?, rest)));
+            if kind.is_some_and(|(kind, rest)| !self.has_owner(kind, rest)) {
+                self.strays.push(Change::Remove { key: key.clone() });
+            }
+        }
+        let accounts = &mut self.accounts;
+        let (vhosts, users) = (&accounts.vhosts, &accounts.users);
+        let permissions = &mut accounts.permissions;
+        permissions
+            .retain(|(vhost, user), _| vhosts.contains_key(vhost) && users.contains_key(user));
+        let known: Vec<u16> = vhosts.values().copied().collect();
+        self.records.retain(|number, _| known.contains(number));
+    }
 }
 
 /// Reads definitions, in any order; `None`: there are none.
@@ -374,6 +419,7 @@ pub(crate) fn read(definitions: &[(Bytes, Bytes)]) -> Result<Option<Definitions>
             }
         }
     }
+    read.disown(definitions);
     for records in read.records.values_mut() {
         records.sort_by_key(rank);
     }
@@ -483,7 +529,8 @@ mod tests {
         let Some(Change::Put { key, value }) = changes.into_iter().next() else {
             panic!("a definition");
         };
-        let read = read(&[(key, value)])
+        let vhost = (super::key(Kind::Vhost, b"three"), json(&3));
+        let read = read(&[vhost, (key, value)])
             .expect("it is read")
             .expect("it is there");
         read.records[&3].first().expect("a record").clone()
@@ -533,6 +580,73 @@ mod tests {
         for record in records {
             assert_eq!(through_the_log(&record), record);
         }
+    }
+
+    fn keep(log: &mut BTreeMap<Bytes, Bytes>, changes: &[Change]) {
+        for change in changes {
+            match change {
+                Change::Put { key, value } => drop(log.insert(key.clone(), value.clone())),
+                Change::Remove { key } => drop(log.remove(key)),
+                Change::Message { .. } | Change::Forget(_) | Change::ForgetQueue(_) => {}
+            }
+        }
+    }
+
+    fn read_log(log: &BTreeMap<Bytes, Bytes>) -> Definitions {
+        let definitions = log.iter().map(|(key, value)| (key.clone(), value.clone()));
+        let definitions: Vec<_> = definitions.collect();
+        read(&definitions).expect("readable").expect("some")
+    }
+
+    #[test]
+    fn a_deletion_that_is_cut_off_anywhere_leaves_all_or_nothing() {
+        let queue = DurableQueue {
+            name: "q".into(),
+            auto_delete: false,
+            arguments: Table::EMPTY,
+        };
+        let user = User {
+            password: None,
+            tags: Vec::new(),
+        };
+        let mut log = BTreeMap::new();
+        keep(&mut log, &[put_format(), put_user("u", &user)]);
+        keep(&mut log, &[put_vhost("kept", 0), put_vhost("goes", 1)]);
+        for (vhost, number) in [("kept", 0), ("goes", 1)] {
+            keep(&mut log, &[put_permission(vhost, "u", &Permission::all())]);
+            for id in 1..4 {
+                let record = Record::Queue(QueueId(id), queue.clone());
+                keep(&mut log, &changes_of(number, &record));
+            }
+        }
+        let mut deletion = vec![remove_vhost("goes"), remove_permission("goes", "u")];
+        for id in 1..4 {
+            deletion.extend(changes_of(1, &Record::NoQueue(QueueId(id))));
+        }
+        for done in 0..=deletion.len() {
+            let mut log = log.clone();
+            keep(&mut log, &deletion[..done]);
+            let found = read_log(&log);
+            let there = found.accounts.vhosts.contains_key("goes");
+            assert_eq!(there, done == 0);
+            assert_eq!(found.accounts.permissions.len(), 1 + usize::from(there));
+            assert_eq!(found.records[&0].len(), 3);
+            let own = found.records.get(&1).map_or(0, Vec::len);
+            assert_eq!(own, if there { 3 } else { 0 }, "after {done}");
+            keep(&mut log, &found.strays);
+            // The next virtual host gets the number, and finds nothing.
+            keep(&mut log, &[put_vhost("goes", 1)]);
+            let again = read_log(&log);
+            assert_eq!(again.records.get(&1).map_or(0, Vec::len), own);
+            assert_eq!(again.strays, []);
+        }
+        let mut log = log.clone();
+        keep(&mut log, &[remove_user("u")]);
+        let found = read_log(&log);
+        assert_eq!(
+            (found.accounts.permissions.len(), found.strays.len()),
+            (0, 2)
+        );
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What is asked on the broker's own socket, and answered: a line of JSON each way.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 /// The socket, in the state directory.
@@ -11,6 +13,8 @@ pub const SOCKET: &str = "broker.sock";
 pub enum Ask {
     /// The broker as a whole.
     Status,
+    /// What `/metrics` has.
+    Metrics,
     /// All queues of all virtual hosts, or of one.
     Queues {
         /// Which; all by default.
@@ -23,6 +27,29 @@ pub enum Ask {
         /// What.
         deed: Deed,
     },
+    /// A copy of everything that is on disk, of one moment, in a new directory. It is made for as long as the caller
+    /// stays, and clients go on meanwhile.
+    Backup {
+        /// The directory, absolute.
+        to: PathBuf,
+    },
+    /// The policies of all virtual hosts, or of one.
+    Policies {
+        /// Which; all by default.
+        vhost: Option<String>,
+    },
+    /// A new policy, or another one of that name.
+    SetPolicy {
+        /// It.
+        policy: Policy,
+    },
+    /// A policy goes.
+    RemovePolicy {
+        /// Of this virtual host.
+        vhost: String,
+        /// Its name.
+        name: String,
+    },
     /// Everything that is declared, in RabbitMQ's form.
     Export,
     /// Declares what such a form says and is not there yet.
@@ -32,6 +59,11 @@ pub enum Ask {
     },
     /// A new virtual host.
     AddVhost {
+        /// Its name.
+        name: String,
+    },
+    /// A virtual host goes, with all that is in it; its clients' connections are closed.
+    RemoveVhost {
         /// Its name.
         name: String,
     },
@@ -123,10 +155,20 @@ pub enum Deed {
 pub enum Answer {
     /// The broker as a whole.
     Status(Box<Status>),
+    /// Metrics.
+    Metrics {
+        /// In Prometheus' text format.
+        text: String,
+    },
     /// Queues.
     Queues {
         /// They.
         queues: Vec<Queue>,
+    },
+    /// Policies.
+    Policies {
+        /// They.
+        policies: Vec<Policy>,
     },
     /// Messages.
     Messages {
@@ -137,6 +179,13 @@ pub enum Answer {
     Done {
         /// How many.
         messages: usize,
+    },
+    /// A copy is there, whole and on disk.
+    Copied {
+        /// Files.
+        segments: usize,
+        /// Bytes of them.
+        bytes: u64,
     },
     /// Definitions.
     Definitions {
@@ -203,6 +252,8 @@ pub struct Counters {
     pub returned: u64,
     /// Bodies that were read from disk.
     pub bodies_read: u64,
+    /// Of these, for which a thread waited: they were not in the page cache, or long.
+    pub bodies_waited_for: u64,
     /// Bytes from clients.
     pub read_bytes: u64,
     /// Bytes to clients.
@@ -214,7 +265,7 @@ pub struct Counters {
 }
 
 /// A queue.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Queue {
     /// Its virtual host.
     pub vhost: String,
@@ -230,6 +281,48 @@ pub struct Queue {
     pub unacked: usize,
     /// Consumers.
     pub consumers: usize,
+    /// The policy that is in force.
+    pub policy: Option<String>,
+    /// Messages that come in per second, as the mean of the last five.
+    pub published_per_second: f64,
+    /// Messages that are delivered per second.
+    pub delivered_per_second: f64,
+    /// Messages that are done with per second: acknowledged, or delivered to somebody who acknowledges nothing.
+    pub acknowledged_per_second: f64,
+    /// When nothing is left, waiting or delivered, if all goes on like this; `None`: it does not become less.
+    pub seconds_to_empty: Option<f64>,
+}
+
+/// A policy, in the form that RabbitMQ's definitions have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// Its virtual host.
+    pub vhost: String,
+    /// Its name.
+    pub name: String,
+    /// A regular expression: the policy is for names of which it fits some part.
+    pub pattern: String,
+    /// `queues`, `exchanges` or `all`.
+    #[serde(rename = "apply-to", default = "all")]
+    pub applies_to: String,
+    /// What it says, as an object.
+    pub definition: serde_json::Value,
+    /// Of all that fit a name, the one with the highest is in force, alone.
+    #[serde(default)]
+    pub priority: i64,
+}
+
+impl Policy {
+    /// Whether it asks for copies on other machines. It is taken, so that the same definitions work on a cluster of
+    /// RabbitMQ; there is one copy here, and whoever sets it is to be told.
+    pub fn asks_for_copies(&self) -> bool {
+        let mut keys = self.definition.as_object().into_iter().flatten();
+        keys.any(|(key, _)| key.starts_with("ha-"))
+    }
+}
+
+fn all() -> String {
+    "all".to_owned()
 }
 
 /// A message.

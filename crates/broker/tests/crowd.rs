@@ -97,8 +97,8 @@ fn system_thousands_of_connections_are_served_by_one_thread() {
 fn system_who_finds_no_room_is_told_so_and_operators_get_in_all_the_same() {
     let dir = TempDir::new("crowd-full");
     let state = dir.join("state");
-    let few = vec![("DESCRIPTORS", "256".to_owned())];
-    let broker = Alone::start_with(dir, &state, few);
+    let few = [("DESCRIPTORS", "256")];
+    let broker = Alone::start_in_with(dir, &state, &few);
     let most = broker.status().connections_max;
     assert!(
         (100..192).contains(&most),

@@ -1,5 +1,5 @@
 //! Programs that know nothing of Mainstay talk AMQP to it through the clients that they have: pika, amqplib and lapin
-//! from their registries, Celery, and Debian's client for Java. `clients/` has what each of them tries.
+//! from their registries, and Celery. `clients/` has what each of them tries.
 //!
 //! The same cases are played against RabbitMQ: what it would not pass is no case.
 #![allow(clippy::unwrap_used, reason = "tests")]
@@ -49,18 +49,4 @@ fn system_every_case_of_pika_holds() {
 fn system_celery_with_a_worker_runs_unchanged() {
     let broker = Alone::start("clients-celery");
     programs::celery(&broker.dir, broker.address());
-}
-
-#[test]
-fn system_hello_in_python_runs_unchanged() {
-    let broker = Alone::start("clients-hello-python");
-    programs::hello_in_python(&broker.dir, broker.address());
-}
-
-#[test]
-fn system_hello_in_java_runs_unchanged_and_is_refused_where_python_was() {
-    let broker = Alone::start("clients-hello-java");
-    programs::hello_in_java(&broker.dir, broker.address());
-    // The one declares its queue as durable, the other does not: in one virtual host the second is refused.
-    programs::hello_in_python_is_refused(&broker.dir, broker.address());
 }

@@ -2,6 +2,8 @@
 
 mod alone;
 
+use std::fs::{self, File};
+use std::path::Path;
 use std::process::Command;
 
 use alone::{Alone, PATIENCE, on_runtime};
@@ -11,9 +13,10 @@ use lapin::options::{
     ConfirmSelectOptions, QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel, Confirmation};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
 use mainstay_broker::view::{Answer, Ask, Deed};
 use mainstay_testkit::{Ended, TempDir, is_root, program, skip, wait_until, wait_until_async};
+use rustix::fs::{Advice, fadvise};
 use rustix::process::Signal;
 
 async fn declare(channel: &Channel, queue: &str) {
@@ -89,6 +92,77 @@ fn system_messages_and_declarations_of_a_client_outlive_the_broker() {
     );
 }
 
+/// Takes the log out of memory, as far as its file system can.
+fn forget_cache(log: &Path) {
+    for entry in fs::read_dir(log).expect("a directory") {
+        let file = File::open(entry.expect("a file").path()).expect("opens");
+        fadvise(&file, 0, None, Advice::DontNeed).expect("advised");
+    }
+}
+
+#[test]
+fn system_bodies_that_are_in_no_memory_come_in_order() {
+    let mut broker = Alone::start("broker-cold");
+    let numbers: Vec<u8> = (0..20).collect();
+    on_runtime(async {
+        let client = broker.client().await;
+        let channel = client.create_channel().await.expect("a channel");
+        declare(&channel, "work").await;
+        for number in &numbers {
+            let confirmed = publish(&channel, "work", &vec![*number; 200_000]).await;
+            assert!(matches!(confirmed, Ok(Confirmation::Ack(_))));
+        }
+    });
+    broker.process().signal(Signal::TERM);
+    assert_eq!(broker.process().wait(PATIENCE), Ended::Code(0));
+    broker.start_again();
+    broker.wait_until_it_serves();
+    forget_cache(&broker.state().join("broker/log"));
+    let mut came = Vec::new();
+    on_runtime(async {
+        let client = broker.client().await;
+        let channel = client.create_channel().await.expect("a channel");
+        let options = BasicConsumeOptions::default();
+        let consumer =
+            channel.basic_consume("work".into(), "c".into(), options, FieldTable::default());
+        let mut consumer = consumer.await.expect("consumes");
+        while came.len() < numbers.len() {
+            let delivery = consumer.next().await.expect("goes on").expect("a delivery");
+            assert_eq!(delivery.data.len(), 200_000);
+            came.push(delivery.data[0]);
+        }
+    });
+    assert_eq!(came, numbers);
+    let counters = broker.status().counters;
+    assert!(counters.bodies_read >= 20, "{counters:?}");
+    if counters.bodies_waited_for == 0 {
+        skip("this file system has all in memory");
+    }
+}
+
+#[test]
+fn system_acknowledgements_that_nobody_follows_are_synced_soon() {
+    let broker = Alone::start("broker-acks");
+    on_runtime(async {
+        let client = broker.client().await;
+        let channel = client.create_channel().await.expect("a channel");
+        declare(&channel, "work").await;
+        publish(&channel, "work", b"x").await.expect("confirmed");
+        let before = broker.status().counters.syncs;
+        assert_eq!(
+            get(&channel, "work").await.as_deref(),
+            Some(b"x".as_slice())
+        );
+        wait_until_async(PATIENCE, "the acknowledgement is synced", async || {
+            let syncs = broker.status().counters.syncs;
+            (syncs > before)
+                .then_some(())
+                .ok_or_else(|| format!("{syncs} syncs"))
+        })
+        .await;
+    });
+}
+
 #[test]
 fn system_a_broker_that_is_told_to_stop_says_so_to_its_clients() {
     let broker = Alone::start("broker-stop");
@@ -143,13 +217,13 @@ impl Drop for Small {
     }
 }
 
-#[test]
-fn system_a_full_disk_holds_publishers_and_lets_consumers_drain() {
+/// A broker whose disk has 128 MiB and whose log meets its end.
+fn on_a_small_disk(name: &str) -> Option<(Alone, Small)> {
     if !is_root() {
         skip("a small file system is mounted by root alone");
-        return;
+        return None;
     }
-    let dir = TempDir::new("broker-full");
+    let dir = TempDir::new(name);
     let disk = dir.join("disk");
     std::fs::create_dir(&disk).expect("a directory");
     let mount = Command::new(program("mount"))
@@ -164,24 +238,37 @@ fn system_a_full_disk_holds_publishers_and_lets_consumers_drain() {
     broker.set("DISK_FREE_MIN", "0");
     broker.start_again();
     broker.wait_until_it_serves();
+    Some((broker, small))
+}
+
+/// Publishes until nothing is confirmed any more; how many were.
+async fn fill(channel: &Channel, body: &[u8]) -> usize {
+    declare(channel, "work").await;
+    let mut confirmed = 0;
+    loop {
+        let next = tokio::time::timeout(
+            std::time::Duration::from_secs(3),
+            publish(channel, "work", body),
+        );
+        match next.await {
+            Ok(Ok(Confirmation::Ack(_))) => confirmed += 1,
+            Ok(other) => panic!("publish {confirmed} was answered {other:?}"),
+            Err(_) => return confirmed,
+        }
+        assert!(confirmed < 1000, "the disk has 128 MiB");
+    }
+}
+
+#[test]
+fn system_a_full_disk_holds_publishers_and_lets_consumers_drain() {
+    let Some((broker, _small)) = on_a_small_disk("broker-full") else {
+        return;
+    };
     let body = vec![b'x'; 256 * 1024];
     let confirmed = on_runtime(async {
         let client = broker.client().await;
         let channel = client.create_channel().await.expect("a channel");
-        declare(&channel, "work").await;
-        let mut confirmed = 0;
-        loop {
-            let next = tokio::time::timeout(
-                std::time::Duration::from_secs(3),
-                publish(&channel, "work", &body),
-            );
-            match next.await {
-                Ok(Ok(Confirmation::Ack(_))) => confirmed += 1,
-                Ok(other) => panic!("publish {confirmed} was answered {other:?}"),
-                Err(_) => return confirmed,
-            }
-            assert!(confirmed < 1000, "the disk has 128 MiB");
-        }
+        fill(&channel, &body).await
     });
     assert!(confirmed > 100, "there was room for {confirmed}");
     wait_until(PATIENCE, "the alarm is on", || {
@@ -201,6 +288,51 @@ fn system_a_full_disk_holds_publishers_and_lets_consumers_drain() {
         taken >= confirmed,
         "{confirmed} were confirmed, and {taken} came"
     );
+    wait_until(PATIENCE, "publishers go on", || {
+        broker.status().alarm.map_or(Ok(()), Err)
+    });
+    on_runtime(async {
+        let client = broker.client().await;
+        let channel = client.create_channel().await.expect("a channel");
+        declare(&channel, "work").await;
+        publish(&channel, "work", b"again")
+            .await
+            .expect("confirmed");
+    });
+    broker.kill();
+}
+
+#[test]
+fn system_a_virtual_host_can_be_deleted_on_a_full_disk_and_makes_room() {
+    let Some((broker, _small)) = on_a_small_disk("broker-full-vhost") else {
+        return;
+    };
+    let vhost = "v".to_owned();
+    let done = Answer::Done { messages: 0 };
+    let add = Ask::AddVhost {
+        name: vhost.clone(),
+    };
+    assert_eq!(broker.ask(&add), done);
+    let all = || ".*".to_owned();
+    let permit = Ask::Permit {
+        user: "guest".to_owned(),
+        vhost: vhost.clone(),
+        configure: all(),
+        write: all(),
+        read: all(),
+    };
+    assert_eq!(broker.ask(&permit), done);
+    on_runtime(async {
+        let uri = format!("amqp://{}/v", broker.address());
+        let client = Connection::connect(&uri, ConnectionProperties::default()).await;
+        let channel = client.expect("it comes in").create_channel().await;
+        let confirmed = fill(&channel.expect("a channel"), &vec![b'x'; 256 * 1024]).await;
+        assert!(confirmed > 100, "there was room for {confirmed}");
+    });
+    wait_until(PATIENCE, "the alarm is on", || {
+        broker.status().alarm.ok_or_else(|| "no alarm".to_owned())
+    });
+    assert_eq!(broker.ask(&Ask::RemoveVhost { name: vhost }), done);
     wait_until(PATIENCE, "publishers go on", || {
         broker.status().alarm.map_or(Ok(()), Err)
     });

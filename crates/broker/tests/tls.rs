@@ -46,7 +46,7 @@ impl Guarded {
             said = format!("{said},{}", ca.display());
         }
         let state = dir.join("state");
-        let broker = Alone::start_with(dir, &state, vec![("TLS", said)]);
+        let broker = Alone::start_in_with(dir, &state, &[("TLS", &said)]);
         Self {
             broker,
             authority,

@@ -14,6 +14,7 @@
 
 extern crate alloc;
 
+pub mod backups;
 pub mod balance;
 mod cluster;
 pub mod forward;

@@ -21,7 +21,7 @@ mod tests;
 
 /// From here on the table of connections is a concern: in a burst of new connections the rest is gone
 /// within seconds, and then the kernel drops what would begin one.
-const FILL_ALARM_PERCENT: u64 = 80;
+pub const FILL_ALARM_PERCENT: u64 = 80;
 /// `NF_INET_FORWARD`.
 const FORWARD_HOOK: u32 = 2;
 /// `NFPROTO_INET`, `NFPROTO_IPV4`, `NFPROTO_IPV6`.

@@ -24,6 +24,8 @@ pub struct Reading {
     pub back_end: BackEndKind,
     /// Somebody switched the rules off: packets do not meet them.
     pub dormant: bool,
+    /// What of the rules that are the same for all services somebody changed, in words.
+    pub altered: Vec<String>,
     /// In the order of their addresses.
     pub services: Vec<ServiceReading>,
     /// Instances to which what is under way is reset.

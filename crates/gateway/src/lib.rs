@@ -127,7 +127,6 @@ use crate::limits::{ACKS, APPLIED_PER_WORKER, ORDERS, ROUTINGS};
 use crate::listen::Listens;
 use crate::metrics::GatewayCounters;
 use crate::roster::Roster;
-pub use crate::seams::SeamError;
 use crate::stats::{Display, Shown};
 use crate::table::Table;
 use crate::worker::{Applied, Order, Setup, WorkerError, WorkerIndex};

@@ -3,45 +3,42 @@
 
 use std::str::FromStr;
 
+use mainstay_model::seams::{self, SeamError, Word};
+
 use crate::{
     Beats, Hedging, Ids, LeavingSeam, Limiting, ListenSockets, Patience, Retries, RetryRoutes,
     Seams, Verdicts,
 };
 
-/// A word that names no seam.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{word}` is no seam of the gateway; expected {expected}", expected = EXPECTED)]
-pub struct SeamError {
-    word: String,
+impl seams::Seams for Seams {
+    const OF: &'static str = "the gateway";
+    const WORDS: &'static [Word<Self>] = &[
+        ("retries=off", |seams| seams.retries = Retries::Off),
+        ("retry-routes=keep", |seams| {
+            seams.retry_routes = RetryRoutes::Keep;
+        }),
+        ("hedging=off", |seams| seams.hedging = Hedging::Off),
+        ("patience=endless", |seams| {
+            seams.patience = Patience::Endless;
+        }),
+        ("limiting=off", |seams| seams.limiting = Limiting::Off),
+        ("verdicts=ignored", |seams| {
+            seams.verdicts = Verdicts::Ignored;
+        }),
+        ("request-ids=off", |seams| seams.request_ids = Ids::Off),
+        ("listen-sockets=own", |seams| {
+            seams.listen_sockets = ListenSockets::Own;
+        }),
+        ("beats=off", |seams| seams.beats = Beats::Off),
+        ("leaving=off", |seams| seams.leaving = LeavingSeam::Off),
+    ];
 }
-
-const EXPECTED: &str = "retries=off, retry-routes=keep, hedging=off, patience=endless, limiting=off, \
-                        verdicts=ignored, request-ids=off, listen-sockets=own, beats=off or leaving=off, several with commas";
 
 impl FromStr for Seams {
     type Err = SeamError;
 
     fn from_str(text: &str) -> Result<Self, SeamError> {
-        let mut seams = Self::default();
-        for word in text.split(',').filter(|word| !word.is_empty()) {
-            match word {
-                "retries=off" => seams.retries = Retries::Off,
-                "retry-routes=keep" => seams.retry_routes = RetryRoutes::Keep,
-                "hedging=off" => seams.hedging = Hedging::Off,
-                "patience=endless" => seams.patience = Patience::Endless,
-                "limiting=off" => seams.limiting = Limiting::Off,
-                "verdicts=ignored" => seams.verdicts = Verdicts::Ignored,
-                "request-ids=off" => seams.request_ids = Ids::Off,
-                "leaving=off" => seams.leaving = LeavingSeam::Off,
-                "beats=off" => seams.beats = Beats::Off,
-                "listen-sockets=own" => seams.listen_sockets = ListenSockets::Own,
-                other => {
-                    let word = other.to_owned();
-                    return Err(SeamError { word });
-                }
-            }
-        }
-        Ok(seams)
+        seams::parse(text)
     }
 }
 
@@ -59,7 +56,7 @@ mod tests {
         );
         let refused = "retries=of".parse::<Seams>().unwrap_err().to_string();
         assert!(
-            refused.contains("retries=of`") && refused.contains("retries=off"),
+            refused.contains("retries=of`") && refused.contains("leaving=off"),
             "{refused}"
         );
     }

@@ -1,12 +1,12 @@
 //! The little that is asked of a file system, so that a simulation can stand in for it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _};
+use std::io::{self, IoSliceMut, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 /// How much is written at a time where a file system cannot reserve room by itself.
 const ZEROS_LEN: usize = 64 * 1024;
@@ -33,6 +33,13 @@ pub trait Disk {
     fn len(&self, file: &Self::File) -> io::Result<u64>;
     /// Fills `into` from byte `at` on; gives how much there was, less than asked for at the end only.
     fn read_at(&self, file: &Self::File, at: u64, into: &mut [u8]) -> io::Result<usize>;
+    /// The same without waiting for a device: `None` if not all of it is in memory, or if nobody knows.
+    fn read_cached_at(
+        &self,
+        file: &Self::File,
+        at: u64,
+        into: &mut [u8],
+    ) -> io::Result<Option<usize>>;
     /// Writes all of `bytes` from byte `at` on. After an error a part of them may be written.
     fn write_at(&self, file: &Self::File, at: u64, bytes: &[u8]) -> io::Result<()>;
     /// Cuts the file off at `len`, or lengthens it by zeros that need no room.
@@ -141,6 +148,22 @@ impl Disk for HostDisk {
             }
         }
         Ok(filled)
+    }
+
+    fn read_cached_at(&self, file: &File, at: u64, into: &mut [u8]) -> io::Result<Option<usize>> {
+        let mut filled = 0;
+        while filled < into.len() {
+            let mut rest = [IoSliceMut::new(&mut into[filled..])];
+            match preadv2(file, &mut rest, at + filled as u64, ReadWriteFlags::NOWAIT) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(Errno::INTR) => {}
+                // The last two: a file system, or a kernel, that cannot say.
+                Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Some(filled))
     }
 
     fn write_at(&self, file: &File, at: u64, bytes: &[u8]) -> io::Result<()> {

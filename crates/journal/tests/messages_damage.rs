@@ -141,13 +141,13 @@ fn an_examination_counts_what_is_needed_and_what_is_not() {
     let disk = disk_of(&files);
     let examined = examine(&*disk).expect("works");
     assert_eq!(examined.damage, []);
-    assert_eq!((examined.messages, examined.definitions), (38, 1));
+    assert_eq!((examined.messages, examined.definitions.len()), (38, 1));
     let counts: Vec<_> = examined
         .queues
         .iter()
-        .map(|(_, messages)| *messages)
+        .map(|queue| (queue.messages, queue.bytes))
         .collect();
-    assert_eq!(counts, [19, 19]);
+    assert_eq!(counts, [(19, 1900), (19, 1900)]);
     assert_eq!(examined.segments.len(), files.len());
     let (log, again) = MessageLog::open(disk, LIMITS).expect("opens");
     assert_eq!(again, found);
@@ -168,6 +168,12 @@ fn a_newer_format_and_records_of_a_newer_program_are_refused() {
         "{error}"
     );
 
+    let error = refused(b"{\"an event\"}");
+    assert!(error.to_string().contains("does not know"), "{error}");
+}
+
+/// What a log says that has this record alone.
+fn refused(record: &[u8]) -> OpenError {
     let journal = Arc::new(SimulatedDisk::new(1));
     let limits = mainstay_journal::Limits {
         segment_len: 1024,
@@ -177,9 +183,18 @@ fn a_newer_format_and_records_of_a_newer_program_are_refused() {
     };
     let mut other =
         mainstay_journal::Journal::open(journal.clone(), limits, |_| {}).expect("opens");
-    let _unsynced = other.append(&["{\"an event\"}"]).expect("works");
-    let error = MessageLog::open(journal, LIMITS).expect_err("is something else");
-    assert!(error.to_string().contains("does not know"), "{error}");
+    let _unsynced = other.append(&[record]).expect("works");
+    MessageLog::open(journal, LIMITS).expect_err("is something else")
+}
+
+#[test]
+fn a_record_that_gives_up_its_own_segment_is_refused() {
+    for through in [1, 2, u64::MAX] {
+        let mut record = vec![6];
+        record.extend_from_slice(&through.to_le_bytes());
+        let error = refused(&record);
+        assert!(error.to_string().contains("does not know"), "{error}");
+    }
 }
 
 #[test]

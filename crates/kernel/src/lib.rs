@@ -22,6 +22,7 @@ pub mod inherit;
 pub mod looked_at;
 pub mod neighbour;
 pub mod netlink;
+pub mod notebook;
 pub mod occupied;
 pub mod peer;
 pub mod procfs;

@@ -1,5 +1,7 @@
 //! What a user can type.
 
+mod backup;
+mod broker;
 mod prove;
 mod queue;
 
@@ -11,15 +13,20 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mainstay_agent::ForwardSeams;
+use mainstay_broker::Keeps;
 use mainstay_gateway::Seams;
 use mainstay_ids::{InstanceId, NodeName, SecretName, ServiceName, Version, VipName};
 use mainstay_model::network::NetworkError;
+use mainstay_model::seams::{self, SeamError};
 use mainstay_model::{ForwardSettings, Network, Weight};
+use mainstay_vip::Seams as VipSeams;
 
 use crate::command::resolve::ResolveName;
 
+pub(crate) use backup::{Backup, BackupDeed, BackupProcess};
+pub(crate) use broker::BrokerProcess;
 pub(crate) use prove::{Prove, Proved};
-pub(crate) use queue::{OfVhost, QueueDeed};
+pub(crate) use queue::{OfVhost, PolicyDeed, PolicySaid, QueueDeed};
 
 /// Keeps microservices available on plain Linux machines.
 ///
@@ -177,15 +184,13 @@ pub(crate) enum Command {
     /// Keep values that services get without their standing in a file.
     #[command(subcommand)]
     Secret(Secret),
-    /// Copy what was declared and all numbers that were given to a new file, while everything runs.
-    Backup {
-        /// The file; by default `mainstay-backup-SECONDS.db` in this directory.
-        file: Option<PathBuf>,
-    },
-    /// Put a copy that `backup` made in the place of the state, while no Mainstay runs here.
+    /// Copy what this node must not lose into a new directory, while everything runs: what is declared, and the
+    /// broker's queues with their messages.
+    Backup(Backup),
+    /// Put what `backup` made in the place of the state, while no Mainstay runs here.
     Restore {
-        /// The file that `backup` made.
-        file: PathBuf,
+        /// The directory that `backup` made.
+        backup: PathBuf,
     },
     /// Break the running system on purpose under load, and report what clients saw.
     Prove(Prove),
@@ -430,11 +435,14 @@ pub(crate) struct Dev {
     /// Test seam: an agent that starts ignores the instances that run.
     #[arg(long, hide = true)]
     pub(crate) unsafe_no_adoption: bool,
+    /// Test seam: what the broker does without, for instance `keep=all-but-one`.
+    #[arg(long, hide = true, default_value = "", value_parser = parse_broker_seams)]
+    pub(crate) unsafe_broker_seams: String,
     /// Test seam: what forwarding leaves out, for instance `repair=off`.
-    #[arg(long, hide = true, default_value = "", value_parser = parse_forward_seams)]
+    #[arg(long, hide = true, default_value = "", value_parser = parse_seams::<ForwardSeams>)]
     pub(crate) unsafe_forward_seams: String,
     /// Test seam: what the gateway does without, for instance `retries=off`.
-    #[arg(long, hide = true, default_value = "", value_parser = parse_seams)]
+    #[arg(long, hide = true, default_value = "", value_parser = parse_seams::<Seams>)]
     pub(crate) unsafe_gateway_seams: String,
 }
 
@@ -451,8 +459,11 @@ pub(crate) struct Run {
     #[arg(long, value_name = "FILE")]
     pub(crate) config: PathBuf,
     /// Test seam: what the gateway does without, for instance `listen-sockets=own`.
-    #[arg(long, hide = true, default_value = "", value_parser = parse_seams)]
+    #[arg(long, hide = true, default_value = "", value_parser = parse_seams::<Seams>)]
     pub(crate) unsafe_gateway_seams: String,
+    /// Test seam: what the holder of floating addresses leaves out, for instance `tracks=blind`.
+    #[arg(long, hide = true, default_value = "", value_parser = parse_seams::<VipSeams>)]
+    pub(crate) unsafe_vip_seams: String,
 }
 
 /// Where statistics are shown.
@@ -591,6 +602,8 @@ pub(crate) enum Internal {
     Broker(BrokerProcess),
     /// What holds the floating addresses.
     Vip(VipProcess),
+    /// What makes a backup that is due.
+    Backup(BackupProcess),
     /// The service of `prove`'s own nodes.
     Answer(AnswerProcess),
 }
@@ -722,43 +735,25 @@ pub(crate) struct AnswerProcess {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct BrokerProcess {
-    #[command(flatten)]
-    pub(crate) start: Start,
-    /// Publishers wait above so many bytes of memory.
-    #[arg(long)]
-    pub(crate) memory_max: u64,
-    /// Publishers wait below so many free bytes of the disk.
-    #[arg(long)]
-    pub(crate) disk_free_min: u64,
-    /// What clients with TLS are shown.
-    #[arg(long, requires = "tls_key")]
-    pub(crate) tls_certificate: Option<PathBuf>,
-    /// Its key.
-    #[arg(long)]
-    pub(crate) tls_key: Option<PathBuf>,
-    /// The authorities of which they must have a certificate.
-    #[arg(long)]
-    pub(crate) tls_client_ca: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
 pub(crate) struct VipProcess {
     #[command(flatten)]
     pub(crate) start: Start,
     /// This node has an agent.
     #[arg(long)]
     pub(crate) with_agent: bool,
+    /// What it leaves out.
+    #[arg(long, default_value = "")]
+    pub(crate) unsafe_vip_seams: VipSeams,
 }
 
 /// Checks them and keeps them as they are written: they are handed on.
-fn parse_seams(text: &str) -> Result<String, mainstay_gateway::SeamError> {
-    text.parse::<Seams>().map(|_| text.to_owned())
+fn parse_seams<S: seams::Seams>(text: &str) -> Result<String, SeamError> {
+    seams::parse::<S>(text).map(|_| text.to_owned())
 }
 
 /// As [`parse_seams`].
-fn parse_forward_seams(text: &str) -> Result<String, mainstay_agent::SeamError> {
-    text.parse::<ForwardSeams>().map(|_| text.to_owned())
+fn parse_broker_seams(text: &str) -> Result<String, mainstay_broker::KeepsError> {
+    text.parse::<Keeps>().map(|_| text.to_owned())
 }
 
 fn parse_duration(text: &str) -> Result<Duration, mainstay_ids::duration::DurationError> {

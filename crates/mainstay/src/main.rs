@@ -15,6 +15,7 @@ mod outcome;
 mod output;
 mod prompt;
 mod role;
+mod safekeeping;
 mod service_file;
 mod supervisor;
 
@@ -26,7 +27,7 @@ use anyhow::Context;
 use clap::{CommandFactory, Parser};
 use mainstay_model::IntakeState;
 
-use crate::arguments::{Arguments, Command, ExportTo, ImportFrom, Upgradable};
+use crate::arguments::{Arguments, Backup, Command, ExportTo, ImportFrom, Upgradable};
 use crate::outcome::Outcome;
 
 fn main() -> ExitCode {
@@ -136,8 +137,10 @@ async fn run_online(place: &arguments::Place, command: Command) -> anyhow::Resul
         } => command::upgrade::run(place).await,
         Command::Forward(forward) => command::forward::run(place, forward).await,
         Command::Secret(secret) => command::secret::run(place, secret).await,
-        Command::Backup { file } => command::backup::run(place, file).await,
-        Command::Restore { file } => command::restore::run(place, &file).await,
+        Command::Backup(Backup { deed, directory }) => {
+            command::backup::run(place, directory, deed).await
+        }
+        Command::Restore { backup } => command::restore::run(place, &backup).await,
         Command::Prove(prove) => command::prove::run(place, prove).await,
         Command::Vip { deed } => command::vip::run(place, deed).await,
         Command::Queue { deed } => command::queue::run(place, deed),

@@ -35,10 +35,10 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::arguments::{
-    AgentProcess, AnswerProcess, BrokerProcess, GatewayProcess, Internal, Place, ServerProcess,
-    VipProcess,
+    AgentProcess, AnswerProcess, BackupProcess, BrokerProcess, GatewayProcess, Internal, Place,
+    ServerProcess, VipProcess,
 };
-use crate::command::API_SOCKET;
+use crate::command::{self, API_SOCKET};
 use crate::outcome::Outcome;
 use crate::supervisor::claim::{self, CLAIM, Stage};
 use crate::supervisor::sockets::{
@@ -50,6 +50,9 @@ pub(crate) fn run(place: &Place, internal: Internal) -> anyhow::Result<Outcome> 
     if let Internal::Answer(answer) = &internal {
         return run_answer(answer);
     }
+    if let Internal::Backup(backup) = &internal {
+        return run_backup(place, backup);
+    }
     // Before the claim is signed: from then on the supervisor may send signals.
     let signals = match &internal {
         Internal::Gateway(_) => Some(Signals::receive()?),
@@ -57,6 +60,7 @@ pub(crate) fn run(place: &Place, internal: Internal) -> anyhow::Result<Outcome> 
         | Internal::Agent(_)
         | Internal::Broker(_)
         | Internal::Vip(_)
+        | Internal::Backup(_)
         | Internal::Answer(_) => None,
     };
     let mut sockets = Inherited::take()?;
@@ -78,8 +82,8 @@ pub(crate) fn run(place: &Place, internal: Internal) -> anyhow::Result<Outcome> 
         }
         Internal::Broker(broker) => run_broker(place, &broker, sockets)?,
         Internal::Vip(vip) => run_vip(place, &vip)?,
-        // It has no claim, and ran above.
-        Internal::Answer(_) => {}
+        // They have no claim, and ran above.
+        Internal::Backup(_) | Internal::Answer(_) => {}
     }
     Ok(Outcome::Holds)
 }
@@ -106,7 +110,7 @@ fn incarnation(internal: &Internal) -> Incarnation {
         | Internal::Gateway(GatewayProcess { start, .. })
         | Internal::Broker(BrokerProcess { start, .. })
         | Internal::Vip(VipProcess { start, .. }) => Incarnation(start.incarnation),
-        Internal::Answer(_) => Incarnation(0),
+        Internal::Backup(_) | Internal::Answer(_) => Incarnation(0),
     }
 }
 
@@ -117,7 +121,11 @@ fn pulse(internal: &Internal, sockets: &Inherited) -> Option<Pulse> {
         // Each socket of the entry has a worker of its own.
         Internal::Gateway(_) => Some(sockets.count(ENTRY)),
         Internal::Agent(_) => Some(1),
-        Internal::Server(_) | Internal::Broker(_) | Internal::Vip(_) | Internal::Answer(_) => None,
+        Internal::Server(_)
+        | Internal::Broker(_)
+        | Internal::Vip(_)
+        | Internal::Backup(_)
+        | Internal::Answer(_) => None,
     };
     let pulse = Pulse::new(beaters?);
     if let Err(error) = &pulse {
@@ -352,6 +360,15 @@ fn run_answer(answer: &AnswerProcess) -> anyhow::Result<Outcome> {
     Ok(Outcome::Holds)
 }
 
+/// It ends by a signal as any command does: what it had made by then is marked, and removed by the next one.
+fn run_backup(place: &Place, backup: &BackupProcess) -> anyhow::Result<Outcome> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(command::backup::scheduled(place, backup))
+}
+
 fn run_broker(place: &Place, broker: &BrokerProcess, mut sockets: Inherited) -> anyhow::Result<()> {
     let mut listeners = |name| -> Vec<TcpListener> {
         let named = sockets.named(name).into_iter();
@@ -370,6 +387,13 @@ fn run_broker(place: &Place, broker: &BrokerProcess, mut sockets: Inherited) -> 
             memory_max: broker.memory_max,
             disk_free_min: broker.disk_free_min,
         },
+        seams: mainstay_broker::Seams::default(),
+        clients: mainstay_broker::ClientLimits {
+            consumer_timeout: Some(broker.consumer_timeout),
+            queues_max: broker.queues_max,
+        },
+        metrics: broker.metrics,
+        keeps: broker.unsafe_broker_seams,
     };
     let sockets = mainstay_broker::Sockets { amqp, amqps };
     raise_descriptor_limit();
@@ -392,6 +416,7 @@ fn run_vip(place: &Place, vip: &VipProcess) -> anyhow::Result<()> {
             OwnAgent::No
         },
         real_time: RealTime::IfAllowed,
+        seams: vip.unsafe_vip_seams,
     };
     mainstay_vip::run(options).context("the floating addresses failed")
 }

@@ -226,6 +226,13 @@ fn system_a_range_that_something_else_has_is_told_and_gets_no_rules_but_sockets(
         notes.contains("carried by userspace") && notes.contains("10.96.3.1"),
         "{listed}"
     );
+    let fallen = wait_happened(&running, "forwarded_by", 1);
+    let fallen = &fallen["kind"]["happened"];
+    assert_eq!(fallen["back_end"], "userspace", "{fallen}");
+    assert!(
+        fallen["refused"].to_string().contains("10.96.3.1"),
+        "{fallen}"
+    );
     let address = running.wait_until_steady().services[0].address.unwrap();
     ip(
         &running,
@@ -439,4 +446,92 @@ fn system_a_program_that_edits_the_table_in_a_loop_neither_wins_nor_wears_the_ag
         .filter(|line| line.contains("somebody changed our rules"));
     assert_eq!(repairs.count(), 1, "once in a minute: {told:#?}");
     assert!(told.len() < 10, "{told:#?}");
+}
+
+/// What happened on the node beside its instances, as `mainstay events` tells it.
+fn happened(running: &Running) -> Vec<serde_json::Value> {
+    let said = running.run(&["events", "--json"]);
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    let events = said.lines().map(|line| serde_json::from_str(line).unwrap());
+    let mut events: Vec<serde_json::Value> = events.collect();
+    events.retain(|event| event["kind"]["what"] == "happened");
+    events
+}
+
+/// Waits until so many of a kind are told.
+fn wait_happened(running: &Running, kind: &str, count: usize) -> serde_json::Value {
+    wait_until(PATIENCE, &format!("{kind} is told {count} times"), || {
+        let events = happened(running);
+        let of_kind = |event: &&serde_json::Value| event["kind"]["happened"]["happening"] == kind;
+        let found: Vec<_> = events.iter().filter(of_kind).collect();
+        match found.last() {
+            Some(last) if found.len() == count => Ok((*last).clone()),
+            _ => Err(format!("{events:?}")),
+        }
+    })
+}
+
+#[test]
+fn system_a_table_of_connections_that_fills_and_rules_that_somebody_changes_are_events() {
+    if !is_root() {
+        return skip(NEEDS_ROOT);
+    }
+    let mut running = Running::prepare("forward-events").in_own_network();
+    let keys = "address = \"auto\"\ninstances = 1\nrollout = { hold = \"100ms\" }";
+    let file = running.write_service(&python_server(""), keys);
+    // The kernel has one limit for the whole machine, so another one is shown to these processes alone.
+    let limit = running.write("limit", "1000\n");
+    let mut command = running.command(&program("unshare"));
+    let script = format!(
+        "mount --bind {} /proc/sys/net/netfilter/nf_conntrack_max && exec \"$@\"",
+        limit.display()
+    );
+    let sh = program("sh");
+    command.args(["-m", sh.to_str().unwrap(), "-c", &script, "-"]);
+    command.args([running::MAINSTAY, "dev", file.to_str().unwrap(), "--state"]);
+    command.arg(running.state());
+    for place in ["--entry", "--api", "--stats", "--broker"] {
+        command.args([place, "127.0.0.1:0"]);
+    }
+    command.args(["--workers", "2", "--forward", "10.96.0.0/16"]);
+    running.start(command);
+    let status = running.wait_until_steady();
+    let address = status.services[0].address.unwrap();
+    assert_eq!(happened(&running), [0; 0], "nothing yet");
+    let ask = |count: u16| {
+        running.netns().enter(|| {
+            for _ in 0..count {
+                let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+                client.send_to(b"?", address).unwrap();
+            }
+        });
+    };
+    ask(900);
+    let raised = wait_happened(&running, "connections_filling", 1);
+    assert!(
+        raised["kind"]["happened"]["entries"].as_u64() >= Some(800),
+        "{raised}"
+    );
+    assert_eq!(raised["kind"]["happened"]["entries_max"], 1000, "{raised}");
+    // The next agent does not raise it again.
+    let before = acknowledged(&running).unwrap();
+    kill(running.own_process("agent").unwrap(), Signal::KILL);
+    wait_until(PATIENCE, "the next agent acknowledges", || {
+        acknowledged(&running).and_then(|now| if now == before { Err(now) } else { Ok(()) })
+    });
+    nft(&running, &["flush", "table", "inet", "mainstay"]);
+    let repaired = wait_happened(&running, "rules_repaired", 1);
+    assert!(raised["number"].as_u64() < repaired["number"].as_u64());
+    wait_happened(&running, "connections_filling", 1);
+    // More room.
+    running.write("limit", "100000\n");
+    wait_happened(&running, "connections_relaxed", 1);
+    let said = text(&running.run(&["events"]));
+    for told in [
+        "the table of connections is nearly full:",
+        "the table of connections has room again:",
+        "somebody changed the rules of forwarding, which are as they were:",
+    ] {
+        assert_eq!(said.matches(told).count(), 1, "`{told}` in\n{said}");
+    }
 }

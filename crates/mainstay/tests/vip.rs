@@ -173,6 +173,25 @@ fn system_a_holder_that_is_killed_leaves_no_second_holder() {
 }
 
 #[test]
+fn system_where_addresses_do_not_die_with_their_holder_a_killed_one_leaves_a_second_holder() {
+    need_root!();
+    let mut link = link(
+        [Kind::Ours, Kind::Keepalived],
+        &Plan {
+            vip_seams: "lifetime=endless",
+            ..Plan::default()
+        },
+    );
+    link.start(0);
+    link.wait_holder(0, "the better one starts alone");
+    link.start(1);
+    link.kill(0);
+    link.wait_answer(1, "the other one has it, too");
+    link.wait_answers(5000, "longer than a second holder may be");
+    link.wait_holders([true, true], "nobody removes it");
+}
+
+#[test]
 fn system_a_holder_without_a_carrier_gives_the_address_up_and_takes_part_again() {
     need_root!();
     let mut link = link([Kind::Ours, Kind::Ours], &Plan::default());
@@ -404,12 +423,13 @@ fn system_a_gateway_that_was_replaced_is_followed_and_the_address_stays() {
 }
 
 /// Two hosts with agents, of which the first one holds the address.
-fn two_agents(preempt: bool) -> Link {
+fn two_agents(preempt: bool, vip_seams: &'static str) -> Link {
     let mut link = link(
         [Kind::Ours, Kind::Ours],
         &Plan {
             agents: Agents::Each,
             preempt,
+            vip_seams,
             ..Plan::default()
         },
     );
@@ -431,7 +451,7 @@ fn two_agents(preempt: bool) -> Link {
 #[test]
 fn system_a_machine_whose_agent_is_silent_is_the_last_choice() {
     need_root!();
-    let link = two_agents(true);
+    let link = two_agents(true, "");
     // One that is started again at once was never silent.
     link.signal(0, "agent", Signal::KILL);
     link.wait_answers(4500, "longer than its silence may be");
@@ -451,9 +471,106 @@ fn system_a_machine_whose_agent_is_silent_is_the_last_choice() {
 }
 
 #[test]
+fn system_where_its_silence_does_not_count_the_same_machine_keeps_the_address() {
+    need_root!();
+    let link = two_agents(true, "agent=unheeded");
+    link.signal(0, "agent", Signal::STOP);
+    // Longer than it may be silent, and than the other one takes.
+    link.wait_answers(5000, "time goes by");
+    link.wait_holder(0, "nobody preempts");
+    link.wait_priority(0, 150);
+    assert_eq!(link.took_over(1), Some(0));
+}
+
+/// The kinds of what became of the address on a host, by its events.
+fn kinds(link: &Link, at: usize) -> Result<Vec<String>, String> {
+    let events = link.happened(at)?;
+    let kind = |event: &serde_json::Value| {
+        let kind = event["kind"]["happened"]["happening"].as_str();
+        kind.unwrap_or_default().to_owned()
+    };
+    Ok(events.iter().map(kind).collect())
+}
+
+/// Waits until these are all, in this order.
+#[track_caller]
+fn wait_told(link: &Link, at: usize, wanted: &[&str]) {
+    wait_until(
+        Duration::from_mins(1),
+        &format!("the events of {at} are {wanted:?}"),
+        || {
+            let told = kinds(link, at)?;
+            if told == wanted {
+                Ok(())
+            } else {
+                Err(format!("{told:?}"))
+            }
+        },
+    );
+}
+
+#[test]
+fn system_events_of_both_nodes_tell_what_becomes_of_an_address_each_once() {
+    need_root!();
+    let mut link = two_agents(false, "");
+    let (mut a, mut b) = (
+        vec!["address_watched", "address_taken"],
+        vec!["address_watched"],
+    );
+    wait_told(&link, 0, &a);
+    wait_told(&link, 1, &b);
+    link.segment.cut("a");
+    link.wait_holders([true, true], "each part has its holder");
+    b.push("address_taken");
+    wait_told(&link, 1, &b);
+    link.segment.heal("a");
+    link.wait_holder(0, "the better one keeps it after the split");
+    a.extend(["split_seen", "split_healed"]);
+    b.push("address_given_up");
+    wait_told(&link, 0, &a);
+    wait_told(&link, 1, &b);
+    let last = |at: usize| link.happened(at).unwrap().pop().unwrap()["kind"].clone();
+    assert_eq!(last(0)["happened"]["peer"], "10.88.0.2", "{}", last(0));
+    assert_eq!(last(1)["happened"]["to"], "10.88.0.1", "{}", last(1));
+    let (_, said) = link.run(1, &["events"]);
+    let told =
+        "entry is not held here any more: 10.88.0.1 is better and holds it, too; now by 10.88.0.1";
+    assert!(said.contains(told), "{said}");
+    let taken = "entry is held here: the master was not heard any more; before by 10.88.0.1";
+    assert!(said.contains(taken), "{said}");
+    // The control centre of one is away, and so is its agent, while the address moves there and back.
+    link.signal(1, "server", Signal::STOP);
+    link.vip(0, &["move", "entry"]);
+    link.wait_holder(1, "it was asked for");
+    link.signal(1, "agent", Signal::KILL);
+    link.vip(1, &["move", "entry"]);
+    link.wait_holder(0, "it was asked for again");
+    link.signal(1, "server", Signal::KILL);
+    a.extend(["address_given_up", "address_taken"]);
+    b.extend(["address_taken", "address_given_up"]);
+    wait_told(&link, 0, &a);
+    wait_told(&link, 1, &b);
+    // A holder that is killed says nothing; the next one does in its stead.
+    link.signal(0, "vip", Signal::KILL);
+    link.wait_holder(1, "the holder was killed");
+    a.extend(["address_given_up", "address_watched"]);
+    b.push("address_taken");
+    wait_told(&link, 0, &a);
+    wait_told(&link, 1, &b);
+    let (_, said) = link.run(0, &["events"]);
+    let why = "the process that held it ended without a word";
+    assert!(said.contains(why), "{said}");
+    // Nothing comes again.
+    link.signal(0, "server", Signal::KILL);
+    link.wait_answers(3000, "reports have come");
+    wait_told(&link, 0, &a);
+    link.stop(0);
+}
+
+#[test]
 fn system_where_nobody_preempts_the_silence_of_an_agent_moves_nothing() {
     need_root!();
-    let link = two_agents(false);
+    let link = two_agents(false, "");
     link.signal(0, "agent", Signal::STOP);
     link.wait_priority(0, 1);
     link.wait_answers(1000, "the other one has heard of it");

@@ -83,6 +83,47 @@ fn system_without_letting_clients_go_the_same_move_costs_requests() {
     assert_eq!(report["outcome"], "does_not_hold");
 }
 
+/// What the same scenario shows when that on which it rests is switched off.
+#[track_caller]
+fn assert_red(scenario: &str, seam: [&str; 2], problem: &str) {
+    let output = prove(scenario, &seam);
+    let report = report(&output);
+    assert_eq!(output.status.code(), Some(1), "{report:#}");
+    assert_eq!(report["outcome"], "does_not_hold", "{report:#}");
+    let problems = report["problems"].to_string();
+    assert!(problems.contains(problem), "`{problem}` in {report:#}");
+}
+
+#[test]
+fn system_without_its_farewell_the_same_stop_is_an_outage() {
+    need_root!();
+    let seam = ["--unsafe-vip-seams", "farewell=unsaid"];
+    assert_red("vip-stop", seam, "that no outage explains");
+}
+
+#[test]
+fn system_a_successor_that_is_not_followed_loses_the_address() {
+    need_root!();
+    let seam = ["--unsafe-vip-seams", "successor=unknown"];
+    assert_red("vip-upgrade", seam, "a new holder 1 times, not 0");
+}
+
+#[test]
+fn system_a_dead_gateway_that_nobody_sees_keeps_the_address() {
+    need_root!();
+    let seam = ["--unsafe-vip-seams", "tracks=blind"];
+    assert_red("vip-gateway-killed", seam, "a new holder 0 times, not 1");
+    assert_red("vip-gateway-frozen", seam, "no new connection was served");
+}
+
+#[test]
+fn system_with_adverts_of_a_second_the_same_outages_are_too_long() {
+    need_root!();
+    let seam = ["--unsafe-vip-seams", "adverts=each-second"];
+    assert_red("vip-host-gone", seam, "no new connection was served");
+    assert_red("vip-link-cut", seam, "no new connection was served");
+}
+
 #[test]
 fn system_a_stop_of_the_holders_node_costs_no_request() {
     need_root!();

@@ -8,12 +8,16 @@ use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use mainstay_ids::{Attempt, ConsumerId, Generation, InstanceId, ServiceName, Timestamp, Version};
+use mainstay_ids::{
+    Attempt, ConsumerId, Generation, InstanceId, NodeName, ServiceName, Timestamp, Version,
+};
 
 pub use cause::{
     DrainOutcome, DrainReason, HeldUp, PauseReason, PlanReason, RollbackAsked, RolloutFailure, Wait,
 };
 
+use crate::backup::BackupNews;
+use crate::happening::Happening;
 use crate::intake::{IntakeState, Weight};
 use crate::report::{BootId, Exit};
 
@@ -195,6 +199,16 @@ pub enum EventKind {
     ConsumerGone { consumer: ConsumerId },
     /// The node was started anew: what ran on it has ended.
     NodeRebooted { boot: BootId },
+    /// Something happened on the node beside its instances, at that time; it is told when it is known.
+    Happened {
+        node: NodeName,
+        happened_at: Timestamp,
+        happened: Happening,
+    },
+    /// So many things happened on the node before the next one that is told, and nobody could be told of them.
+    HappenedUntold { node: NodeName, count: u64 },
+    /// Backups of the node are late, fail, or are made again.
+    Backups { news: BackupNews },
     /// The control centre began to publish.
     ControlStarted { services: u32, instances: u32 },
 }

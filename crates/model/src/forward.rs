@@ -69,6 +69,7 @@ impl From<Ranges> for Vec<Network> {
 
 /// What forwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum BackEndKind {
     /// Maps of nf_tables.

@@ -9,12 +9,14 @@
 
 extern crate alloc;
 
+pub mod backup;
 pub mod cron;
 pub mod difference;
 pub mod directory;
 pub mod event;
 pub mod forward;
 pub mod gateway;
+pub mod happening;
 pub mod intake;
 pub mod limits;
 pub mod listen;
@@ -26,6 +28,7 @@ pub mod report;
 pub mod rewrite;
 pub mod route;
 pub mod routing;
+pub mod seams;
 pub mod secret;
 pub mod service;
 pub mod share;
@@ -35,12 +38,14 @@ pub mod traffic;
 pub mod vip;
 pub mod why;
 
+pub use backup::BackupNews;
 pub use cron::Cron;
 pub use difference::{Difference, differences};
 pub use directory::{Directory, Listed, Listing};
 pub use event::{Event, EventKind};
 pub use forward::ForwardSettings;
 pub use gateway::GatewayLimits;
+pub use happening::{Happened, Happening, Happenings};
 pub use intake::{Intake, IntakeState, Weight};
 pub use listen::ListenSpec;
 pub use network::Network;

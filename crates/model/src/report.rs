@@ -7,6 +7,8 @@ use core::net::SocketAddr;
 
 use mainstay_ids::{Attempt, Generation, Incarnation, InstanceId, NodeName, Timestamp, Version};
 
+use crate::happening::Happenings;
+
 /// Everything that an agent knows of its node's instances. The first report of an agent's
 /// incarnation is sent only when every instance that it adopted has been probed once.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -26,6 +28,9 @@ pub struct NodeReport {
     /// What it has for its instances; `None` where the agent could not tell.
     #[serde(default)]
     pub capacity: Option<Capacity>,
+    /// What happened to it beside its instances, lately.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub happenings: Vec<Happenings>,
 }
 
 /// What a node has for its instances, whether it is used or not.

@@ -3,7 +3,7 @@
 //!
 //! It counts at the client and nowhere else: it reads no metrics of the gateway, and it steers the
 //! system only by the public API, by signals to processes and by the packet filter, as an operator could
-//! too. It starts nothing itself, but for [`floating`], which needs two machines of its own, and for what
+//! too ([`burst`] is a client of the broker, and no more). It starts nothing itself, but for [`floating`], which needs two machines of its own, and for what
 //! [`Forwarding`] is: some scenarios have a network of their own, in which it is told the routes (ADR 36).
 //! Start reading at [`prove()`]; [`load`] is the generator, which benches use
 //! alone, [`scenario`] what is broken, [`verdict`] the rules by which it is judged.
@@ -15,6 +15,8 @@
 //!   └── Progress ──> the display (bounded; a slow one loses lines, the verdict nothing)
 //! ```
 
+pub mod amqp;
+pub mod burst;
 mod cluster;
 pub mod floating;
 mod ground;

@@ -62,7 +62,7 @@ pub use crate::centre::{RunError, StartError};
 pub use crate::http::ListenError;
 pub use crate::layout::LayoutError;
 pub use crate::registry::{LoadError, SaveError};
-pub use crate::safekeeping::{Restored, SafekeepingError, backup, restore};
+pub use crate::safekeeping::{Held, Restored, SafekeepingError, backup, look, restore};
 pub use crate::token::{TOKEN_FILE, TokenError};
 
 /// How long an end waits for the last events to be written: what is true is durable already.

@@ -284,6 +284,27 @@ async fn replaced(state: &Path, path: &Path) -> Result<Option<Snapshot>, Safekee
     Ok(layout::join(registry.values()).unwrap_or_default())
 }
 
+/// What a copy holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// The node of which it is.
+    pub node: NodeName,
+    /// How many services are declared.
+    pub services: usize,
+}
+
+/// Looks whether a control centre could go on from the copy `file`, which is left as it is; `scratch` is a file that is
+/// made for that, and removed.
+pub async fn look(file: &Path, scratch: &Path) -> Result<Held, SafekeepingError> {
+    let taken = take_in(file, scratch).await;
+    let held = taken.map(|(_, snapshot)| Held {
+        node: snapshot.node().clone(),
+        services: snapshot.services(),
+    });
+    remove_all(scratch);
+    held
+}
+
 /// Makes `next` of `file`: checked, and with the numbers of now.
 async fn prepare(
     state: &Path,
@@ -292,6 +313,24 @@ async fn prepare(
     next: &Path,
     replaced: Option<&Snapshot>,
 ) -> Result<(Epoch, usize), SafekeepingError> {
+    let (mut registry, mut snapshot) = take_in(file, next).await?;
+    if snapshot.node() != node {
+        return Err(SafekeepingError::Node {
+            path: file.to_owned(),
+            found: snapshot.node().clone(),
+            node: node.clone(),
+        });
+    }
+    snapshot.take_place_of(replaced, &seen(state));
+    let values = layout::split(&snapshot);
+    let values = values.map_err(|error| SafekeepingError::Prepare(Box::new(error.into())))?;
+    let saved = registry.save(values).await;
+    saved.map_err(|error| SafekeepingError::Prepare(Box::new(error)))?;
+    Ok((snapshot.epoch(), snapshot.services()))
+}
+
+/// Makes `next` of `file`, and reads it.
+async fn take_in(file: &Path, next: &Path) -> Result<(Registry, Snapshot), SafekeepingError> {
     remove_all(next);
     let copied = File::open(file).and_then(|mut from| {
         let mut to = OpenOptions::new()
@@ -314,21 +353,14 @@ async fn prepare(
         path: of_copy(),
         source: Box::new(source),
     };
-    let mut registry = Registry::load(Arc::new(store)).await.map_err(content)?;
+    let registry = Registry::load(Arc::new(store)).await.map_err(content)?;
     let snapshot = layout::join(registry.values()).map_err(|source| {
         content(LoadError::Layout {
             path: of_copy(),
             source,
         })
     })?;
-    let mut snapshot = snapshot.ok_or_else(|| SafekeepingError::Empty { path: of_copy() })?;
-    if snapshot.node() != node {
-        return Err(SafekeepingError::Node {
-            path: of_copy(),
-            found: snapshot.node().clone(),
-            node: node.clone(),
-        });
-    }
+    let snapshot = snapshot.ok_or_else(|| SafekeepingError::Empty { path: of_copy() })?;
     // Whether a control centre could go on from it, tried out.
     let clock = Clock {
         now: Instant::START,
@@ -340,12 +372,7 @@ async fn prepare(
             source,
         }
     })?;
-    snapshot.take_place_of(replaced, &seen(state));
-    let values = layout::split(&snapshot);
-    let values = values.map_err(|error| SafekeepingError::Prepare(Box::new(error.into())))?;
-    let saved = registry.save(values).await;
-    saved.map_err(|error| SafekeepingError::Prepare(Box::new(error)))?;
-    Ok((snapshot.epoch(), snapshot.services()))
+    Ok((registry, snapshot))
 }
 
 /// What the other files of the state directory know of epochs and instances.

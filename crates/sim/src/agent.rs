@@ -190,6 +190,7 @@ impl Agent {
                 .map(|(id, program)| program.report(id, self.now))
                 .collect(),
             capacity: self.capacity,
+            happenings: Vec::new(),
         }
     }
 

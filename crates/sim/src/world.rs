@@ -602,6 +602,7 @@ fn describe(input: &Input) -> String {
             format!("ack {} {generation} [{}]", ack.consumer, busy.join(" "))
         }
         Input::Farewell(consumer) => format!("farewell {consumer}"),
+        Input::Backups(news) => format!("backups: {}", news.said),
         Input::Tick => "tick".into(),
     }
 }

@@ -57,6 +57,8 @@ pub struct Plan {
     pub agents: Agents,
     /// Test seams of ours' gateways.
     pub seams: &'static str,
+    /// Test seams of ours' holders of the address.
+    pub vip_seams: &'static str,
     /// More keys of ours, per host.
     pub keys: [String; 2],
 }
@@ -73,6 +75,7 @@ impl Default for Plan {
             gateway: false,
             agents: Agents::None,
             seams: "",
+            vip_seams: "",
             keys: [String::new(), String::new()],
         }
     }
@@ -153,8 +156,13 @@ impl Link {
                 fs::write(&config, self.node_file(at)).expect("the directory is ours");
                 let mut command = self.hosts[at].command(&self.mainstay);
                 command.arg("run").arg("--config").arg(config);
-                if !self.plan.seams.is_empty() {
-                    command.args(["--unsafe-gateway-seams", self.plan.seams]);
+                for (option, seams) in [
+                    ("--unsafe-gateway-seams", self.plan.seams),
+                    ("--unsafe-vip-seams", self.plan.vip_seams),
+                ] {
+                    if !seams.is_empty() {
+                        command.args([option, seams]);
+                    }
                 }
                 command
             }
@@ -198,6 +206,7 @@ impl Link {
             gateway,
             agents,
             seams: _,
+            vip_seams: _,
             keepalived: _,
             ref keys,
         } = self.plan;
@@ -405,11 +414,28 @@ impl Link {
 
     /// Runs `mainstay vip` on a host: its code, and all that it said.
     pub fn vip(&self, at: usize, arguments: &[&str]) -> (Option<i32>, String) {
+        self.run(at, &[&["vip"], arguments].concat())
+    }
+
+    /// What `mainstay events` of a host says of what happened beside its instances; why it does not.
+    pub fn happened(&self, at: usize) -> Result<Vec<serde_json::Value>, String> {
+        let (code, said) = self.run(at, &["events", "--json"]);
+        if code != Some(0) {
+            return Err(said);
+        }
+        let lines = said.lines().map(serde_json::from_str);
+        let events: Result<Vec<serde_json::Value>, _> = lines.collect();
+        let mut events = events.map_err(|error| format!("{error}: {said}"))?;
+        events.retain(|event| event["kind"]["what"] == "happened");
+        Ok(events)
+    }
+
+    /// Runs `mainstay` on a host: its code, and all that it said.
+    pub fn run(&self, at: usize, arguments: &[&str]) -> (Option<i32>, String) {
         let mut command = self.hosts[at].command(&self.mainstay);
         command
             .arg("--state")
             .arg(self.state_dir(at))
-            .arg("vip")
             .args(arguments);
         let output = command.output().expect("it can be started");
         let said = [output.stdout, output.stderr].concat();

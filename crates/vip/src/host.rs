@@ -17,6 +17,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::altered::Altered;
 use crate::clock::Clock;
+use crate::happenings::Record;
+use crate::seams::AddressLife;
 
 /// How long an address lives whose holder is gone; it may miss five renewals. Ten times the longest pause that a busy
 /// machine was seen to make, and half of what the interop list allows a second holder.
@@ -34,17 +36,25 @@ pub(crate) struct Host {
     pub(crate) state: PathBuf,
     /// All seats change it, one after the other.
     pub(crate) altered: RefCell<Altered>,
+    /// What happens to the addresses, for whoever reads it. All seats write it.
+    pub(crate) record: RefCell<Record>,
+    lifetime: Lifetime,
     clock: Clock,
     epoll: OwnedFd,
 }
 
 impl Host {
-    pub(crate) fn new(state: &Path) -> io::Result<Self> {
+    pub(crate) fn new(state: &Path, life: AddressLife) -> io::Result<Self> {
         let route = Socket::open_route()?;
         Ok(Self {
             altered: RefCell::new(Altered::begin(state, &route)?),
             route,
             announcer: Announcer::open()?,
+            record: RefCell::new(Record::begin(state)),
+            lifetime: match life {
+                AddressLife::Short => LIFETIME,
+                AddressLife::Endless => Lifetime::Unbounded,
+            },
             state: state.to_owned(),
             clock: Clock::start(),
             epoll: epoll::create(CreateFlags::CLOEXEC)?,
@@ -88,7 +98,7 @@ impl Host {
             // Else connections of this host would begin at an address that goes away.
             IpAddr::V6(_) => AsSender::Avoided,
         };
-        address::put(&self.route, placed, LIFETIME, as_sender)
+        address::put(&self.route, placed, self.lifetime, as_sender)
     }
 
     /// Makes the machine as it was, but for addresses.

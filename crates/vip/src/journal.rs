@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::net::IpAddr;
 
 use mainstay_vrrp::{Note, Oddity, Role, Why};
 
@@ -28,6 +29,11 @@ impl Past {
         self.entered[state as usize] += 1;
         let at = timestamp();
         self.moments.push_back(Moment { at, state, why });
+    }
+
+    /// What it is now.
+    pub(crate) fn last(&self) -> Option<State> {
+        self.moments.back().map(|moment| moment.state)
     }
 
     /// How often each state was entered.
@@ -65,6 +71,20 @@ pub(crate) fn state(role: Role) -> State {
         Role::Init => State::Fault,
         Role::Backup => State::Backup,
         Role::Master => State::Master,
+    }
+}
+
+/// Who has to do with it, if one is named.
+pub(crate) fn other(why: Why) -> Option<IpAddr> {
+    match why {
+        Why::Outranked(by) | Why::HandedOver(by) | Why::Replaced(by) => Some(by),
+        Why::Started
+        | Why::Owner
+        | Why::MasterSilent
+        | Why::MasterLeft
+        | Why::Preempts
+        | Why::Stopped
+        | Why::LinkLost => None,
     }
 }
 

@@ -1,51 +1,35 @@
 //! What is counted, in Prometheus' text format, version 0.0.4: asked for on the socket, shown by the gateway beside its own.
 
-use std::fmt::{Display, Write as _};
+use std::fmt::Display;
+
+use mainstay_exposition::{Family, HelpEnds, Seconds, Text, Type};
 
 use crate::view::{Shown, ShownVip, State};
 
-/// How a value behaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Type {
-    /// It only grows, until the process starts anew.
-    Counter,
-    /// It goes up and down.
-    Gauge,
-}
-
-impl Type {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Counter => "counter",
-            Self::Gauge => "gauge",
-        }
-    }
-}
-
-/// All values of one name.
-struct Family {
-    name: &'static str,
-    kind: Type,
-    labels: &'static [&'static str],
-    /// A sentence, without its full stop.
-    help: &'static str,
+/// A family, and who writes its values.
+struct Row {
+    family: Family,
     write: fn(&mut Values<'_>, &Shown),
 }
 
 /// Every family, in the order in which they are written. Labels are names of the node's file and words of ours.
-const FAMILIES: &[Family] = &[
-    Family {
-        name: "mainstay_vip_real_time",
-        kind: Type::Gauge,
-        labels: &[],
-        help: "1 if the process that holds floating addresses is scheduled in real time",
+const ROWS: &[Row] = &[
+    Row {
+        family: Family {
+            name: "mainstay_vip_real_time",
+            kind: Type::Gauge,
+            labels: &[],
+            help: "1 if the process that holds floating addresses is scheduled in real time",
+        },
         write: |values, shown| values.put(&[], u8::from(shown.real_time.is_ok())),
     },
-    Family {
-        name: "mainstay_vip_state",
-        kind: Type::Gauge,
-        labels: &["vip", "state"],
-        help: "1 for the state that it is in: master, backup, fault (its interface does not serve) or stop",
+    Row {
+        family: Family {
+            name: "mainstay_vip_state",
+            kind: Type::Gauge,
+            labels: &["vip", "state"],
+            help: "1 for the state that it is in: master, backup, fault (its interface does not serve) or stop",
+        },
         write: |values, shown| {
             for vip in &shown.vips {
                 for state in State::ALL {
@@ -55,32 +39,40 @@ const FAMILIES: &[Family] = &[
             }
         },
     },
-    Family {
-        name: "mainstay_vip_addresses_held",
-        kind: Type::Gauge,
-        labels: &["vip"],
-        help: "Addresses that are on this machine now",
+    Row {
+        family: Family {
+            name: "mainstay_vip_addresses_held",
+            kind: Type::Gauge,
+            labels: &["vip"],
+            help: "Addresses that are on this machine now",
+        },
         write: |values, shown| each(values, shown, |vip| vip.held),
     },
-    Family {
-        name: "mainstay_vip_offered",
-        kind: Type::Gauge,
-        labels: &["vip"],
-        help: "1 while it holds the addresses and offers them to others",
+    Row {
+        family: Family {
+            name: "mainstay_vip_offered",
+            kind: Type::Gauge,
+            labels: &["vip"],
+            help: "1 while it holds the addresses and offers them to others",
+        },
         write: |values, shown| each(values, shown, |vip| u8::from(vip.offers)),
     },
-    Family {
-        name: "mainstay_vip_priority",
-        kind: Type::Gauge,
-        labels: &["vip"],
-        help: "The priority that counts now",
+    Row {
+        family: Family {
+            name: "mainstay_vip_priority",
+            kind: Type::Gauge,
+            labels: &["vip"],
+            help: "The priority that counts now",
+        },
         write: |values, shown| each(values, shown, |vip| vip.priority),
     },
-    Family {
-        name: "mainstay_vip_track_up",
-        kind: Type::Gauge,
-        labels: &["vip", "number", "track"],
-        help: "1 if what it depends on works",
+    Row {
+        family: Family {
+            name: "mainstay_vip_track_up",
+            kind: Type::Gauge,
+            labels: &["vip", "number", "track"],
+            help: "1 if what it depends on works",
+        },
         write: |values, shown| {
             for vip in &shown.vips {
                 // Two may be called alike.
@@ -92,45 +84,55 @@ const FAMILIES: &[Family] = &[
             }
         },
     },
-    Family {
-        name: "mainstay_vip_advert_interval_seconds",
-        kind: Type::Gauge,
-        labels: &["vip"],
-        help: "Time between two adverts",
-        write: |values, shown| each(values, shown, |vip| Seconds(vip.advert_ms)),
+    Row {
+        family: Family {
+            name: "mainstay_vip_advert_interval_seconds",
+            kind: Type::Gauge,
+            labels: &["vip"],
+            help: "Time between two adverts",
+        },
+        write: |values, shown| each(values, shown, |vip| Seconds { ms: vip.advert_ms }),
     },
-    Family {
-        name: "mainstay_vip_last_advert_age_seconds",
-        kind: Type::Gauge,
-        labels: &["vip"],
-        help: "Time since an advert of another machine was heard; absent before the first",
+    Row {
+        family: Family {
+            name: "mainstay_vip_last_advert_age_seconds",
+            kind: Type::Gauge,
+            labels: &["vip"],
+            help: "Time since an advert of another machine was heard; absent before the first",
+        },
         write: |values, shown| {
             for vip in &shown.vips {
                 if let Some(age) = vip.advert_age_ms {
-                    values.put(&[vip.name.as_str()], Seconds(age));
+                    values.put(&[vip.name.as_str()], Seconds { ms: age });
                 }
             }
         },
     },
-    Family {
-        name: "mainstay_vip_adverts_sent_total",
-        kind: Type::Counter,
-        labels: &["vip"],
-        help: "Adverts that were sent",
+    Row {
+        family: Family {
+            name: "mainstay_vip_adverts_sent_total",
+            kind: Type::Counter,
+            labels: &["vip"],
+            help: "Adverts that were sent",
+        },
         write: |values, shown| each(values, shown, |vip| vip.counts.sent),
     },
-    Family {
-        name: "mainstay_vip_adverts_heard_total",
-        kind: Type::Counter,
-        labels: &["vip"],
-        help: "Adverts of others that were believed",
+    Row {
+        family: Family {
+            name: "mainstay_vip_adverts_heard_total",
+            kind: Type::Counter,
+            labels: &["vip"],
+            help: "Adverts of others that were believed",
+        },
         write: |values, shown| each(values, shown, |vip| vip.counts.heard),
     },
-    Family {
-        name: "mainstay_vip_packets_refused_total",
-        kind: Type::Counter,
-        labels: &["vip", "reason"],
-        help: "Packets for it that were not believed",
+    Row {
+        family: Family {
+            name: "mainstay_vip_packets_refused_total",
+            kind: Type::Counter,
+            labels: &["vip", "reason"],
+            help: "Packets for it that were not believed",
+        },
         write: |values, shown| {
             for vip in &shown.vips {
                 for refused in &vip.counts.refused_by {
@@ -140,11 +142,13 @@ const FAMILIES: &[Family] = &[
             }
         },
     },
-    Family {
-        name: "mainstay_vip_transitions_total",
-        kind: Type::Counter,
-        labels: &["vip", "state"],
-        help: "How often it entered a state",
+    Row {
+        family: Family {
+            name: "mainstay_vip_transitions_total",
+            kind: Type::Counter,
+            labels: &["vip", "state"],
+            help: "How often it entered a state",
+        },
         write: |values, shown| {
             for vip in &shown.vips {
                 for entered in &vip.counts.entered {
@@ -154,11 +158,13 @@ const FAMILIES: &[Family] = &[
             }
         },
     },
-    Family {
-        name: "mainstay_vip_stalls_total",
-        kind: Type::Counter,
-        labels: &["vip"],
-        help: "How often the process slept when it should have spoken or listened",
+    Row {
+        family: Family {
+            name: "mainstay_vip_stalls_total",
+            kind: Type::Counter,
+            labels: &["vip"],
+            help: "How often the process slept when it should have spoken or listened",
+        },
         write: |values, shown| each(values, shown, |vip| vip.counts.stalls),
     },
 ];
@@ -169,51 +175,27 @@ fn each<T: Display>(values: &mut Values<'_>, shown: &Shown, value: impl Fn(&Show
     }
 }
 
-/// Milliseconds, as seconds.
-struct Seconds(u64);
-
-impl Display for Seconds {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{:03}", self.0 / 1000, self.0 % 1000)
-    }
-}
-
 /// The values of one family, as they are written.
 struct Values<'t> {
     family: &'static Family,
-    text: &'t mut String,
+    text: &'t mut Text,
 }
 
 impl Values<'_> {
     fn put(&mut self, labels: &[&str], value: impl Display) {
-        self.text.push_str(self.family.name);
-        for (at, (label, of)) in self.family.labels.iter().zip(labels).enumerate() {
-            let before = if at == 0 { '{' } else { ',' };
-            // What a node's file calls things may hold anything.
-            let of = of
-                .replace('\\', "\\\\")
-                .replace('"', "\\\"")
-                .replace('\n', "\\n");
-            write!(self.text, "{before}{label}=\"{of}\"").expect("a string takes it");
-        }
-        let after = if labels.is_empty() { "" } else { "}" };
-        writeln!(self.text, "{after} {value}").expect("a string takes it");
+        self.text.value(self.family, labels, value);
     }
 }
 
 /// All of it.
 pub(crate) fn text(shown: &Shown) -> String {
-    let mut text = String::new();
-    for family in FAMILIES {
-        let (name, kind, help) = (family.name, family.kind.word(), family.help);
-        writeln!(text, "# HELP {name} {help}.\n# TYPE {name} {kind}").expect("a string takes it");
-        let mut values = Values {
-            family,
-            text: &mut text,
-        };
-        (family.write)(&mut values, shown);
+    let mut text = Text::new(HelpEnds::Stopped, 0);
+    for Row { family, write } in ROWS {
+        text.begin(family);
+        let text = &mut text;
+        write(&mut Values { family, text }, shown);
     }
-    text
+    text.into_string()
 }
 
 #[cfg(test)]
@@ -221,6 +203,7 @@ mod tests {
     use super::*;
     use crate::refusals::Reason;
     use crate::view::{ShownCounts, ShownEntered, ShownRefused, ShownTrack};
+    use mainstay_exposition::TABLE_HEAD;
     use mainstay_ids::VipName;
     use std::path::Path;
 
@@ -230,12 +213,10 @@ mod tests {
 
     #[test]
     fn the_page_of_the_metrics_has_a_line_for_each() {
-        let mut table = String::from("| Name | Type | Labels | Meaning |\n|---|---|---|---|\n");
-        for family in FAMILIES {
-            let labels = family.labels.iter().map(|label| format!("`{label}`"));
-            let labels: Vec<String> = labels.collect();
-            let (name, kind, labels) = (family.name, family.kind.word(), labels.join(", "));
-            writeln!(table, "| `{name}` | {kind} | {labels} | {} |", family.help).unwrap();
+        let mut table = TABLE_HEAD.to_owned();
+        for Row { family, .. } in ROWS {
+            table.push_str(&family.row());
+            let name = family.name;
             assert_eq!(
                 name.ends_with("_total"),
                 family.kind == Type::Counter,
@@ -301,6 +282,7 @@ mod tests {
             vips: vec![vip],
         });
         for line in [
+            "# HELP mainstay_vip_real_time 1 if the process that holds floating addresses is scheduled in real time.",
             "# TYPE mainstay_vip_state gauge",
             "mainstay_vip_real_time 0",
             "mainstay_vip_state{vip=\"entry\",state=\"master\"} 1",

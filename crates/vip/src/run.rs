@@ -17,6 +17,7 @@ use crate::calls::{Call, Calls};
 use crate::departure::{Departure, Purpose};
 use crate::host::Host;
 use crate::metrics;
+use crate::seams::{Adverts, AgentSilence, Farewell, Seams};
 use crate::seat::Seat;
 use crate::view::{Answer, Shown};
 
@@ -39,6 +40,8 @@ pub struct Options {
     pub agent: OwnAgent,
     /// How it is scheduled.
     pub real_time: RealTime,
+    /// For tests.
+    pub seams: Seams,
 }
 
 /// Whether the node has an agent.
@@ -96,7 +99,8 @@ pub enum RunError {
 /// Holds the addresses until SIGTERM or SIGINT, and then gives them away. For a process with one thread.
 pub fn run(options: Options) -> Result<(), RunError> {
     let signals = SignalFd::block(&[Signal::TERM, Signal::INT]).map_err(RunError::Signals)?;
-    let host = Host::new(&options.state).map_err(RunError::Sockets)?;
+    let left_out = options.seams;
+    let host = Host::new(&options.state, left_out.lifetime).map_err(RunError::Sockets)?;
     host.watch(&signals).map_err(RunError::Signals)?;
     let changes = Changes::follow().map_err(RunError::Sockets)?;
     host.watch(&changes).map_err(RunError::Sockets)?;
@@ -107,12 +111,17 @@ pub fn run(options: Options) -> Result<(), RunError> {
     let mut seats = Vec::new();
     for mut spec in options.vips {
         keep_promises(&mut spec, real_time.is_ok());
+        match left_out.adverts {
+            Adverts::AsWritten => {}
+            Adverts::EachSecond => spec.advert = Duration::from_secs(1),
+        }
         let name = spec.name.clone();
-        seats.push(Seat::new(spec).map_err(|source| RunError::Options { name, source })?);
+        let seat = Seat::new(spec, left_out);
+        seats.push(seat.map_err(|source| RunError::Options { name, source })?);
     }
-    let agent = match options.agent {
-        OwnAgent::Runs => Some(Agent::new(host.now())),
-        OwnAgent::No => None,
+    let agent = match (options.agent, left_out.agent) {
+        (OwnAgent::Runs, AgentSilence::Heeded) => Some(Agent::new(host.now())),
+        (OwnAgent::Runs, AgentSilence::Unheeded) | (OwnAgent::No, _) => None,
     };
     let mut holder = Holder {
         host,
@@ -124,6 +133,7 @@ pub fn run(options: Options) -> Result<(), RunError> {
         real_time,
         departure: None,
         life: Life::GoesOn,
+        farewell: seams.farewell,
     };
     holder.run()
 }
@@ -145,6 +155,7 @@ struct Holder {
     real_time: Result<(), String>,
     departure: Option<Departure>,
     life: Life,
+    farewell: Farewell,
 }
 
 impl Holder {
@@ -159,6 +170,11 @@ impl Holder {
             self.depart();
             self.answer();
             self.hear_signals()?;
+            // What goes to the network comes first.
+            self.host.record.borrow_mut().write_down();
+            if self.life == Life::Ends && self.farewell == Farewell::Unsaid {
+                return Ok(());
+            }
             if self.life == Life::Ends
                 && self.departure.is_none()
                 && self.seats.iter().all(Seat::has_stopped)
@@ -241,6 +257,10 @@ impl Holder {
                 continue;
             }
             self.life = Life::Ends;
+            match self.farewell {
+                Farewell::Said => {}
+                Farewell::Unsaid => continue,
+            }
             tracing::info!("stopping: the addresses are offered to others first");
             if let Some(departure) = self.departure.take() {
                 departure.give_up(&mut self.seats);

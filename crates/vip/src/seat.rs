@@ -10,8 +10,9 @@ use std::time::Duration;
 use mainstay_ids::{Instant, VipName};
 use mainstay_kernel::netlink::address::Placed;
 use mainstay_kernel::protocol::Received;
-use mainstay_model::VipSpec;
-use mainstay_model::vip::{Preempt, VrrpVersion};
+use mainstay_model::happening::cut;
+use mainstay_model::vip::{Preempt, TrackSpec, VrrpVersion};
+use mainstay_model::{Happening, VipSpec};
 use mainstay_vrrp::{
     Action, Actions, Advert, Checksum, Envelope, HOP_LIMIT, Handover, Health, Input, Interval,
     LEN_MAX, Note, OptionsError, Outgoing, Priority, REFRESH, Reach, Refused, Role, Router,
@@ -19,10 +20,12 @@ use mainstay_vrrp::{
 };
 
 use self::bearing::{Bearing, Fault};
+use crate::happenings::Rivals;
 use crate::hook::Hooks;
 use crate::host::{Host, RENEW_EVERY};
 use crate::journal::{self, Because, Past};
 use crate::refusals::{Reason, Refusals};
+use crate::seams::{Seams, Tracks};
 use crate::track::{Track, Works};
 use crate::verdict::{Standing, Verdict};
 use crate::view::State;
@@ -51,6 +54,8 @@ pub(crate) struct Seat {
     changed: Changed,
     tracks: Vec<Track>,
     verdict: Verdict,
+    /// For tests.
+    seen_tracks: Tracks,
     /// Whether the node's agent is heard; `None`: it has none.
     agent: Option<Works>,
     hooks: Hooks,
@@ -61,6 +66,9 @@ pub(crate) struct Seat {
     refusals: Refusals,
     /// When an advert was believed last.
     heard_at: Option<Instant>,
+    /// Who was followed as master last.
+    followed: Option<IpAddr>,
+    rivals: Rivals,
     failed: Complaints,
     stopping: bool,
     leaves: Leaves,
@@ -98,14 +106,15 @@ impl Complaints {
 }
 
 impl Seat {
-    pub(crate) fn new(spec: VipSpec) -> Result<Self, OptionsError> {
+    pub(crate) fn new(spec: VipSpec, seams: Seams) -> Result<Self, OptionsError> {
         Ok(Self {
             router: Router::new(options(&spec))?,
             bearing: None,
             fault: None,
             look_at: Instant::START,
             changed: Changed::Nothing,
-            tracks: spec.track.iter().cloned().map(Track::new).collect(),
+            tracks: tracks(&spec, seams),
+            seen_tracks: seams.tracks,
             verdict: Verdict::new(spec.on_dead),
             agent: None,
             hooks: Hooks::new(spec.notify.clone()),
@@ -115,6 +124,8 @@ impl Seat {
             refused: Complaints::default(),
             refusals: Refusals::default(),
             heard_at: None,
+            followed: None,
+            rivals: Rivals::default(),
             failed: Complaints::default(),
             stopping: false,
             leaves: Leaves::No,
@@ -134,6 +145,7 @@ impl Seat {
         }
         self.hear(host);
         self.handle(host, Input::Tick);
+        self.rivals.turn(&self.spec.name, host);
         self.renew(host);
         self.hooks.turn(self.spec.name.as_str(), host);
     }
@@ -155,6 +167,7 @@ impl Seat {
                 self.router.next_deadline(),
                 self.verdict.next_deadline(),
                 self.hooks.next_deadline(),
+                self.rivals.next_deadline(),
                 look_at,
                 renew_at,
             ])
@@ -240,7 +253,11 @@ impl Seat {
         for track in &mut self.tracks {
             track.turn(self.spec.name.as_str(), host);
         }
-        let dead = self.tracks.iter().any(|track| track.works() == Works::No);
+        let mut tracks = self.tracks.iter();
+        let dead = match self.seen_tracks {
+            Tracks::Heeded => tracks.any(|track| track.works() == Works::No),
+            Tracks::Blind => false,
+        };
         let standing = if dead {
             Standing::OneIsDead
         } else {
@@ -289,11 +306,16 @@ impl Seat {
             match Advert::read(&envelope, reach, packet.payload) {
                 Ok(advert) => {
                     let (now, heard) = (host.now(), self.router.counts().heard);
+                    let holds = advert.priority != Priority::LEAVING;
                     let actions = self.router.handle(now, Input::Advert(&advert));
                     if self.router.counts().heard != heard {
                         self.heard_at = Some(now);
+                        if holds && self.holds() {
+                            self.rivals.hear(now, from, &self.spec.name, host);
+                        }
                     }
                     self.carry_out(host, actions);
+                    self.followed = self.router.master().or(self.followed);
                 }
                 // What speaks of other routers of the link is theirs.
                 Err(_) if packet.payload.get(1) != Some(&self.spec.vrid.get()) => {}
@@ -322,7 +344,7 @@ impl Seat {
                 Action::RemoveAddresses => self.remove_addresses(host),
                 Action::Send { priority, checksum } => self.send(host, priority, checksum),
                 Action::Announce => self.announce(host),
-                Action::Tell(note) => self.tell(note),
+                Action::Tell(note) => self.tell(host, note),
             }
         }
     }
@@ -429,19 +451,47 @@ impl Seat {
         }
     }
 
-    fn tell(&mut self, note: Note) {
+    fn tell(&mut self, host: &Host, note: Note) {
         journal::tell(self.spec.name.as_str(), note);
         if let Note::Became(role, why) = note {
             let state = journal::became(role, why);
-            self.past.note(state, Because(why).to_string());
+            let because = Because(why).to_string();
+            self.record(host, state, &because, journal::other(why));
+            self.past.note(state, because);
             self.call_hook(state);
         }
+    }
+
+    /// Writes down what became of the address, for others than people who ask.
+    fn record(&self, host: &Host, state: State, why: &str, other: Option<IpAddr>) {
+        let held = self.past.last() == Some(State::Master);
+        let (vip, why) = (self.spec.name.clone(), cut(why));
+        let what = match (held, state) {
+            (_, State::Master) => Happening::AddressTaken {
+                vip,
+                why,
+                from: other.or(self.followed),
+            },
+            (true, State::Backup | State::Fault | State::Stop) => Happening::AddressGivenUp {
+                vip,
+                why,
+                to: other,
+            },
+            (false, State::Backup) => Happening::AddressWatched { vip, why },
+            (false, State::Fault | State::Stop) => Happening::AddressIdle { vip, why },
+        };
+        host.record.borrow_mut().note(what);
     }
 
     fn call_hook(&mut self, state: State) {
         let priority = self.router.priority().0;
         self.hooks.call(self.spec.name.as_str(), state, priority);
     }
+}
+
+fn tracks(spec: &VipSpec, seams: Seams) -> Vec<Track> {
+    let track = |one: &TrackSpec| Track::new(one.clone(), seams.successor);
+    spec.track.iter().map(track).collect()
 }
 
 /// How a checked specification is said to the election.

@@ -10,7 +10,6 @@ mod lapin_load;
 mod ledger;
 mod load;
 mod sides;
-mod wire;
 
 use self::{
     ledger::Ledger,

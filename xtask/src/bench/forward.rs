@@ -21,7 +21,6 @@ use super::frame::{Run, median, short};
 use anyhow::{Result, bail};
 use connect::{Doors, Form};
 use field::{Field, Service};
-use mainstay_testkit::program;
 use rules::Sides;
 use serde_json::json;
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
@@ -164,7 +163,10 @@ fn forms<'a>(sides: &'a Sides, direct: &'a Field) -> Result<Vec<Form<'a>>> {
 fn forget_connections(forms: &[Form<'_>]) -> Result<()> {
     // The direct node tracks none.
     for form in forms.iter().filter(|form| form.name != DIRECT) {
-        let mut conntrack = form.field.node.command(&program("conntrack"));
+        let mut conntrack = form
+            .field
+            .node
+            .command(&mainstay_testkit::program("conntrack"));
         let done = conntrack.arg("--flush").output()?;
         if !done.status.success() {
             bail!(

@@ -6,6 +6,7 @@ use mainstay_testkit::program;
 use std::{
     collections::BTreeMap,
     fs,
+    io::Read as _,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -40,25 +41,21 @@ impl Suite {
         match self {
             Self::Pika => "tests/acceptance, 60 s a test",
             Self::Amqplib => "test, 20 s a test",
-            Self::Lapin => "integration tests, with the feature tokio and without TLS",
+            Self::Lapin => "integration tests (tests/*.rs), with the feature tokio and without TLS",
         }
     }
 
-    /// Which state of it: the commit of a checkout, or the version of a crate.
+    /// Which state of it: its commit, and of lapin also the version of the crate.
     pub(super) fn version(self, dir: &Path) -> Result<String> {
-        if self == Self::Lapin {
-            let manifest = fs::read_to_string(dir.join("Cargo.toml"))?;
-            let manifest: toml::Table = toml::from_str(&manifest)?;
-            let version = manifest["package"]["version"].as_str();
-            return Ok(version.context("a crate has a version")?.to_owned());
+        match self {
+            Self::Pika | Self::Amqplib => commit(dir),
+            Self::Lapin => {
+                let manifest: toml::Table = toml::from_str(&read(&dir.join("Cargo.toml"))?)?;
+                let version = manifest["package"]["version"].as_str();
+                let version = version.context("a crate has a version")?;
+                Ok(format!("{version} at {}", commit_of_crate(dir)?))
+            }
         }
-        let mut git = Command::new(mainstay_testkit::find("git").context("there is no git")?);
-        git.arg("-C").arg(dir).args(["rev-parse", "HEAD"]);
-        let output = git.output()?;
-        if !output.status.success() {
-            bail!("{} is no checkout of git", dir.display());
-        }
-        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
     }
 
     /// Fetches from the registries what it needs, while there is a network.
@@ -90,22 +87,16 @@ impl Suite {
 
     /// Runs it to its end, whatever comes of it.
     pub(super) fn run(self, dir: &Path) -> Result<Outcomes> {
-        let mut command = match self {
+        let command = match self {
             Self::Pika => pika(dir)?,
             Self::Amqplib => amqplib(dir),
             Self::Lapin => lapin(dir)?,
         };
-        let output = command
-            .output()
-            .with_context(|| format!("cannot start the tests of {}", self.name()))?;
-        let text = String::from_utf8_lossy(&output.stdout);
+        let text =
+            said(command).with_context(|| format!("cannot run the tests of {}", self.name()))?;
         let outcomes = self.read(&text);
         if outcomes.is_empty() {
-            bail!(
-                "the tests of {} did not run:\n{text}{}",
-                self.name(),
-                String::from_utf8_lossy(&output.stderr)
-            );
+            bail!("the tests of {} did not run:\n{text}", self.name());
         }
         Ok(outcomes)
     }
@@ -114,9 +105,49 @@ impl Suite {
         match self {
             Self::Pika => text.lines().filter_map(pytest_line).collect(),
             Self::Amqplib => tap(text),
-            Self::Lapin => text.lines().filter_map(libtest_line).collect(),
+            Self::Lapin => libtest(text),
         }
     }
+}
+
+/// All that a command says, in the order in which it says it: cargo names each program of tests on its standard error.
+fn said(mut command: Command) -> Result<String> {
+    let (mut reader, writer) = std::io::pipe()?;
+    let mut child = command.stdout(writer.try_clone()?).stderr(writer).spawn()?;
+    // It holds the ends for writing, and there would be no end to read to.
+    drop(command);
+    let mut said = Vec::new();
+    reader.read_to_end(&mut said)?;
+    child.wait()?;
+    Ok(String::from_utf8_lossy(&said).into_owned())
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// The commit of a checkout.
+fn commit(dir: &Path) -> Result<String> {
+    let mut git = Command::new(mainstay_testkit::find("git").context("there is no git")?);
+    git.arg("-C").arg(dir).args(["rev-parse", "HEAD"]);
+    let output = git.output()?;
+    if !output.status.success() {
+        bail!("{} is no checkout of git", dir.display());
+    }
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
+/// The commit that a crate of the registry was made from, which it says itself.
+fn commit_of_crate(dir: &Path) -> Result<String> {
+    let path = dir.join(".cargo_vcs_info.json");
+    if !path.exists() {
+        return commit(dir);
+    }
+    let origin: serde_json::Value = serde_json::from_str(&read(&path)?)?;
+    let commit = origin["git"]["sha1"].as_str();
+    Ok(commit
+        .with_context(|| format!("{} names no commit", path.display()))?
+        .to_owned())
 }
 
 /// Where Python's packages go.
@@ -147,6 +178,8 @@ fn lapin(dir: &Path) -> Result<Command> {
     command.args(["--features", "tokio", "--tests", "--target-dir"]);
     command.arg(cargo::target_dir()?.join("conformance/lapin"));
     command.env("AMQP_ADDR", "amqp://127.0.0.1:5672/%2f");
+    // What the tests would log stands between a test's name and its outcome.
+    command.env("RUST_LOG", "off");
     command.current_dir(dir);
     Ok(command)
 }
@@ -162,6 +195,24 @@ fn pytest_line(line: &str) -> Option<(String, bool)> {
         "FAILED" | "ERROR" => Some((name.to_owned(), false)),
         _ => None,
     })
+}
+
+/// The outcomes of integration tests, each after the line that names its program: two of them may have tests of the same
+/// name. Those within the crate, `unittests src/lib.rs`, talk to nobody.
+fn libtest(text: &str) -> Outcomes {
+    let mut outcomes = Outcomes::new();
+    let mut program = "";
+    for line in text.lines() {
+        if let Some(rest) = line.trim_start().strip_prefix("Running ") {
+            program = rest.split_once(' ').map_or(rest, |(source, _)| source);
+        }
+        if let Some((name, passed)) = libtest_line(line)
+            && program.starts_with("tests/")
+        {
+            outcomes.insert(format!("{program} {name}"), passed);
+        }
+    }
+    outcomes
 }
 
 /// `test name ... ok`
@@ -214,7 +265,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_lines_of_pytest_and_of_libtest_are_read() {
+    fn the_lines_of_pytest_are_read() {
         let line = "tests/acceptance/a.py::TestA::test PASSED             [  1%]";
         let name = "tests/acceptance/a.py::TestA::test".to_owned();
         assert_eq!(pytest_line(line), Some((name, true)));
@@ -223,8 +274,36 @@ mod tests {
         let name = "a.py::TestC::test_with_select".to_owned();
         assert_eq!(pytest_line(inherited), Some((name, false)));
         assert_eq!(pytest_line("= 1 failed, 2 passed ="), None);
-        let failed = Some(("a::b".to_owned(), false));
-        assert_eq!(libtest_line("test a::b ... FAILED"), failed);
+    }
+
+    #[test]
+    fn tests_of_the_same_name_in_two_programs_are_two() {
+        let text = "\
+     Running unittests src/lib.rs (target/debug/deps/lapin-89ab)
+test id::overflow ... ok
+     Running tests/refused.rs (target/debug/deps/refused-0123)
+
+running 1 test
+test connection ... FAILED
+
+test result: FAILED. 0 passed; 1 failed
+     Running tests/tokio.rs (target/debug/deps/tokio-4567)
+test connection ... ok
+test ignored ... ignored
+";
+        let wanted = [
+            ("tests/refused.rs connection", false),
+            ("tests/tokio.rs connection", true),
+        ];
+        let wanted = wanted.map(|(name, passed)| (name.to_owned(), passed));
+        assert_eq!(libtest(text).into_iter().collect::<Vec<_>>(), wanted);
+    }
+
+    #[test]
+    fn all_that_a_command_says_is_heard_in_its_order() {
+        let mut command = Command::new(program("sh"));
+        command.args(["-c", "echo one; echo two >&2; echo three"]);
+        assert_eq!(said(command).expect("a shell"), "one\ntwo\nthree\n");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use mainstay_model::{Ack, ForwardSettings, Routing};
 
 use super::seams::ForwardSeams;
 use super::works::{Input, Works};
+use crate::happenings::Diary;
 
 /// The forwarding of a node, as its agent drives it: the same rules, the same care for who is under
 /// way, the same file. `mainstay prove` has one in a network of its own.
@@ -29,7 +30,7 @@ impl Follower {
             name: super::CONSUMER.to_owned(),
             incarnation: Incarnation(0),
         };
-        let works = Works::start(settings, state, source, seams)?;
+        let works = Works::start(settings, state, source, seams, Diary::default())?;
         Ok(Self { works, consumer })
     }
 

@@ -4,10 +4,10 @@
 //! instances so many are told as [`INSTANCES_MAX`] says.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::{Display, Write as _};
 use std::net::SocketAddr;
 
 use mainstay_control::forward::Place;
+use mainstay_exposition::{HelpEnds, Text, families};
 use mainstay_forward::host::ConcernKind;
 use mainstay_forward::reading::{self, Leading};
 use mainstay_forward::{Counted, Meter};
@@ -18,55 +18,9 @@ use mainstay_model::forward::BackEndKind;
 #[cfg(test)]
 mod tests;
 
-/// The type of what is written here.
-pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-
 /// Of how many instances the values are told: 5,000 services with three each, and some. With all lines
 /// that is 6 MiB; the others are counted in [`UNTOLD`].
 const INSTANCES_MAX: usize = 16_384;
-
-/// How a value behaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Type {
-    /// It only grows, until what it counts is made anew.
-    Counter,
-    /// It goes up and down.
-    Gauge,
-}
-
-impl Type {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Counter => "counter",
-            Self::Gauge => "gauge",
-        }
-    }
-}
-
-/// All values of one name.
-#[derive(Debug)]
-struct Family {
-    name: &'static str,
-    kind: Type,
-    labels: &'static [&'static str],
-    /// A sentence, without its full stop.
-    help: &'static str,
-}
-
-macro_rules! families {
-    ($($id:ident = $kind:ident $name:literal [$($label:literal)*] $help:literal;)*) => {
-        $(const $id: Family = Family {
-            name: $name,
-            kind: Type::$kind,
-            labels: &[$($label),*],
-            help: $help,
-        };)*
-
-        /// Every family, in the order in which they are written.
-        #[cfg(test)]
-        const FAMILIES: &[&Family] = &[$(&$id),*];
-    };
-}
 
 #[rustfmt::skip]
 families! {
@@ -105,7 +59,7 @@ pub(super) struct Told {
 /// Reads all counts and writes them. Blocks for some ten milliseconds with thousands of services. What
 /// cannot be read is left out.
 pub(super) fn exposition(meter: Option<&mut dyn Meter>, told: &Told) -> String {
-    let mut text = Text(String::new());
+    let mut text = Text::new(HelpEnds::Bare, 0);
     text.all(&UP, [([], u64::from(told.back_end.is_some()))]);
     text.all(&INFO, told.back_end.iter().map(|kind| ([kind.as_str()], 1)));
     text.all(&SERVICES, [([], told.services.len())]);
@@ -130,7 +84,7 @@ pub(super) fn exposition(meter: Option<&mut dyn Meter>, told: &Told) -> String {
         instances.in_flight(&mut text, told);
         instances.traffic(&mut text, meter);
     }
-    text.0
+    text.into_string()
 }
 
 fn connections(text: &mut Text, meter: &mut dyn Meter, told: &Told) {
@@ -218,41 +172,5 @@ impl<'a> Instances<'a> {
         let received = self.labelled();
         let received = received.map(|(place, labels)| (labels, of(place).received));
         text.all(&I_FROM, received);
-    }
-}
-
-struct Text(String);
-
-impl Text {
-    /// A family with its values; nothing if it has none.
-    fn all<'l, const N: usize>(
-        &mut self,
-        family: &Family,
-        values: impl IntoIterator<Item = ([&'l str; N], impl Display)>,
-    ) {
-        let mut values = values.into_iter().peekable();
-        if values.peek().is_none() {
-            return;
-        }
-        let Family {
-            name, kind, help, ..
-        } = family;
-        // Writing into text does not fail.
-        writeln!(
-            self.0,
-            "# HELP {name} {help}\n# TYPE {name} {}",
-            kind.word()
-        )
-        .ok();
-        for (labels, value) in values {
-            self.0.push_str(name);
-            for (index, (label, of)) in family.labels.iter().zip(labels).enumerate() {
-                let before = if index == 0 { '{' } else { ',' };
-                // Names of services and instances, and words of ours, have nothing to be escaped.
-                write!(self.0, "{before}{label}=\"{of}\"").ok();
-            }
-            let after = if N == 0 { "" } else { "}" };
-            writeln!(self.0, "{after} {value}").ok();
-        }
     }
 }

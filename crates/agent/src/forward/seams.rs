@@ -3,6 +3,8 @@
 
 use std::str::FromStr;
 
+use mainstay_model::seams::{self, SeamError, Word};
+
 /// What is left out: by itself nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ForwardSeams {
@@ -56,33 +58,21 @@ pub enum Changes {
     Anew,
 }
 
-/// A word that names no seam.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "`{word}` is no seam of forwarding; expected repair=off, dead=off, clean-up=off or changes=anew, several with commas"
-)]
-pub struct SeamError {
-    word: String,
+impl seams::Seams for ForwardSeams {
+    const OF: &'static str = "forwarding";
+    const WORDS: &'static [Word<Self>] = &[
+        ("repair=off", |seams| seams.repair = Repair::Off),
+        ("dead=off", |seams| seams.deaths = Deaths::Untold),
+        ("clean-up=off", |seams| seams.clean_up = CleanUp::Off),
+        ("changes=anew", |seams| seams.changes = Changes::Anew),
+    ];
 }
 
 impl FromStr for ForwardSeams {
     type Err = SeamError;
 
     fn from_str(text: &str) -> Result<Self, SeamError> {
-        let mut seams = Self::default();
-        for word in text.split(',').filter(|word| !word.is_empty()) {
-            match word {
-                "repair=off" => seams.repair = Repair::Off,
-                "dead=off" => seams.deaths = Deaths::Untold,
-                "clean-up=off" => seams.clean_up = CleanUp::Off,
-                "changes=anew" => seams.changes = Changes::Anew,
-                other => {
-                    let word = other.to_owned();
-                    return Err(SeamError { word });
-                }
-            }
-        }
-        Ok(seams)
+        seams::parse(text)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use mainstay_control::forward::{Course, Place, Turn};
@@ -12,14 +13,18 @@ use mainstay_forward::{
     BackEnd, Batch, Claim, Dead, Draining, ForwardError, Found, Meter, Severed, Underway,
     UnderwayError, Whereabouts,
 };
-use mainstay_ids::{ConsumerId, InstanceId, ServiceName};
+use mainstay_ids::{ConsumerId, InstanceId};
+use mainstay_kernel::netlink::conntrack::Fill;
 use mainstay_model::forward::{BackEndKind, ForwardSettings, Opening, Ranges};
-use mainstay_model::{Ack, InFlight, Routing};
+use mainstay_model::happening::cut;
+use mainstay_model::{Ack, Happening, InFlight, Routing};
 
 use super::file::{Choice, PlacesFile};
+use super::fill::FillAlarm;
 use super::metrics::Told;
 use super::repairs::Repairs;
 use super::seams::{Changes, CleanUp, Deaths, ForwardSeams, Repair};
+use crate::happenings::{self, Diary};
 
 #[cfg(test)]
 mod tests;
@@ -49,16 +54,20 @@ pub(super) struct Works {
     file: PlacesFile,
     course: Course,
     /// Routes that could not be brought about yet.
-    pending: Option<Routing>,
+    pending: Option<Arc<Routing>>,
     in_flight: BTreeMap<InstanceId, u64>,
-    /// Whose each service address is.
-    services: BTreeMap<SocketAddr, ServiceName>,
+    /// Where nothing is under way any more, which the file does not know yet.
+    left: Vec<SocketAddr>,
+    /// The routing state before the one in force, until there is time to take it apart.
+    past: Option<Arc<Routing>>,
     /// What counts beside the back end.
     meter: Box<dyn Meter>,
     opening: Opening,
     /// Where settings of the kernel are written down that we change.
     router: PathBuf,
     repairs: Repairs,
+    fill: FillAlarm,
+    diary: Diary,
     /// The trouble that was told last.
     told: Option<String>,
     seams: ForwardSeams,
@@ -71,6 +80,7 @@ impl Works {
         state: &Path,
         source: IpAddr,
         seams: ForwardSeams,
+        diary: Diary,
     ) -> Result<Self, String> {
         let router = router::file(state);
         let opened = opened(settings.opening, &router);
@@ -95,13 +105,14 @@ impl Works {
             back_end: back_end.kind(),
             refused,
         };
+        tell_choice(Choice::read(state), &choice, &diary);
         let places = file.load().unwrap_or_else(|error| {
             tracing::error!(error = %crate::chain(&error), "forward.json is of no use; connections to instances that left before are not waited for");
             Vec::new()
         });
         let meter = back_end.meter().map_err(|error| crate::chain(&error))?;
         // For people who ask; those who cannot be told do not forward less.
-        if let Err(error) = file.note(choice) {
+        if let Err(error) = file.note(choice, &places) {
             tracing::warn!(%error, "cannot write forward.json");
         }
         let (services, dead) = back_end.in_force();
@@ -120,11 +131,14 @@ impl Works {
             course: Course::left_behind(services, dead, places),
             pending: None,
             in_flight: BTreeMap::new(),
-            services: BTreeMap::new(),
+            left: Vec::new(),
+            past: None,
             meter,
             opening: settings.opening,
             router,
             repairs: Repairs::default(),
+            fill: FillAlarm::resume(&happenings::own(state)),
+            diary,
             told: None,
             seams,
         })
@@ -134,10 +148,11 @@ impl Works {
     pub(super) fn turn(&mut self, input: Input) -> News {
         let mut news = News::None;
         match input {
-            Input::Routes(routing) => self.pending = Some(routing),
+            Input::Routes(routing) => self.pending = Some(Arc::new(routing)),
             Input::Tick => {
                 let before = self.repairs.total();
                 self.look();
+                self.tidy();
                 if self.repairs.total() != before {
                     news = News::Some;
                 }
@@ -161,10 +176,10 @@ impl Works {
         news
     }
 
-    fn follow(&mut self, routing: &Routing) -> Result<(), String> {
+    fn follow(&mut self, routing: &Arc<Routing>) -> Result<(), String> {
         let ranges = &self.ranges;
         let is_forwarded = |address: SocketAddr| ranges.contain(address.ip());
-        let (mut turn, next) = self.course.follow(routing, is_forwarded);
+        let (mut turn, step) = self.course.follow(routing, is_forwarded);
         self.leave_out(&mut turn);
         if !turn.batch.is_empty() {
             let applied = self.bring_about(&turn.batch, routing);
@@ -175,17 +190,31 @@ impl Works {
         }
         // Before it is acknowledged: who comes after us must know whose connections these are. Tried
         // again, the rules are as they are to be already.
-        let stored = self.file.store(next.places());
+        let (course, change) = (&self.course, step.places());
+        let stored = self.file.change(change, &self.left, || course.places());
         stored.map_err(|error| format!("cannot write forward.json: {error}"))?;
-        self.course = next;
-        let addressed = routing.services.iter().filter_map(|routes| {
-            let address = routes.address?;
-            Some((address, routes.service.clone()))
-        });
-        self.services = addressed
-            .filter(|(address, _)| self.ranges.contain(address.ip()))
-            .collect();
+        self.left.clear();
+        self.past = self.course.routing().cloned();
+        self.course.advance(step);
         Ok(())
+    }
+
+    /// What can wait for a moment in which nobody waits.
+    fn tidy(&mut self) {
+        // Thousands of services are taken apart for as long as a change may take.
+        self.past = None;
+        let course = &self.course;
+        if let Err(error) = self.file.tidy(|| course.places()) {
+            self.tell(format!("cannot write forward.json: {error}"));
+        }
+        // Nothing is tracked where sockets of our own carry connections.
+        if self.claim.is_some()
+            && self.fill.is_due(Instant::now())
+            && let Ok(fill) = Fill::read()
+            && let Some(news) = self.fill.judge(fill)
+        {
+            self.diary.note(news);
+        }
     }
 
     /// What a test seam says.
@@ -201,7 +230,7 @@ impl Works {
         }
     }
 
-    fn bring_about(&mut self, batch: &Batch, routing: &Routing) -> Result<(), ForwardError> {
+    fn bring_about(&mut self, batch: &Batch, routing: &Arc<Routing>) -> Result<(), ForwardError> {
         match self.seams.changes {
             Changes::Atomic => self.back_end.apply(batch),
             Changes::Anew => {
@@ -260,6 +289,7 @@ impl Works {
         for (place, count) in leaving.into_iter().zip(counts) {
             if count == 0 {
                 self.course.has_left(place.address);
+                self.left.push(place.address);
             } else {
                 *self.in_flight.entry(place.instance).or_default() += count;
             }
@@ -303,6 +333,10 @@ impl Works {
         self.repairs.rest(now, now - began);
         if let Some(told) = self.repairs.tell(now) {
             tracing::warn!(what = %told.what, times = told.times, "somebody changed our rules; they are as they were");
+            self.diary.note(Happening::RulesRepaired {
+                found: cut(&told.what),
+                times: told.times,
+            });
         }
         if let Some(Err(error)) = self.claim.as_ref().map(Claim::hold) {
             self.tell(crate::chain(&error));
@@ -360,8 +394,7 @@ impl Works {
     /// Where the instances are to which connections lead; `None`: rules of the host do not matter.
     pub(super) fn instances(&self) -> Option<Vec<IpAddr>> {
         self.claim.as_ref()?;
-        let places = self.course.places().into_iter();
-        let instances: BTreeSet<IpAddr> = places.map(|place| place.address.ip()).collect();
+        let instances: BTreeSet<IpAddr> = self.course.addresses().map(|at| at.ip()).collect();
         Some(instances.into_iter().collect())
     }
 
@@ -374,7 +407,7 @@ impl Works {
     pub(super) fn describe(&self) -> Told {
         Told {
             back_end: Some(self.back_end.kind()),
-            services: self.services.clone(),
+            services: self.course.names().clone(),
             places: self.course.places(),
             in_flight: self.in_flight.clone(),
             repairs: self.repairs.total(),
@@ -432,11 +465,24 @@ impl Works {
         if let Some(Err(error)) = self.claim.as_ref().map(Claim::give_up) {
             tracing::warn!(error = %crate::chain(&error), "a route of service addresses is left");
         }
-        if let Err(error) = self.file.forget_choice() {
+        if let Err(error) = self.file.forget_choice(&self.course.places()) {
             tracing::warn!(%error, "cannot write forward.json");
         }
         true
     }
+}
+
+/// Tells by what is forwarded, if that is another back end than before, or not the best.
+fn tell_choice(before: Option<Choice>, now: &Choice, diary: &Diary) {
+    let before = before.map(|before| before.back_end);
+    if before == Some(now.back_end) || (before.is_none() && now.refused.is_empty()) {
+        return;
+    }
+    diary.note(Happening::ForwardedBy {
+        back_end: now.back_end,
+        before,
+        refused: now.refused.iter().map(|why| cut(why)).collect(),
+    });
 }
 
 /// What forwards, and why nothing better.

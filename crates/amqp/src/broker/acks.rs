@@ -109,6 +109,8 @@ impl Broker {
         let Some(slot) = self.queues.get_mut(&unacked.queue) else {
             return;
         };
+        self.meters
+            .stir(now.instant, unacked.queue, &mut slot.queue);
         let mut effects = Vec::new();
         slot.queue.settle(unacked.position, how, &mut effects);
         self.apply(now, unacked.queue, effects);

@@ -146,6 +146,7 @@ impl Broker {
         slot.check_owner(key, &self.vhost.queue_words(&name))?;
         let mut effects = Vec::new();
         let slot = self.queues.get_mut(&id).expect("found just now");
+        self.meters.stir(now.instant, id, &mut slot.queue);
         let got = slot.queue.get(now.instant, method.no_ack, &mut effects);
         match got {
             None => self.answer(key, BasicGetEmpty::default().into()),

@@ -160,6 +160,6 @@ impl Broker {
 }
 
 /// Those that are always there are declared by nobody.
-fn is_standard(name: &ShortString) -> bool {
+pub(super) fn is_standard(name: &ShortString) -> bool {
     name.is_empty() || name.as_bytes().starts_with(b"amq.")
 }

@@ -10,6 +10,7 @@ mod definitions;
 mod delays;
 mod exchanges;
 mod memory;
+mod meters;
 mod operate;
 mod policies;
 mod publish;
@@ -35,6 +36,7 @@ pub use self::contract::{
 };
 pub use self::definitions::{Definitions, QueueDefinition};
 use self::memory::Memory;
+use self::meters::Meters;
 use self::queues::Slot;
 pub use self::views::{ChannelMode, ChannelView, ConsumerView, QueueState, QueueView};
 use crate::code::{Code, Fault, Scope};
@@ -102,6 +104,7 @@ pub struct Broker {
     carrying: Carrying,
     outputs: VecDeque<Output>,
     memory: Memory,
+    meters: Meters,
     policies: Policies,
     names_given: Names,
     planted: Planted,
@@ -131,6 +134,7 @@ impl Broker {
             carrying: Carrying::Nothing,
             outputs: VecDeque::new(),
             memory: Memory::default(),
+            meters: Meters::default(),
             policies: Policies::default(),
             names_given: Names {
                 key: seed,
@@ -393,6 +397,7 @@ impl Broker {
         let Some(slot) = self.queues.get_mut(&id) else {
             return;
         };
+        self.meters.stir(now.instant, id, &mut slot.queue);
         let (channels, connections) = (&mut self.channels, &self.connections);
         let mut admit = |key: ChannelKey, no_ack: bool| {
             let open = connections

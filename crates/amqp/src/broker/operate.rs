@@ -1,22 +1,38 @@
 //! What operators do. They need no channel, and rights are the driver's: here they may everything. What comes out is
 //! what comes out for clients, records before what depends on them.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
 
 use super::Broker;
-use super::contract::Now;
+use super::contract::{Now, Record, Rights};
+use super::definitions::is_standard;
 use super::exchanges::not_default;
 use crate::code::{Code, Fault};
 use crate::limits::MOVE_MAX;
 use crate::queue::{Leaving, QueueId};
 use crate::text::ShortString;
+use crate::vhost::{Binding, Exchange};
 
 impl Broker {
     /// How many queues clients may declare, if not any number (RabbitMQ's limit `max-queues` of a virtual host). What is
     /// there stays, and definitions are not asked.
     pub fn set_queues_max(&mut self, max: Option<usize>) {
         self.queues_max = max;
+    }
+
+    /// What a user may from now on, on connections that are there, too: their next methods are judged by it. Consumers that
+    /// are there go on, as in RabbitMQ. How many connections of that user there are.
+    pub fn permit(
+        &mut self,
+        user: &ShortString,
+        mut rights: impl FnMut() -> Box<dyn Rights>,
+    ) -> usize {
+        let connections = self.connections.values_mut();
+        let own = connections.filter(|connection| connection.user.name == *user);
+        own.map(|connection| connection.user.rights = rights())
+            .count()
     }
 
     /// Throws away all messages of a queue that wait; how many they were.
@@ -40,6 +56,29 @@ impl Broker {
         let count = slot.queue.ready();
         self.delete_queue(now, id);
         Ok(count)
+    }
+
+    /// What undoes all that was recorded and stored of it: who records that has ended it. It is not to be asked for anything
+    /// after that.
+    pub fn undone(&self) -> Vec<Record> {
+        let queues = self.queues.keys().copied().map(Record::NoQueue);
+        let is_durable = |binding: &Binding| {
+            let source = self.vhost.exchange(&binding.source);
+            source.is_ok_and(|source| source.durable)
+                && self.end_is_durable(&binding.destination).unwrap_or(false)
+        };
+        let bindings = self.vhost.bindings().filter(is_durable);
+        let recorded = |one: &&Exchange| one.durable && !is_standard(&one.name);
+        let exchanges = self.vhost.exchanges().filter(recorded);
+        let exchanges = exchanges.map(|one| Record::NoExchange(one.name.clone()));
+        let policies = self
+            .policies()
+            .map(|one| Record::NoPolicy(one.name.clone()));
+        queues
+            .chain(bindings.map(Record::NoBinding))
+            .chain(exchanges)
+            .chain(policies)
+            .collect()
     }
 
     /// Deletes an exchange with its bindings; none of those that are always there.

@@ -217,6 +217,7 @@ impl Broker {
         let Some(slot) = self.queues.get_mut(&queue) else {
             return;
         };
+        self.meters.stir(now.instant, queue, &mut slot.queue);
         let mut effects = Vec::new();
         slot.queue
             .publish(now.instant, message, origin, &mut effects);

@@ -380,6 +380,7 @@ impl Broker {
         self.names.remove(&slot.name);
         self.timers.remove(&(slot.deadline, id));
         self.memory.here -= slot.counted;
+        self.meters.remove(id, &slot.queue);
         if let Some(connection) = slot.owner.and_then(|one| self.connections.get_mut(&one)) {
             connection.exclusive.remove(&id);
         }

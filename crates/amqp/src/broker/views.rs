@@ -13,6 +13,7 @@ use crate::limits::PEEK_MAX;
 use crate::queue::{
     Arguments, ChannelKey, ConnectionId, ConsumerKey, ConsumerState, Durability, Peeked, QueueId,
 };
+use crate::rates::{Counts, Rates};
 use crate::text::ShortString;
 
 /// Whether a queue does something.
@@ -55,6 +56,10 @@ pub struct QueueView<'a> {
     pub consumers: usize,
     /// What it does.
     pub state: QueueState,
+    /// What happened to its messages.
+    pub counts: &'a Counts,
+    /// And how fast.
+    pub rates: Rates,
 }
 
 /// How publishes on a channel are answered.
@@ -103,7 +108,7 @@ pub struct ConsumerView<'a> {
 }
 
 impl Slot {
-    fn view(&self, id: QueueId) -> QueueView<'_> {
+    fn view(&self, id: QueueId, rates: Rates) -> QueueView<'_> {
         QueueView {
             id,
             name: &self.name,
@@ -123,6 +128,8 @@ impl Slot {
             } else {
                 QueueState::Idle
             },
+            counts: self.queue.counts(),
+            rates,
         }
     }
 }
@@ -156,12 +163,13 @@ impl Broker {
             .names
             .values()
             .filter_map(|id| Some((*id, self.queues.get(id)?)));
-        slots.map(|(id, slot)| slot.view(id))
+        slots.map(|(id, slot)| slot.view(id, self.meters.rates(id)))
     }
 
     /// The queue of this name.
     pub fn view_queue(&self, name: &ShortString) -> Result<QueueView<'_>, Fault> {
-        self.queue(name).map(|(id, slot)| slot.view(id))
+        let (id, slot) = self.queue(name)?;
+        Ok(slot.view(id, self.meters.rates(id)))
     }
 
     /// Each channel, by connection and number.

@@ -118,6 +118,14 @@ pub enum Death {
 }
 
 impl Death {
+    /// All of them, in their order.
+    pub const ALL: [Self; 4] = [
+        Self::Expired,
+        Self::Rejected,
+        Self::MaxLength,
+        Self::DeliveryLimit,
+    ];
+
     /// The word in `x-death`.
     pub const fn word(self) -> &'static str {
         match self {

@@ -29,6 +29,7 @@ use self::packed::Packed;
 use crate::limits::TURN_MAX;
 use crate::message::{Message, Place};
 use crate::planted::{Bug, Planted};
+use crate::rates::Counts;
 
 /// Whether a queue outlives the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +94,9 @@ pub struct Queue {
     consumers: Consumers,
     /// Since when nobody used it.
     unused: Instant,
+    counts: Counts,
+    /// Whether its broker has a meter for it.
+    pub(crate) metered: bool,
     planted: Planted,
 }
 
@@ -129,6 +133,8 @@ impl Queue {
             unstored: BTreeMap::new(),
             consumers: Consumers::new(sharing, planted),
             unused: now,
+            counts: Counts::default(),
+            metered: false,
             planted,
         }
     }
@@ -151,6 +157,11 @@ impl Queue {
     /// Messages that are delivered and not settled.
     pub fn unacked(&self) -> usize {
         self.held.len()
+    }
+
+    /// What happened to its messages.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     /// Whether this one is delivered and not settled, or waits for its time.
@@ -233,6 +244,7 @@ impl Queue {
             return;
         }
         let entry = self.admit(now, message, origin, effects);
+        self.counts.published += 1;
         self.enter(entry);
     }
 
@@ -427,7 +439,10 @@ impl Queue {
         no_ack: bool,
         effects: &mut Vec<Effect>,
     ) {
+        self.counts.delivered += 1;
+        self.counts.redelivered += u64::from(entry.redelivered);
         if no_ack {
+            self.counts.auto_acknowledged += 1;
             self.let_go(&entry, effects);
         } else {
             self.held.insert(entry.position, Held { entry, consumer });
@@ -471,6 +486,7 @@ impl Queue {
         if self.arguments.dead_letter_exchange.is_none() {
             return self.let_go(entry, effects);
         }
+        self.counts.die(death);
         // The letter is stored before its message is forgotten: a crash between the two leaves one too many, not none,
         // and a letter whose body is on disk alone finds it there.
         // Who waits for a word waits on: until it was on disk here, its letter may not be, either.
@@ -489,8 +505,9 @@ impl Queue {
         }
     }
 
-    fn bury(&self, message: &Arc<Message>, death: Death, effects: &mut Vec<Effect>) {
+    fn bury(&mut self, message: &Arc<Message>, death: Death, effects: &mut Vec<Effect>) {
         if self.arguments.dead_letter_exchange.is_some() {
+            self.counts.die(death);
             effects.push(Effect::DeadLetter(Arc::clone(message), death));
         }
     }
@@ -595,7 +612,10 @@ impl Queue {
             self.consumers.settled(consumer);
         }
         match how {
-            Settle::Ack => self.let_go(&entry, effects),
+            Settle::Ack => {
+                self.counts.acknowledged += 1;
+                self.let_go(&entry, effects);
+            }
             Settle::Discard => self.die(&entry, Death::Rejected, effects),
             Settle::Requeue => {
                 entry.returns += 1;

@@ -1,13 +1,19 @@
 //! The keys of `[broker]`.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use toml::de::DeValue;
 
 use crate::file::problem::Code;
 use crate::file::refusal::Refused;
+use crate::file::service::span;
 use crate::file::units::parse_size;
 use crate::file::walk::{Entry, Section};
 
 use super::address::bind;
+use super::forward::metrics;
 use super::keys::path;
 use super::listen::Taken;
 use super::{Broker, BrokerTls, CertificateFile, CertificateFiles, Outside, defaults, later};
@@ -15,12 +21,20 @@ use super::{Broker, BrokerTls, CertificateFile, CertificateFiles, Outside, defau
 /// Less than this, and the broker blocks publishers before it has a queue.
 const MEMORY_MIN: u64 = 64 * 1024 * 1024;
 
+/// Less than this, and consumers that are only slow lose their channels.
+const CONSUMER_TIMEOUT_MIN: Duration = Duration::from_secs(1);
+/// As many as a machine has memory for: an empty one takes some kilobytes.
+const QUEUES: RangeInclusive<u32> = 1..=1_000_000;
+
 pub(super) fn default_broker() -> Broker {
     Broker {
         bind: defaults::broker(),
         memory: None,
         disk_free: defaults::DISK_FREE,
         tls: None,
+        consumer_timeout: defaults::CONSUMER_TIMEOUT,
+        queues: None,
+        metrics: Some(defaults::broker_metrics()),
     }
 }
 
@@ -49,11 +63,19 @@ fn keys(s: &mut Section<'_, '_>, taken: &[Taken], outside: Outside<'_>) -> Optio
     }));
     let beside = bind.unwrap_or(defaults::broker());
     let tls = s.optional("tls", |e| tls(e, beside, &taken, outside));
+    let consumer_timeout = s.or("consumer_timeout", defaults::CONSUMER_TIMEOUT, patience);
+    let queues = s.optional("queues", |e| e.integer(QUEUES));
+    let metrics = s.or("metrics", Some(defaults::broker_metrics()), |e| {
+        metrics(e, "the broker", "15692")
+    });
     Some(Broker {
         bind: bind?,
         memory: memory?,
         disk_free: disk_free?,
         tls: tls?,
+        consumer_timeout: consumer_timeout?,
+        queues: queues?,
+        metrics: metrics?,
     })
 }
 
@@ -111,6 +133,17 @@ fn tls_keys(
         return None;
     }
     Some(BrokerTls { bind: bind?, files })
+}
+
+/// A duration. RabbitMQ's key of this name is a number of milliseconds.
+fn patience(entry: &Entry<'_, '_>) -> Option<Duration> {
+    if let DeValue::Integer(number) = entry.value() {
+        let help =
+            format!("RabbitMQ counts milliseconds; here write `consumer_timeout = \"{number}ms\"`");
+        entry.wrong_type("a duration, as in `30m`", Some(help));
+        return None;
+    }
+    span(entry, CONSUMER_TIMEOUT_MIN)
 }
 
 fn address(entry: &Entry<'_, '_>, taken: &[Taken]) -> Option<SocketAddr> {

@@ -2,6 +2,7 @@
 //! print these. The defaults of the limits are in [`mainstay_model::gateway`].
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use super::Role;
 pub use mainstay_model::forward::METRICS;
@@ -26,8 +27,18 @@ pub fn broker() -> SocketAddr {
 }
 /// The port of `broker.tls.bind`: that of AMQP in TLS.
 pub const BROKER_TLS_PORT: u16 = 5671;
+/// `broker.metrics`: where RabbitMQ's plugin for Prometheus is, but from this machine alone.
+pub fn broker_metrics() -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15692)
+}
 /// `broker.disk_free`: RabbitMQ's `disk_free_limit`.
 pub const DISK_FREE: u64 = 50 * 1024 * 1024;
+/// `backup.every`: who loses a disk loses an hour at most.
+pub const BACKUP_EVERY: Duration = Duration::from_hours(1);
+/// `backup.keep`: a day of them.
+pub const BACKUP_KEEP: u32 = 24;
+/// `broker.consumer_timeout`: RabbitMQ's `consumer_timeout`.
+pub const CONSUMER_TIMEOUT: Duration = Duration::from_mins(30);
 /// `forward.count`: who scales by traffic needs it.
 pub const COUNT: bool = true;
 /// `forward.answer_arp`: each node has all service addresses, so no one may say that they are its own.

@@ -33,7 +33,9 @@ fn keys(s: &mut Section<'_, '_>) -> Option<ForwardSettings> {
     let count = s.or("count", defaults::COUNT, Entry::boolean);
     let answer_arp = s.or("answer_arp", defaults::ANSWER_ARP, Entry::boolean);
     let ip_forward = s.or("ip_forward", defaults::IP_FORWARD, Entry::boolean);
-    let metrics = s.or("metrics", Some(defaults::METRICS), metrics);
+    let metrics = s.or("metrics", Some(defaults::METRICS), |e| {
+        metrics(e, "forwarding", "8889")
+    });
     Some(ForwardSettings {
         ranges: ranges?,
         back_end: back_end?,
@@ -54,9 +56,13 @@ fn keys(s: &mut Section<'_, '_>) -> Option<ForwardSettings> {
     })
 }
 
-/// An address of loopback, or `"off"`.
+/// An address of loopback, or `"off"`: where metrics of this are shown, at this port usually.
 #[expect(clippy::option_option, reason = "refused and off are two things")]
-fn metrics(entry: &Entry<'_, '_>) -> Option<Option<SocketAddr>> {
+pub(super) fn metrics(
+    entry: &Entry<'_, '_>,
+    of: &'static str,
+    port: &str,
+) -> Option<Option<SocketAddr>> {
     if let DeValue::String(text) = entry.value()
         && text.as_ref() == "off"
     {
@@ -66,10 +72,11 @@ fn metrics(entry: &Entry<'_, '_>) -> Option<Option<SocketAddr>> {
     if address.ip().is_loopback() {
         return Some(Some(address));
     }
-    let message =
-        format!("metrics of forwarding are shown on a loopback address, and {address} is none");
-    let help = "collectors on other machines come by an entry of the gateway's, as `[listen.metrics]` with \
-                `bind = \":9100\"` and `servers = [\"127.0.0.1:8889\"]`";
+    let message = format!("metrics of {of} are shown on a loopback address, and {address} is none");
+    let help = format!(
+        "collectors on other machines come by an entry of the gateway's, as `[listen.metrics]` with \
+         `bind = \":9100\"` and `servers = [\"127.0.0.1:{port}\"]`"
+    );
     entry.refuse(Refused::value(message).help(help));
     None
 }

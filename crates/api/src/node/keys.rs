@@ -13,6 +13,7 @@ use crate::file::suggest::closest;
 use crate::file::walk::{Entry, Section, Walk};
 
 use super::address::{bind, parse_bind};
+use super::backup::backup;
 use super::broker::{broker as broker_keys, default_broker};
 use super::forward::forward;
 use super::gateway::{default_gateway, gateway};
@@ -34,9 +35,9 @@ const ALL_ROLES: [Role; 5] = [
 ];
 
 /// The keys at the top.
-pub(super) const KNOWN: [&str; 11] = [
+pub(super) const KNOWN: [&str; 12] = [
     "roles", "state", "address", "services", "api", "gateway", "listen", "broker", "names",
-    "forward", "vip",
+    "forward", "vip", "backup",
 ];
 
 impl Role {
@@ -97,6 +98,9 @@ fn keys(s: &mut Section<'_, '_>, outside: Outside<'_>) -> Option<NodeFile> {
     let vips = vip_entry
         .as_ref()
         .map_or(Some(Vec::new()), |e| vips(e, own_gateway(roles.as_ref())));
+    let backup_entry = s.take("backup");
+    let backed_up = backup_entry.as_ref();
+    let backed_up = backed_up.map_or(Some(None), |e| backup(e, dir, state.as_ref()).map(Some));
     let roles = roles.and_then(|roles| with_vip(s, roles, vip_entry.is_some()));
     let reason = (
         "services are declared at the control centre, and `roles` has no `control`",
@@ -124,6 +128,7 @@ fn keys(s: &mut Section<'_, '_>, outside: Outside<'_>) -> Option<NodeFile> {
         },
         forward: forwarded?,
         vips: vips?,
+        backup: backed_up?,
     })
 }
 

@@ -42,6 +42,7 @@ pub(super) const BROKER: &[Explained] = &[
     foreign("listeners", "write `bind = \":5672\"`"),
     foreign("vm_memory_high_watermark", "write `memory = \"1GiB\"`"),
     foreign("disk_free_limit", "write `disk_free = \"50MiB\"`"),
+    foreign("max_queues", "write `queues = 10000`"),
     foreign(
         "ssl_options",
         "write `[broker.tls]` with `certificate` and `key` below it",
@@ -64,6 +65,15 @@ pub(super) const BROKER_TLS: &[Explained] = &[
         "fail_if_no_peer_cert",
         "with `client_ca` clients must have a certificate; take it out",
     ),
+];
+
+/// In `backup`, as other tools call things.
+pub(super) const BACKUP: &[Explained] = &[
+    foreign("interval", "write `every = \"1h\"`"),
+    foreign("schedule", "write `every = \"1h\"`"),
+    foreign("retention", "write how many are kept: `keep = 24`"),
+    foreign("path", "write `to = \"/mnt/backup/mainstay\"`"),
+    foreign("directory", "write `to = \"/mnt/backup/mainstay\"`"),
 ];
 
 /// In `names`.

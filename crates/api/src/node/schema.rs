@@ -59,6 +59,8 @@ struct NodeFile {
     forward: Option<Forward>,
     /// Addresses that several machines can hold, and one holds: `[vip.NAME]` each.
     vip: Option<Vips>,
+    /// Backups that are made by themselves; by default none are.
+    backup: Option<Backup>,
 }
 
 /// Service addresses in these networks are not the gateway's: connections to them, of TCP and UDP,
@@ -457,6 +459,17 @@ struct Broker {
     disk_free: Option<Size>,
     /// A second entry, with TLS.
     tls: Option<BrokerTls>,
+    /// A consumer that keeps a delivery for longer without an acknowledgement loses its channel, and others get what it
+    /// had; at least `"1s"`. Where one message is worked on for days, write for instance `"7d"`.
+    #[schemars(extend("default" = display(defaults::CONSUMER_TIMEOUT)))]
+    consumer_timeout: Option<Duration>,
+    /// Queues that clients may declare in each virtual host; by default any number. What is there already stays, and
+    /// operators and definitions are not held to it.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    queues: Option<u32>,
+    /// Where `/metrics` of the broker is, for Prometheus: a loopback address, or `"off"` for nowhere.
+    #[schemars(extend("default" = defaults::broker_metrics().to_string()))]
+    metrics: Option<BindOrOff>,
 }
 
 /// Clients of the broker that speak TLS 1.2 or 1.3. The files are looked at once a second: a certificate that was
@@ -474,6 +487,22 @@ struct BrokerTls {
     /// Clients must show a certificate of one of these authorities, in PEM; they say their user and password all the
     /// same. By default they need none.
     client_ca: Option<String>,
+}
+
+/// Backups of what the node must not lose: what is declared, and the broker's queues with their messages. Each is verified
+/// before an older one is removed. A change is in force with the next one.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, extend("x-key" = "backup"))]
+struct Backup {
+    /// How often one is made, 10 seconds at least. One that is older than twice that is told by `mainstay status`.
+    #[schemars(extend("default" = display(defaults::BACKUP_EVERY)))]
+    every: Option<Duration>,
+    /// How many are kept, up to 10,000.
+    #[schemars(range(min = 1, max = 10_000), extend("default" = defaults::BACKUP_KEEP))]
+    keep: Option<u32>,
+    /// The directory into which they go, relative to that of the file. It has to be there, and not within `state`: name one
+    /// below the mount point of a disk, so that it is missing while that is not mounted.
+    to: String,
 }
 
 /// A server of names, for `SERVICE.mainstay.internal`; other names are asked of the servers that this

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub use self::password::PasswordError;
 pub(crate) use self::password::{PasswordHash, RABBIT_SHA256};
 pub use self::rights::PatternError;
-pub(crate) use self::rights::Permission;
+pub(crate) use self::rights::{Compiled, Permission};
 
 /// The user that RabbitMQ has at the beginning, too; from this machine alone.
 pub(crate) const GUEST: &str = "guest";

@@ -49,7 +49,7 @@ impl Permission {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Pattern {
     All,
     Nothing,
@@ -96,6 +96,28 @@ pub(crate) struct Compiled {
     write: Pattern,
     read: Pattern,
     known: RefCell<HashMap<(u8, String), bool>>,
+}
+
+impl Compiled {
+    /// Of somebody who may nothing.
+    pub(crate) fn nothing() -> Self {
+        Self {
+            configure: Pattern::Nothing,
+            write: Pattern::Nothing,
+            read: Pattern::Nothing,
+            known: RefCell::default(),
+        }
+    }
+
+    /// The same for another connection: it shares the patterns, and remembers answers of its own.
+    pub(crate) fn twin(&self) -> Self {
+        Self {
+            configure: self.configure.clone(),
+            write: self.write.clone(),
+            read: self.read.clone(),
+            known: RefCell::default(),
+        }
+    }
 }
 
 impl Rights for Compiled {

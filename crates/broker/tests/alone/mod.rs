@@ -38,21 +38,31 @@ impl Alone {
     }
 
     pub(crate) fn start_in(dir: TempDir, state: &Path) -> Self {
-        Self::start_with(dir, state, Vec::new())
+        Self::start_in_with(dir, state, &[])
     }
 
-    pub(crate) fn start_with(
+    /// The same, with something in its environment in all its lives.
+    pub(crate) fn start_with(name: &str, environment: &[(&'static str, &str)]) -> Self {
+        let dir = TempDir::new(name);
+        let state = dir.join("state");
+        Self::start_in_with(dir, &state, environment)
+    }
+
+    pub(crate) fn start_in_with(
         dir: TempDir,
         state: &Path,
-        environment: Vec<(&'static str, String)>,
+        environment: &[(&'static str, &str)],
     ) -> Self {
+        let environment = environment.iter();
         let mut alone = Self {
             dir,
             port: free_port(),
             state: state.to_owned(),
             running: None,
             lives: 0,
-            environment,
+            environment: environment
+                .map(|(name, value)| (*name, (*value).to_owned()))
+                .collect(),
         };
         alone.start_again();
         alone.wait_until_it_serves();

@@ -12,7 +12,7 @@ use mainstay_model::forward::Ranges;
 use mainstay_model::limits::SpecError;
 use mainstay_model::service::INSTANCES_MAX;
 use mainstay_model::{
-    Ack, HttpMatch, IntakeState, NodeReport, Outlook, ProblemCode, ServiceSpec, Weight,
+    Ack, BackupNews, HttpMatch, IntakeState, NodeReport, Outlook, ProblemCode, ServiceSpec, Weight,
 };
 
 /// The time of an input: `now` for decisions, `at` for the record.
@@ -139,6 +139,8 @@ pub enum Input {
     Ack(Ack),
     /// A consumer has ended its last request and will send no more.
     Farewell(ConsumerId),
+    /// A supervisor tells how its node's backups stand, when that has changed.
+    Backups(BackupNews),
     /// The time of [`crate::Control::next_deadline`] has come.
     Tick,
 }

@@ -12,6 +12,7 @@ mod declare;
 mod drain;
 mod gate;
 pub(crate) mod handle;
+mod happenings;
 mod instance;
 mod intake;
 mod invariants;
@@ -32,12 +33,15 @@ pub(crate) mod views;
 use alloc::vec::Vec;
 
 use mainstay_ids::{Epoch, Generation, Instant, NodeName};
-use mainstay_model::{Ack, BootId, Directory, Event, EventKind, NodePlan, NodeReport, Routing};
+use mainstay_model::{
+    Ack, BackupNews, BootId, Directory, Event, EventKind, NodePlan, NodeReport, Routing,
+};
 
 use consumers::Consumers;
 use contract::{AcknowledgedDrain, Apply, Clock, Input, Refusal, Reply, Settings};
 use declare::Services;
 use handle::StickyKey;
+use happenings::HappeningsSeen;
 use journal::Journal;
 use report::{Accepted, Agent, Strangers};
 use service::Service;
@@ -59,6 +63,8 @@ pub struct Control {
     agent: Agent,
     /// Which start of the node was seen last.
     boot: Option<BootId>,
+    /// Of what happened on the node beside its instances.
+    happenings: HappeningsSeen,
     sticky_key: StickyKey,
     journal: Journal,
     routing: Routing,
@@ -122,6 +128,7 @@ impl Control {
             consumers: Consumers::default(),
             agent: Agent::default(),
             boot: None,
+            happenings: HappeningsSeen::default(),
             sticky_key: settings.sticky_key,
             journal: Journal::default(),
         }
@@ -150,6 +157,7 @@ impl Control {
         }
         control.services.retired = snapshot.retired.into_iter().collect();
         control.boot = snapshot.boot;
+        control.happenings = HappeningsSeen::restore(snapshot.happenings);
         control.sticky_key = snapshot.sticky_key.unwrap_or(sticky_key);
         control.consumers = Consumers::restore(snapshot.consumers, clock.now);
         control.journal = Journal::resumed(snapshot.event);
@@ -233,6 +241,7 @@ impl Control {
             Input::Farewell(consumer) => {
                 self.consumers.farewell(clock, &consumer, &mut self.journal);
             }
+            Input::Backups(news) => self.hear_of_backups(clock, news),
             Input::Tick => {}
             Input::DryRun(apply) => {
                 let checked = self.services.check(apply)?;
@@ -282,6 +291,11 @@ impl Control {
         Ok(reply)
     }
 
+    fn hear_of_backups(&mut self, clock: Clock, news: BackupNews) {
+        let told = EventKind::Backups { news };
+        self.journal.record(clock, None, told);
+    }
+
     fn apply(&mut self, clock: Clock, apply: Apply, reply: &mut Reply) -> Result<(), Refusal> {
         let supply = Supply::default();
         let (services, _, mut step) = self.step(clock, &supply);
@@ -308,6 +322,8 @@ impl Control {
             self.boot.clone_from(&report.boot);
             self.journal.mark_changed();
         }
+        let (happenings, node) = (&mut self.happenings, &self.node);
+        happenings.observe(clock, node, &report.happenings, &mut self.journal);
         let supply = Supply::default();
         if let (true, Some(boot)) = (rebooted, report.boot.clone()) {
             let rebooted = EventKind::NodeRebooted { boot };
@@ -425,7 +441,11 @@ impl Control {
             Input::ConsumerJoined(consumer) | Input::Ack(Ack { consumer, .. }) => {
                 !self.consumers.waits_for(consumer)
             }
-            Input::DryRun(_) | Input::Report(_) | Input::Farewell(_) | Input::Tick => false,
+            Input::DryRun(_)
+            | Input::Report(_)
+            | Input::Farewell(_)
+            | Input::Backups(_)
+            | Input::Tick => false,
         }
     }
 
@@ -451,6 +471,7 @@ impl Control {
             purpose: self.purpose,
             event: self.journal.last(),
             boot: self.boot.clone(),
+            happenings: self.happenings.records(),
             sticky_key: Some(self.sticky_key),
             services: services
                 .map(|(name, service)| service.record(name))
@@ -483,6 +504,7 @@ fn starts_something(input: &Input) -> bool {
         | Input::ConsumerJoined(_)
         | Input::Ack(_)
         | Input::Farewell(_)
+        | Input::Backups(_)
         | Input::Tick => false,
     }
 }

@@ -13,6 +13,7 @@ use mainstay_model::{BootId, Intake, ServiceSpec};
 use super::Purpose;
 use super::consumers::Presence;
 use super::handle::StickyKey;
+use super::happenings::SeenRecord;
 use super::instance::{Exposure, Start};
 use super::service::{Ended, Gate, Stage};
 
@@ -54,6 +55,9 @@ pub struct Snapshot {
     /// Which start of the node was seen last.
     #[serde(default)]
     pub(super) boot: Option<BootId>,
+    /// How far the node's records of what happens beside its instances were seen.
+    #[serde(default)]
+    pub(super) happenings: Vec<SeenRecord>,
     /// `None`: it was stored before there was one.
     #[serde(default)]
     pub(super) sticky_key: Option<StickyKey>,
@@ -101,6 +105,7 @@ impl Snapshot {
             self.event = self.event.max(replaced.event);
             self.consumers.clone_from(&replaced.consumers);
             self.boot.clone_from(&replaced.boot);
+            self.happenings.clone_from(&replaced.happenings);
             // Clients have what was made with it last.
             self.sticky_key = replaced.sticky_key.or(self.sticky_key);
             for (service, next) in &replaced.retired {

@@ -1,18 +1,24 @@
 //! What changes from one routing state to the next, for whoever forwards.
+//!
+//! A routing state is whole, and mostly one service of thousands differs in it from the one before: only those that
+//! differ are looked into ([`difference`]). What comes out is what looking into all would ([`Course::anew`]).
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
-use mainstay_ids::{Attempt, Generation, InstanceId};
+use mainstay_ids::{Attempt, Generation, InstanceId, ServiceName};
 use mainstay_model::Routing;
-use mainstay_model::routing::ServiceRoutes;
+use mainstay_model::routing::{Endpoint, ServiceRoutes};
 
+use super::difference::{self, Part};
 use super::spread::Spread;
 
 /// How many dead instances are remembered; then the longest dead is forgotten, and who still has a
 /// connection to it waits for TCP's own time-out. Each is one element in the kernel.
-const DEAD_MAX: usize = 16_384;
+pub(super) const DEAD_MAX: usize = 16_384;
 
 /// What is to be changed, all at once.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -48,6 +54,27 @@ pub struct Place {
     pub through: SocketAddr,
 }
 
+impl Place {
+    pub(super) fn of(endpoint: &Endpoint, through: SocketAddr) -> Self {
+        Self {
+            instance: endpoint.instance.clone(),
+            attempt: endpoint.attempt,
+            address: endpoint.address,
+            through,
+        }
+    }
+}
+
+impl Step {
+    /// What it changes of the places.
+    pub fn places(&self) -> PlacesChange {
+        match &self.0 {
+            Next::Anew(next) => PlacesChange::Anew(next.places()),
+            Next::Part(part) => part.places_change(),
+        }
+    }
+}
+
 /// What one routing state changes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Turn {
@@ -66,15 +93,53 @@ pub struct Turn {
 /// All that forwarding is to do at present.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Course {
-    generation: Option<Generation>,
+    pub(super) generation: Option<Generation>,
+    /// The routing state that is in force; `None`: none was followed yet.
+    pub(super) routing: Option<Arc<Routing>>,
+    /// Whether two services list instances at one address, of which the latter counts.
+    pub(super) sharing: Sharing,
     /// `None`: somebody before us left it.
-    services: BTreeMap<SocketAddr, Option<Spread>>,
+    pub(super) services: BTreeMap<SocketAddr, Option<Spread>>,
+    /// Whose these are, as far as they are in the routes.
+    pub(super) names: BTreeMap<SocketAddr, ServiceName>,
     /// Those in the routes, by where they listen.
-    places: BTreeMap<SocketAddr, Place>,
+    pub(super) places: BTreeMap<SocketAddr, Place>,
     /// Those that left the routes and may have connections.
-    leaving: BTreeMap<SocketAddr, Place>,
+    pub(super) leaving: BTreeMap<SocketAddr, Place>,
     /// The longest dead in front.
-    dead: VecDeque<SocketAddr>,
+    pub(super) dead: VecDeque<SocketAddr>,
+}
+
+/// Whether two services have something at one address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Sharing {
+    #[default]
+    None,
+    Some,
+}
+
+/// What a course becomes when a turn is in force.
+#[derive(Debug, Clone)]
+pub struct Step(Next);
+
+#[derive(Debug, Clone)]
+enum Next {
+    Anew(Box<Course>),
+    Part(Box<Part>),
+}
+
+/// What a step changes of the places to which connections lead or led.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PlacesChange {
+    /// All of them may be others.
+    Anew(Vec<Place>),
+    /// First these addresses have none any more, and then there are these.
+    Part {
+        /// Addresses.
+        gone: Vec<SocketAddr>,
+        /// Places, new or others than before.
+        put: Vec<Place>,
+    },
 }
 
 impl Course {
@@ -87,15 +152,30 @@ impl Course {
     ) -> Self {
         let places = places.into_iter();
         Self {
-            generation: None,
             services: services
                 .into_iter()
                 .map(|address| (address, None))
                 .collect(),
             places: places.map(|place| (place.address, place)).collect(),
-            leaving: BTreeMap::new(),
             dead: dead.into(),
+            ..Self::default()
         }
+    }
+
+    /// The same, whole; `None`: none was followed yet.
+    pub fn routing(&self) -> Option<&Arc<Routing>> {
+        self.routing.as_ref()
+    }
+
+    /// Whose each service address is.
+    pub fn names(&self) -> &BTreeMap<SocketAddr, ServiceName> {
+        &self.names
+    }
+
+    /// Where those in the routes listen.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        let all = self.places.keys().chain(self.leaving.keys());
+        all.copied()
     }
 
     /// The routing state that is in force.
@@ -126,15 +206,37 @@ impl Course {
         self.services.values().any(left)
     }
 
-    /// What a new routing state changes, and the course once that is in force. Only services whose
-    /// address `is_forwarded` count.
+    /// What a new routing state changes, and the step to take once that is in force. Only services whose
+    /// address `is_forwarded` count, which must always be the same ones.
     pub fn follow(
         &self,
-        routing: &Routing,
+        routing: &Arc<Routing>,
+        is_forwarded: impl Fn(SocketAddr) -> bool,
+    ) -> (Turn, Step) {
+        if let Some((turn, part)) = difference::between(self, routing, &is_forwarded) {
+            return (turn, Step(Next::Part(Box::new(part))));
+        }
+        let (turn, next) = self.anew(routing, is_forwarded);
+        (turn, Step(Next::Anew(Box::new(next))))
+    }
+
+    /// Takes a step, since its turn is in force.
+    pub fn advance(&mut self, step: Step) {
+        match step.0 {
+            Next::Anew(next) => *self = *next,
+            Next::Part(part) => part.apply(self),
+        }
+    }
+
+    /// The same as [`Self::follow`], by looking into all services.
+    pub(super) fn anew(
+        &self,
+        routing: &Arc<Routing>,
         is_forwarded: impl Fn(SocketAddr) -> bool,
     ) -> (Turn, Self) {
         let mut next = Self {
             generation: Some(routing.generation),
+            routing: Some(Arc::clone(routing)),
             dead: self.dead.clone(),
             ..Self::default()
         };
@@ -158,7 +260,10 @@ impl Course {
             if self.services.get(&address) != Some(&Some(spread.clone())) {
                 turn.batch.services.push((address, spread.clone()));
             }
-            next.services.insert(address, Some(spread));
+            if next.services.insert(address, Some(spread)).is_some() {
+                next.sharing = Sharing::Some;
+            }
+            next.names.insert(address, routes.service.clone());
         }
         let gone = self.services.keys();
         let gone = gone.filter(|address| !next.services.contains_key(*address));
@@ -169,20 +274,18 @@ impl Course {
     }
 
     /// Whether a service address is known to lead to somebody.
-    fn leads_on(&self, address: SocketAddr) -> bool {
+    pub(super) fn leads_on(&self, address: SocketAddr) -> bool {
         let spread = self.services.get(&address).and_then(Option::as_ref);
         spread.is_some_and(|spread| !spread.shares.is_empty())
     }
 
     fn take(&mut self, through: SocketAddr, routes: &ServiceRoutes) {
         for endpoint in &routes.endpoints {
-            let place = Place {
-                instance: endpoint.instance.clone(),
-                attempt: endpoint.attempt,
-                address: endpoint.address,
-                through,
-            };
-            self.places.insert(endpoint.address, place);
+            let place = Place::of(endpoint, through);
+            let before = self.places.insert(endpoint.address, place);
+            if before.is_some_and(|before| before.through != through) {
+                self.sharing = Sharing::Some;
+            }
         }
     }
 
@@ -238,7 +341,7 @@ mod tests {
     use super::*;
     use alloc::vec;
     use mainstay_ids::{Epoch, Revision, ServiceName, Version};
-    use mainstay_model::routing::{Dead, Endpoint, EndpointHealth};
+    use mainstay_model::routing::{Dead, EndpointHealth};
 
     const SERVICE: &str = "10.96.0.1:8080";
 
@@ -293,6 +396,14 @@ mod tests {
         true
     }
 
+    /// Follows, and what is to be done is done.
+    fn followed(course: &Course, routing: Routing) -> (Turn, Course) {
+        let mut next = course.clone();
+        let (turn, step) = course.follow(&Arc::new(routing), all);
+        next.advance(step);
+        (turn, next)
+    }
+
     fn addresses(places: &[Place]) -> Vec<SocketAddr> {
         places.iter().map(|place| place.address).collect()
     }
@@ -303,16 +414,16 @@ mod tests {
     #[test]
     fn who_leaves_drains_and_who_dies_is_severed() {
         let start = routing(1, vec![endpoint(1, 1, A), endpoint(2, 1, B)], &[]);
-        let (turn, course) = Course::default().follow(&start, all);
+        let (turn, course) = followed(&Course::default(), start);
         assert_eq!(turn.batch.services.len(), 1);
         assert_eq!(turn.opened, [address(SERVICE)]);
-        let (turn, course) = course.follow(&routing(2, vec![endpoint(2, 1, B)], &[]), all);
+        let (turn, course) = followed(&course, routing(2, vec![endpoint(2, 1, B)], &[]));
         assert_eq!(addresses(&turn.released), [address(A)]);
         assert_eq!(turn.opened, []);
         assert!(turn.severed.is_empty() && turn.batch.dead.is_empty());
         assert_eq!(course.leaving().count(), 1);
         // It dies while it drains, and the other one, too.
-        let (turn, course) = course.follow(&routing(3, vec![], &[(1, 1), (2, 1)]), all);
+        let (turn, course) = followed(&course, routing(3, vec![], &[(1, 1), (2, 1)]));
         let mut severed = addresses(&turn.severed);
         severed.sort_unstable();
         assert_eq!(severed, [address(A), address(B)]);
@@ -320,7 +431,7 @@ mod tests {
         assert_eq!(course.leaving().count(), 0);
         assert!(!course.serves());
         // At the same address again.
-        let (turn, _) = course.follow(&routing(4, vec![endpoint(1, 2, A)], &[(1, 1)]), all);
+        let (turn, _) = followed(&course, routing(4, vec![endpoint(1, 2, A)], &[(1, 1)]));
         assert_eq!(turn.batch.revived, [address(A)]);
         assert_eq!(turn.opened, [address(SERVICE)]);
         assert!(turn.batch.dead.is_empty());
@@ -329,12 +440,13 @@ mod tests {
     #[test]
     fn nothing_new_changes_nothing() {
         let state = routing(1, vec![endpoint(1, 1, A)], &[]);
-        let (_, course) = Course::default().follow(&state, all);
+        let (_, course) = followed(&Course::default(), state.clone());
         let mut again = state;
         again.generation.revision = Revision(2);
-        let (turn, course) = course.follow(&again, all);
+        let generation = again.generation;
+        let (turn, course) = followed(&course, again);
         assert!(turn.batch.is_empty(), "{turn:?}");
-        assert_eq!(course.generation(), Some(again.generation));
+        assert_eq!(course.generation(), Some(generation));
     }
 
     #[test]
@@ -347,7 +459,7 @@ mod tests {
             through: state,
         };
         let left = Course::left_behind(vec![state, gone], vec![address(A)], vec![place]);
-        let (turn, course) = left.follow(&routing(5, vec![endpoint(1, 3, A)], &[]), all);
+        let (turn, course) = followed(&left, routing(5, vec![endpoint(1, 3, A)], &[]));
         assert_eq!(turn.batch.services.len(), 1, "its shares are not known");
         assert_eq!(turn.batch.gone, [gone]);
         assert_eq!(turn.batch.revived, [address(A)]);
@@ -358,9 +470,9 @@ mod tests {
     #[test]
     fn services_elsewhere_are_left_alone() {
         let state = routing(1, vec![endpoint(1, 1, A)], &[]);
-        let (turn, course) = Course::default().follow(&state, |_| false);
+        let (turn, step) = Course::default().follow(&Arc::new(state), |_| false);
         assert!(turn.batch.is_empty());
-        assert!(course.places().is_empty());
+        assert_eq!(step.places(), PlacesChange::Anew(vec![]));
     }
 
     #[test]
@@ -372,9 +484,9 @@ mod tests {
             })
             .collect();
         let first = dead[0];
-        let (_, course) = Course::left_behind(vec![], dead, vec![])
-            .follow(&routing(1, vec![endpoint(1, 1, A)], &[]), all);
-        let (turn, _) = course.follow(&routing(2, vec![], &[(1, 1)]), all);
+        let left = Course::left_behind(vec![], dead, vec![]);
+        let (_, course) = followed(&left, routing(1, vec![endpoint(1, 1, A)], &[]));
+        let (turn, _) = followed(&course, routing(2, vec![], &[(1, 1)]));
         assert_eq!(turn.batch.dead, [address(A)]);
         assert_eq!(turn.batch.revived, [first]);
     }

@@ -6,9 +6,10 @@
 //! to the same shares from the same routes. [`Course::follow`] says what a new routing state changes.
 
 mod course;
+mod difference;
 mod slots;
 mod spread;
 
-pub use course::{Batch, Course, Place, Turn};
+pub use course::{Batch, Course, Place, PlacesChange, Step, Turn};
 pub use slots::{Class, Draw, Slots};
 pub use spread::{Share, Spread, Staying};

@@ -172,6 +172,9 @@ pub(super) fn belongs(kind: &EventKind) -> bool {
         | EventKind::ConsumerMute { .. }
         | EventKind::ConsumerGone { .. }
         | EventKind::NodeRebooted { .. }
+        | EventKind::Happened { .. }
+        | EventKind::HappenedUntold { .. }
+        | EventKind::Backups { .. }
         | EventKind::ControlStarted { .. } => false,
         EventKind::DrainFinished { held_up_by, .. } => !held_up_by.is_empty(),
         EventKind::RolloutStarted { .. }

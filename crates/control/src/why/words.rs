@@ -58,6 +58,9 @@ fn topic(kind: &EventKind) -> Topic {
         | EventKind::ConsumerJoined { .. }
         | EventKind::ConsumerMute { .. }
         | EventKind::ConsumerGone { .. }
+        | EventKind::Happened { .. }
+        | EventKind::HappenedUntold { .. }
+        | EventKind::Backups { .. }
         | EventKind::ControlStarted { .. } => Topic::Decision,
     }
 }

@@ -13,7 +13,7 @@ use crate::back_end::ForwardError;
 use crate::host::{self, Survey, Version};
 use crate::reading::Reading;
 use crate::router::Opened;
-use crate::{nft, xtables};
+use crate::{iptables, nft};
 
 /// `NF_INET_PRE_ROUTING`, `NF_INET_LOCAL_OUT`.
 const PREROUTING_HOOK: u32 = 0;
@@ -37,8 +37,6 @@ pub enum Rules {
     Read(Reading),
     /// There are none.
     None,
-    /// There are chains of iptables of ours, which only their own back end reads.
-    Iptables,
     /// In words: why not.
     Unreadable(String),
 }
@@ -46,23 +44,34 @@ pub enum Rules {
 impl Rules {
     /// Reads them in this thread's network namespace.
     pub fn read(table: &Name) -> Self {
-        match nft::read(table) {
-            Ok(Some(reading)) => Self::Read(reading),
-            Ok(None) if xtables::left().is_ok_and(|chains| !chains.is_empty()) => Self::Iptables,
+        let of_nft = match nft::read(table) {
+            Ok(Some(reading)) => return Self::Read(reading),
             Ok(None) => Self::None,
-            Err(error @ ForwardError::Forbidden { .. }) => Self::Unreadable(error.to_string()),
-            Err(error) => {
-                let source = std::error::Error::source(&error).map(ToString::to_string);
-                Self::Unreadable(format!("{error}: {}", source.unwrap_or_default()))
-            }
+            Err(error) => Self::unreadable(&error),
+        };
+        let ranges = Routes::open().and_then(|routes| routes.locals());
+        let ranges = ranges.unwrap_or_default();
+        let ranges: Vec<Prefix> = ranges.iter().map(|route| route.prefix).collect();
+        match (of_nft, iptables::read(&ranges)) {
+            (_, Ok(Some(reading))) => Self::Read(reading),
+            (Self::None, Err(error)) => Self::unreadable(&error),
+            (of_nft, Ok(None) | Err(_)) => of_nft,
         }
+    }
+
+    fn unreadable(error: &ForwardError) -> Self {
+        if let ForwardError::Forbidden { .. } = error {
+            return Self::Unreadable(error.to_string());
+        }
+        let source = std::error::Error::source(error).map(ToString::to_string);
+        Self::Unreadable(format!("{error}: {}", source.unwrap_or_default()))
     }
 
     /// What they are, if they could be read.
     pub fn reading(&self) -> Option<&Reading> {
         match self {
             Self::Read(reading) => Some(reading),
-            Self::None | Self::Iptables | Self::Unreadable(_) => None,
+            Self::None | Self::Unreadable(_) => None,
         }
     }
 }

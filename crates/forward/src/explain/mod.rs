@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 
 use mainstay_control::forward::{Draw, Slots};
 use mainstay_kernel::netlink::route::{Leads, Way};
+use mainstay_model::forward::BackEndKind;
 use serde::Serialize;
 
 pub use facts::{Facts, Question, Rules, gather};
@@ -179,8 +180,8 @@ fn meeting_rules(facts: &Facts) -> Vec<Step> {
         question, table, ..
     } = facts;
     let mut steps = Vec::new();
-    let dormant = match &facts.rules {
-        Rules::Read(reading) => reading.dormant,
+    let reading = match &facts.rules {
+        Rules::Read(reading) => reading,
         Rules::None => {
             let what = format!(
                 "there is no table `{table}`: nothing is translated, and a program that listens on all \
@@ -190,37 +191,57 @@ fn meeting_rules(facts: &Facts) -> Vec<Step> {
                 "does the agent run? `mainstay status`; its log says why it does not forward",
             )];
         }
-        Rules::Iptables => {
-            let what = "rules of iptables forward here, in chains that begin with MAINSTAY-; they are not \
-                        read for an explanation";
-            return vec![
-                Step::new(Effect::Unknown, what)
-                    .remedy("`iptables-save -t nat` shows them; `mainstay status` the services"),
-            ];
-        }
         Rules::Unreadable(why) => {
             let what = format!("the rules cannot be read: {why}");
             return vec![Step::new(Effect::Unknown, what).remedy("try as root")];
         }
     };
-    if dormant {
+    if reading.dormant {
         let what = format!("somebody switched the table `{table}` off (flag dormant)");
         steps.push(
             Step::new(Effect::Diverted, what)
                 .remedy("the agent repairs it within a second; who does it again and again?"),
         );
     }
+    if !reading.altered.is_empty() {
+        let what = format!(
+            "somebody changed rules that lead to services: {}",
+            reading.altered.join(", ")
+        );
+        steps.push(
+            Step::new(Effect::Blocked, what)
+                .remedy("the agent repairs it within a second; who does it again and again?"),
+        );
+    }
     steps.extend(obstacles::translated_by_others(facts));
-    let (chain, whose) = match question.from {
-        None => ("output", "a program of this machine".to_owned()),
-        Some(from) => ("prerouting", format!("{from}")),
+    let whose = match question.from {
+        None => "a program of this machine".to_owned(),
+        Some(from) => from.to_string(),
+    };
+    let meets = match (reading.back_end, question.from) {
+        (BackEndKind::Iptables, None) => of_iptables("OUTPUT"),
+        (BackEndKind::Iptables, Some(_)) => of_iptables("PREROUTING"),
+        (BackEndKind::Nft | BackEndKind::Userspace, from) => format!(
+            "the chain `{}` of table `{table}`, which looks into the map `services{}`",
+            if from.is_none() {
+                "output"
+            } else {
+                "prerouting"
+            },
+            digit(facts)
+        ),
     };
     steps.push(Step::passes(format!(
-        "its first packet, from {whose}, meets the chain `{chain}` of table `{table}`, which looks into \
-         the map `services{}`; later packets follow the entry of connection tracking",
-        if question.to.is_ipv4() { 4 } else { 6 }
+        "its first packet, from {whose}, meets {meets}; later packets follow the entry of connection tracking"
     )));
     steps
+}
+
+fn of_iptables(chain: &str) -> String {
+    format!(
+        "the chain `{chain}` of table `nat` of iptables, which leads to `MAINSTAY-SERVICES` and to a rule for \
+         each service"
+    )
 }
 
 fn services(facts: &Facts) -> Vec<Step> {
@@ -232,7 +253,7 @@ fn services(facts: &Facts) -> Vec<Step> {
         let asked = SocketAddr::new(to, port);
         return match reading.service(asked) {
             Some(service) => served(facts, reading, service),
-            None => refused(facts, asked),
+            None => refused(facts, reading.back_end, asked),
         };
     }
     let at = reading.services.iter().filter(|one| one.address.ip() == to);
@@ -252,7 +273,7 @@ fn services(facts: &Facts) -> Vec<Step> {
 }
 
 /// Nobody serves it.
-fn refused(facts: &Facts, asked: SocketAddr) -> Vec<Step> {
+fn refused(facts: &Facts, back_end: BackEndKind, asked: SocketAddr) -> Vec<Step> {
     if facts.listeners.contains(&asked) {
         let what = format!(
             "no service has {asked}, and a program of this machine listens there: if it is Mainstay's own \
@@ -260,19 +281,28 @@ fn refused(facts: &Facts, asked: SocketAddr) -> Vec<Step> {
         );
         return vec![Step::new(Effect::Unknown, what)];
     }
-    let map = if asked.is_ipv4() { 4 } else { 6 };
+    let (found, guard, list) = match back_end {
+        BackEndKind::Iptables => (
+            "no rule is for",
+            "MAINSTAY-REFUSE",
+            "iptables-save -t nat".to_owned(),
+        ),
+        BackEndKind::Nft | BackEndKind::Userspace => (
+            "the map has no",
+            "guard-input",
+            format!("nft list map {} services{}", facts.table, digit(facts)),
+        ),
+    };
     let mut steps = vec![
         Step::new(
             Effect::Refused,
             format!(
-                "the map has no {asked}: no service has it, or it has no instance that takes \
-                 connections; the chain `guard-input` answers RST to TCP and \"port unreachable\" to UDP"
+                "{found} {asked}: no service has it, or it has no instance that takes \
+                 connections; the chain `{guard}` answers RST to TCP and \"port unreachable\" to UDP"
             ),
         )
         .remedy(format!(
-            "`mainstay status` shows services and their addresses; `nft list map {} services{map}` \
-             what the kernel has",
-            facts.table
+            "`mainstay status` shows services and their addresses; `{list}` what the kernel has"
         )),
     ];
     let everywhere = facts.listeners.iter().filter(|one| {
@@ -294,8 +324,12 @@ fn served(facts: &Facts, reading: &Reading, service: &ServiceReading) -> Vec<Ste
     let address = service.address;
     let Some(slots) = &service.slots else {
         let what = format!(
-            "{address} is in the map, but its slots are not whole: somebody edited the table, and some \
-             connections fail until the agent has repaired it"
+            "{address} is known, but its {} not whole: somebody edited the table, and some \
+             connections fail until the agent has repaired it",
+            match reading.back_end {
+                BackEndKind::Iptables => "rules are",
+                BackEndKind::Nft | BackEndKind::Userspace => "slots are",
+            }
         );
         return vec![
             Step::new(Effect::Blocked, what).remedy("does the agent run? `mainstay status`"),
@@ -307,10 +341,16 @@ fn served(facts: &Facts, reading: &Reading, service: &ServiceReading) -> Vec<Ste
         "{address} is a service of {} ({} new connections so far): {}",
         instances(counts.len()),
         service.connections,
-        drawing(slots, facts)
+        drawing(slots, reading.back_end, facts)
     ))];
     for (instance, count) in &counts {
-        let share = format!("{count} of {all} slots, {}", percent(*count, all));
+        let percent = percent(*count, all);
+        let share = match reading.back_end {
+            BackEndKind::Iptables => percent,
+            BackEndKind::Nft | BackEndKind::Userspace => {
+                format!("{count} of {all} slots, {percent}")
+            }
+        };
         steps.push(instance::way_to(facts, *instance, &share));
         if reading.dead.contains(instance) {
             let what = format!(
@@ -330,19 +370,21 @@ fn instances(count: usize) -> String {
     }
 }
 
-fn drawing(slots: &Slots, facts: &Facts) -> String {
-    let count = slots.class().slots();
-    match (slots.class().draw(), facts.question.from) {
-        (Draw::Random, _) => {
-            format!(
-                "chance draws one of {count} slots (`random{}-{count}`)",
-                digit(facts)
-            )
+fn drawing(slots: &Slots, back_end: BackEndKind, facts: &Facts) -> String {
+    let (count, digit) = (slots.class().slots(), digit(facts));
+    match (back_end, slots.class().draw()) {
+        (BackEndKind::Iptables, Draw::Random) => {
+            "its rules are tried one after the other, each with its chance".to_owned()
         }
-        (Draw::Source, _) => format!(
-            "a hash of the client's address chooses one of {count} slots (`source{}-{count}`): a client \
-             stays with its instance",
-            digit(facts)
+        (BackEndKind::Iptables, Draw::Source) => format!(
+            "two hashes of the client's address choose one of {count} rules: a client stays with its instance"
+        ),
+        (BackEndKind::Nft | BackEndKind::Userspace, Draw::Random) => {
+            format!("chance draws one of {count} slots (`random{digit}-{count}`)")
+        }
+        (BackEndKind::Nft | BackEndKind::Userspace, Draw::Source) => format!(
+            "a hash of the client's address chooses one of {count} slots (`source{digit}-{count}`): a client \
+             stays with its instance"
         ),
     }
 }

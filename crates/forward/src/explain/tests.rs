@@ -441,3 +441,59 @@ fn system_both_iptables_load_the_published_rules_and_spread_by_them() {
         }
     }
 }
+
+#[test]
+fn system_rules_of_iptables_are_explained_as_the_kernel_has_them() {
+    if !is_root() {
+        return skip(NEEDS_ROOT);
+    }
+    use crate::tests::{Kind, ranges};
+    for (kind, program) in [
+        (Kind::Legacy, "iptables-legacy"),
+        (Kind::OverNft, "iptables-nft"),
+    ] {
+        let node = Netns::new();
+        node.enter(|| {
+            let routes = mainstay_kernel::netlink::route::Routes::open().unwrap();
+            for network in ranges().networks() {
+                let (prefix, source) = (range_of(&network.to_string()).unwrap(), None);
+                let route = mainstay_kernel::netlink::route::LocalRoute { prefix, source };
+                routes.add_local(&route).unwrap();
+            }
+        });
+        let mut back_end = node.enter(|| kind.start()).unwrap();
+        let own = instances(&node, &["127.0.0.1:9001", "127.0.0.1:9002"]);
+        let weighed = crate::tests::weighed(&[(own[0], 3), (own[1], 1)]);
+        let batch = serve("10.96.0.1:8080", weighed);
+        node.enter(|| back_end.apply(&batch)).unwrap();
+        connect(&node, "10.96.0.1:8080").unwrap();
+        let ask = || asked(&node, "10.96.0.1:8080", None);
+        let whole = [
+            "from a program of this machine, meets the chain `OUTPUT` of table `nat` of iptables",
+            "10.96.0.1:8080 is a service of 2 instances (1 new connections so far): its rules are tried one after",
+            "127.0.0.1:9001 gets 75.0 %, on this host",
+            "127.0.0.1:9002 gets 25.0 %, on this host",
+        ];
+        tells(&ask(), Effect::Passes, &whole);
+        tells(
+            &asked(&node, "10.96.9.9:80", Some("10.1.1.1")),
+            Effect::Refused,
+            &["no rule is for 10.96.9.9:80", "`MAINSTAY-REFUSE`"],
+        );
+        // What somebody changed is told until it is repaired.
+        let change = |line: &str| crate::tests::run(&node, &format!("{program} {line}"));
+        change("-t nat -D OUTPUT -j MAINSTAY-SERVICES");
+        let told = [": OUTPUT had no jump", "the agent repairs it"];
+        tells(&ask(), Effect::Blocked, &told);
+        node.enter(|| back_end.check()).unwrap();
+        tells(&ask(), Effect::Passes, &whole);
+        change("-t nat -D MAINSTAY-1-TCP 2");
+        tells(
+            &ask(),
+            Effect::Blocked,
+            &["10.96.0.1:8080 is known, but its rules are not whole"],
+        );
+        node.enter(|| back_end.check()).unwrap();
+        tells(&ask(), Effect::Passes, &whole);
+    }
+}

@@ -12,6 +12,7 @@
 
 mod command;
 mod mend;
+mod reading;
 mod rules;
 mod state;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 pub use command::{CommandError, Variant};
+pub use reading::read;
 
 use mainstay_control::forward::Batch;
 use mainstay_kernel::netlink::Socket;

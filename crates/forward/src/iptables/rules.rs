@@ -170,7 +170,7 @@ fn chance(spread: &Spread) -> Vec<String> {
     rules
 }
 
-fn stay(slots: &Slots) -> Vec<String> {
+pub(super) fn stay(slots: &Slots) -> Vec<String> {
     let mut rules = Vec::new();
     let cluster = |slots: usize, slot: usize, seed: u32| {
         format!(

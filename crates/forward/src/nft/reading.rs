@@ -32,6 +32,7 @@ pub fn read(table: &Name) -> Result<Option<Reading>, ForwardError> {
     Ok(Some(Reading {
         back_end: BackEndKind::Nft,
         dormant: listing.dormant,
+        altered: Vec::new(),
         services: services.collect(),
         dead: present.dead(),
         traffic: traffic.into_iter().collect(),

@@ -11,7 +11,7 @@ use std::sync::mpsc::SyncSender;
 use mainstay_control::forward::Batch;
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::task::LocalSet;
+use tokio::task::{JoinHandle, LocalSet};
 
 use super::limits::{DATAGRAM_LEN, Limits};
 use super::service::{Prepared, Service};
@@ -82,7 +82,7 @@ pub(super) fn run(runtime: &Runtime, limits: Limits, mut asks: mpsc::Receiver<As
     let floor = Rc::new(Floor::new(limits));
     LocalSet::new().block_on(runtime, async {
         while let Some(ask) = asks.recv().await {
-            floor.answer(ask);
+            floor.answer(ask).await;
         }
     });
 }
@@ -101,16 +101,30 @@ impl Floor {
     }
 
     /// Who asked and has given up since is not told; the answer to the next question shows it.
-    fn answer(self: &Rc<Self>, ask: Ask) {
+    async fn answer(self: &Rc<Self>, ask: Ask) {
         match ask {
-            Ask::Apply(batch, reply) => drop(reply.send(self.apply(&batch))),
+            Ask::Apply(batch, reply) => {
+                let mut ended = Vec::new();
+                let applied = self.apply(&batch, &mut ended);
+                // A socket is closed when its task is gone, which an abort only asks for: until then it takes what
+                // nobody reads, and holds the port.
+                for task in ended {
+                    task.await.ok();
+                }
+                reply.send(applied).ok();
+            }
             Ask::Look(reply) => drop(reply.send(self.figures())),
             #[cfg(test)]
             Ask::Panic => panic!("as asked"),
         }
     }
 
-    fn apply(self: &Rc<Self>, batch: &Batch) -> Result<(), (SocketAddr, io::Error)> {
+    /// `ended`: tasks that were told to end.
+    fn apply(
+        self: &Rc<Self>,
+        batch: &Batch,
+        ended: &mut Vec<JoinHandle<()>>,
+    ) -> Result<(), (SocketAddr, io::Error)> {
         let mut prepared = Vec::new();
         for (address, spread) in &batch.services {
             let known = self.services.borrow().get(address).map(Rc::clone);
@@ -127,13 +141,13 @@ impl Floor {
             for share in &spread.shares {
                 self.instance(share.to);
             }
-            let service = one.open(self, spread.clone());
+            let service = one.open(self, spread.clone(), ended);
             self.services.borrow_mut().insert(service.address, service);
         }
         for address in &batch.gone {
             let gone = self.services.borrow_mut().remove(address);
             if let Some(service) = gone {
-                service.close();
+                ended.append(&mut service.close());
             }
         }
         self.forget_instances();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use mainstay_control::forward::{Slots, Spread, Staying};
 use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, UdpSocket};
-use tokio::task::{AbortHandle, spawn_local};
+use tokio::task::{JoinHandle, spawn_local};
 
 use super::floor::Floor;
 use super::limits::{ACCEPT_PAUSE, BACKLOG};
@@ -24,7 +24,7 @@ pub(super) struct Service {
     pub(super) connections: Cell<u64>,
     /// Bound for as long as the service is there; listens if it has instances.
     tcp: Socket,
-    tasks: RefCell<Vec<AbortHandle>>,
+    tasks: RefCell<Vec<JoinHandle<()>>>,
 }
 
 #[derive(Debug, Default)]
@@ -79,7 +79,13 @@ impl Prepared {
         }
     }
 
-    pub(super) fn open(self, floor: &Rc<Floor>, spread: Spread) -> Rc<Service> {
+    /// `ended`: tasks that were told to end.
+    pub(super) fn open(
+        self,
+        floor: &Rc<Floor>,
+        spread: Spread,
+        ended: &mut Vec<JoinHandle<()>>,
+    ) -> Rc<Service> {
         match self {
             Self::Same(service) => {
                 service.set(spread);
@@ -95,13 +101,12 @@ impl Prepared {
                 let accept = accept(Rc::clone(floor), Rc::clone(&service), listener);
                 let carry = udp::carry(Rc::clone(floor), Rc::clone(&service), udp);
                 let tasks = [spawn_local(accept), spawn_local(carry)];
-                let handles = tasks.map(|task| task.abort_handle());
-                service.tasks.borrow_mut().extend(handles);
+                service.tasks.borrow_mut().extend(tasks);
                 service
             }
             Self::Closed(service) => {
                 service.set(spread);
-                service.close();
+                ended.append(&mut service.close());
                 service
             }
         }
@@ -165,12 +170,15 @@ impl Service {
         !self.tasks.borrow().is_empty()
     }
 
-    /// Refuses from now on. What is under way goes on.
-    pub(super) fn close(&self) {
-        for task in self.tasks.borrow_mut().drain(..) {
+    /// Refuses connections from now on, and datagrams when the tasks have ended that it tells to. What is under way
+    /// goes on.
+    pub(super) fn close(&self) -> Vec<JoinHandle<()>> {
+        let tasks = std::mem::take(&mut *self.tasks.borrow_mut());
+        for task in &tasks {
             task.abort();
         }
         self.cease();
+        tasks
     }
 
     /// A listener that is shut down refuses and stays bound, so that nobody else is given its port.

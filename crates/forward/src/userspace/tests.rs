@@ -189,6 +189,40 @@ fn system_the_port_of_a_service_without_instances_stays_its_own() {
 }
 
 #[test]
+fn datagrams_to_a_service_that_is_gone_are_refused_at_once_and_its_port_is_free() {
+    let (mut back_end, service) = narrow(Limits::of_process());
+    let instance = UdpSocket::bind("127.0.0.1:0").unwrap();
+    instance.set_read_timeout(Some(DEADLINE)).unwrap();
+    let own = instance.local_addr().unwrap();
+    let gone = Batch {
+        gone: vec![service],
+        ..Batch::default()
+    };
+    // Each time somebody has the time between the word and the deed.
+    for round in 0..200 {
+        let serving = serve(&service.to_string(), even(&[own]));
+        back_end.apply(&serving).unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.set_read_timeout(Some(DEADLINE)).unwrap();
+        client.connect(service).unwrap();
+        client.send(b"question").unwrap();
+        instance.recv_from(&mut [0; 16]).unwrap();
+        let none = serve(&service.to_string(), even(&[]));
+        back_end
+            .apply(if round % 2 == 0 { &gone } else { &none })
+            .unwrap();
+        client.send(b"question").unwrap();
+        let error = client.recv(&mut [0; 16]).unwrap_err();
+        assert_eq!(
+            error.kind(),
+            io::ErrorKind::ConnectionRefused,
+            "round {round}"
+        );
+        drop(UdpSocket::bind(service).unwrap());
+    }
+}
+
+#[test]
 fn addresses_that_are_not_the_hosts_are_explained() {
     let networks = ["127.96.0.0/16", "192.0.2.0/24"];
     let networks = networks.map(|text| mainstay_model::Network::parse(text).unwrap());

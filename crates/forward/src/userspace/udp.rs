@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use socket2::SockRef;
 use tokio::net::UdpSocket;
@@ -143,7 +143,7 @@ impl Flows {
         });
         let answers = Answers {
             floor: Rc::clone(&self.floor),
-            socket: Rc::clone(&self.socket),
+            socket: Rc::downgrade(&self.socket),
             upstream: Rc::clone(&upstream),
             held: Rc::clone(&held),
             state: Rc::clone(&state),
@@ -194,7 +194,8 @@ fn connected(to: SocketAddr) -> io::Result<UdpSocket> {
 /// From the instance to the client.
 struct Answers {
     floor: Rc<Floor>,
-    socket: Rc<UdpSocket>,
+    /// The service's own, which is closed with it.
+    socket: Weak<UdpSocket>,
     upstream: Rc<UdpSocket>,
     held: Rc<InFlight>,
     state: Rc<State>,
@@ -228,7 +229,9 @@ impl Answers {
         let len = u64::try_from(datagram.len()).unwrap_or(u64::MAX);
         received.set(received.get() + len);
         // As with any network, what cannot be sent now is lost.
-        let socket = SockRef::from(&*self.socket);
-        socket.send_to(datagram, &self.client.into()).ok();
+        if let Some(socket) = self.socket.upgrade() {
+            let socket = SockRef::from(&*socket);
+            socket.send_to(datagram, &self.client.into()).ok();
+        }
     }
 }

@@ -1,14 +1,13 @@
 //! The counters in Prometheus' text format, version 0.0.4.
 //!
-//! Written by hand: the counters live in cells of each worker, and the libraries for this format want
-//! to own theirs, with a lock or a contended cell in the request path. Labels are services,
-//! instances, places to listen and words of ours: all of them end with what they name.
+//! The counters live in cells of each worker and are summed here. Labels are services, instances, places to listen and
+//! words of ours: all of them end with what they name.
 
 use std::collections::BTreeMap;
-use std::fmt::{Display, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use mainstay_exposition::{Buckets, Family, HelpEnds, Text, families};
 use mainstay_ids::{InstanceId, Instant};
 use mainstay_model::routing::EndpointHealth;
 
@@ -23,56 +22,6 @@ use crate::metrics::{
 use crate::refusal::Reason;
 use crate::roster::Roster;
 use crate::table::TableService;
-
-/// The type of what is written here.
-pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-/// How a value behaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Type {
-    /// It only grows, until the gateway starts anew.
-    Counter,
-    /// It goes up and down.
-    Gauge,
-    /// Buckets that only grow.
-    Histogram,
-}
-
-impl Type {
-    /// Its word.
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Self::Counter => "counter",
-            Self::Gauge => "gauge",
-            Self::Histogram => "histogram",
-        }
-    }
-}
-
-/// All values of one name.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Family {
-    pub(crate) name: &'static str,
-    pub(crate) kind: Type,
-    pub(crate) labels: &'static [&'static str],
-    /// A sentence, without its full stop.
-    pub(crate) help: &'static str,
-}
-
-macro_rules! families {
-    ($($id:ident = $kind:ident $name:literal [$($label:literal)*] $help:literal;)*) => {
-        $(const $id: Family = Family {
-            name: $name,
-            kind: Type::$kind,
-            labels: &[$($label),*],
-            help: $help,
-        };)*
-
-        /// Every family, in the order in which they are written.
-        #[cfg(test)]
-        pub(crate) const FAMILIES: &[&Family] = &[$(&$id),*];
-    };
-}
 
 #[rustfmt::skip]
 families! {
@@ -174,10 +123,9 @@ pub(crate) fn write(shown: &Shown, listeners: &[ListenSnapshot]) -> String {
     } = shown;
     let roster = &*Arc::clone(&rosters.borrow());
     let now = clock.now();
-    let mut text = Text(String::with_capacity(64 * 1024));
+    let mut text = Text::new(HelpEnds::Stopped, 64 * 1024);
     write_own(&mut text, counters, roster, now);
-    text.begin(&LIMIT);
-    text.value(&LIMIT, &[], connections_max);
+    text.one(&LIMIT, connections_max);
     write_frontends(&mut text, &frontends(counters, *entry, roster));
     let services: Vec<Service<'_>> = roster
         .table
@@ -189,105 +137,18 @@ pub(crate) fn write(shown: &Shown, listeners: &[ListenSnapshot]) -> String {
     write_service_times(&mut text, &services);
     write_instances(&mut text, &instances(roster));
     write_listeners(&mut text, listeners);
-    text.0
+    text.into_string()
 }
 
-/// The text so far.
-struct Text(String);
-
-impl Text {
-    fn begin(&mut self, family: &Family) {
-        let Family {
-            name, kind, help, ..
-        } = family;
-        let kind = kind.word();
-        self.push(format_args!(
-            "# HELP {name} {help}.\n# TYPE {name} {kind}\n"
-        ));
-    }
-
-    /// A value; `labels` are the values of the family's labels.
-    fn value(&mut self, family: &Family, labels: &[&str], value: impl Display) {
-        self.push(format_args!("{}", family.name));
-        self.labels(family, labels, None);
-        self.push(format_args!(" {value}\n"));
-    }
-
-    /// A family with one value per thing, which has these labels.
-    fn each<'t, T>(
-        &mut self,
-        family: &Family,
-        things: &'t [T],
-        of: impl Fn(&'t T) -> (Vec<&'t str>, u64),
-    ) {
-        self.begin(family);
-        for thing in things {
-            let (labels, value) = of(thing);
-            self.value(family, &labels, value);
-        }
-    }
-
-    /// A family with several values per thing; their words are the last label.
-    fn each_word<'t, T>(
-        &mut self,
-        family: &Family,
-        things: &'t [T],
-        of: impl Fn(&'t T) -> (Vec<&'t str>, Vec<(&'static str, u64)>),
-    ) {
-        self.begin(family);
-        for thing in things {
-            let (mut labels, values) = of(thing);
-            for (word, value) in values {
-                labels.push(word);
-                self.value(family, &labels, value);
-                labels.pop();
-            }
-        }
-    }
-
-    fn histogram(&mut self, family: &Family, labels: &[&str], counts: &Counts) {
-        let name = family.name;
-        for (bound, below) in counts.cumulative() {
-            self.push(format_args!("{name}_bucket"));
-            self.labels(family, labels, Some(bound.text));
-            self.push(format_args!(" {below}\n"));
-        }
-        let all = counts.count();
-        self.push(format_args!("{name}_bucket"));
-        self.labels(family, labels, Some("+Inf"));
-        self.push(format_args!(" {all}\n"));
-        for (suffix, value) in [
-            ("sum", counts.sum_seconds().to_string()),
-            ("count", all.to_string()),
-        ] {
-            self.push(format_args!("{name}_{suffix}"));
-            self.labels(family, labels, None);
-            self.push(format_args!(" {value}\n"));
-        }
-    }
-
-    /// Values of labels are names of ours, addresses and words: none needs an escape.
-    fn labels(&mut self, family: &Family, values: &[&str], bound: Option<&str>) {
-        debug_assert_eq!(family.labels.len(), values.len(), "{}", family.name);
-        let mut pairs = family
-            .labels
-            .iter()
-            .zip(values)
-            .map(|(name, value)| (*name, *value));
-        let mut separator = '{';
-        for (name, value) in pairs.by_ref().chain(bound.map(|bound| ("le", bound))) {
-            self.push(format_args!("{separator}{name}=\"{value}\""));
-            separator = ',';
-        }
-        if separator == ',' {
-            self.0.push('}');
-        }
-    }
-
-    fn push(&mut self, text: std::fmt::Arguments<'_>) {
-        self.0
-            .write_fmt(text)
-            .expect("writing to memory cannot fail");
+/// The counts of a histogram as they are written.
+fn buckets(counts: &Counts) -> Buckets<'static, f64> {
+    let cumulative = counts.cumulative();
+    Buckets {
+        cumulative: cumulative
+            .map(|(bound, below)| (bound.text, below))
+            .collect(),
+        count: counts.count(),
+        sum: counts.sum_seconds(),
     }
 }
 
@@ -295,8 +156,7 @@ fn write_own(text: &mut Text, counters: &GatewayCounters, roster: &Roster, now: 
     let generation = roster.acknowledged.unwrap_or_default();
     text.begin(&BUILD);
     text.value(&BUILD, &[env!("CARGO_PKG_VERSION")], 1);
-    text.begin(&UPTIME);
-    text.value(&UPTIME, &[], now.since_start().as_secs_f64());
+    text.one(&UPTIME, now.since_start().as_secs_f64());
     for (family, value) in [
         (&WORKERS, counters.workers() as u64),
         (&EPOCH, generation.epoch.0),
@@ -304,8 +164,7 @@ fn write_own(text: &mut Text, counters: &GatewayCounters, roster: &Roster, now: 
         (&UNBOUND, roster.unbound.len() as u64),
         (&LOG_DROPPED, counters.log_dropped.get()),
     ] {
-        text.begin(family);
-        text.value(family, &[], value);
+        text.one(family, value);
     }
 }
 
@@ -496,7 +355,7 @@ fn write_service_times(text: &mut Text, all: &[Service<'_>]) {
     for (family, of) in shown {
         text.begin(family);
         for one in all {
-            text.histogram(family, &one.labels(), &merged(one.tallies(), of));
+            text.histogram(family, &one.labels(), &buckets(&merged(one.tallies(), of)));
         }
     }
 }
@@ -599,7 +458,7 @@ fn write_instances(text: &mut Text, all: &[Instance<'_>]) {
             .iter()
             .flat_map(|state| state.counters.all().iter());
         let counts = Counts::of(cells.map(|tally| &tally.first_byte));
-        text.histogram(&I_FIRST, &one.labels(), &counts);
+        text.histogram(&I_FIRST, &one.labels(), &buckets(&counts));
     }
 }
 
@@ -655,7 +514,7 @@ fn write_requests(text: &mut Text, all: &[ListenSnapshot]) {
     text.begin(&L_DURATION);
     for (name, http) in &all {
         let counts = merged(http.counts.tallies(), |tally| &tally.total);
-        text.histogram(&L_DURATION, &[*name], &counts);
+        text.histogram(&L_DURATION, &[*name], &buckets(&counts));
     }
     write_requests_of_servers(text, &all);
 }
@@ -679,7 +538,7 @@ fn write_requests_of_servers(text: &mut Text, all: &[(&str, &HttpCounts)]) {
     text.begin(&V_FIRST);
     for &(name, state) in &servers {
         let counts = merged(state.counters.all(), |tally| &tally.first_byte);
-        text.histogram(&V_FIRST, &labels(name, state), &counts);
+        text.histogram(&V_FIRST, &labels(name, state), &buckets(&counts));
     }
 }
 

@@ -248,7 +248,7 @@ async fn answer(desk: &Desk, request: Request<Incoming>) -> Answer {
         "/metrics" => {
             let own = exposition::write(&desk.shown, &snapshot().listeners);
             let text = own + &floating::metrics(&desk.floating).await;
-            ok(exposition::CONTENT_TYPE, text)
+            ok(mainstay_exposition::CONTENT_TYPE, text)
         }
         _ => {
             let text = "nothing is here; there are /stats, /stats;csv, /stats;json and /metrics\n";

@@ -146,6 +146,8 @@ pub struct Room {
     pub on_disk: u64,
     /// What of it is needed, in bytes: messages that are not forgotten, and definitions.
     pub live: u64,
+    /// How many files those are that hold something.
+    pub segments: usize,
 }
 
 /// What can be appended.

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use bytes::Bytes;
+
 use super::contract::QueueKey;
 use super::replay::Replay;
 use super::snapshot::refuse_unfinished;
@@ -25,10 +27,21 @@ pub struct Examined {
     /// How many messages there are, each counted once for each of its queues. With damage this is
     /// what the rest comes to.
     pub messages: u64,
-    /// How many definitions.
-    pub definitions: u64,
-    /// The queues that have messages, and how many.
-    pub queues: Vec<(QueueKey, u64)>,
+    /// The definitions, by key.
+    pub definitions: Vec<(Bytes, Bytes)>,
+    /// The queues that have messages, by key.
+    pub queues: Vec<ExaminedQueue>,
+}
+
+/// A queue with messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExaminedQueue {
+    /// Which.
+    pub key: QueueKey,
+    /// How many messages it has.
+    pub messages: u64,
+    /// How long their bodies are, in bytes.
+    pub bytes: u64,
 }
 
 /// A segment.
@@ -192,9 +205,10 @@ impl Examination {
 
     fn conclude(self) -> Examined {
         let Self { mut found, replay } = self;
-        (found.messages, found.definitions) = replay.counts();
         found.queues = replay.queues();
+        found.messages = found.queues.iter().map(|queue| queue.messages).sum();
         let live = replay.live();
+        found.definitions = replay.definitions();
         for segment in &mut found.segments {
             segment.live = live.get(&segment.sequence).copied().unwrap_or(0);
             segment.dead -= segment.live;

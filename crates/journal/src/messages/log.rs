@@ -16,7 +16,7 @@ use super::record::{Draft, FORGET_MAX};
 use super::replay::Replay;
 use super::room::Purpose;
 use super::snapshot::{self, Snapshot};
-use super::spares::{Spares, is_spare};
+use super::spares::{RESERVED, Spares, is_spare};
 use crate::disk::{Disk, HostDisk};
 use crate::error::{Damage, OpenError, Step, SyncError};
 use crate::format::{Content as _, HEADER_LEN, record_len};
@@ -134,7 +134,22 @@ impl<D: Disk> MessageLog<D> {
             level: self.level(),
             on_disk: self.on_disk(),
             live: self.shared.index().live(),
+            segments: self.journal.sealed().len() + 1,
         }
+    }
+
+    /// Whether there is anything before the newest segment: only of that can room come back.
+    pub fn has_past(&self) -> bool {
+        !self.journal.sealed().is_empty()
+    }
+
+    /// Whether a batch of so many bytes goes into the newest segment as it is: no file is made, opened or gone
+    /// through for it.
+    pub fn takes_at_once(&self, len: u64) -> bool {
+        let oldest = self.journal.sealed().front().copied();
+        self.spares.count() >= RESERVED
+            && oldest.is_none_or(|oldest| self.spares.count_of(oldest.len) > 0)
+            && self.fits(len)
     }
 
     /// What is in the log now, after a sync. Another thread can copy it while this one goes on.

@@ -52,7 +52,7 @@ pub use contract::{
     Ref, Room, Tidied,
 };
 pub use error::AppendError;
-pub use examine::{DamageAt, Examined, ExaminedSegment, examine};
+pub use examine::{DamageAt, Examined, ExaminedQueue, ExaminedSegment, examine};
 pub use log::MessageLog;
 pub use places::{Place, Places};
 pub use snapshot::{Copied, CopyError, Snapshot, SnapshotSegment};

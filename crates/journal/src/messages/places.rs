@@ -95,15 +95,43 @@ impl<D: Disk> Place<D> {
     /// Reads the body from the disk and checks it. Blocks. What is not as it was written is an error
     /// that names file and place.
     pub fn read(&self) -> io::Result<Bytes> {
-        let len = usize::try_from(self.spot.len).map_err(|_| io::ErrorKind::OutOfMemory)?;
-        let mut bytes = vec![0; len];
+        let mut bytes = self.buffer()?;
         let read = self.disk.read_at(&self.file.file, self.spot.at, &mut bytes);
-        let read = read.map_err(|source| {
-            let path = self.path();
-            io::Error::new(source.kind(), ReadError::Disk { path, source })
-        })?;
+        bytes.truncate(read.map_err(|source| self.refused(source))?);
+        self.checked(bytes)
+    }
+
+    /// Reads the body if that waits for no device, and checks it; `None`: [`Place::read`] may wait, or
+    /// nobody knows whether it does.
+    pub fn read_cached(&self) -> io::Result<Option<Bytes>> {
+        let mut bytes = self.buffer()?;
+        let read = self
+            .disk
+            .read_cached_at(&self.file.file, self.spot.at, &mut bytes);
+        let Some(read) = read.map_err(|source| self.refused(source))? else {
+            return Ok(None);
+        };
         bytes.truncate(read);
-        let bytes = Bytes::from(bytes);
+        self.checked(bytes).map(Some)
+    }
+
+    /// Bytes that reading it brings: the body's and some more.
+    pub fn record_len(&self) -> u64 {
+        self.spot.len
+    }
+
+    fn buffer(&self) -> io::Result<Vec<u8>> {
+        let len = usize::try_from(self.spot.len).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        Ok(vec![0; len])
+    }
+
+    fn refused(&self, source: io::Error) -> io::Error {
+        let path = self.path();
+        io::Error::new(source.kind(), ReadError::Disk { path, source })
+    }
+
+    fn checked(&self, record: Vec<u8>) -> io::Result<Bytes> {
+        let bytes = Bytes::from(record);
         self.body_in(&bytes).ok_or_else(|| {
             let error = ReadError::Damaged {
                 path: self.path(),

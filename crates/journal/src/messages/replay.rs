@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use bytes::Bytes;
 
 use super::contract::{Found, FoundMessage, FoundQueue, QueueKey, Ref};
+use super::examine::ExaminedQueue;
 use super::index::Index;
 use super::record::Entry;
 use crate::error::Damage;
@@ -74,6 +75,10 @@ impl Witness for Replay {
             Entry::ForgetQueue(queue) => {
                 self.queues.remove(&queue);
             }
+            // It is said in a later one: else it would take away what it stands in.
+            Entry::Released { through } if through >= spot.sequence => {
+                return Err(Damage::Content { number });
+            }
             Entry::Released { through } => self.released = self.released.max(through),
         }
         Ok(())
@@ -99,19 +104,26 @@ impl Replay {
         found.map_or(HEADER_LEN, |(_, end)| *end)
     }
 
-    /// How many messages there are, once for each queue, and how many definitions.
-    pub(super) fn counts(&self) -> (u64, u64) {
-        let messages = self.queues.values().map(|queue| queue.len() as u64).sum();
-        (messages, self.definitions.len() as u64)
+    /// The queues that have messages, by key.
+    pub(super) fn queues(&self) -> Vec<ExaminedQueue> {
+        let queues = self
+            .queues
+            .iter()
+            .filter(|(_, messages)| !messages.is_empty());
+        let counted = queues.map(|(key, messages)| ExaminedQueue {
+            key: *key,
+            messages: messages.len() as u64,
+            bytes: messages.values().map(|seen| u64::from(seen.body_len)).sum(),
+        });
+        let mut counted: Vec<_> = counted.collect();
+        counted.sort_unstable_by_key(|queue| queue.key);
+        counted
     }
 
-    /// The queues that have messages, and how many.
-    pub(super) fn queues(&self) -> Vec<(QueueKey, u64)> {
-        let queues = self.queues.iter();
-        let counted = queues.map(|(key, messages)| (*key, messages.len() as u64));
-        let mut counted: Vec<_> = counted.filter(|(_, messages)| *messages > 0).collect();
-        counted.sort_unstable();
-        counted
+    /// The definitions, by key.
+    pub(super) fn definitions(self) -> Vec<(Bytes, Bytes)> {
+        let definitions = self.definitions.into_iter();
+        definitions.map(|(key, (value, _))| (key, value)).collect()
     }
 
     /// The bytes of the records that are needed, by segment.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use crate::recovery::refused;
 /// would pass for a log that ends there.
 const UNFINISHED_FILE: &str = "unfinished.copy";
 
-/// How much is copied at a time.
+/// How much is copied at a time, and synced before more is: what others wait for behind it is no more than that.
 const CHUNK_LEN: usize = 1024 * 1024;
 
 /// The segments of a log at one moment. While this lives none of them is written to again but
@@ -50,6 +51,12 @@ pub enum CopyError {
     /// There is something already.
     #[error("`{path}` is not empty: a log is copied into an empty directory only")]
     NotEmpty {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Nobody wants the rest.
+    #[error("the copy to `{path}` was broken off")]
+    BrokenOff {
         /// The directory.
         path: PathBuf,
     },
@@ -99,6 +106,11 @@ impl<D: Disk> Snapshot<D> {
         &self.segments
     }
 
+    /// How many bytes all of them have.
+    pub fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.len).sum()
+    }
+
     /// Fills `into` with what segment `index` of [`Snapshot::segments`] has from byte `at` on; gives how
     /// much there was. Blocks.
     pub fn read_at(&self, index: usize, at: u64, into: &mut [u8]) -> io::Result<usize> {
@@ -112,6 +124,17 @@ impl<D: Disk> Snapshot<D> {
 
     /// Copies all of it into an empty directory, durably: it opens as a log of its own. Blocks.
     pub fn copy_to<T: Disk>(&self, target: &T) -> Result<Copied, CopyError> {
+        self.copy_at_pace(target, |_| ControlFlow::Continue(()))
+    }
+
+    /// As [`Snapshot::copy_to`], for who has others wait for the same disk, or for whom the copy may become needless:
+    /// `pace` is called when so many bytes more are on disk, and may take its time. What was copied by the end of an
+    /// error is of no use, and does not open.
+    pub fn copy_at_pace<T: Disk>(
+        &self,
+        target: &T,
+        mut pace: impl FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<Copied, CopyError> {
         let path = target.path().to_owned();
         let names = target.list().map_err(refused_at(target, "", Step::List))?;
         if !names.is_empty() {
@@ -126,7 +149,7 @@ impl<D: Disk> Snapshot<D> {
         sync_dir()?;
         let mut copied = Copied::default();
         for index in 0..self.segments.len() {
-            copied.bytes += self.copy_segment(index, target)?;
+            copied.bytes += self.copy_segment(index, target, &mut pace)?;
             copied.segments += 1;
         }
         sync_dir()?;
@@ -136,7 +159,12 @@ impl<D: Disk> Snapshot<D> {
         Ok(copied)
     }
 
-    fn copy_segment<T: Disk>(&self, index: usize, target: &T) -> Result<u64, CopyError> {
+    fn copy_segment<T: Disk>(
+        &self,
+        index: usize,
+        target: &T,
+        pace: &mut impl FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<u64, CopyError> {
         let SnapshotSegment { name, len } = &self.segments[index];
         let file = target.create(name);
         let file = file.map_err(refused_at(target, name, Step::Create))?;
@@ -151,10 +179,14 @@ impl<D: Disk> Snapshot<D> {
             }
             let written = target.write_at(&file, at, &bytes[..read]);
             written.map_err(refused_at(target, name, Step::Write))?;
+            let synced = target.sync(&file);
+            synced.map_err(refused_at(target, name, Step::Sync))?;
             at += read as u64;
+            if pace(read as u64).is_break() {
+                let path = target.path().to_owned();
+                return Err(CopyError::BrokenOff { path });
+            }
         }
-        let synced = target.sync(&file);
-        synced.map_err(refused_at(target, name, Step::Sync))?;
         Ok(*len)
     }
 }

@@ -9,9 +9,9 @@ use clap::Args;
 use mainstay_ids::ServiceName;
 use mainstay_prove::load::Request;
 use mainstay_prove::scenario::ScenarioError;
-use mainstay_prove::{Scenario, floating};
+use mainstay_prove::{Scenario, burst, floating};
 
-use super::{ForwardSeams, parse_duration, parse_seams};
+use super::{ForwardSeams, Seams, VipSeams, parse_duration, parse_seams};
 
 #[derive(Debug, Args)]
 pub(crate) struct Prove {
@@ -19,12 +19,16 @@ pub(crate) struct Prove {
     /// several with commas. By default the first five; `blackhole` and `forward-flush` need root. Forwarding in a
     /// network of its own, as root: forward-crowd, forward-cut, forward-reuse; they need no Mainstay that runs. Or a
     /// floating address on two nodes that are started for it in network namespaces, as root, and nothing else then:
-    /// vip-gateway-killed, vip-gateway-frozen, vip-host-gone, vip-link-cut, vip-upgrade, vip-move, vip-stop.
+    /// vip-gateway-killed, vip-gateway-frozen, vip-host-gone, vip-link-cut, vip-upgrade, vip-move, vip-stop. Or, alone, `burst`: ten times the
+    /// rate of messages for as long as --for says, through the broker, with a consumer whose rate does not change.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) scenario: Vec<Proved>,
     /// Test seam: what the gateways of those two nodes do without.
-    #[arg(long, hide = true, default_value = "", value_parser = parse_seams)]
+    #[arg(long, hide = true, default_value = "", value_parser = parse_seams::<Seams>)]
     pub(crate) unsafe_gateway_seams: String,
+    /// Test seam: what the holders of the address on those two nodes leave out.
+    #[arg(long, hide = true, default_value = "", value_parser = parse_seams::<VipSeams>)]
+    pub(crate) unsafe_vip_seams: String,
     /// Load and faults for this service alone; by default load on all that clients outside can
     /// reach, and faults on every service.
     #[arg(long)]
@@ -57,6 +61,8 @@ pub(crate) enum Proved {
     Running(Scenario),
     /// On two nodes that are started for it.
     Floating(floating::Scenario),
+    /// On the broker that runs.
+    Burst,
 }
 
 impl FromStr for Proved {
@@ -68,6 +74,9 @@ impl FromStr for Proved {
                 .parse()
                 .map_err(|error: floating::ScenarioError| error.to_string());
             return scenario.map(Self::Floating);
+        }
+        if text == burst::NAME {
+            return Ok(Self::Burst);
         }
         let scenario = text
             .parse()

@@ -23,6 +23,8 @@ pub(crate) enum QueueDeed {
     },
     /// Show the broker as a whole: connections, memory, its log, what went through it.
     Status,
+    /// Print what is counted, as `/metrics` of the broker has it.
+    Metrics,
     /// Show the next messages of a queue; they stay where they are.
     Peek {
         /// Which queue.
@@ -92,6 +94,11 @@ pub(crate) enum QueueDeed {
         #[command(flatten)]
         of: OfVhost,
     },
+    /// Say something of all queues and exchanges whose names fit a pattern.
+    Policy {
+        #[command(subcommand)]
+        deed: PolicyDeed,
+    },
     /// Print all that is declared, in the form of RabbitMQ's definitions.
     Export,
     /// Declare what RabbitMQ's definitions say and is not there yet.
@@ -103,6 +110,14 @@ pub(crate) enum QueueDeed {
     Vhost {
         /// Its name.
         name: String,
+    },
+    /// Delete a virtual host with all queues and messages in it; its clients' connections are closed.
+    RmVhost {
+        /// Its name.
+        name: String,
+        /// Also `/`, where programs go that name none.
+        #[arg(long)]
+        default: bool,
     },
     /// Add a user, or give one another password, which is read from standard input.
     User {
@@ -132,4 +147,49 @@ pub(crate) enum QueueDeed {
     },
     /// Read the whole log of a broker that does not run, and tell what is damaged.
     Fsck,
+}
+
+/// What to do with policies.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyDeed {
+    /// List the policies.
+    Ls {
+        /// Only this virtual host's.
+        #[arg(long, value_name = "NAME")]
+        vhost: Option<String>,
+    },
+    /// Set a policy, or set it anew. It is in force at once, for queues that are there, too.
+    Set(PolicySaid),
+    /// Take a policy away.
+    Rm {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        of: OfVhost,
+    },
+}
+
+/// A policy as it is typed.
+#[derive(Debug, Args)]
+pub(crate) struct PolicySaid {
+    /// Its name.
+    pub(crate) name: String,
+    /// A regular expression, in Perl's syntax: for names of which it fits some part. '^orders' begins so.
+    pub(crate) pattern: String,
+    /// What it says, as JSON, for instance '{"max-length": 1000, "overflow": "reject-publish"}'.
+    #[arg(long, value_name = "JSON")]
+    pub(crate) definition: String,
+    /// Of all policies that fit a name, the one with the highest priority is in force, alone.
+    #[arg(
+        long,
+        default_value_t = 0,
+        value_name = "N",
+        allow_negative_numbers = true
+    )]
+    pub(crate) priority: i64,
+    /// What it is for.
+    #[arg(long, default_value = "all", value_name = "WHAT", value_parser = ["queues", "exchanges", "all"])]
+    pub(crate) apply_to: String,
+    #[command(flatten)]
+    pub(crate) of: OfVhost,
 }

@@ -1,94 +1,168 @@
-//! `mainstay backup [FILE]`: through the control centre, or, where none runs, from its directory.
+//! `mainstay backup`: makes one, lists them, and says whether one is whole.
 
-use std::fs::{self, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
-use mainstay_api::client::Error;
-use mainstay_api::wire::Backup;
-use mainstay_server::SafekeepingError;
+use mainstay_broker::Counts;
+use mainstay_ids::Timestamp;
 use serde::Serialize;
 
-use super::client;
-use crate::arguments::Place;
+use super::{or_dash, print_table, table};
+use crate::arguments::{BackupDeed, BackupProcess, Place};
 use crate::clock;
 use crate::outcome::{Failure, Outcome};
 use crate::output;
+use crate::safekeeping::{
+    self, BackupRecord, Entry, Found, Made, Manifest, Target, age, list, make, make_room, name_of,
+    sweep, verify,
+};
 
-/// What is written with `--json`.
+/// A backup as it is written with `--json`.
 #[derive(Serialize)]
-struct Done<'a> {
-    file: &'a Path,
+struct Shown<'a> {
+    backup: &'a Path,
+    begun: Timestamp,
+    age_ms: u64,
+    mainstay: &'a str,
+    host: &'a str,
+    state: &'a Path,
     bytes: u64,
+    services: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    broker: Option<Counts>,
 }
 
-pub(crate) async fn run(place: &Place, file: Option<PathBuf>) -> anyhow::Result<Outcome> {
-    let seconds = clock::now().0 / 1000;
-    let file = file.unwrap_or_else(|| PathBuf::from(format!("mainstay-backup-{seconds}.db")));
-    if file.exists() {
-        return Err(exists(&file).into());
-    }
-    let bytes = match client(place).post::<_, Backup>("/v1/backup", &()).await {
-        Ok(made) => {
-            take(&place.state.join(&made.file), &file)
-                .with_context(|| format!("cannot write `{}`", file.display()))?;
-            made.bytes
+impl<'a> Shown<'a> {
+    fn new(backup: &'a Path, manifest: &'a Manifest, now: Timestamp) -> Self {
+        Self {
+            backup,
+            begun: manifest.begun,
+            age_ms: now.0.saturating_sub(manifest.begun.0),
+            mainstay: &manifest.mainstay,
+            host: &manifest.origin.host,
+            state: &manifest.origin.state,
+            bytes: manifest.bytes(),
+            services: manifest.control.map(|part| part.services),
+            broker: manifest.broker,
         }
-        Err(Error::Connect { .. }) => from_directory(place, &file).await?,
-        Err(other) => return Err(other.into()),
-    };
+    }
+}
+
+pub(crate) async fn run(
+    place: &Place,
+    directory: Option<PathBuf>,
+    deed: Option<BackupDeed>,
+) -> anyhow::Result<Outcome> {
+    match deed {
+        None => {
+            let directory = directory.unwrap_or_else(|| PathBuf::from(name_of(clock::now())));
+            let Made { path, manifest } = make(place, &Target::At(directory)).await?;
+            tell(place, &path, &manifest)
+        }
+        Some(BackupDeed::Verify { backup }) => {
+            let manifest = Manifest::read(&backup).map_err(|unusable| unusable.failure())?;
+            verify(&backup, &manifest).await?;
+            tell(place, &backup, &manifest)
+        }
+        Some(BackupDeed::Ls { directory }) => ls(place, directory),
+    }
+}
+
+fn tell(place: &Place, backup: &Path, manifest: &Manifest) -> anyhow::Result<Outcome> {
     if place.json {
-        let file = &file;
-        output::json(&Done { file, bytes })?;
+        output::json(&Shown::new(backup, manifest, clock::now()))?;
     } else {
-        output::line(format_args!("{} ({bytes} bytes)", file.display()))?;
+        output::line(format_args!(
+            "{} is whole: {} ({} bytes)",
+            backup.display(),
+            manifest.summary(),
+            manifest.bytes()
+        ))?;
     }
     Ok(Outcome::Holds)
 }
 
-fn exists(file: &Path) -> Failure {
-    let message = format!(
-        "`{}` exists already; a backup replaces no file",
-        file.display()
-    );
-    Failure::new(Outcome::WrongInput, message).remedy("remove it, or name another")
-}
-
-async fn from_directory(place: &Place, file: &Path) -> anyhow::Result<u64> {
-    let copied = mainstay_server::backup(&place.state, file).await;
-    copied.map_err(|error| match error {
-        SafekeepingError::Nothing { .. } => Failure::new(Outcome::WrongInput, error.to_string())
-            .remedy("name the state directory with --state")
-            .into(),
-        SafekeepingError::Running { .. } => {
-            let message = format!("{error}, and does not answer");
-            Failure::new(Outcome::Unreachable, message)
-                .remedy("look into logs/server.log there")
-                .into()
+/// Lists what is in a directory; by default in that into which the node's own backups go.
+fn ls(place: &Place, directory: Option<PathBuf>) -> anyhow::Result<Outcome> {
+    let record = BackupRecord::load(&place.state)?;
+    let own = record.as_ref().map(|record| record.to.clone());
+    let directory = directory.or(own).unwrap_or_else(|| PathBuf::from("."));
+    if !directory.is_dir() {
+        let message = format!("there is no directory `{}`", directory.display());
+        let remedy = "if it is on a disk of its own, is that mounted?";
+        return Err(Failure::new(Outcome::WrongInput, message)
+            .remedy(remedy)
+            .into());
+    }
+    let now = clock::now();
+    let entries = list(&directory)?;
+    if place.json {
+        let whole = entries.iter().filter_map(|entry| match &entry.found {
+            Found::Whole(manifest) => Some(Shown::new(&entry.path, manifest, now)),
+            Found::UnderWay | Found::Unusable(_) => None,
+        });
+        output::json(&whole.collect::<Vec<_>>())?;
+        return Ok(Outcome::Holds);
+    }
+    let heading = ["BACKUP", "AGE", "SERVICES", "QUEUES", "MESSAGES", "BYTES"];
+    let mut rows = table(&heading);
+    let mut others = Vec::new();
+    for Entry { path, found } in &entries {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        match found {
+            Found::Whole(manifest) => {
+                let counts = manifest.broker;
+                rows.add_row([
+                    name.into_owned(),
+                    age(now, manifest.begun),
+                    or_dash(manifest.control.map(|part| part.services)),
+                    or_dash(counts.map(|counts| counts.queues)),
+                    or_dash(counts.map(|counts| counts.messages)),
+                    manifest.bytes().to_string(),
+                ]);
+            }
+            Found::UnderWay => others.push(format!("{name} is being made")),
+            Found::Unusable(why) => others.push(format!("unusable: {why}")),
         }
-        other => anyhow::Error::from(other),
-    })
+    }
+    print_table(&rows)?;
+    for other in others {
+        output::line(other)?;
+    }
+    Ok(Outcome::Holds)
 }
 
-/// Takes the control centre's copy away to `file`, which is whole and durable when it has its name.
-fn take(made: &Path, file: &Path) -> io::Result<()> {
-    let mut partial = file.as_os_str().to_owned();
-    partial.push(".part");
-    let partial = PathBuf::from(partial);
-    let mut to = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&partial)?;
-    io::copy(&mut File::open(made)?, &mut to)?;
-    to.sync_all()?;
-    // Unlike a rename it replaces nothing that came in between.
-    fs::hard_link(&partial, file)?;
-    fs::remove_file(&partial)?;
-    let directory = file.parent().filter(|parent| *parent != Path::new(""));
-    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()?;
-    fs::remove_file(made)
+/// What the supervisor starts when a backup is due: makes one, removes what is too old, and writes down how it went.
+pub(crate) async fn scheduled(place: &Place, process: &BackupProcess) -> anyhow::Result<Outcome> {
+    let made = make_scheduled(place, process).await;
+    let now = clock::now();
+    let record = BackupRecord::load(&place.state)?;
+    let mut record = record.ok_or_else(|| anyhow::anyhow!("nobody wants backups any more"))?;
+    match &made {
+        Ok(made) => record.succeeded(made, now),
+        Err(error) => record.failed(format!("{error:#}"), now),
+    }
+    record.save(&place.state)?;
+    let made = made?;
+    output::warn(format_args!(
+        "{} is whole: {}",
+        made.path.display(),
+        made.manifest.summary()
+    ));
+    // The new one is there whatever becomes of the old ones; that they stay is told, before the disk is full of them.
+    let gone = make_room(&process.to, &place.state, process.keep);
+    if let Err(error) = &gone {
+        record.failed(format!("{error:#}"), clock::now());
+        record.save(&place.state)?;
+    }
+    for gone in gone? {
+        output::warn(format_args!("removed the old backup {}", gone.display()));
+    }
+    Ok(Outcome::Holds)
+}
+
+async fn make_scheduled(place: &Place, process: &BackupProcess) -> anyhow::Result<Made> {
+    if process.to.is_dir() {
+        sweep(&process.to)?;
+    }
+    safekeeping::make(place, &Target::In(process.to.clone())).await
 }

@@ -1,5 +1,7 @@
 //! `mainstay prove`: breaks the running system under load and tells what clients saw.
 
+mod burst;
+
 use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::num::NonZero;
@@ -36,22 +38,30 @@ const WORKERS: NonZero<usize> = NonZero::new(1).expect("not zero");
 
 pub(crate) async fn run(place: &Place, prove: Prove) -> anyhow::Result<Outcome> {
     let json = place.json;
-    let (mut running, mut floating) = (Vec::new(), Vec::new());
+    let (mut running, mut floating, mut bursts) = (Vec::new(), Vec::new(), 0);
     for scenario in &prove.scenario {
         match scenario {
             Proved::Running(scenario) => running.push(*scenario),
             Proved::Floating(scenario) => floating.push(*scenario),
+            Proved::Burst => bursts += 1,
         }
     }
-    match (running.is_empty(), floating.is_empty()) {
-        (true, false) => return run_floating(json, floating, prove.unsafe_gateway_seams).await,
-        (false, false) => {
-            let message =
-                "`vip-...` is proved on nodes of its own, and the others on the system that runs";
-            let failure = Failure::new(Outcome::WrongInput, message.to_owned());
-            return Err(failure.remedy("ask for them in two calls").into());
+    match (running.is_empty(), floating.is_empty(), bursts) {
+        (true, false, 0) => {
+            let seams = floating::NodeSeams {
+                gateway: prove.unsafe_gateway_seams,
+                vip: prove.unsafe_vip_seams,
+            };
+            return run_floating(json, floating, seams).await;
         }
-        (_, true) => {}
+        (true, true, 1) => return burst::run(place, &prove).await,
+        (_, true, 0) => {}
+        (..) => {
+            let message = "`vip-...` is proved on nodes of its own, `burst` on the broker and once, and the others on the services \
+                           that run";
+            let failure = Failure::new(Outcome::WrongInput, message.to_owned());
+            return Err(failure.remedy("ask for them in calls of their own").into());
+        }
     }
     let options = options(place, prove, running);
     let (progress, steps) = mpsc::channel(PROGRESS_QUEUE);
@@ -125,7 +135,7 @@ impl Follower for AgentFollower {
 async fn run_floating(
     json: bool,
     scenarios: Vec<floating::Scenario>,
-    seams: String,
+    seams: floating::NodeSeams,
 ) -> anyhow::Result<Outcome> {
     let options = floating::Options {
         program: std::env::current_exe().context("cannot tell our own program")?,

@@ -1,5 +1,7 @@
 //! `mainstay queue`: asks the broker's process, over its own socket: a node may have a broker and no control centre.
 
+mod policy;
+
 use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -17,6 +19,8 @@ use crate::output;
 const ANSWER_TIME: Duration = Duration::from_mins(1);
 /// The largest body of a message that the broker takes.
 const BODY_LEN_MAX: u64 = 128 * 1024 * 1024;
+/// The virtual host that a broker has at its first start, and that clients ask for by default.
+const DEFAULT_VHOST: &str = "/";
 /// The longest password that is read: the longest that a client can send.
 const PASSWORD_LEN_MAX: u64 = 4096;
 
@@ -24,6 +28,7 @@ pub(crate) fn run(place: &Place, deed: QueueDeed) -> anyhow::Result<Outcome> {
     match deed {
         QueueDeed::Ls { vhost } => ls(place, vhost),
         QueueDeed::Status => status(place),
+        QueueDeed::Metrics => metrics(place),
         QueueDeed::Peek { queue, count, of } => messages(place, of, Deed::Peek { queue, count }),
         QueueDeed::Consume { queue, count, of } => messages(place, of, Deed::Take { queue, count }),
         QueueDeed::Purge { queue, of } => done(place, of, Deed::Purge { queue }, "thrown away"),
@@ -61,13 +66,12 @@ pub(crate) fn run(place: &Place, deed: QueueDeed) -> anyhow::Result<Outcome> {
             };
             done(place, of, deed, "published, and on disk")
         }
+        QueueDeed::Policy { deed } => policy::run(place, deed),
         QueueDeed::Export => export(place),
         QueueDeed::Import { file } => import(place, &file),
         QueueDeed::Vhost { name } => simple(place, &Ask::AddVhost { name }),
-        QueueDeed::User { name } => {
-            let password = password_of(&name)?;
-            simple(place, &Ask::SetUser { name, password })
-        }
+        QueueDeed::RmVhost { name, default } => rm_vhost(place, name, default),
+        QueueDeed::User { name } => set_user(place, name),
         QueueDeed::RmUser { name } => simple(place, &Ask::RemoveUser { name }),
         QueueDeed::Permit {
             user,
@@ -95,6 +99,11 @@ fn of_queue(arguments: Option<&str>) -> anyhow::Result<serde_json::Value> {
     serde_json::from_str(arguments.unwrap_or("{}")).context("`--arguments` is no JSON")
 }
 
+fn set_user(place: &Place, name: String) -> anyhow::Result<Outcome> {
+    let password = password_of(&name)?;
+    simple(place, &Ask::SetUser { name, password })
+}
+
 /// The password that standard input has, without the end of its line.
 fn password_of(name: &str) -> anyhow::Result<String> {
     let password = standard_input(PASSWORD_LEN_MAX)?;
@@ -110,7 +119,7 @@ fn password_of(name: &str) -> anyhow::Result<String> {
 }
 
 fn ls(place: &Place, vhost: Option<String>) -> anyhow::Result<Outcome> {
-    let Answer::Queues { queues } = ask(place, &Ask::Queues { vhost })? else {
+    let Answer::Queues { queues } = ask(&place.state, &Ask::Queues { vhost })? else {
         return unexpected();
     };
     if place.json {
@@ -124,7 +133,12 @@ fn ls(place: &Place, vhost: Option<String>) -> anyhow::Result<Outcome> {
         "BYTES",
         "UNACKED",
         "CONSUMERS",
+        "IN/s",
+        "OUT/s",
+        "ACK/s",
+        "EMPTY IN",
         "DURABLE",
+        "POLICY",
     ]);
     for queue in queues {
         let Queue {
@@ -135,6 +149,11 @@ fn ls(place: &Place, vhost: Option<String>) -> anyhow::Result<Outcome> {
             ready_bytes,
             unacked,
             consumers,
+            policy,
+            published_per_second,
+            delivered_per_second,
+            acknowledged_per_second,
+            seconds_to_empty,
         } = queue;
         rows.add_row([
             vhost,
@@ -143,15 +162,53 @@ fn ls(place: &Place, vhost: Option<String>) -> anyhow::Result<Outcome> {
             ready_bytes.to_string(),
             unacked.to_string(),
             consumers.to_string(),
+            rate(published_per_second),
+            rate(delivered_per_second),
+            rate(acknowledged_per_second),
+            when_empty(seconds_to_empty),
             if durable { "yes" } else { "no" }.to_owned(),
+            or_dash(policy),
         ]);
     }
     print_table(&rows)?;
     Ok(Outcome::Holds)
 }
 
+/// Messages per second; a slow queue is told from one that stands.
+fn rate(per_second: f64) -> String {
+    if per_second > 0.0 && per_second < 10.0 {
+        format!("{per_second:.1}")
+    } else {
+        format!("{per_second:.0}")
+    }
+}
+
+/// Nobody plans beyond a day by what went on for five seconds.
+fn when_empty(seconds: Option<f64>) -> String {
+    const DAY: f64 = 24.0 * 60.0 * 60.0;
+    match seconds {
+        None => "never".to_owned(),
+        Some(seconds) if seconds >= DAY => "> 1d".to_owned(),
+        Some(seconds) if seconds >= 120.0 => format!("{:.0}m", seconds / 60.0),
+        Some(seconds) if seconds > 0.0 => format!("{:.0}s", seconds.max(1.0)),
+        Some(_) => "-".to_owned(),
+    }
+}
+
+fn metrics(place: &Place) -> anyhow::Result<Outcome> {
+    let Answer::Metrics { text } = ask(&place.state, &Ask::Metrics)? else {
+        return unexpected();
+    };
+    if place.json {
+        output::json(&serde_json::json!({ "metrics": text }))?;
+    } else {
+        output::line(text.trim_end())?;
+    }
+    Ok(Outcome::Holds)
+}
+
 fn status(place: &Place) -> anyhow::Result<Outcome> {
-    let Answer::Status(status) = ask(place, &Ask::Status)? else {
+    let Answer::Status(status) = ask(&place.state, &Ask::Status)? else {
         return unexpected();
     };
     if place.json {
@@ -204,7 +261,7 @@ fn status(place: &Place) -> anyhow::Result<Outcome> {
 
 fn messages(place: &Place, of: OfVhost, deed: Deed) -> anyhow::Result<Outcome> {
     let vhost = of.vhost;
-    let Answer::Messages { messages } = ask(place, &Ask::Vhost { vhost, deed })? else {
+    let Answer::Messages { messages } = ask(&place.state, &Ask::Vhost { vhost, deed })? else {
         return unexpected();
     };
     if place.json {
@@ -246,7 +303,7 @@ fn move_all(
             count: count - moved,
         };
         let vhost = of.vhost.clone();
-        match ask(place, &Ask::Vhost { vhost, deed })? {
+        match ask(&place.state, &Ask::Vhost { vhost, deed })? {
             Answer::Done { messages: 0 } => break,
             Answer::Done { messages } => moved += messages,
             _ => return unexpected(),
@@ -257,7 +314,7 @@ fn move_all(
 
 fn done(place: &Place, of: OfVhost, deed: Deed, what: &str) -> anyhow::Result<Outcome> {
     let vhost = of.vhost;
-    match ask(place, &Ask::Vhost { vhost, deed })? {
+    match ask(&place.state, &Ask::Vhost { vhost, deed })? {
         Answer::Done { messages } => tell(place, messages, what),
         _ => unexpected(),
     }
@@ -273,14 +330,26 @@ fn tell(place: &Place, messages: usize, what: &str) -> anyhow::Result<Outcome> {
 }
 
 fn simple(place: &Place, asked: &Ask) -> anyhow::Result<Outcome> {
-    match ask(place, asked)? {
+    match ask(&place.state, asked)? {
         Answer::Done { messages } => tell(place, messages, ""),
         _ => unexpected(),
     }
 }
 
+/// The default one goes only for whoever says that it is meant.
+fn rm_vhost(place: &Place, name: String, default: bool) -> anyhow::Result<Outcome> {
+    if name == DEFAULT_VHOST && !default {
+        let message = "`/` is the virtual host of all programs that name none, and is not deleted";
+        let remedy = "if it is meant: `mainstay queue rm-vhost / --default`; `mainstay queue vhost /` makes it anew, empty, and `permit` lets users in";
+        return Err(Failure::new(Outcome::WrongInput, message)
+            .remedy(remedy)
+            .into());
+    }
+    simple(place, &Ask::RemoveVhost { name })
+}
+
 fn export(place: &Place) -> anyhow::Result<Outcome> {
-    let Answer::Definitions { definitions } = ask(place, &Ask::Export)? else {
+    let Answer::Definitions { definitions } = ask(&place.state, &Ask::Export)? else {
         return unexpected();
     };
     output::json(&definitions)?;
@@ -296,7 +365,12 @@ fn import(place: &Place, file: &Path) -> anyhow::Result<Outcome> {
             "{count} of `{kind}` are not in this version, and left out"
         ));
     }
-    simple(place, &Ask::Import { definitions })
+    let copies = mainstay_broker::policies_with_copies(&definitions);
+    let outcome = simple(place, &Ask::Import { definitions })?;
+    for name in &copies {
+        policy::tell_copies(name);
+    }
+    Ok(outcome)
 }
 
 /// Reads the log of a broker that does not run.
@@ -340,16 +414,18 @@ fn unexpected() -> anyhow::Result<Outcome> {
     anyhow::bail!("the answer is that to another call")
 }
 
+/// What is said where no broker is.
+pub(super) fn no_broker(state: &Path) -> Failure {
+    let message = format!("no broker runs on `{}`", state.display());
+    let remedy = "start `mainstay dev`, or `mainstay run` with a node file whose roles have `broker`, or name its directory with --state";
+    Failure::new(Outcome::Unreachable, message).remedy(remedy)
+}
+
 /// One call: a line there, a line back.
-fn ask(place: &Place, asked: &Ask) -> anyhow::Result<Answer> {
-    let path = place.state.join(SOCKET);
+pub(super) fn ask(state: &Path, asked: &Ask) -> anyhow::Result<Answer> {
+    let path = state.join(SOCKET);
     let mut stream = UnixStream::connect(&path).map_err(|error| match error.kind() {
-        ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
-            let message = format!("no broker runs on `{}`", place.state.display());
-            let remedy = "start `mainstay dev`, or `mainstay run` with a node file whose roles have `broker`, or name its directory with --state";
-            let failure = Failure::new(Outcome::Unreachable, message).remedy(remedy);
-            anyhow::Error::from(failure)
-        }
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => no_broker(state).into(),
         _ => anyhow::Error::new(error).context(format!("cannot connect to `{}`", path.display())),
     })?;
     stream.set_read_timeout(Some(ANSWER_TIME))?;

@@ -1,86 +1,92 @@
-//! `mainstay restore FILE`: puts a copy in the place of the state.
+//! `mainstay restore BACKUP`: puts a backup in the place of the state.
 
 use std::path::{Path, PathBuf};
 
-use mainstay_server::{Restored, SafekeepingError};
+use mainstay_broker::Counts;
+use mainstay_server::Restored;
 use serde::Serialize;
 
 use crate::arguments::Place;
-use crate::outcome::{Failure, Outcome};
+use crate::outcome::Outcome;
 use crate::output;
-use crate::supervisor::{self, lock};
+use crate::safekeeping::{self, Returned};
 
 /// What is written with `--json`.
 #[derive(Serialize)]
 struct Done<'a> {
-    file: &'a Path,
-    services: usize,
+    backup: &'a Path,
+    services: Option<usize>,
     /// The next control centre begins behind it.
-    epoch: u64,
-    /// Where the state is that was replaced.
-    kept: Option<PathBuf>,
+    epoch: Option<u64>,
+    queues: Option<u64>,
+    messages: Option<u64>,
+    /// Where is what was replaced.
+    kept: Vec<PathBuf>,
 }
 
-pub(crate) async fn run(place: &Place, file: &Path) -> anyhow::Result<Outcome> {
-    if !file.is_file() {
-        let message = format!("there is no file `{}`", file.display());
-        return Err(Failure::new(Outcome::WrongInput, message).into());
+pub(crate) async fn run(place: &Place, backup: &Path) -> anyhow::Result<Outcome> {
+    if backup.is_file() {
+        return restore_file(place, backup).await;
     }
-    // Until the end nobody starts a control centre here; whoever has one is told how to stop it.
-    let _lock = lock::take(&place.state)?;
-    let node = supervisor::node()?;
-    let restored = mainstay_server::restore(&place.state, &node, file).await;
+    let returned = safekeeping::restore(place, backup).await?;
+    let Returned {
+        manifest,
+        epoch,
+        broker,
+        kept,
+    } = returned;
+    let broker = broker.as_ref();
+    tell(
+        place,
+        &Done {
+            backup,
+            services: manifest.control.map(|part| part.services),
+            epoch,
+            queues: broker.map(|Counts { queues, .. }| *queues),
+            messages: broker.map(|Counts { messages, .. }| *messages),
+            kept,
+        },
+        &format!(
+            "restored {}, as counted when it was made at {}",
+            manifest.summary(),
+            manifest.begun
+        ),
+    )
+}
+
+/// A copy of the control centre's state alone, as earlier versions made it.
+async fn restore_file(place: &Place, file: &Path) -> anyhow::Result<Outcome> {
     let Restored {
         epoch,
         services,
         kept,
-    } = restored.map_err(explained)?;
+    } = safekeeping::restore_file(place, file).await?;
+    tell(
+        place,
+        &Done {
+            backup: file,
+            services: Some(services),
+            epoch: Some(epoch.0),
+            queues: None,
+            messages: None,
+            kept: kept.into_iter().collect(),
+        },
+        &format!("restored {services} services"),
+    )
+}
+
+fn tell(place: &Place, done: &Done<'_>, said: &str) -> anyhow::Result<Outcome> {
     if place.json {
-        output::json(&Done {
-            file,
-            services,
-            epoch: epoch.0,
-            kept,
-        })?;
+        output::json(done)?;
         return Ok(Outcome::Holds);
     }
-    output::line(format_args!("restored {services} services"))?;
-    if let Some(kept) = kept {
+    output::line(said)?;
+    for kept in &done.kept {
         output::line(format_args!(
-            "the state before it is kept as {}",
+            "what was there before is kept as {}",
             kept.display()
         ))?;
     }
-    output::line("`mainstay dev` without a file starts them")?;
+    output::line("`mainstay dev` without a file, or `mainstay run`, starts it")?;
     Ok(Outcome::Holds)
-}
-
-/// What the user can mend is no failure of ours.
-fn explained(error: SafekeepingError) -> anyhow::Error {
-    use std::error::Error as _;
-    let remedy = match &error {
-        SafekeepingError::Running { .. } => {
-            "stop it first: `mainstay dev` in that directory adopts it, and Ctrl-C stops it"
-        }
-        SafekeepingError::Unusable { .. }
-        | SafekeepingError::Content { .. }
-        | SafekeepingError::Empty { .. }
-        | SafekeepingError::Senseless { .. } => "nothing was changed; take another copy",
-        SafekeepingError::Node { .. } => "nothing was changed; restore it on its own node",
-        SafekeepingError::Nothing { .. }
-        | SafekeepingError::Open(_)
-        | SafekeepingError::Copy(_)
-        | SafekeepingError::File { .. }
-        | SafekeepingError::Prepare(_)
-        | SafekeepingError::Legacy(_) => return error.into(),
-    };
-    let mut message = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        message = format!("{message}: {error}");
-        cause = error.source();
-    }
-    Failure::new(Outcome::WrongInput, message)
-        .remedy(remedy)
-        .into()
 }

@@ -1,13 +1,17 @@
 //! `mainstay status`: the whole at a glance. It ends with 1 when something is not as wanted.
 
 use mainstay_api::wire::{ScheduleStatus, ServiceState, ServiceStatus, Status};
-use mainstay_ids::ServiceName;
+use mainstay_ids::{ServiceName, Timestamp};
+use mainstay_model::backup::Standing;
 use mainstay_model::event::Wait;
+use serde::Serialize;
 
 use super::{client, must_exist, or_dash, print_table, table, word};
 use crate::arguments::Place;
+use crate::clock;
 use crate::outcome::Outcome;
 use crate::output;
+use crate::safekeeping::BackupRecord;
 use crate::supervisor::record::{Addresses, Record};
 
 pub(crate) async fn run(place: &Place, only: Option<ServiceName>) -> anyhow::Result<Outcome> {
@@ -19,24 +23,67 @@ pub(crate) async fn run(place: &Place, only: Option<ServiceName>) -> anyhow::Res
     if let Some(only) = only {
         status.services.retain(|service| service.service == only);
     }
+    let now = clock::now();
+    let backup = BackupRecord::load(&place.state)?;
+    let backup = backup.map(|record| BackupStatus::new(record, now));
     if place.json {
-        output::json(&status)?;
+        let (status, backup) = (&status, backup.as_ref());
+        output::json(&Shown { status, backup })?;
     } else {
         let record = Record::load(&place.state)?;
         let addresses = record.map(|record| record.addresses());
-        print(&status, addresses)?;
+        print(&status, addresses, backup.as_ref())?;
     }
+    let backed_up = backup.is_none_or(|backup| !backup.standing.is_alarm());
     let as_wanted = |service: &ServiceStatus| {
         service.state == ServiceState::Steady && !has_deaf_address(&status, service)
     };
-    Ok(if status.services.iter().all(as_wanted) {
+    Ok(if backed_up && status.services.iter().all(as_wanted) {
         Outcome::Holds
     } else {
         Outcome::DoesNotHold
     })
 }
 
-fn print(status: &Status, addresses: Option<Addresses>) -> anyhow::Result<()> {
+/// What is written with `--json`: what the control centre knows, and what it does not.
+#[derive(Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    status: &'a Status,
+    /// Only where backups are made by themselves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backup: Option<&'a BackupStatus>,
+}
+
+/// How backups that are made by themselves stand.
+#[derive(Serialize)]
+struct BackupStatus {
+    standing: Standing,
+    /// How old the last whole one is.
+    age_ms: Option<u64>,
+    /// The same for people.
+    said: String,
+    #[serde(flatten)]
+    record: BackupRecord,
+}
+
+impl BackupStatus {
+    fn new(record: BackupRecord, now: Timestamp) -> Self {
+        let last = record.last.as_ref();
+        Self {
+            standing: record.known().standing(now),
+            age_ms: last.map(|last| now.0.saturating_sub(last.at.0)),
+            said: record.said(now),
+            record,
+        }
+    }
+}
+
+fn print(
+    status: &Status,
+    addresses: Option<Addresses>,
+    backup: Option<&BackupStatus>,
+) -> anyhow::Result<()> {
     output::line(format_args!(
         "mainstay {} since {}, generation {}",
         status.mainstay, status.since, status.generation
@@ -52,6 +99,9 @@ fn print(status: &Status, addresses: Option<Addresses>) -> anyhow::Result<()> {
     }
     if let Some(broker) = addresses.and_then(|addresses| addresses.broker_tls) {
         output::line(format_args!("          amqps://{broker}"))?;
+    }
+    if let Some(backup) = backup {
+        output::line(format_args!("backup    {}", backup.said))?;
     }
     for consumer in &status.consumers {
         let acknowledged = or_dash(consumer.acknowledged);

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use mainstay_api::client::{Client, Error};
 use mainstay_api::wire::{Applied, Apply, ServiceState, Status};
 use mainstay_model::ServiceSpec;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
+use super::backups::{Backups, Listener};
 use super::front::{Front, Hangup, NOT_ROOT, Rest, STOP_POLL, Stops, Voice, absolute, is_refused};
 use super::household::Household;
 use super::settings::Settings;
@@ -59,9 +60,13 @@ pub(crate) async fn run(place: &Place, dev: Dev) -> anyhow::Result<Outcome> {
     }
     // Nobody changes anything while `dev` runs.
     let (_wishes, mut inbox) = mpsc::channel(WISHES);
+    // Whoever develops makes his own.
+    let (_backup, wanted) = watch::channel(None);
+    let backups = Backups::new(&front.place.state, wanted, Listener::Nobody);
     let (ended, rest) = tokio::select! {
         ended = shown.run(services, &mut stops) => ended,
         kept = household.family.keep(&mut inbox) => (kept.map(|never| match never {}), Rest::GoesOn),
+        never = backups.keep() => match never {},
     };
     let stopped = household.wind_up(rest, "mainstay dev").await;
     if rest == Rest::Ends && stopped.is_ok() {

@@ -9,6 +9,7 @@ use super::lock::{self, StateLock};
 use super::record::Record;
 use super::settings::Settings;
 use crate::output;
+use crate::safekeeping::refuse_half_restored;
 
 /// What a supervisor holds while it runs.
 pub(super) struct Household {
@@ -26,6 +27,7 @@ impl Household {
     ) -> anyhow::Result<(Self, Stops)> {
         let state = settings.state.clone();
         let lock = lock::take(&state)?;
+        refuse_half_restored(&state)?;
         // Known from now on, whatever becomes of the directory.
         let leftovers = Leftovers::of(&state).context("cannot use the state directory")?;
         // Before anything is started: a wish to stop from now on ends what was.

@@ -7,12 +7,15 @@
 //!   dev, or run (task)  declares services, tells events, waits for the end;
 //!     │                 run: looks at the node file
 //!     │ mpsc Wish, 4
+//!   backups (same task)  a process for each backup that is due
+//!     │ watch [backup]
 //!   family (same task)  one entry per process: pidfd, restart machine
 //!     ├─ server   sockets: api (unix), api-tcp
 //!     ├─ agent    sockets: names-udp, names-tcp
 //!     └─ gateway  sockets: entry × workers, stats; file: gateway/settings.json
 //! ```
 
+mod backups;
 pub(crate) mod claim;
 pub(crate) mod dev;
 pub(crate) mod family;

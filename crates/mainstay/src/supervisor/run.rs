@@ -5,13 +5,14 @@ use std::time::Instant;
 
 use anyhow::Context;
 use mainstay_api::client::Client;
-use mainstay_api::node::{NodeFile, Role};
+use mainstay_api::node::{Backup, NodeFile, Role};
 use mainstay_api::wire::{Applied, Apply};
 use mainstay_kernel::looked_at::{LOOK_EVERY, LookedAt};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::backups::{Backups, Listener};
 use super::front::{Front, Hangup, NOT_ROOT, Rest, Stops, Voice, is_refused};
 use super::household::Household;
 use super::notify::{Stage, notify};
@@ -32,9 +33,17 @@ pub(crate) async fn run(place: &Place, run: Run) -> anyhow::Result<Outcome> {
     let reread = signal(SignalKind::hangup()).context("cannot await SIGHUP")?;
     let mut settings = Settings::of_node(&file)?;
     settings.gateway_seams = run.unsafe_gateway_seams;
+    settings.vip_seams = run.unsafe_vip_seams;
     let hangup = Hangup::MeansSomethingElse;
     let (mut household, mut stops) = Household::set_up(settings, hangup).await?;
     let (wishes, mut inbox) = mpsc::channel(WISHES);
+    let (backup, wanted) = watch::channel(file.backup.clone());
+    let listener = if file.roles.contains(&Role::Control) {
+        Listener::ControlCentre
+    } else {
+        Listener::Nobody
+    };
+    let backups = Backups::new(&file.state, wanted, listener);
     let mut daemon = Daemon {
         front: Front {
             client: Client::unix(&file.state.join(API_SOCKET)),
@@ -50,11 +59,13 @@ pub(crate) async fn run(place: &Place, run: Run) -> anyhow::Result<Outcome> {
         looked_at,
         reread,
         wishes,
+        backup,
     };
     daemon.introduce();
     let (ended, rest) = tokio::select! {
         ended = daemon.run(&mut stops) => ended,
         kept = household.family.keep(&mut inbox) => (kept.map(|never| match never {}), Rest::GoesOn),
+        never = backups.keep() => match never {},
     };
     let stopped = household.wind_up(rest, "mainstay run").await;
     if rest == Rest::Ends && stopped.is_ok() {
@@ -71,6 +82,8 @@ struct Daemon {
     looked_at: LookedAt,
     reread: Signal,
     wishes: mpsc::Sender<Wish>,
+    /// What is wanted of backups.
+    backup: watch::Sender<Option<Backup>>,
 }
 
 impl Daemon {
@@ -164,6 +177,11 @@ impl Daemon {
         match node_file::read(&self.config, &self.front.place) {
             Ok(file) => {
                 self.file = file.clone();
+                self.backup.send_if_modified(|backup| {
+                    let changed = *backup != file.backup;
+                    backup.clone_from(&file.backup);
+                    changed
+                });
                 // Closed means that the family has failed, and everything ends.
                 self.wishes.send(Wish::Node(Box::new(file))).await.ok();
                 self.declare().await;

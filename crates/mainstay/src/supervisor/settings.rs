@@ -41,6 +41,10 @@ pub(crate) struct Settings {
     pub(crate) broker: Limits,
     /// What the broker's clients with TLS are shown.
     pub(crate) broker_tls: Option<CertificateFiles>,
+    /// What the broker's clients may take.
+    pub(crate) broker_clients: BrokerClients,
+    /// Where the broker's metrics are.
+    pub(crate) broker_metrics: Option<SocketAddr>,
     /// How names are answered; `None`: not at all.
     pub(crate) names: Option<Names>,
     /// How messages call the keys of the addresses.
@@ -60,11 +64,30 @@ pub(crate) struct Settings {
     pub(crate) forward: Option<ForwardSettings>,
     /// Test seam: what the gateway does without.
     pub(crate) gateway_seams: String,
+    /// Test seam: what the broker does without.
+    pub(crate) broker_seams: String,
     /// Test seam: what forwarding leaves out.
     pub(crate) forward_seams: String,
+    /// Test seam: what the holder of floating addresses leaves out.
+    pub(crate) vip_seams: String,
     /// The floating addresses.
     pub(crate) vips: Vec<VipSpec>,
 }
+
+/// What the broker's clients may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BrokerClients {
+    /// How long a consumer may keep a delivery.
+    pub(crate) consumer_timeout: Duration,
+    /// Queues that they may declare in a virtual host; `None`: any number.
+    pub(crate) queues_max: Option<u32>,
+}
+
+/// Those of `dev`.
+const BROKER_CLIENTS_OF_DEV: BrokerClients = BrokerClients {
+    consumer_timeout: defaults::CONSUMER_TIMEOUT,
+    queues_max: None,
+};
 
 /// How messages call what the user may change.
 #[derive(Debug, Clone, Copy)]
@@ -151,6 +174,8 @@ impl Settings {
             broker_if_taken,
             broker: limits(None, defaults::DISK_FREE)?,
             broker_tls: None,
+            broker_clients: BROKER_CLIENTS_OF_DEV,
+            broker_metrics: Some(defaults::broker_metrics()),
             names: dev.names.map(|listen| Names {
                 listen,
                 upstream: None,
@@ -173,7 +198,9 @@ impl Settings {
             address: defaults::ADDRESS,
             forward,
             gateway_seams: dev.unsafe_gateway_seams.clone(),
+            broker_seams: dev.unsafe_broker_seams.clone(),
             forward_seams: dev.unsafe_forward_seams.clone(),
+            vip_seams: String::new(),
             vips: Vec::new(),
         })
     }
@@ -203,6 +230,11 @@ impl Settings {
             broker_if_taken: IfTaken::Refuse,
             broker: limits(file.broker.memory, file.broker.disk_free)?,
             broker_tls: tls.map(|tls| tls.files.clone()),
+            broker_clients: BrokerClients {
+                consumer_timeout: file.broker.consumer_timeout,
+                queues_max: file.broker.queues,
+            },
+            broker_metrics: file.broker.metrics,
             names: file.names.clone(),
             options: OF_NODE_FILE,
             api_group: group.transpose()?,
@@ -217,7 +249,9 @@ impl Settings {
             address: file.address,
             forward: file.forward.clone(),
             gateway_seams: String::new(),
+            broker_seams: String::new(),
             forward_seams: String::new(),
+            vip_seams: String::new(),
             vips: file.vips.clone(),
         })
     }
@@ -251,6 +285,8 @@ impl Settings {
             || moved(other.addresses.broker_tls, self.addresses.broker_tls)
             || self.broker != other.broker
             || self.broker_tls != other.broker_tls
+            || self.broker_clients != other.broker_clients
+            || self.broker_metrics != other.broker_metrics
     }
 
     /// Whether an address of the gateway is known only when it is listened on.

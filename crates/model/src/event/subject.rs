@@ -45,6 +45,9 @@ impl EventKind {
             | Self::ConsumerMute { .. }
             | Self::ConsumerGone { .. }
             | Self::NodeRebooted { .. }
+            | Self::Happened { .. }
+            | Self::HappenedUntold { .. }
+            | Self::Backups { .. }
             | Self::ControlStarted { .. } => None,
         }
     }

@@ -51,6 +51,9 @@ impl fmt::Display for EventKind {
             | Self::ConsumerMute { .. }
             | Self::ConsumerGone { .. }
             | Self::NodeRebooted { .. }
+            | Self::Happened { .. }
+            | Self::HappenedUntold { .. }
+            | Self::Backups { .. }
             | Self::ControlStarted { .. } => self.write_cluster_event(f),
         }
     }
@@ -121,7 +124,19 @@ impl EventKind {
                 let instances = counted(*instances, "instance");
                 write!(f, "control centre started with {services}, {instances}")
             }
+            Self::Backups { news } => write!(f, "backup: {}", news.said),
             Self::NodeRebooted { boot } => write!(f, "the node was started anew, boot {}", boot.0),
+            Self::Happened {
+                node,
+                happened_at,
+                happened,
+            } => write!(f, "{node} at {}: {happened}", happened_at.of_day()),
+            Self::HappenedUntold { node, count } => {
+                write!(
+                    f,
+                    "{node}: {count} things that happened before the next one were not told"
+                )
+            }
             _ => Ok(()),
         }
     }

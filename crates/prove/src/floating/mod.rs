@@ -34,8 +34,17 @@ pub struct Options {
     pub program: PathBuf,
     /// In this order, each with two nodes of its own.
     pub scenarios: Vec<Scenario>,
-    /// Test seams of the nodes' gateways.
-    pub seams: String,
+    /// Test seams of the nodes.
+    pub seams: NodeSeams,
+}
+
+/// What processes of the nodes leave out, as their hidden options write it; empty: nothing.
+#[derive(Debug, Clone, Default)]
+pub struct NodeSeams {
+    /// Of the gateways.
+    pub gateway: String,
+    /// Of the holders of the address.
+    pub vip: String,
 }
 
 /// Why nothing could be proved.

@@ -11,13 +11,15 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::time::sleep;
 
-use super::{Error, Options};
+use super::{Error, NodeSeams, Options};
 
 /// The address that clients know.
 pub(super) const ADDRESS: &str = "10.90.0.100";
 pub(super) const PORT: u16 = 8080;
 /// How long anything may take before a scenario begins, or comes to its end, on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
+/// How long a move may take that bars measure in milliseconds: one that is not there by then does not come.
+const MOVE_TIME: Duration = Duration::from_secs(10);
 /// How often something is looked at that is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long a node may take over its end; its own patience is less.
@@ -33,7 +35,7 @@ pub(super) const NODES: [&str; 2] = ["a", "b"];
 /// The machines. What is left of them at the end is ended.
 pub(super) struct Rig {
     program: PathBuf,
-    seams: String,
+    seams: NodeSeams,
     dir: PathBuf,
     /// Begins the names of namespaces.
     name: String,
@@ -130,8 +132,13 @@ impl Rig {
         })?;
         let mut command = self.command(node);
         command.arg("run").arg("--config").arg(file);
-        if !self.seams.is_empty() {
-            command.args(["--unsafe-gateway-seams", &self.seams]);
+        for (option, seams) in [
+            ("--unsafe-gateway-seams", &self.seams.gateway),
+            ("--unsafe-vip-seams", &self.seams.vip),
+        ] {
+            if !seams.is_empty() {
+                command.args([option, seams]);
+            }
         }
         let log = self.dir.join(format!("{}.log", NODES[node]));
         let started = fs::File::create(log).and_then(|log| {
@@ -269,6 +276,19 @@ impl Rig {
             }
         })
         .await
+    }
+
+    /// Waits until a node holds the address that another one held; `false`: it did not come.
+    pub(super) async fn wait_taken(&self, node: usize) -> bool {
+        let begun = Instant::now();
+        while begun.elapsed() < MOVE_TIME {
+            let shown = self.shown(node).unwrap_or_default();
+            if shown["state"] == "master" {
+                return true;
+            }
+            sleep(LOOK_EVERY).await;
+        }
+        false
     }
 
     /// Waits until a node's gateway serves and its address depends on nothing that is dead.

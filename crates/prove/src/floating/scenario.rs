@@ -215,6 +215,15 @@ impl Play<'_> {
         self.done.push((at, what));
     }
 
+    /// Waits until the other node has the address. That it does not come is seen by the clients, and told.
+    async fn taken(&mut self) {
+        let taken = self.stop.run_until_cancelled(self.rig.wait_taken(OTHER));
+        if taken.await == Some(false) {
+            let node = NODES[OTHER];
+            (self.tell)(&format!("  node {node} does not take the address"));
+        }
+    }
+
     async fn pause(&self, time: Duration) -> Result<(), Error> {
         let slept = self.stop.run_until_cancelled(sleep(time)).await;
         slept.ok_or(Error::Stopped)
@@ -224,7 +233,7 @@ impl Play<'_> {
         let pid = self.holders_gateway()?;
         self.note(format!("{word} the gateway of node {}", NODES[HOLDER]));
         send(pid, signal)?;
-        self.rig.wait_state(OTHER, "master").await?;
+        self.taken().await;
         self.pause(SETTLED).await
     }
 
@@ -243,7 +252,7 @@ impl Play<'_> {
         ));
         self.rig.cut(HOLDER)?;
         self.rig.kill_all(HOLDER);
-        self.rig.wait_state(OTHER, "master").await?;
+        self.taken().await;
         self.pause(SETTLED).await?;
         self.rig.heal(HOLDER)?;
         self.rig.start(HOLDER)?;
@@ -255,7 +264,7 @@ impl Play<'_> {
     async fn link_cut(&mut self) -> Result<(), Error> {
         self.note(format!("the cable of node {} is pulled", NODES[HOLDER]));
         self.rig.cut(HOLDER)?;
-        self.rig.wait_state(OTHER, "master").await?;
+        self.taken().await;
         self.pause(SETTLED).await?;
         self.note(format!(
             "the cable of node {} is plugged in again",
@@ -288,7 +297,7 @@ impl Play<'_> {
             NODES[HOLDER]
         ));
         self.rig.run(HOLDER, &["vip", "move", "entry"])?;
-        self.rig.wait_state(OTHER, "master").await?;
+        self.taken().await;
         self.pause(SETTLED).await
     }
 
@@ -299,7 +308,7 @@ impl Play<'_> {
             NODES[HOLDER]
         ));
         send(supervisor, Signal::TERM)?;
-        self.rig.wait_state(OTHER, "master").await?;
+        self.taken().await;
         self.rig.wait_ended(HOLDER).await?;
         self.pause(SETTLED).await?;
         self.rig.start(HOLDER)?;

@@ -18,7 +18,7 @@ use mainstay_api::wire::{
 use mainstay_control::{Input, IntakeWish, LastOne};
 use mainstay_ids::{ConsumerId, NodeName};
 use mainstay_model::routing::Farewell;
-use mainstay_model::{Ack, NodeReport, ServiceSpec, Why};
+use mainstay_model::{Ack, BackupNews, NodeReport, ServiceSpec, Why};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +38,9 @@ const STREAMS_MAX: usize = 64;
 
 /// The longest name of a consumer; `gateway` has seven.
 const CONSUMER_NAME_LEN_MAX: usize = 63;
+
+/// How much of what is said of backups is recorded: two paths, and why the last one failed.
+const SAID_LEN_MAX: usize = 4000;
 
 /// How much of a farewell's reason is logged.
 const REASON_LEN_MAX: usize = 200;
@@ -146,6 +149,7 @@ fn endpoint(call: &Call) -> MethodRouter<Api> {
         Name::WatchPlan => on(method, watch_plan),
         Name::WatchDirectory => on(method, watch_directory),
         Name::Report => on(method, report),
+        Name::Backups => on(method, backups),
     }
 }
 
@@ -343,6 +347,12 @@ async fn backup(State(api): State<Api>) -> Answered<Backup> {
 
 async fn report(State(api): State<Api>, Json(report): Json<NodeReport>) -> Answered<Accepted> {
     api.hand_in(Input::Report(report)).await
+}
+
+async fn backups(State(api): State<Api>, Json(news): Json<BackupNews>) -> Answered<Accepted> {
+    let said = news.said.chars().take(SAID_LEN_MAX).collect();
+    api.hand_in(Input::Backups(BackupNews { said, ..news }))
+        .await
 }
 
 async fn ack(State(api): State<Api>, Json(ack): Json<Ack>) -> Answered<Accepted> {

@@ -148,6 +148,7 @@ fn report(plan: &NodePlan, health: ProbedHealth) -> NodeReport {
         boot: None,
         instances: instances.collect(),
         capacity: None,
+        happenings: Vec::new(),
     }
 }
 

@@ -161,6 +161,10 @@ pub(crate) fn example(name: Name) -> (&'static str, Value) {
             "/v1/consumers/farewell",
             json!({ "consumer": consumer, "reason": "test" }),
         ),
+        Name::Backups => (
+            "/v1/nodes/backups",
+            json!({ "standing": "late", "said": "none yet" }),
+        ),
         Name::Report => (
             "/v1/nodes/report",
             json!({ "node": "local", "incarnation": 1, "plan": null, "instances": [] }),

@@ -123,6 +123,7 @@ impl Seen {
             boot: None,
             instances,
             capacity: None,
+            happenings: Vec::new(),
         }
     }
 }

@@ -126,6 +126,7 @@ impl Judge {
             | Input::ConsumerJoined(_)
             | Input::Ack(_)
             | Input::Farewell(_)
+            | Input::Backups(_)
             | Input::Tick => {}
         }
     }

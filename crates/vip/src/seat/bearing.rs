@@ -288,6 +288,7 @@ impl Seat {
         }
         let (name, fault_state) = (&self.spec.name, state(Role::Init));
         tracing::error!("({name}) Entering {fault_state} STATE: {fault}");
+        self.record(host, fault_state, &fault.to_string(), None);
         self.past.note(fault_state, fault.to_string());
         if self.fault.is_none() {
             self.call_hook(fault_state);

@@ -9,6 +9,7 @@ use mainstay_kernel::Identity;
 use super::namesake::Held;
 use super::{Found, Works};
 use crate::host::Host;
+use crate::seams::Successor;
 use crate::signed::{Claim, Pace, Progress, Stage};
 
 /// The claims of the two places of gateways, in the state directory.
@@ -33,13 +34,22 @@ struct Serving {
 }
 
 /// The gateway, whichever place it has.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Gateway {
     serving: Option<Serving>,
     look: Instant,
+    successor: Successor,
 }
 
 impl Gateway {
+    pub(super) fn new(successor: Successor) -> Self {
+        Self {
+            serving: None,
+            look: Instant::START,
+            successor,
+        }
+    }
+
     pub(super) fn turn(&mut self, host: &Host) -> Found {
         if let Some(serving) = &mut self.serving {
             match serving.look(host) {
@@ -47,7 +57,9 @@ impl Gateway {
                 Some((_, Pace::Stuck(_))) => return Found::Surely(Works::No),
                 // Another one has taken over from it, or nobody lets clients in.
                 Some((_, Pace::Leaving)) => {
-                    if let Some(next) = find(host, Some(&serving.identity)) {
+                    if self.successor == Successor::Followed
+                        && let Some(next) = find(host, Some(&serving.identity))
+                    {
                         self.serving = Some(next);
                         return Found::Surely(Works::Yes);
                     }

@@ -14,6 +14,7 @@ use self::gateway::Gateway;
 use self::namesake::Namesake;
 use self::tcp::Port;
 use crate::host::Host;
+use crate::seams::Successor;
 
 /// What was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,9 +58,9 @@ pub(crate) struct Track {
 const RESTARTS_MAX: usize = 8;
 
 impl Track {
-    pub(crate) fn new(spec: TrackSpec) -> Self {
+    pub(crate) fn new(spec: TrackSpec, successor: Successor) -> Self {
         let watch = match &spec.what {
-            Tracked::Gateway => Watch::Gateway(Gateway::default()),
+            Tracked::Gateway => Watch::Gateway(Gateway::new(successor)),
             Tracked::Process(name) => Watch::Process(Namesake::of(name)),
             Tracked::Tcp(address) => Watch::Port(Port::new(*address, spec.every, spec.timeout)),
             Tracked::Exec(command) => Watch::Run(Run::new(command, spec.every, spec.timeout)),
@@ -171,13 +172,18 @@ impl Track {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::seams::AddressLife;
     use mainstay_testkit::{Netns, Segment, TempDir, is_root, program, skip, wait_until};
     use std::net::TcpListener;
     use std::process::Command;
     use std::time::Duration;
 
+    fn track(spec: TrackSpec) -> Track {
+        Track::new(spec, Successor::Followed)
+    }
+
     fn port() -> Track {
-        Track::new(TrackSpec::of(Tracked::Tcp("127.0.0.1:1".parse().unwrap())))
+        track(TrackSpec::of(Tracked::Tcp("127.0.0.1:1".parse().unwrap())))
     }
 
     #[test]
@@ -221,7 +227,7 @@ mod tests {
     fn run(script: &str, timeout: Duration) -> Track {
         let shell = program("sh").display().to_string();
         let command = [&shell, "-c", script].map(str::to_owned);
-        Track::new(TrackSpec {
+        track(TrackSpec {
             timeout,
             every: Duration::from_millis(20),
             fall: std::num::NonZeroU32::MIN,
@@ -235,7 +241,7 @@ mod tests {
             return skip("needs root: opens sockets of the link");
         }
         let state = TempDir::new("vip-tracks");
-        let host = Host::new(state.path()).unwrap();
+        let host = Host::new(state.path(), AddressLife::Short).unwrap();
         let long = Duration::from_mins(1);
         look(&mut run("exit 0", long), &host, Works::Yes);
         look(&mut run("exit 7", long), &host, Works::No);
@@ -263,7 +269,7 @@ mod tests {
             if there { Err(format!("{pid}")) } else { Ok(()) }
         });
         let nothing = vec!["/no/such/program".to_owned()];
-        let mut missing = Track::new(TrackSpec::of(Tracked::Exec(nothing)));
+        let mut missing = track(TrackSpec::of(Tracked::Exec(nothing)));
         look(&mut missing, &host, Works::No);
     }
 
@@ -276,9 +282,9 @@ mod tests {
         let (segment, netns) = (Segment::new(), Netns::new());
         segment.plug(&netns, "a", "10.9.0.1/24");
         netns.enter(|| {
-            let host = Host::new(state.path()).unwrap();
+            let host = Host::new(state.path(), AddressLife::Short).unwrap();
             let port = |address: &str| {
-                Track::new(TrackSpec {
+                track(TrackSpec {
                     every: Duration::from_millis(20),
                     timeout: Duration::from_millis(300),
                     ..TrackSpec::of(Tracked::Tcp(address.parse().unwrap()))

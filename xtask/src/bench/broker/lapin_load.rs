@@ -1,6 +1,5 @@
 //! One producer and one consumer through lapin, as most Rust programs would: reported, not a bar.
 
-use super::wire::BODY_LEN;
 use anyhow::{Context as _, Result};
 use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties,
@@ -10,6 +9,7 @@ use lapin::{
     },
     types::FieldTable,
 };
+use mainstay_prove::amqp::BODY_LEN;
 use std::{
     collections::VecDeque,
     future::poll_fn,

@@ -3,8 +3,8 @@
 //!
 //! An acknowledgement is certain once a later publish on its channel was confirmed.
 
-use super::wire::{Heard, Template, Wire};
 use anyhow::{Result, bail};
+use mainstay_prove::amqp::{Heard, Template, Wire};
 use std::{
     collections::BTreeMap,
     net::SocketAddr,

@@ -1,7 +1,7 @@
 //! Producers that keep so many publishes under way, and a consumer that acknowledges.
 
-use super::wire::{Heard, Template, Wire};
 use anyhow::{Result, bail};
+use mainstay_prove::amqp::{Heard, Template, Wire};
 use std::{
     collections::VecDeque,
     net::SocketAddr,

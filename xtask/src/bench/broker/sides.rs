@@ -1,8 +1,8 @@
 //! The two brokers: ours, and Debian's RabbitMQ with its defaults.
 
-use super::wire::Wire;
 use crate::cargo;
 use anyhow::{Context as _, Result, bail};
+use mainstay_prove::amqp::Wire;
 use mainstay_testkit::{RabbitMq, RabbitMqOptions, Spawned, TempDir, free_port, program};
 use rustix::process::{Pid, Signal, kill_process};
 use std::{

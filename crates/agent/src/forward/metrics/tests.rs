@@ -1,4 +1,5 @@
 use super::*;
+use mainstay_exposition::{TABLE_HEAD, Type};
 use std::path::Path;
 
 /// Where the table stands, up to the next heading.
@@ -6,21 +7,8 @@ const TABLE: &str = "## Metrics of forwarding\n\n";
 
 #[test]
 fn the_page_of_the_metrics_has_a_line_for_each() {
-    let mut table = String::from("| Name | Type | Labels | Meaning |\n|---|---|---|---|\n");
-    for family in FAMILIES {
-        let labels: Vec<String> = family
-            .labels
-            .iter()
-            .map(|label| format!("`{label}`"))
-            .collect();
-        let (name, kind, help) = (family.name, family.kind.word(), family.help);
-        writeln!(
-            table,
-            "| `{name}` | {kind} | {} | {help} |",
-            labels.join(", ")
-        )
-        .unwrap();
-    }
+    let rows = FAMILIES.iter().map(|family| family.row());
+    let table: String = std::iter::once(TABLE_HEAD.to_owned()).chain(rows).collect();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");
     let page = std::fs::read_to_string(&path).unwrap();
     let (before, rest) = page.split_once(TABLE).expect("the page has the heading");
@@ -45,7 +33,9 @@ fn names_say_whether_they_only_grow() {
 #[test]
 fn what_does_not_forward_says_so_and_too_many_instances_are_counted() {
     let text = exposition(None, &Told::default());
-    assert!(text.contains("\nmainstay_forward_up 0\n"), "{text}");
+    let begin = "# HELP mainstay_forward_up 1 if this node forwards connections to service addresses\n\
+                 # TYPE mainstay_forward_up gauge\nmainstay_forward_up 0\n";
+    assert!(text.starts_with(begin), "{text}");
     assert!(!text.contains("mainstay_forward_info"), "{text}");
     let service = ServiceName::parse("orders").unwrap();
     let place = |number: usize| Place {

@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use mainstay_forward::host::{setting, survey};
-use mainstay_ids::{Attempt, Epoch, Generation, Revision};
+use mainstay_ids::{Attempt, Epoch, Generation, Revision, ServiceName};
 use mainstay_kernel::netlink::Prefix;
 use mainstay_model::Network;
 use mainstay_model::routing::{Endpoint, EndpointHealth, ServiceRoutes};
@@ -112,6 +112,7 @@ impl Field {
                     self.state.path(),
                     source,
                     ForwardSeams::default(),
+                    Diary::default(),
                 )
             })
             .unwrap()
@@ -222,5 +223,101 @@ fn system_a_host_that_may_not_be_switched_on_is_as_its_owner_wants_it() {
     assert_eq!(
         field.host.enter(|| setting(FORWARDING)).as_deref(),
         Some("0")
+    );
+}
+
+/// As many services as one of which the promise speaks has beside it.
+const CROWD: u16 = 5000;
+const CHANGES: u16 = 20;
+
+/// Services with three instances each; one of them has another number of attempts with each revision.
+fn crowd(revision: u64, changed: u16) -> Routing {
+    let one = |number: u16| {
+        let [high, low] = number.to_be_bytes();
+        let base = 3 * (u32::from(number) % 80);
+        let instances: Vec<SocketAddr> = (0..3_u32)
+            .map(|index| {
+                let [.., last] = (base + index + 1).to_be_bytes();
+                let port = 9000 + number / 80 * 8 + u16::from(number == changed && index == 0);
+                SocketAddr::from(([10, 78, 0, last], port))
+            })
+            .collect();
+        let texts: Vec<String> = instances.iter().map(ToString::to_string).collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let mut routes = routing(revision, &texts).services.remove(0);
+        routes.service = ServiceName::parse(&format!("s{number:05}")).unwrap();
+        for endpoint in &mut routes.endpoints {
+            endpoint.instance.service = routes.service.clone();
+        }
+        routes.address = Some(SocketAddr::from(([10, 96, high, low], 8080)));
+        routes
+    };
+    Routing {
+        services: (0..=CROWD).map(one).collect(),
+        ..routing(revision, &[])
+    }
+}
+
+#[test]
+fn system_a_change_of_one_among_thousands_writes_a_line_and_touches_one() {
+    if !is_root() {
+        return skip(NEEDS_ROOT);
+    }
+    let field = Field::new();
+    let mut works = field.start();
+    field.turn(&mut works, Input::Routes(crowd(1, u16::MAX)));
+    field.turn(&mut works, Input::Tick);
+    assert_eq!(works.trouble(), None);
+    let len = |name: &str| std::fs::metadata(field.state.join(name)).unwrap().len();
+    let whole = std::fs::read(field.state.join("forward.json")).unwrap();
+    let mut times = Vec::new();
+    for change in 0..CHANGES {
+        let routing = crowd(u64::from(change) + 2, change * 200);
+        let text = serde_json::to_vec(&routing).unwrap();
+        let before = len("forward.changes");
+        let began = Instant::now();
+        let routing: Routing = serde_json::from_slice(&text).unwrap();
+        let read = began.elapsed();
+        let began = Instant::now();
+        field.turn(&mut works, Input::Routes(routing));
+        times.push((began.elapsed(), read));
+        assert_eq!(works.trouble(), None);
+        let generation = works.ack(ConsumerId {
+            name: "test".to_owned(),
+            incarnation: mainstay_ids::Incarnation(1),
+        });
+        assert_eq!(
+            generation.generation.unwrap().revision,
+            Revision(u64::from(change) + 2)
+        );
+        // One that left and one that came, of this service and of the one that was changed before.
+        let added = len("forward.changes") - before;
+        assert!((1..1500).contains(&added), "{added} bytes");
+    }
+    assert_eq!(
+        std::fs::read(field.state.join("forward.json")).unwrap(),
+        whole
+    );
+    times.sort_unstable();
+    let (half, read) = times[times.len() / 2];
+    let (most, _) = times[times.len() - 1];
+    println!(
+        "a change of one among {} services: {half:.2?} for half of them, {most:.2?} at most; reading the routes before: \
+         {read:.2?}",
+        u32::from(CROWD) + 1
+    );
+    // The next agent knows the same places.
+    let mut file = PlacesFile::in_state(field.state.path());
+    let mut known = file.load().unwrap();
+    // Those to which nothing is under way any more are taken out with the next change.
+    known.retain(|place| !works.left.contains(&place.address));
+    let mut places = works.course.places();
+    known.sort_by_key(|place| place.address);
+    places.sort_by_key(|place| place.address);
+    assert!(
+        known == places,
+        "{} and {} places",
+        known.len(),
+        places.len()
     );
 }

@@ -1,4 +1,5 @@
 mod delays;
+mod meters;
 mod operate;
 mod timeouts;
 

@@ -521,3 +521,41 @@ fn definitions_with_a_mistake_declare_nothing() {
     broker.import(now(0), &definitions()).unwrap();
     assert_eq!(broker.definitions().exchanges[0].kind, ExchangeKind::Direct);
 }
+
+#[test]
+fn what_undoes_a_broker_leaves_nothing_of_what_it_recorded() {
+    let mut broker = broker();
+    broker.import(now(0), &definitions()).unwrap();
+    let limit = policy("p", "^q", 1, &[("max-length", Value::Long(2))]);
+    broker.set_policy(now(0), limit).unwrap();
+    declare(&mut broker, "own", false);
+    let mut records = Vec::new();
+    while let Some(output) = broker.pop() {
+        if let Output::Record(record) = output {
+            records.push(record);
+        }
+    }
+    let mut again = Broker::new("/", [1, 2]);
+    let (count, undone) = (records.len(), broker.undone());
+    for record in records.into_iter().chain(undone.clone()) {
+        again.restore(now(0), record).unwrap();
+    }
+    assert_eq!(again.definitions(), Definitions::default());
+    // The queue that does not outlive it may have stored something.
+    assert!(undone.len() > count, "{undone:?}");
+}
+
+#[test]
+fn what_a_user_may_from_now_on_holds_for_connections_that_are_there() {
+    let mut broker = broker();
+    let text = "ACCESS_REFUSED - access to queue 'secret' in vhost '/' refused for user 'alice'";
+    assert_eq!(declare(&mut broker, "secret", false), [text]);
+    assert_eq!(broker.permit(&name("bob"), || Box::new(Everything)), 0);
+    broker.handle(now(0), Input::OpenChannel(ONE));
+    broker.pop();
+    assert_eq!(declare(&mut broker, "secret", false), [text]);
+    assert_eq!(broker.permit(&name("alice"), || Box::new(Everything)), 2);
+    broker.handle(now(0), Input::OpenChannel(ONE));
+    broker.pop();
+    assert_eq!(declare(&mut broker, "secret", false), ["declared, 0 wait"]);
+}

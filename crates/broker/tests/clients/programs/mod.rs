@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
-use mainstay_testkit::{Ended, Packages, Spawned, TempDir, program, wait_until};
+use mainstay_testkit::{Ended, Packages, Spawned, TempDir, wait_until};
 
 use super::{file, python};
 
@@ -28,51 +28,6 @@ fn says(run: &Spawned, what: &str) {
         let log = run.log();
         if log.contains(what) { Ok(()) } else { Err(log) }
     });
-}
-
-fn hello_py(name: &str, at: SocketAddr) -> Command {
-    let mut command = python();
-    command.arg(file(&format!("programs/{name}"))).arg(url(at));
-    command
-}
-
-pub(crate) fn hello_in_python(dir: &TempDir, at: SocketAddr) {
-    let receive = Spawned::start(dir, "receive", &mut hello_py("hello_receive.py", at));
-    says(&receive, "Waiting for messages");
-    done(dir, "send", &mut hello_py("hello_send.py", at));
-    says(&receive, "Received b'Hello World!'");
-}
-
-pub(crate) fn hello_in_python_is_refused(dir: &TempDir, at: SocketAddr) {
-    let send = Spawned::start(dir, "send-python", &mut hello_py("hello_send.py", at));
-    assert_eq!(send.wait(PATIENCE), Ended::Code(1));
-    let wanted = "(406, \"PRECONDITION_FAILED - inequivalent arg 'durable' for queue 'hello' in vhost '/': \
-                  received 'false' but current is 'true'\")";
-    assert!(send.log().contains(wanted), "{}", send.log());
-}
-
-const JARS: &str = "/usr/share/java/amqp-client.jar:/usr/share/java/slf4j-api.jar";
-
-pub(crate) fn hello_in_java(dir: &TempDir, at: SocketAddr) {
-    program("/usr/share/java/amqp-client.jar");
-    program("/usr/share/java/slf4j-api.jar");
-    let classes = dir.join("classes");
-    let mut compile = Command::new(program("javac"));
-    compile.args(["-cp", JARS, "-d"]).arg(&classes);
-    compile
-        .arg(file("programs/Send.java"))
-        .arg(file("programs/Recv.java"));
-    done(dir, "javac", &mut compile);
-    let run = |class: &str| {
-        let mut command = Command::new(program("java"));
-        let path = format!("{JARS}:{}", classes.display());
-        command.args(["-cp", &path, class]).arg(url(at));
-        command
-    };
-    let receive = Spawned::start(dir, "receive", &mut run("Recv"));
-    says(&receive, "Waiting for messages");
-    done(dir, "send", &mut run("Send"));
-    says(&receive, "Received 'Hello World!'");
 }
 
 pub(crate) fn celery(dir: &TempDir, at: SocketAddr) {

@@ -1,4 +1,5 @@
 use super::*;
+use mainstay_exposition::{TABLE_HEAD, Type};
 use std::path::Path;
 
 /// Where the table stands; below it, to the end of the page, nothing else does.
@@ -6,23 +7,8 @@ const TABLE: &str = "## Metrics of the gateway\n\n";
 
 #[test]
 fn the_page_of_the_metrics_has_a_line_for_each() {
-    let mut table = String::from("| Name | Type | Labels | Meaning |\n|---|---|---|---|\n");
-    for family in FAMILIES {
-        let labels: Vec<String> = family
-            .labels
-            .iter()
-            .map(|label| format!("`{label}`"))
-            .collect();
-        writeln!(
-            table,
-            "| `{}` | {} | {} | {} |",
-            family.name,
-            family.kind.word(),
-            labels.join(", "),
-            family.help
-        )
-        .unwrap();
-    }
+    let rows = FAMILIES.iter().map(|family| family.row());
+    let table: String = std::iter::once(TABLE_HEAD.to_owned()).chain(rows).collect();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");
     let page = std::fs::read_to_string(&path).unwrap();
     let (before, is) = page.split_once(TABLE).expect("the page has the heading");
@@ -58,9 +44,10 @@ fn a_histogram_is_cumulative_and_ends_with_all() {
     for ms in [1, 3, 100, 60_000] {
         histogram.record(std::time::Duration::from_millis(ms));
     }
-    let mut text = Text(String::new());
+    let mut text = Text::new(HelpEnds::Stopped, 0);
     let counts = Counts::of(std::iter::once(&histogram));
-    text.histogram(&S_TOTAL, &["orders"], &counts);
+    text.histogram(&S_TOTAL, &["orders"], &buckets(&counts));
+    let text = text.into_string();
     let name = "mainstay_service_request_duration_seconds";
     for line in [
         format!("{name}_bucket{{service=\"orders\",le=\"0.0005\"}} 0"),
@@ -71,10 +58,6 @@ fn a_histogram_is_cumulative_and_ends_with_all() {
         format!("{name}_sum{{service=\"orders\"}} 60.104"),
         format!("{name}_count{{service=\"orders\"}} 4"),
     ] {
-        assert!(
-            text.0.lines().any(|other| other == line),
-            "{line}\n{}",
-            text.0
-        );
+        assert!(text.lines().any(|other| other == line), "{line}\n{text}");
     }
 }

@@ -128,7 +128,6 @@ async fn served(
     }
     let kernel = match rules {
         Rules::Unreadable(why) => why,
-        Rules::Iptables => "rules of iptables are not read".to_owned(),
         Rules::Read(_) | Rules::None => "the kernel has none".to_owned(),
     };
     let centre = known.err();

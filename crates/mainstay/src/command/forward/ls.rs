@@ -72,7 +72,7 @@ pub(crate) async fn run(place: &Place) -> anyhow::Result<Outcome> {
     let known = known.unwrap_or_default();
     let carried = match rules {
         Rules::None | Rules::Unreadable(_) => by_sockets(place),
-        Rules::Read(_) | Rules::Iptables => None,
+        Rules::Read(_) => None,
     };
     let listed = match (rules, carried) {
         (Rules::Read(reading), _) => of_kernel(&reading, &known, notes),
@@ -97,14 +97,6 @@ pub(crate) async fn run(place: &Place) -> anyhow::Result<Outcome> {
                 dead: Vec::new(),
                 notes,
             }
-        }
-        (Rules::Iptables, None) => {
-            notes.push(
-                "rules of iptables forward here, which are not read (`iptables-save -t nat` shows them); \
-                 this is what the control centre wants"
-                    .to_owned(),
-            );
-            of_known(&known, notes)
         }
         (Rules::Unreadable(why), None) => {
             notes.push(format!("{why}; this is what the control centre wants"));
@@ -135,6 +127,12 @@ fn of_kernel(reading: &Reading, known: &Known, mut notes: Vec<String>) -> Listed
     });
     if reading.dormant {
         notes.push("somebody switched the rules off (flag dormant)".to_owned());
+    }
+    if !reading.altered.is_empty() {
+        notes.push(format!(
+            "somebody changed rules that lead to services: {}",
+            reading.altered.join(", ")
+        ));
     }
     notes.extend(missing(&reading.services, known));
     let services = reading.services.iter();

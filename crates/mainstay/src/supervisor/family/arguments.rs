@@ -8,22 +8,34 @@ use super::{Family, Origin, names};
 
 impl Family {
     pub(super) fn broker_arguments<'a>(&'a self, spawn: Spawn<'a>) -> Spawn<'a> {
-        let limits = self.settings.broker;
-        let spawn = spawn
+        let (limits, clients) = (self.settings.broker, &self.settings.broker_clients);
+        let timeout = mainstay_ids::duration::display(clients.consumer_timeout);
+        let mut spawn = spawn;
+        if let Some(at) = self.settings.broker_metrics {
+            spawn = spawn.argument("--metrics").argument(at.to_string());
+        }
+        let seams = self.settings.broker_seams.as_str();
+        if !seams.is_empty() {
+            spawn = spawn.arguments(["--unsafe-broker-seams", seams]);
+        }
+        spawn = spawn
             .argument("--memory-max")
             .argument(limits.memory_max.to_string())
             .argument("--disk-free-min")
-            .argument(limits.disk_free_min.to_string());
-        let Some(tls) = &self.settings.broker_tls else {
-            return spawn;
-        };
-        let spawn = spawn
-            .argument("--tls-certificate")
-            .argument(&tls.certificate)
-            .argument("--tls-key")
-            .argument(&tls.key);
-        match &tls.client_ca {
-            Some(path) => spawn.argument("--tls-client-ca").argument(path),
+            .argument(limits.disk_free_min.to_string())
+            .arguments(["--consumer-timeout", &timeout]);
+        if let Some(tls) = &self.settings.broker_tls {
+            spawn = spawn
+                .argument("--tls-certificate")
+                .argument(&tls.certificate)
+                .argument("--tls-key")
+                .argument(&tls.key);
+            if let Some(path) = &tls.client_ca {
+                spawn = spawn.argument("--tls-client-ca").argument(path);
+            }
+        }
+        match clients.queues_max {
+            Some(max) => spawn.argument("--queues-max").argument(max.to_string()),
             None => spawn,
         }
     }
@@ -57,7 +69,11 @@ impl Family {
 
     pub(super) fn vip_arguments<'a>(&'a self, spawn: Spawn<'a>) -> Spawn<'a> {
         let agent = self.settings.has(Role::Agent);
-        spawn.arguments(agent.then_some("--with-agent").iter())
+        let spawn = spawn.arguments(agent.then_some("--with-agent").iter());
+        match self.settings.vip_seams.as_str() {
+            "" => spawn,
+            seams => spawn.arguments(["--unsafe-vip-seams", seams]),
+        }
     }
 
     pub(super) fn agent_arguments<'a>(&'a self, spawn: Spawn<'a>) -> Spawn<'a> {

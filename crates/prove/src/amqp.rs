@@ -1,24 +1,20 @@
 //! The client's side of AMQP, as lean as a generator needs it: blocking, one thread a connection. What is sent a million
 //! times is copied from a template and read by hand; all else is `mainstay_amqp`'s.
 
-use anyhow::{Context as _, Result, bail};
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
-use mainstay_amqp::{
-    Method, Properties, ShortString, Table,
-    frame::{self, ContentHeader, FRAME_END, PROTOCOL_HEADER},
-    method::{
-        BasicAck, BasicConsume, BasicPublish, BasicQos, ChannelOpen, ConfirmSelect, ConnectionOpen,
-        ConnectionStartOk, ConnectionTuneOk, QueueDeclare, QueueDelete,
-    },
+use mainstay_amqp::frame::{self, ContentHeader, FRAME_END, PROTOCOL_HEADER};
+use mainstay_amqp::method::{
+    BasicAck, BasicConsume, BasicPublish, BasicQos, ChannelOpen, ConfirmSelect, ConnectionOpen,
+    ConnectionStartOk, ConnectionTuneOk, QueueDeclare, QueueDelete,
 };
-use std::{
-    io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
-    time::Duration,
-};
+use mainstay_amqp::{Method, Properties, ShortString, Table};
 
 /// Bytes of a body.
-pub(super) const BODY_LEN: usize = 1024;
+pub const BODY_LEN: usize = 1024;
 /// Type, channel and size before, the end after a payload.
 const HEAD_LEN: usize = 7;
 /// What is read at once: some hundred messages.
@@ -29,19 +25,74 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const CHANNEL: u16 = 1;
 const FRAME_MAX: u32 = 131_072;
 
+/// Why a broker could not be spoken to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The connection broke, or was not made.
+    #[error("cannot {attempt}")]
+    Io {
+        /// What was attempted.
+        attempt: &'static str,
+        /// The operating system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// The broker ended it.
+    #[error("the broker closed the connection")]
+    Closed,
+    /// It says something else.
+    #[error("the broker says {said} in place of {wanted}")]
+    Unexpected {
+        /// What it says.
+        said: String,
+        /// What was asked for.
+        wanted: &'static str,
+    },
+    /// It says nothing.
+    #[error("no {wanted} came")]
+    Silent {
+        /// What was asked for.
+        wanted: &'static str,
+    },
+    /// What it says is no AMQP.
+    #[error("the broker breaks the protocol: {0}")]
+    Malformed(String),
+}
+
+type Result<T> = std::result::Result<T, Error>;
+
+/// An error of the socket, by what was attempted.
+fn io_error(attempt: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Io { attempt, source }
+}
+
 /// What a broker says on its own account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Heard {
-    /// Publishes are safe, up to this one if `multiple`.
-    Confirmed { tag: u64, multiple: bool },
+pub enum Heard {
+    /// Publishes are safe.
+    Confirmed {
+        /// Which, counted from 1.
+        tag: u64,
+        /// Up to this one, all of them.
+        multiple: bool,
+    },
     /// A publish is refused.
-    Refused { tag: u64 },
-    /// A message, with the first bytes of its body.
-    Delivered { tag: u64, number: u64 },
+    Refused {
+        /// Which.
+        tag: u64,
+    },
+    /// A message.
+    Delivered {
+        /// By which it is acknowledged.
+        tag: u64,
+        /// The first bytes of its body.
+        number: u64,
+    },
 }
 
 /// A connection with one channel.
-pub(super) struct Wire {
+#[derive(Debug)]
+pub struct Wire {
     stream: TcpStream,
     /// What was received and not yet read: from `start` on.
     input: Vec<u8>,
@@ -52,10 +103,15 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn connect(address: SocketAddr) -> Result<Self> {
-        let stream = TcpStream::connect(address).context("cannot connect")?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+    /// Connects as `guest` to the virtual host `/`, and opens the channel.
+    pub fn connect(address: SocketAddr) -> Result<Self> {
+        let stream = TcpStream::connect(address).map_err(io_error("connect"))?;
+        let prepare = io_error("prepare a socket");
+        let prepared = stream
+            .set_nodelay(true)
+            .and_then(|()| stream.set_read_timeout(Some(PATIENCE)))
+            .and_then(|()| stream.set_write_timeout(Some(PATIENCE)));
+        prepared.map_err(prepare)?;
         let mut wire = Self {
             stream,
             input: Vec::with_capacity(READ_LEN),
@@ -90,20 +146,27 @@ impl Wire {
     }
 
     /// Declares a durable queue; how many messages it has.
-    pub(super) fn declare(&mut self, queue: &str) -> Result<u32> {
+    pub fn declare(&mut self, queue: &str) -> Result<u32> {
+        self.declare_with(queue, Table::default())
+    }
+
+    /// The same with arguments.
+    pub fn declare_with(&mut self, queue: &str, arguments: Table) -> Result<u32> {
         let declare = QueueDeclare {
             queue: ShortString::from(queue),
             durable: true,
+            arguments,
             ..QueueDeclare::default()
         };
         self.put(CHANNEL, &declare.into());
         match self.expect("queue.declare_ok")? {
             Method::QueueDeclareOk(ok) => Ok(ok.message_count),
-            other => bail!("{} in place of queue.declare_ok", other.name()),
+            other => Err(unexpected(&other, "queue.declare_ok")),
         }
     }
 
-    pub(super) fn delete(&mut self, queue: &str) -> Result<()> {
+    /// Deletes a queue with all that it holds.
+    pub fn delete(&mut self, queue: &str) -> Result<()> {
         let delete = QueueDelete {
             queue: ShortString::from(queue),
             ..QueueDelete::default()
@@ -112,12 +175,14 @@ impl Wire {
         self.expect("queue.delete_ok").map(drop)
     }
 
-    pub(super) fn select_confirms(&mut self) -> Result<()> {
+    /// From here on publishes are confirmed.
+    pub fn select_confirms(&mut self) -> Result<()> {
         self.put(CHANNEL, &ConfirmSelect::default().into());
         self.expect("confirm.select_ok").map(drop)
     }
 
-    pub(super) fn consume(&mut self, queue: &str, prefetch_count: u16) -> Result<()> {
+    /// Consumes; so many deliveries may be unacknowledged, 0 is without limit.
+    pub fn consume(&mut self, queue: &str, prefetch_count: u16) -> Result<()> {
         let qos = BasicQos {
             prefetch_count,
             ..BasicQos::default()
@@ -134,14 +199,14 @@ impl Wire {
     }
 
     /// Adds a publish to what goes out with the next [`Wire::flush`].
-    pub(super) fn publish(&mut self, template: &Template, number: u64) {
+    pub fn publish(&mut self, template: &Template, number: u64) {
         let at = self.output.len() + template.body_at;
         self.output.extend_from_slice(&template.bytes);
         self.output[at..at + 8].copy_from_slice(&number.to_be_bytes());
     }
 
     /// Adds an acknowledgement.
-    pub(super) fn ack(&mut self, delivery_tag: u64, multiple: bool) {
+    pub fn ack(&mut self, delivery_tag: u64, multiple: bool) {
         let ack = BasicAck {
             delivery_tag,
             multiple,
@@ -149,21 +214,23 @@ impl Wire {
         self.put(CHANNEL, &ack.into());
     }
 
-    pub(super) fn flush(&mut self) -> Result<()> {
+    /// Sends what was added.
+    pub fn flush(&mut self) -> Result<()> {
         self.stream
             .write_all(&self.output)
-            .context("the broker takes nothing more")?;
+            .map_err(io_error("send anything more"))?;
         self.output.clear();
         Ok(())
     }
 
     /// The longest that a read waits.
-    pub(super) fn set_patience(&self, patience: Duration) -> Result<()> {
-        Ok(self.stream.set_read_timeout(Some(patience))?)
+    pub fn set_patience(&self, patience: Duration) -> Result<()> {
+        let set = self.stream.set_read_timeout(Some(patience));
+        set.map_err(io_error("prepare a socket"))
     }
 
     /// Reads what has come, at least a byte; `false`: nothing came within the patience.
-    pub(super) fn receive(&mut self) -> Result<bool> {
+    pub fn receive(&mut self) -> Result<bool> {
         self.input.drain(..self.start);
         self.start = 0;
         let had = self.input.len();
@@ -171,7 +238,7 @@ impl Wire {
         let read = self.stream.read(&mut self.input[had..]);
         self.input.truncate(had + *read.as_ref().unwrap_or(&0));
         match read {
-            Ok(0) => bail!("the broker closed the connection"),
+            Ok(0) => Err(Error::Closed),
             Ok(_) => Ok(true),
             Err(error)
                 if matches!(
@@ -181,12 +248,12 @@ impl Wire {
             {
                 Ok(false)
             }
-            Err(error) => Err(error).context("cannot read"),
+            Err(error) => Err(io_error("read")(error)),
         }
     }
 
     /// The next thing in what was received.
-    pub(super) fn heard(&mut self) -> Result<Option<Heard>> {
+    pub fn heard(&mut self) -> Result<Option<Heard>> {
         while let Some((kind, payload)) = next_frame(&self.input, &mut self.start)? {
             match (kind, payload) {
                 (1, [0, 60, 0, 80, rest @ ..]) => {
@@ -209,7 +276,7 @@ impl Wire {
                         return Ok(Some(Heard::Delivered { tag, number }));
                     }
                 }
-                (1, _) => bail!("the broker says {:?}", read_method(payload)?),
+                (1, _) => return Err(unexpected(&read_method(payload)?, "messages or confirms")),
                 _ => {}
             }
         }
@@ -223,7 +290,7 @@ impl Wire {
     }
 
     /// Sends what is to be sent and waits for a method of this name.
-    fn expect(&mut self, name: &str) -> Result<Method> {
+    fn expect(&mut self, name: &'static str) -> Result<Method> {
         self.flush()?;
         loop {
             while let Some((kind, payload)) = next_frame(&self.input, &mut self.start)? {
@@ -234,17 +301,23 @@ impl Wire {
                 if method.name() == name {
                     return Ok(method);
                 }
-                bail!("{method:?} in place of {name}");
+                return Err(unexpected(&method, name));
             }
             if !self.receive()? {
-                bail!("no {name} came");
+                return Err(Error::Silent { wanted: name });
             }
         }
     }
 }
 
+fn unexpected(said: &Method, wanted: &'static str) -> Error {
+    let said = format!("{said:?}");
+    Error::Unexpected { said, wanted }
+}
+
 fn read_method(payload: &[u8]) -> Result<Method> {
-    Ok(Method::read(&Bytes::copy_from_slice(payload))?)
+    let read = Method::read(&Bytes::copy_from_slice(payload));
+    read.map_err(|error| Error::Malformed(error.to_string()))
 }
 
 /// Type and payload of the frame at `start`, if it is whole.
@@ -253,31 +326,38 @@ fn next_frame<'a>(input: &'a [u8], start: &mut usize) -> Result<Option<(u8, &'a 
     else {
         return Ok(None);
     };
-    let size = usize::try_from(u32::from_be_bytes(*size))?;
+    let size = u32::from_be_bytes(*size);
+    if size > FRAME_MAX {
+        return Err(Error::Malformed(format!("a frame of {size} bytes")));
+    }
+    let size = usize::try_from(size).map_err(|error| Error::Malformed(error.to_string()))?;
     let Some(end) = rest.get(size) else {
         return Ok(None);
     };
     if *end != FRAME_END {
-        bail!("a frame has no end");
+        return Err(Error::Malformed("a frame has no end".to_owned()));
     }
     *start += HEAD_LEN + size + 1;
     Ok(Some((*kind, &rest[..size])))
 }
 
 fn tag_and_bit(bytes: &[u8]) -> Result<(u64, bool)> {
-    let (tag, rest) = bytes.split_first_chunk().context("a tag is cut off")?;
+    let cut = || Error::Malformed("a tag is cut off".to_owned());
+    let (tag, rest) = bytes.split_first_chunk().ok_or_else(cut)?;
     let bit = rest.first().is_some_and(|bits| bits & 1 == 1);
     Ok((u64::from_be_bytes(*tag), bit))
 }
 
 /// A publish of a persistent message as it goes over the wire.
-pub(super) struct Template {
+#[derive(Debug)]
+pub struct Template {
     bytes: Vec<u8>,
     body_at: usize,
 }
 
 impl Template {
-    pub(super) fn new(queue: &str) -> Self {
+    /// To this queue, with a body of [`BODY_LEN`] bytes.
+    pub fn new(queue: &str) -> Self {
         let mut out = BytesMut::new();
         let publish = BasicPublish {
             routing_key: ShortString::from(queue),

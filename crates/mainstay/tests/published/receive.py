@@ -1,7 +1,6 @@
 import pika
-import sys
 
-connection = pika.BlockingConnection(pika.URLParameters(sys.argv[1]))
+connection = pika.BlockingConnection(pika.ConnectionParameters('localhost'))
 channel = connection.channel()
 channel.queue_declare(queue='hello')
 
