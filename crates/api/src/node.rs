@@ -114,6 +114,8 @@ pub struct Broker {
     pub memory: Option<u64>,
     /// Publishers wait while the disk has less room, in bytes.
     pub disk_free: u64,
+    /// Where clients connect with TLS; `None`: nowhere.
+    pub tls: Option<BrokerTls>,
     /// How long a consumer may keep a delivery without a word.
     pub consumer_timeout: Duration,
     /// Queues that clients may declare in a virtual host; `None`: any number.
@@ -133,6 +135,51 @@ pub struct Backup {
     pub to: PathBuf,
 }
 
+/// Where the broker's clients connect with TLS, and what they are shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrokerTls {
+    /// Where. `127.0.0.1` is `::1`, too.
+    pub bind: SocketAddr,
+    /// What they are shown.
+    pub files: CertificateFiles,
+}
+
+/// A certificate of this machine; the paths are absolute.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The certificate, and those between it and its authority.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// Clients must have a certificate of these authorities; `None`: they need none.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// One of [`CertificateFiles`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CertificateFile {
+    /// The certificate.
+    Certificate,
+    /// Its key.
+    Key,
+    /// The authorities of clients.
+    ClientCa,
+}
+
+/// Why [`CertificateFiles`] cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unfit {
+    /// Because of this one.
+    pub file: CertificateFile,
+    /// What is wrong with it.
+    pub message: String,
+    /// What to do.
+    pub help: String,
+}
+
+/// Whether a certificate can be used: whoever serves with it knows.
+pub type LookAtCertificate<'a> = &'a dyn Fn(&CertificateFiles) -> Result<(), Unfit>;
+
 /// Where services are found by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
@@ -145,12 +192,16 @@ pub struct Names {
 }
 
 /// Reads the node file at `path`, with `env` for `${VARIABLE}`. Relative paths in it begin at the
-/// directory in which it lies.
-pub fn read(path: &Path, env: Environment<'_>) -> Result<NodeFile, FileProblems> {
+/// directory in which it lies. What `look` says of certificates is told with their places.
+pub fn read(
+    path: &Path,
+    env: Environment<'_>,
+    look: LookAtCertificate<'_>,
+) -> Result<NodeFile, FileProblems> {
     let name = path.display().to_string();
     let text = disk::load(path, &name, Kind::Node)?;
     let dir = disk::directory_of(path, &name)?;
-    parse(&text, &name, &dir, env)
+    checked(&text, &name, Outside { dir: &dir, look }, env)
 }
 
 /// Whether this text is that of a node file, and not of a service file: by the keys at its top, of
@@ -169,9 +220,26 @@ pub fn parse(
     dir: &Path,
     env: Environment<'_>,
 ) -> Result<NodeFile, FileProblems> {
+    let look = |_: &CertificateFiles| Ok(());
+    checked(text, name, Outside { dir, look: &look }, env)
+}
+
+/// What a file is read with beside its text.
+#[derive(Clone, Copy)]
+pub(crate) struct Outside<'a> {
+    dir: &'a Path,
+    look: LookAtCertificate<'a>,
+}
+
+fn checked(
+    text: &str,
+    name: &str,
+    outside: Outside<'_>,
+    env: Environment<'_>,
+) -> Result<NodeFile, FileProblems> {
     let text = without_byte_order_mark(text);
     let walk = Walk::new(text, env);
-    let file = keys::file(&walk, dir);
+    let file = keys::file(&walk, outside);
     match (walk.finish(name), file) {
         (Err(problems), _) => Err(problems),
         (Ok(()), Some(file)) => Ok(file),

@@ -1,10 +1,14 @@
 //! A broker alone, for suites of clients: `cargo run -p mainstay-broker --example broker -- DIRECTORY PORT`.
+//!
+//! `TLS=PORT,CERTIFICATE,KEY[,CLIENT_CA]` adds TLS, `DESCRIPTORS` limits what it may open.
 
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use mainstay_broker::{ClientLimits, Keeps, Limits, Options, Sockets, run};
+use mainstay_kernel::descriptors;
+use mainstay_tls::Files;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +20,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .init();
+    match std::env::var("DESCRIPTORS") {
+        Ok(most) => descriptors::lower_limit(most.parse()?)?,
+        Err(_) => descriptors::raise_limit()?,
+    }
     let mut arguments = std::env::args().skip(1);
     let state = PathBuf::from(arguments.next().ok_or("which directory?")?);
     let port: u16 = arguments.next().ok_or("which port?")?.parse()?;
@@ -28,13 +36,26 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let small = |name: &str| -> Result<Option<usize>, Box<dyn std::error::Error>> {
         Ok(number(name)?.map(usize::try_from).transpose()?)
     };
-    let listen = |host: &str| TcpListener::bind((host, port));
+    let listen = |port: u16| -> std::io::Result<Vec<TcpListener>> {
+        Ok(vec![
+            TcpListener::bind(("127.0.0.1", port))?,
+            TcpListener::bind(("::1", port))?,
+        ])
+    };
+    let (amqps, tls) = match std::env::var("TLS") {
+        Ok(said) => {
+            let (port, files) = tls(&said)?;
+            (listen(port)?, Some(files))
+        }
+        Err(_) => (Vec::new(), None),
+    };
     let options = Options {
         state,
         limits: Limits {
             memory_max: 2 << 30,
             disk_free_min: number("DISK_FREE_MIN")?.unwrap_or(50 << 20),
         },
+        tls,
         clients: ClientLimits {
             consumer_timeout: Some(Duration::from_millis(
                 number("CONSUMER_TIMEOUT_MS")?.unwrap_or(30 * 60 * 1000),
@@ -48,9 +69,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         },
         keeps: Keeps::All,
     };
-    let sockets = Sockets {
-        amqp: vec![listen("127.0.0.1")?, listen("::1")?],
-    };
+    let amqp = listen(port)?;
+    let sockets = Sockets { amqp, amqps };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -65,4 +85,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
         }
     })
+}
+
+fn tls(said: &str) -> Result<(u16, Files), Box<dyn std::error::Error>> {
+    let mut words = said.split(',');
+    let mut next = || words.next().ok_or("TLS=PORT,CERTIFICATE,KEY[,CLIENT_CA]");
+    let port = next()?.parse()?;
+    let files = Files {
+        certificate: next()?.into(),
+        key: next()?.into(),
+        client_ca: next().ok().map(PathBuf::from),
+    };
+    Ok((port, files))
 }

@@ -21,7 +21,7 @@ use crate::host::Call;
 use crate::house::House;
 use crate::measures;
 use crate::register::{add_vhost, no_vhost, permit, remove_user, remove_vhost, set_user};
-use crate::view::{Answer, Ask, Counters, SOCKET, Status};
+use crate::view::{Answer, Ask, Counters, SOCKET, Status, Tls};
 
 /// Callers at once: people and scripts. More wait in the kernel's queue.
 const CALLERS_MAX: usize = 16;
@@ -178,6 +178,13 @@ fn status(house: &House) -> Status {
     let (metrics, gauges) = (&house.metrics, &house.gauges);
     Status {
         connections: house.connections.borrow().len(),
+        connections_max: house.room.connections,
+        tls: Tls {
+            connections: house.tls.connections.get(),
+            refused: house.tls.refused.get(),
+            refused_last: house.tls.last.borrow().clone(),
+            problem: house.tls.problem.borrow().clone(),
+        },
         alarm: house.alarm().map(str::to_owned),
         memory: resident().unwrap_or(0),
         on_disk: gauges.on_disk.load(Relaxed),

@@ -21,7 +21,7 @@ use tokio_util::io::poll_read_buf;
 
 use crate::doorman::Doorman;
 use crate::host::Call;
-use crate::house::{Home, House};
+use crate::house::{Home, House, Place};
 use crate::inbox::Inbox;
 use crate::limits::{
     FRAMED_MAX, LAST_WORDS, READ_MAX, READ_MIN, REQUESTS_PER_BATCH, SLICES_MAX, UNSENT_HIGH,
@@ -75,7 +75,9 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, served: 
             mailbox,
             id,
             host: None,
+            place: None,
         },
+        flush: Flush::Done,
         reading: None,
         writing: VecDeque::new(),
         writing_len: 0,
@@ -95,6 +97,8 @@ struct Seat {
     mailbox: Rc<Mailbox>,
     id: ConnectionId,
     host: Option<Rc<Inbox<Call>>>,
+    /// Among those that are in a virtual host.
+    place: Option<Place>,
 }
 
 impl Drop for Seat {
@@ -115,6 +119,13 @@ enum Source {
     Dry,
 }
 
+/// Whether the stream has something that it was not told to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flush {
+    Due,
+    Done,
+}
+
 #[derive(Debug)]
 struct Connection<S> {
     stream: S,
@@ -128,6 +139,7 @@ struct Connection<S> {
     /// What is to go to the virtual host.
     batch: Vec<Request>,
     seat: Seat,
+    flush: Flush,
     /// All letters behind it wait.
     reading: Option<Reading>,
     writing: VecDeque<Bytes>,
@@ -307,10 +319,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         }
         if any {
-            // A TLS stream keeps what it encrypted until it is told; for others this is nothing.
-            let _ = Pin::new(&mut self.stream).poll_flush(cx)?;
+            self.flush = Flush::Due;
             let now = self.now();
             self.session.spoke(now);
+        }
+        // A TLS stream keeps what it encrypted until it is told, and until its socket takes it; for others this is nothing.
+        if self.flush == Flush::Due && Pin::new(&mut self.stream).poll_flush(cx)?.is_ready() {
+            self.flush = Flush::Done;
         }
         let read = self.reading.as_ref().map_or(0, |reading| reading.len);
         let unsent = self.unsent() + read;
@@ -358,7 +373,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         let mailbox = &self.seat.mailbox;
         let resumes = mailbox.is_paused() && mailbox.load() < UNSENT_LOW;
-        if self.batch.is_empty() && !resumes {
+        let asks = !self.batch.is_empty() && mailbox.may_ask();
+        if !asks && !resumes {
             return false;
         }
         if host.poll_room(cx).is_pending() {
@@ -368,7 +384,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             mailbox.set_paused(false);
             host.put(Call::Resume(self.id));
         }
-        if !self.batch.is_empty() {
+        if asks {
+            mailbox.asks();
             host.put(Call::Requests(self.id, std::mem::take(&mut self.batch)));
         }
         true
@@ -440,6 +457,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Request::OpenVhost(name) => {
                 let entry = self.enter(&name).await;
                 let now = self.now();
+                if entry != VhostEntry::Granted {
+                    // It holds a place of those who come in: there is no time for more than last words.
+                    self.leave_by = now.after(LAST_WORDS);
+                }
                 self.session.opened(now, &self.user, entry);
                 if let Some(why) = self.seat.house.alarm() {
                     self.session.block(why);
@@ -488,6 +509,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             rights: Box::new(rights),
             hears_cancel: self.session.capabilities().consumer_cancel_notify,
         };
+        // Before the wait, so that nobody else gets it meanwhile.
+        self.seat.place = self.seat.house.take_place();
+        if self.seat.place.is_none() {
+            return VhostEntry::Full(self.seat.house.room.connections);
+        }
         let mailbox = Rc::clone(&self.seat.mailbox);
         host.put(Call::Open(self.id, user, mailbox));
         self.seat.host = Some(host);

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -13,24 +13,44 @@ use tokio_util::sync::CancellationToken;
 use crate::connection::{Served, serve};
 use crate::doorman::Doorman;
 use crate::house::House;
-use crate::limits::{ACCEPT_PAUSE, CONNECTIONS_MAX, HANDSHAKES_MAX};
+use crate::limits::{ACCEPT_PAUSE, Room, TLS_HANDSHAKES_MAX};
+use crate::tls::{Certificate, Counted};
 
-/// What all doors share.
+/// How clients speak at a door.
+#[derive(Debug, Clone)]
+pub(crate) enum Speech {
+    Plain,
+    Tls(Rc<Certificate>),
+}
+
+/// What all doors share, and how one of them is.
 #[derive(Debug, Clone)]
 pub(crate) struct Door {
-    pub(crate) house: Rc<House>,
-    pub(crate) doorman: Rc<Doorman>,
-    connections: Arc<Semaphore>,
+    house: Rc<House>,
+    doorman: Rc<Doorman>,
+    /// Of AMQP.
     handshakes: Arc<Semaphore>,
+    /// Those of TLS, before them.
+    tls_handshakes: Arc<Semaphore>,
+    speech: Speech,
 }
 
 impl Door {
-    pub(crate) fn new(house: Rc<House>, doorman: Rc<Doorman>) -> Self {
+    pub(crate) fn new(house: Rc<House>, doorman: Rc<Doorman>, room: Room) -> Self {
         Self {
             house,
             doorman,
-            connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-            handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
+            handshakes: Arc::new(Semaphore::new(room.handshakes)),
+            tls_handshakes: Arc::new(Semaphore::new(TLS_HANDSHAKES_MAX)),
+            speech: Speech::Plain,
+        }
+    }
+
+    /// Another one beside it.
+    pub(crate) fn with(&self, speech: Speech) -> Self {
+        Self {
+            speech,
+            ..self.clone()
         }
     }
 
@@ -54,13 +74,15 @@ impl Door {
         }
     }
 
-    /// One more connection. Who finds no room waits in the kernel's queue.
+    /// One more connection. Who finds no room for a handshake waits in the kernel's queue; who finds none after it is
+    /// told so.
     async fn accept(&self, listener: &TcpListener) -> Option<impl Future<Output = ()> + use<>> {
-        let room = Arc::clone(&self.connections).acquire_owned().await;
-        let handshake = Arc::clone(&self.handshakes).acquire_owned().await;
-        let (Ok(room), Ok(handshake)) = (room, handshake) else {
-            // They are never closed.
-            return std::future::pending().await;
+        let handshake = permit(&self.handshakes).await;
+        let tls = match &self.speech {
+            Speech::Plain => None,
+            Speech::Tls(certificate) => {
+                Some((Rc::clone(certificate), permit(&self.tls_handshakes).await))
+            }
         };
         match listener.accept().await {
             Ok((stream, peer)) => {
@@ -70,10 +92,7 @@ impl Door {
                     peer: canonical(peer),
                     handshake,
                 };
-                Some(async move {
-                    let _room = room;
-                    serve_plain(stream, served).await;
-                })
+                Some(enter(stream, served, tls))
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -84,13 +103,42 @@ impl Door {
     }
 }
 
-async fn serve_plain(stream: TcpStream, served: Served) {
+async fn permit(room: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    let permit = Arc::clone(room).acquire_owned().await;
+    permit.expect("it is never closed")
+}
+
+async fn enter(
+    stream: TcpStream,
+    served: Served,
+    tls: Option<(Rc<Certificate>, OwnedSemaphorePermit)>,
+) {
     // Confirms and deliveries are small, and somebody waits for each.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection was gone before it was served");
         return;
     }
-    serve(stream, served).await;
+    match tls {
+        None => serve(stream, served).await,
+        // Elsewhere, so that a connection without TLS does not have its room.
+        Some((certificate, handshake)) => {
+            Box::pin(enter_by_tls(stream, served, &certificate, handshake)).await;
+        }
+    }
+}
+
+async fn enter_by_tls(
+    stream: TcpStream,
+    served: Served,
+    certificate: &Certificate,
+    handshake: OwnedSemaphorePermit,
+) {
+    let stream = certificate.shake_hands(served.peer, stream).await;
+    drop(handshake);
+    if let Some(stream) = stream {
+        let _counted = Counted::new(&served.house.tls);
+        serve(stream, served).await;
+    }
 }
 
 /// An IPv4 address is one, however the socket shows it.

@@ -1,7 +1,7 @@
 //! Who comes in. Passwords are hashed slowly, on another thread, one at a time and not too often; who was right once is
 //! known again quickly.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -13,7 +13,9 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::accounts::{GUEST, PasswordError, PasswordHash};
 use crate::house::House;
-use crate::limits::{HASH_EVERY, HASHES_WAITING_MAX, HASHES_WAITING_PER_PEER_MAX};
+use crate::limits::{
+    HASH_EVERY, HASHES_WAITING_MAX, HASHES_WAITING_PER_PEER_MAX, REFUSALS_TOLD_EVERY,
+};
 
 /// Knows passwords that were right.
 #[derive(Debug)]
@@ -28,6 +30,9 @@ pub(crate) struct Doorman {
     waiting: RefCell<HashMap<IpAddr, usize>>,
     /// When the next slow hash may begin.
     next: Mutex<Instant>,
+    /// When a refusal may be told again, and how many were not.
+    told: Cell<Instant>,
+    untold: Cell<u64>,
     /// What unknown users are compared with, so that they cannot be told by the time it takes.
     nobody: PasswordHash,
 }
@@ -52,6 +57,8 @@ impl Doorman {
             under_way: RefCell::default(),
             waiting: RefCell::default(),
             next: Mutex::new(Instant::now()),
+            told: Cell::new(Instant::now()),
+            untold: Cell::new(0),
             nobody: PasswordHash::of_nobody()?,
         })
     }
@@ -65,8 +72,7 @@ impl Doorman {
     ) -> Entry {
         let name = credentials.user.text().into_owned();
         if name == GUEST && !peer.is_loopback() {
-            tracing::warn!(%peer, "`{GUEST}` comes from this machine alone");
-            return Self::refuse(house);
+            return self.refuse(house, peer, "`guest` comes from this machine alone");
         }
         let user = house.accounts.borrow().users.get(&name).cloned();
         let hash = user.and_then(|user| user.password);
@@ -81,8 +87,7 @@ impl Doorman {
         let claim = (name.clone(), tag.as_ref().to_vec());
         let right = self.compare_once(peer, claim, hash.as_ref(), credentials);
         let Some(right) = right.await else {
-            tracing::warn!(%peer, "too many wait to be let in; one more is refused");
-            return Self::refuse(house);
+            return self.refuse(house, peer, "too many wait to be let in");
         };
         // It took a while: a user that was removed meanwhile, or has another password, is not let in by the old one.
         let now = house.accounts.borrow().users.get(&name).cloned();
@@ -93,14 +98,23 @@ impl Doorman {
                 Entry::Granted
             }
             Some(_) | None => {
-                tracing::warn!(%peer, user = %credentials.user, "wrong user or password");
-                Self::refuse(house)
+                tracing::debug!(user = %credentials.user, "wrong user or password");
+                self.refuse(house, peer, "wrong user or password")
             }
         }
     }
 
-    fn refuse(house: &House) -> Entry {
+    /// Tells it, but not each of thousands: a log has no limit but the disk.
+    fn refuse(&self, house: &House, peer: IpAddr, why: &str) -> Entry {
         house.metrics.logins_refused.add(1);
+        let now = Instant::now();
+        if now < self.told.get() {
+            self.untold.set(self.untold.get() + 1);
+        } else {
+            self.told.set(now + REFUSALS_TOLD_EVERY);
+            let untold = self.untold.take();
+            tracing::warn!(%peer, why, untold, "somebody is not let in");
+        }
         Entry::Refused
     }
 

@@ -259,6 +259,9 @@ impl Host {
                 self.input(now, Input::Opened(connection, user));
             }
             Call::Requests(connection, requests) => {
+                if let Some(guest) = self.guests.get(&connection) {
+                    guest.mailbox.taken();
+                }
                 for request in requests {
                     self.request(now, connection, request);
                 }

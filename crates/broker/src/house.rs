@@ -8,6 +8,7 @@ use std::sync::Arc;
 use mainstay_amqp::rates::Counts;
 use mainstay_amqp::{ConnectionId, Method, ShortString};
 use mainstay_journal::messages::Places;
+use mainstay_kernel::descriptors;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -19,9 +20,11 @@ use crate::backup::Copying;
 use crate::clock::Clock;
 use crate::host::Call;
 use crate::inbox::Inbox;
+use crate::limits::Room;
 use crate::mailbox::{Mailbox, Word};
 use crate::metrics::Metrics;
 use crate::reader::Reader;
+use crate::tls;
 use crate::writer::{Gauges, Here, Order, Writer};
 use crate::{Keeps, Options};
 
@@ -45,6 +48,13 @@ pub(crate) struct House {
     /// Of the virtual hosts.
     pub(crate) tasks: TaskTracker,
     pub(crate) connections: RefCell<BTreeMap<ConnectionId, Rc<Mailbox>>>,
+    /// How many of them may be in a virtual host.
+    pub(crate) room: Room,
+    /// How many are.
+    entered: Cell<usize>,
+    /// Whether somebody was told that there is no room, since there was.
+    told_full: Cell<bool>,
+    pub(crate) tls: Rc<tls::Seen>,
     /// Of those that said which virtual host they want.
     pub(crate) homes: RefCell<BTreeMap<ConnectionId, Home>>,
     pub(crate) metrics: Metrics,
@@ -87,6 +97,10 @@ impl House {
             hosts: RefCell::default(),
             tasks: TaskTracker::new(),
             connections: RefCell::default(),
+            room: Room::of(descriptors::limit()),
+            entered: Cell::new(0),
+            told_full: Cell::new(false),
+            tls: Rc::default(),
             homes: RefCell::default(),
             metrics: Metrics::default(),
             here: writer.here.clone(),
@@ -103,6 +117,22 @@ impl House {
             // 0 is the operators' own.
             next_connection: Cell::new(1),
         }
+    }
+
+    /// A place among the connections, given back when it is dropped; `None`: there is none.
+    pub(crate) fn take_place(self: &Rc<Self>) -> Option<Place> {
+        let (entered, most) = (self.entered.get(), self.room.connections);
+        if entered >= most {
+            if !self.told_full.replace(true) {
+                tracing::warn!(
+                    most,
+                    "there are as many connections as there may be; more are refused"
+                );
+            }
+            return None;
+        }
+        self.entered.set(entered + 1);
+        Some(Place(Rc::clone(self)))
     }
 
     /// Test seam: one publish goes to no queue, and is confirmed as one that nobody wants is.
@@ -180,5 +210,16 @@ impl House {
         for mailbox in meant.filter_map(|(id, _)| connections.get(id)) {
             mailbox.say(Word::Shut(why.to_owned()));
         }
+    }
+}
+
+/// A place of a connection that is in a virtual host.
+#[derive(Debug)]
+pub(crate) struct Place(Rc<House>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.entered.set(self.0.entered.get() - 1);
+        self.0.told_full.set(false);
     }
 }

@@ -45,6 +45,7 @@ mod reader;
 mod record;
 mod register;
 mod seams;
+mod tls;
 pub mod view;
 mod writer;
 
@@ -56,6 +57,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use mainstay_journal::messages::AppendError;
+use mainstay_tls::Files;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -68,10 +70,11 @@ pub use crate::opening::{Checked, DIRECTORY, LOG, OpenError, check};
 pub use crate::record::RecordError;
 pub use crate::seams::{Acknowledgements, Confirms, SeamError, Seams, Sequence, Syncs};
 
-use crate::door::Door;
+use crate::door::{Door, Speech};
 use crate::house::House;
 use crate::limits::STOPPING;
 use crate::opening::{Opened, open};
+use crate::tls::Certificate;
 
 /// What a broker is started with.
 #[derive(Debug, Clone)]
@@ -80,6 +83,8 @@ pub struct Options {
     pub state: PathBuf,
     /// When publishers wait.
     pub limits: Limits,
+    /// What clients with TLS are shown, if there are any.
+    pub tls: Option<Files>,
     /// What a test wants to see fail.
     pub seams: Seams,
     /// What clients may take.
@@ -134,6 +139,8 @@ impl FromStr for Keeps {
 pub struct Sockets {
     /// For AMQP.
     pub amqp: Vec<TcpListener>,
+    /// For AMQP in TLS; nobody is served there without [`Options::tls`].
+    pub amqps: Vec<TcpListener>,
 }
 
 /// Why a broker ended other than by being told to.
@@ -173,15 +180,17 @@ async fn serve(options: Options, sockets: Sockets, stop: CancellationToken) -> R
         writer,
         directory,
     } = open(&options).await?;
-    let door = Door::new(Rc::clone(&house), Rc::new(doorman));
+    let door = Door::new(Rc::clone(&house), Rc::new(doorman), house.room);
     let close = CancellationToken::new();
     let mut doors = JoinSet::new();
-    for listener in sockets.amqp {
-        listener.set_nonblocking(true).map_err(Error::Listen)?;
-        let listener = tokio::net::TcpListener::from_std(listener).map_err(Error::Listen)?;
-        doors.spawn_local(door.clone().serve(listener, close.clone()));
-    }
+    open_doors(&mut doors, &door, sockets.amqp, &close)?;
     let mut watches = JoinSet::new();
+    if let Some(files) = options.tls {
+        let certificate = Rc::new(Certificate::new(files, Rc::clone(&house.tls)));
+        let door = door.with(Speech::Tls(Rc::clone(&certificate)));
+        open_doors(&mut doors, &door, sockets.amqps, &close)?;
+        watches.spawn_local(certificate.follow());
+    }
     let orders = house.orders().downgrade();
     watches.spawn_local(alarm::watch(Rc::clone(&house), directory, orders));
     watches.spawn_local(measures::sample(Rc::clone(&house)));
@@ -214,6 +223,20 @@ async fn serve(options: Options, sockets: Sockets, stop: CancellationToken) -> R
     house.close_orders();
     writer.end().await;
     tracing::info!("the broker ends; all that it took is on disk");
+    Ok(())
+}
+
+fn open_doors(
+    doors: &mut JoinSet<()>,
+    door: &Door,
+    sockets: Vec<TcpListener>,
+    close: &CancellationToken,
+) -> Result<(), Error> {
+    for listener in sockets {
+        listener.set_nonblocking(true).map_err(Error::Listen)?;
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(Error::Listen)?;
+        doors.spawn_local(door.clone().serve(listener, close.clone()));
+    }
     Ok(())
 }
 

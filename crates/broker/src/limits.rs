@@ -3,18 +3,26 @@
 
 use std::time::Duration;
 
-/// Connections at most. RabbitMQ has no limit of its own; ten thousand cost us some 10 KiB each while they are idle, and
-/// the rest waits in the kernel's queue.
+/// Connections at most. RabbitMQ has no limit of its own; ten thousand cost us some 10 KiB each while they are idle. Who
+/// comes when there are as many is told so.
 pub(crate) const CONNECTIONS_MAX: usize = 16_384;
-/// Connections at most that have not authenticated. Half-open ones end after `HANDSHAKE`, so that a flood of them
-/// shuts newcomers out for ten seconds and nobody else.
+/// Connections at most that are in no virtual host yet. Half-open ones end after `HANDSHAKE`, so that a flood of them
+/// shuts newcomers out for ten seconds and nobody else: those wait in the kernel's queue.
 pub(crate) const HANDSHAKES_MAX: usize = 4096;
+/// How long a handshake of TLS may take; RabbitMQ's own is as long.
+pub(crate) const TLS_HANDSHAKE: Duration = Duration::from_secs(5);
+/// Handshakes of TLS at a time. Each holds at most a message of 64 KiB that is not whole, so that all of them have 32 MiB;
+/// at a tenth of a second for each, five thousand clients come in per second.
+pub(crate) const TLS_HANDSHAKES_MAX: usize = 512;
 /// Bytes that one read may bring while a connection is busy: half of the largest frame that we offer, twice over.
 pub(crate) const READ_MAX: usize = 128 * 1024;
 /// Bytes that the first read of a connection may bring: a publish with its header and a small body.
 pub(crate) const READ_MIN: usize = 4 * 1024;
 /// Requests of one connection that go to a virtual host together. More wait in the connection, unread.
 pub(crate) const REQUESTS_PER_BATCH: usize = 512;
+/// Batches of one connection that its virtual host has not taken yet. Else who asks faster than it is answered would have all
+/// the places of `CALLS_MAX`, and half a million requests in memory.
+pub(crate) const ASKED_MAX: usize = 16;
 /// Bytes that wait for a client before its deliveries pause: as much as a fast reader takes in a millisecond.
 pub(crate) const UNSENT_HIGH: usize = 256 * 1024;
 /// And below which they go on.
@@ -61,6 +69,8 @@ pub(crate) const HASH_EVERY: Duration = Duration::from_millis(100);
 pub(crate) const HASHES_WAITING_MAX: usize = 64;
 /// And from one address, so that one guesser does not shut out the others.
 pub(crate) const HASHES_WAITING_PER_PEER_MAX: usize = 8;
+/// How often a refusal is told in the log; those in between are counted there.
+pub(crate) const REFUSALS_TOLD_EVERY: Duration = Duration::from_secs(1);
 /// Answers of one user's permissions that are remembered per connection.
 pub(crate) const RIGHTS_CACHED_MAX: usize = 1024;
 /// The longest permission, and the largest program that it may become: a person writes some twenty characters.
@@ -71,3 +81,42 @@ pub(crate) const VHOSTS_MAX: usize = 1024;
 pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Changes of a deleted virtual host that go to the log together: less than a megabyte, which a full disk takes, too.
 pub(crate) const REMOVED_AT_ONCE: usize = 8192;
+
+/// How many clients there may be, by what this process may have open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Room {
+    pub(crate) connections: usize,
+    pub(crate) handshakes: usize,
+}
+
+impl Room {
+    /// A quarter of the descriptors is not for clients: segments of the log are open, and operators must get in when nobody
+    /// else does. A fifth of the rest is for those who come in, who would not be told else that there is no room.
+    pub(crate) fn of(descriptors: Option<u64>) -> Self {
+        let all = descriptors.and_then(|all| usize::try_from(all).ok());
+        let for_clients = all.map_or(usize::MAX, |all| all / 4 * 3);
+        let handshakes = (for_clients / 5).clamp(1, HANDSHAKES_MAX);
+        let connections = (for_clients - handshakes).clamp(1, CONNECTIONS_MAX);
+        Self {
+            connections,
+            handshakes,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_may_open_little_has_room_for_fewer_and_keeps_a_quarter() {
+        let whole = Room::of(Some(524_288));
+        assert_eq!(whole, Room::of(None));
+        assert_eq!(
+            (whole.connections, whole.handshakes),
+            (CONNECTIONS_MAX, HANDSHAKES_MAX)
+        );
+        let little = Room::of(Some(1024));
+        assert_eq!((little.connections, little.handshakes), (615, 153));
+    }
+}

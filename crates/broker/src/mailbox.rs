@@ -9,7 +9,7 @@ use std::task::Waker;
 use mainstay_amqp::{Fault, Reply};
 use mainstay_journal::messages::Place;
 
-use crate::limits::LETTER_LEN;
+use crate::limits::{ASKED_MAX, LETTER_LEN};
 
 /// One thing for a channel of the connection.
 #[derive(Debug)]
@@ -55,6 +55,8 @@ pub(crate) struct Mailbox {
     /// Bytes that the connection took out and has not written yet.
     unsent: Cell<usize>,
     paused: Cell<bool>,
+    /// Batches of requests that the virtual host has not taken yet.
+    asked: Cell<usize>,
 }
 
 impl Mailbox {
@@ -100,6 +102,23 @@ impl Mailbox {
 
     pub(crate) fn set_unsent(&self, len: usize) {
         self.unsent.set(len);
+    }
+
+    /// Whether the virtual host may be asked for more.
+    pub(crate) fn may_ask(&self) -> bool {
+        self.asked.get() < ASKED_MAX
+    }
+
+    /// It was asked.
+    pub(crate) fn asks(&self) {
+        self.asked.set(self.asked.get() + 1);
+    }
+
+    /// It took what it was asked for.
+    pub(crate) fn taken(&self) {
+        if self.asked.replace(self.asked.get() - 1) == ASKED_MAX {
+            self.ring();
+        }
     }
 
     /// Whether deliveries pause.

@@ -204,6 +204,10 @@ pub enum Answer {
 pub struct Status {
     /// Connections now.
     pub connections: usize,
+    /// As many as there may be.
+    pub connections_max: usize,
+    /// Those with TLS.
+    pub tls: Tls,
     /// Why publishers wait, if they do.
     pub alarm: Option<String>,
     /// Bytes of memory.
@@ -214,6 +218,19 @@ pub struct Status {
     pub live: u64,
     /// Counted since the start.
     pub counters: Counters,
+}
+
+/// Clients with TLS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tls {
+    /// Connections now; they are among all connections, too.
+    pub connections: usize,
+    /// Handshakes that failed since the start.
+    pub refused: u64,
+    /// Who failed last, and why.
+    pub refused_last: Option<String>,
+    /// Why the certificate on disk is not the one that is shown, if it is not.
+    pub problem: Option<String>,
 }
 
 /// What is counted since the start.

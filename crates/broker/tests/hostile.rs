@@ -1,4 +1,6 @@
 //! Clients that mean harm, or have gone wrong. Whoever does not is served meanwhile.
+//!
+//! `ROUNDS=5000 WRONG=10000 CHANNELS=1000000 cargo nextest run -p mainstay-broker --test hostile`
 
 mod alone;
 
@@ -6,14 +8,13 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use alone::raw::{handshake, number_of, raw, said};
 use alone::{Alone, PATIENCE, on_runtime};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
-use mainstay_amqp::method::{
-    BasicConsume, ChannelOpen, ConnectionOpen, ConnectionStartOk, ConnectionTuneOk,
-};
-use mainstay_amqp::{Method, Table, frame};
+use mainstay_amqp::frame;
+use mainstay_amqp::method::{BasicConsume, BasicGet, ChannelClose, ChannelOpen, QueueDeclare};
 use mainstay_testkit::wait_until;
 
 /// What an honest client may have to wait while others misbehave.
@@ -55,48 +56,11 @@ fn serves(broker: &Alone) {
     assert!(took < HONEST, "an honest client waited {took:?}");
 }
 
-fn raw(broker: &Alone) -> TcpStream {
-    let stream = TcpStream::connect(broker.address()).expect("it listens");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    stream
-}
-
-fn said(method: impl Into<Method>, channel: u16) -> Vec<u8> {
-    let mut bytes = bytes::BytesMut::new();
-    frame::write_method(&mut bytes, channel, &method.into());
-    bytes.to_vec()
-}
-
-/// All that a client says until its channel is open, without a look at the answers.
-fn handshake(password: &str) -> Vec<u8> {
-    let start = ConnectionStartOk {
-        client_properties: Table::EMPTY,
-        mechanism: "PLAIN".into(),
-        response: bytes::Bytes::from(format!("\0guest\0{password}")),
-        locale: "en_US".into(),
-    };
-    let tune = ConnectionTuneOk {
-        channel_max: 2047,
-        frame_max: 131_072,
-        heartbeat: 0,
-    };
-    let open = ConnectionOpen {
-        virtual_host: "/".into(),
-        ..ConnectionOpen::default()
-    };
-    let mut all = frame::PROTOCOL_HEADER.to_vec();
-    all.extend(said(start, 0));
-    all.extend(said(tune, 0));
-    all.extend(said(open, 0));
-    all.extend(said(ChannelOpen::default(), 1));
-    all
-}
-
 #[test]
 fn system_random_bytes_and_oversized_frames_end_their_own_connection() {
     let broker = Alone::start("broker-random");
     let mut random = fastrand::Rng::with_seed(7);
-    for round in 0..200 {
+    for round in 0..number_of("ROUNDS", 200) {
         let mut bytes = match round % 4 {
             0 => Vec::new(),
             1 => frame::PROTOCOL_HEADER.to_vec(),
@@ -128,8 +92,17 @@ fn system_silent_connections_and_wrong_passwords_by_the_thousand_shut_nobody_out
     let broker = Alone::start("broker-wrong");
     serves(&broker);
     let silent: Vec<TcpStream> = (0..500).map(|_| raw(&broker)).collect();
+    wait_until(
+        PATIENCE,
+        "those who say nothing are there",
+        || match broker.status().connections {
+            known if known >= silent.len() => Ok(()),
+            known => Err(format!("{known} are")),
+        },
+    );
     let mut wrong = Vec::new();
-    for _ in 0..1000 {
+    let count = number_of("WRONG", 1000);
+    for _ in 0..count {
         let mut stream = raw(&broker);
         stream.write_all(&handshake("wrong")).ok();
         wrong.push(stream);
@@ -139,12 +112,7 @@ fn system_silent_connections_and_wrong_passwords_by_the_thousand_shut_nobody_out
         let mut rest = Vec::new();
         stream.read_to_end(&mut rest).ok();
     }
-    let status = broker.status();
-    assert_eq!(status.counters.logins_refused, 1000);
-    assert!(
-        status.connections >= silent.len(),
-        "silent ones have ten seconds"
-    );
+    assert_eq!(broker.status().counters.logins_refused, count as u64);
     serves(&broker);
 }
 
@@ -177,38 +145,149 @@ fn system_a_client_that_never_reads_costs_little_memory() {
     serves(&broker);
 }
 
+/// Says the same again and again, and hears nothing; how many bytes were taken before the broker read no further.
+fn say_without_end(stream: &mut TcpStream, what: &[u8]) -> usize {
+    let most = 256 * 1024 * 1024;
+    let mut taken = 0;
+    let chunk: Vec<u8> = what
+        .iter()
+        .copied()
+        .cycle()
+        .take(what.len() * 1000)
+        .collect();
+    stream
+        .set_write_timeout(Some(Duration::from_secs(1)))
+        .expect("a timeout");
+    while taken < most {
+        match stream.write(&chunk[taken % chunk.len()..]) {
+            Ok(len) => taken += len,
+            Err(_) => break,
+        }
+    }
+    taken
+}
+
 #[test]
-fn system_two_thousand_connections_are_served_by_one_thread() {
-    let broker = Alone::start("broker-many");
+fn system_a_client_that_asks_and_never_reads_is_not_read_any_more() {
+    let broker = Alone::start("broker-asks");
+    let body = vec![b'x'; 64 * 1024];
+    on_runtime(async {
+        let (_client, channel) = channel(&broker, "work").await;
+        for _ in 0..100 {
+            publish(&channel, "work", &body).await;
+        }
+    });
+    let before = broker.status().memory;
+    let passive = QueueDeclare {
+        queue: "work".into(),
+        passive: true,
+        ..QueueDeclare::default()
+    };
+    let get = BasicGet {
+        queue: "work".into(),
+        no_ack: false,
+        ..BasicGet::default()
+    };
+    for ask in [said(passive, 1), said(get, 1)] {
+        let mut deaf = raw(&broker);
+        deaf.write_all(&handshake("guest")).expect("sent");
+        let taken = say_without_end(&mut deaf, &ask) / 1024 / 1024;
+        assert!(taken < 64, "{taken} MiB of questions were taken");
+        let grown = broker.status().memory.saturating_sub(before) / 1024 / 1024;
+        assert!(grown < 32, "memory grew by {grown} MiB");
+        serves(&broker);
+    }
+}
+
+#[test]
+fn system_a_flood_of_channels_is_bounded_and_shuts_nobody_out() {
+    let broker = Alone::start("broker-channels");
     serves(&broker);
-    let many: Vec<TcpStream> = (0..2000)
+    // One more than there may be.
+    let mut many = raw(&broker);
+    many.write_all(&handshake("guest")).expect("sent");
+    let all: Vec<u8> = (2..=2047)
+        .flat_map(|channel| said(ChannelOpen::default(), channel))
+        .collect();
+    many.write_all(&all).expect("sent");
+    many.write_all(&said(ChannelOpen::default(), 2048))
+        .expect("sent");
+    let mut answer = Vec::new();
+    many.read_to_end(&mut answer).ok();
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(
+        answer.contains("has reached the negotiated channel_max (2047)"),
+        "{answer}"
+    );
+    // Opened and closed again and again.
+    let close = ChannelClose {
+        reply_code: 200,
+        ..ChannelClose::default()
+    };
+    let mut pair = said(close, 1);
+    pair.extend(said(ChannelOpen::default(), 1));
+    let mut busy = raw(&broker);
+    busy.write_all(&handshake("guest")).expect("sent");
+    let mut reader = busy.try_clone().expect("a second end");
+    let reads = std::thread::spawn(move || {
+        let mut heard = 0;
+        let mut piece = vec![0; 64 * 1024];
+        while let Ok(len @ 1..) = reader.read(&mut piece) {
+            heard += len;
+        }
+        heard
+    });
+    let before = broker.status().memory;
+    let count = number_of("CHANNELS", 50_000);
+    let start = Instant::now();
+    let chunk = pair.repeat(1000);
+    for _ in 0..count / 1000 {
+        busy.write_all(&chunk).expect("it is read");
+    }
+    serves(&broker);
+    println!(
+        "{count} channels were opened and closed in {:?}",
+        start.elapsed()
+    );
+    busy.shutdown(std::net::Shutdown::Write)
+        .expect("it was open");
+    // channel.close-ok and channel.open-ok are 12 and 16 bytes.
+    assert!(reads.join().expect("it ends") >= count / 1000 * 1000 * 28 / 2);
+    let grown = broker.status().memory.saturating_sub(before) / 1024 / 1024;
+    assert!(grown < 16, "memory grew by {grown} MiB");
+}
+
+#[test]
+fn system_thousands_of_channels_cost_little_each() {
+    let broker = Alone::start("broker-all-channels");
+    serves(&broker);
+    let before = broker.status().memory;
+    let connections = number_of("CROWDED", 20);
+    let open: Vec<u8> = (2..=2047)
+        .flat_map(|channel| said(ChannelOpen::default(), channel))
+        .collect();
+    let all: Vec<TcpStream> = (0..connections)
         .map(|_| {
             let mut stream = raw(&broker);
             stream.write_all(&handshake("guest")).expect("sent");
+            stream.write_all(&open).expect("sent");
+            let mut answers = vec![0; 2046 * 16];
+            stream.read_exact(&mut answers).expect("all are opened");
             stream
         })
         .collect();
-    wait_until(PATIENCE, "all are there", || {
-        let known = broker.status().connections;
-        if known >= many.len() {
-            Ok(())
-        } else {
-            Err(format!("{known} are"))
-        }
-    });
     serves(&broker);
-    let per_connection = broker.status().memory / 2000 / 1024;
-    assert!(
-        per_connection < 64,
-        "{per_connection} KiB for each idle connection"
-    );
-    drop(many);
+    let each = broker.status().memory.saturating_sub(before) / (connections as u64 * 2047);
+    println!("{each} bytes for each of {} channels", connections * 2047);
+    assert!(each < 2048, "{each} bytes for each channel");
+    drop(all);
     wait_until(PATIENCE, "all are gone", || {
         match broker.status().connections {
             0 => Ok(()),
             left => Err(format!("{left} are left")),
         }
     });
+    serves(&broker);
 }
 
 #[test]

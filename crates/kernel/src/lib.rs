@@ -8,15 +8,18 @@
 //! [`Spawn`] (how a process is started), then [`Identity`] (how it is known again by somebody who
 //! did not start it), [`cgroup`] and [`strays`] (how nothing of it is left behind),
 //! [`netlink`] (how rules, routes and addresses are changed, and what is known of connections),
-//! [`protocol`] and [`neighbour`] (packets), [`pulse`] (whether threads of another process go on).
+//! [`protocol`] and [`neighbour`] (packets), [`pulse`] (whether threads of another process go on),
+//! [`looked_at`] (whether files were changed), [`descriptors`] (how many may be open).
 #![deny(clippy::undocumented_unsafe_blocks)]
 
 pub mod account;
 pub mod capacity;
 pub mod cgroup;
+pub mod descriptors;
 pub mod durable;
 pub mod hand;
 pub mod inherit;
+pub mod looked_at;
 pub mod neighbour;
 pub mod netlink;
 pub mod notebook;

@@ -23,13 +23,13 @@ use mainstay_gateway::{
     AccessLogTo, Beats, Beginning, Deadlines, LeavingSeam, Stats, StatsAuth, Succession,
 };
 use mainstay_ids::Incarnation;
+use mainstay_kernel::descriptors;
 use mainstay_kernel::hand::Offer;
 use mainstay_kernel::pulse::{Beater, Pulse};
 use mainstay_model::forward::Ranges;
 use mainstay_prove::floating;
 use mainstay_server::EarlierStop;
 use mainstay_vip::{OwnAgent, RealTime};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -41,7 +41,9 @@ use crate::arguments::{
 use crate::command::{self, API_SOCKET};
 use crate::outcome::Outcome;
 use crate::supervisor::claim::{self, CLAIM, Stage};
-use crate::supervisor::sockets::{AMQP, API_TCP, API_UNIX, ENTRY, NAMES_TCP, NAMES_UDP, STATS};
+use crate::supervisor::sockets::{
+    AMQP, AMQPS, API_TCP, API_UNIX, ENTRY, NAMES_TCP, NAMES_UDP, STATS,
+};
 
 pub(crate) fn run(place: &Place, internal: Internal) -> anyhow::Result<Outcome> {
     start_log();
@@ -368,9 +370,19 @@ fn run_backup(place: &Place, backup: &BackupProcess) -> anyhow::Result<Outcome> 
 }
 
 fn run_broker(place: &Place, broker: &BrokerProcess, mut sockets: Inherited) -> anyhow::Result<()> {
-    let amqp = sockets.named(AMQP).into_iter().map(TcpListener::from);
+    let mut listeners = |name| -> Vec<TcpListener> {
+        let named = sockets.named(name).into_iter();
+        named.map(TcpListener::from).collect()
+    };
+    let (amqp, amqps) = (listeners(AMQP), listeners(AMQPS));
+    let certificate = broker.tls_certificate.clone().zip(broker.tls_key.clone());
     let options = mainstay_broker::Options {
         state: place.state.clone(),
+        tls: certificate.map(|(certificate, key)| mainstay_tls::Files {
+            certificate,
+            key,
+            client_ca: broker.tls_client_ca.clone(),
+        }),
         limits: mainstay_broker::Limits {
             memory_max: broker.memory_max,
             disk_free_min: broker.disk_free_min,
@@ -383,9 +395,7 @@ fn run_broker(place: &Place, broker: &BrokerProcess, mut sockets: Inherited) -> 
         metrics: broker.metrics,
         keeps: broker.unsafe_broker_seams,
     };
-    let sockets = mainstay_broker::Sockets {
-        amqp: amqp.collect(),
-    };
+    let sockets = mainstay_broker::Sockets { amqp, amqps };
     raise_descriptor_limit();
     on_runtime(async |stop| {
         mainstay_broker::run(options, sockets, stop)
@@ -495,15 +505,9 @@ fn offer(sockets: &Inherited, hand: &Path) -> anyhow::Result<Offer> {
     Ok(offer)
 }
 
-/// As many descriptors as may be had: each client and each instance's connection needs one. Only
-/// here, since programs that use select(2) break above 1024, and instances inherit from the agent.
+/// As many descriptors as may be had: each client and each instance's connection needs one.
 fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+    if let Err(error) = descriptors::raise_limit() {
         tracing::warn!(%error, "the limit of open descriptors stays as it is");
     }
 }

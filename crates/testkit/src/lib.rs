@@ -22,6 +22,7 @@
 //!
 //! Start reading at [`wait_until`] and [`Spawned`].
 
+mod authority;
 pub mod census;
 mod dir;
 mod echo;
@@ -39,6 +40,7 @@ mod spawned;
 mod sweep;
 mod wait;
 
+pub use authority::{Authority, Pair};
 pub use dir::TempDir;
 pub use echo::{Echo, Probe, Seen};
 pub use netns::Netns;

@@ -126,6 +126,8 @@ pub enum VhostEntry {
     Missing,
     /// This user may not.
     Refused,
+    /// So many connections are all that there may be.
+    Full(usize),
 }
 
 /// What goes to a client on a channel.

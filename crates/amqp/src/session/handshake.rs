@@ -125,6 +125,9 @@ impl Session {
             }
             VhostEntry::Missing => format!("vhost {vhost} not found"),
             VhostEntry::Refused => format!("access to vhost '{vhost}' refused for user '{user}'"),
+            VhostEntry::Full(most) => {
+                format!("connection refused: node connection limit ({most}) is reached")
+            }
         };
         let fault = Fault::new(Code::NotAllowed, refusal);
         self.fail(now, &fault.by(ConnectionOpen::ID));

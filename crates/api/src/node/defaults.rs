@@ -25,6 +25,8 @@ pub const ACCESS_LOG: bool = true;
 pub fn broker() -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5672)
 }
+/// The port of `broker.tls.bind`: that of AMQP in TLS.
+pub const BROKER_TLS_PORT: u16 = 5671;
 /// `broker.metrics`: where RabbitMQ's plugin for Prometheus is, but from this machine alone.
 pub fn broker_metrics() -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15692)

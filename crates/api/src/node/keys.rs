@@ -20,7 +20,7 @@ use super::gateway::{default_gateway, gateway};
 use super::listen::{Taken, listens};
 use super::names::names;
 use super::vip::{OwnGateway, vips};
-use super::{Api, Broker, Gateway, NodeFile, Role, defaults, later};
+use super::{Api, Broker, Gateway, NodeFile, Outside, Role, defaults, later};
 
 /// More files than a node has services are surely a mistake.
 const SERVICE_FILES_MAX: usize = 100;
@@ -54,15 +54,16 @@ impl Role {
 }
 
 /// Reads the whole file. `None`: it was refused.
-pub(super) fn file(walk: &Walk<'_>, dir: &Path) -> Option<NodeFile> {
+pub(super) fn file(walk: &Walk<'_>, outside: Outside<'_>) -> Option<NodeFile> {
     let tree = walk.tree()?;
     let mut root = Section::root(walk, tree.get_ref());
-    let file = keys(&mut root, dir);
+    let file = keys(&mut root, outside);
     root.refuse_unasked(later::FILE).then_some(file).flatten()
 }
 
 /// The order is that of the list in messages.
-fn keys(s: &mut Section<'_, '_>, dir: &Path) -> Option<NodeFile> {
+fn keys(s: &mut Section<'_, '_>, outside: Outside<'_>) -> Option<NodeFile> {
+    let dir = outside.dir;
     let roles = s.or("roles", BTreeSet::from(defaults::ROLES), roles);
     let state = s.or("state", PathBuf::from(defaults::STATE), |e| path(e, dir));
     let address = s.or("address", defaults::ADDRESS, host);
@@ -72,7 +73,7 @@ fn keys(s: &mut Section<'_, '_>, dir: &Path) -> Option<NodeFile> {
     let api = s.or("api", default_api(), api);
     let gateway = s.or("gateway", default_gateway(), gateway);
     let mut taken = taken(roles.as_ref(), api.as_ref(), gateway.as_ref());
-    let broker = of_broker(s, roles.as_ref(), &mut taken);
+    let broker = of_broker(s, roles.as_ref(), &mut taken, outside);
     let names_entry = s.take("names");
     let names = names_entry.as_ref().map(|entry| names(entry, &taken));
     taken.extend(names.iter().flatten().map(|names| Taken {
@@ -136,10 +137,14 @@ fn of_broker(
     s: &mut Section<'_, '_>,
     roles: Option<&BTreeSet<Role>>,
     taken: &mut Vec<Taken>,
+    outside: Outside<'_>,
 ) -> Option<Broker> {
     let entry = s.take("broker");
     let read = entry.as_ref();
-    let broker = read.map_or_else(|| Some(default_broker()), |e| broker_keys(e, taken));
+    let broker = read.map_or_else(
+        || Some(default_broker()),
+        |e| broker_keys(e, taken, outside),
+    );
     let reason = (
         "queues are the broker's, and `roles` has no `broker`",
         "add the role `broker`, or take `[broker]` out",
@@ -152,6 +157,11 @@ fn of_broker(
         taken.extend(broker.iter().map(|broker| Taken {
             address: broker.bind,
             by: "`bind` in `[broker]`",
+        }));
+        let tls = broker.iter().filter_map(|broker| broker.tls.as_ref());
+        taken.extend(tls.map(|tls| Taken {
+            address: tls.bind,
+            by: "`bind` in `[broker.tls]`",
         }));
     }
     broker

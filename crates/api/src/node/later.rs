@@ -43,7 +43,28 @@ pub(super) const BROKER: &[Explained] = &[
     foreign("vm_memory_high_watermark", "write `memory = \"1GiB\"`"),
     foreign("disk_free_limit", "write `disk_free = \"50MiB\"`"),
     foreign("max_queues", "write `queues = 10000`"),
-    later("tls", "let a proxy on this machine end TLS until then"),
+    foreign(
+        "ssl_options",
+        "write `[broker.tls]` with `certificate` and `key` below it",
+    ),
+    foreign(
+        "certificate",
+        "it stands with `key` in a table of their own: `[broker.tls]`",
+    ),
+];
+
+/// In `broker.tls`, as RabbitMQ calls things.
+pub(super) const BROKER_TLS: &[Explained] = &[
+    foreign("certfile", "write `certificate`"),
+    foreign("keyfile", "write `key`"),
+    foreign(
+        "cacertfile",
+        "write `client_ca` if clients must have a certificate; what is between the server's own and its authority stands in the file of `certificate`",
+    ),
+    foreign(
+        "fail_if_no_peer_cert",
+        "with `client_ca` clients must have a certificate; take it out",
+    ),
 ];
 
 /// In `backup`, as other tools call things.

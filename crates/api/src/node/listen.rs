@@ -26,6 +26,7 @@ use super::later;
 const LISTENS_MAX: usize = 256;
 
 /// An address on which the node itself listens.
+#[derive(Clone, Copy)]
 pub(super) struct Taken {
     pub(super) address: SocketAddr,
     /// Whose it is, for messages.

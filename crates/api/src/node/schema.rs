@@ -457,6 +457,8 @@ struct Broker {
     /// Publishers wait while the disk has less room than this.
     #[schemars(extend("default" = display_size(defaults::DISK_FREE)))]
     disk_free: Option<Size>,
+    /// A second entry, with TLS.
+    tls: Option<BrokerTls>,
     /// A consumer that keeps a delivery for longer without an acknowledgement loses its channel, and others get what it
     /// had; at least `"1s"`. Where one message is worked on for days, write for instance `"7d"`.
     #[schemars(extend("default" = display(defaults::CONSUMER_TIMEOUT)))]
@@ -468,6 +470,23 @@ struct Broker {
     /// Where `/metrics` of the broker is, for Prometheus: a loopback address, or `"off"` for nowhere.
     #[schemars(extend("default" = defaults::broker_metrics().to_string()))]
     metrics: Option<BindOrOff>,
+}
+
+/// Clients of the broker that speak TLS 1.2 or 1.3. The files are looked at once a second: a certificate that was
+/// renewed is shown to connections that come after it; one that cannot be used is told, and the one from before
+/// stays. Relative paths begin at the directory of this file.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, extend("x-key" = "broker.tls"))]
+struct BrokerTls {
+    /// Where clients connect; by default port 5671 beside `bind` in `[broker]`.
+    bind: Option<Bind>,
+    /// The certificate of this machine, and those between it and its authority, in PEM.
+    certificate: String,
+    /// Its key, in PEM, without a passphrase.
+    key: String,
+    /// Clients must show a certificate of one of these authorities, in PEM; they say their user and password all the
+    /// same. By default they need none.
+    client_ca: Option<String>,
 }
 
 /// Backups of what the node must not lose: what is declared, and the broker's queues with their messages. Each is verified

@@ -1,6 +1,7 @@
 //! What the broker's process is told.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -18,6 +19,15 @@ pub(crate) struct BrokerProcess {
     /// Publishers wait below so many free bytes of the disk.
     #[arg(long)]
     pub(crate) disk_free_min: u64,
+    /// What clients with TLS are shown.
+    #[arg(long, requires = "tls_key")]
+    pub(crate) tls_certificate: Option<PathBuf>,
+    /// Its key.
+    #[arg(long)]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// The authorities of which they must have a certificate.
+    #[arg(long)]
+    pub(crate) tls_client_ca: Option<PathBuf>,
     /// How long a consumer may keep a delivery.
     #[arg(long, value_parser = parse_duration)]
     pub(crate) consumer_timeout: Duration,

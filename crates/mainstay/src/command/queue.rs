@@ -217,13 +217,27 @@ fn status(place: &Place) -> anyhow::Result<Outcome> {
     }
     let Status {
         connections,
+        connections_max,
+        tls,
         alarm,
         memory,
         on_disk,
         live,
         counters,
     } = *status;
-    output::line(format_args!("connections  {connections}"))?;
+    output::line(format_args!(
+        "connections  {connections}, of which {} with TLS; at most {connections_max}",
+        tls.connections
+    ))?;
+    if let Some(problem) = &tls.problem {
+        output::line(format_args!("certificate  {problem}"))?;
+    }
+    if let Some(last) = &tls.refused_last {
+        output::line(format_args!(
+            "TLS          {} handshakes failed, the last of {last}",
+            tls.refused
+        ))?;
+    }
     output::line(format_args!(
         "publishers   {}",
         alarm.map_or_else(|| "go on".to_owned(), |why| format!("wait: {why}"))

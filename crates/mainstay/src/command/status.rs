@@ -1,7 +1,5 @@
 //! `mainstay status`: the whole at a glance. It ends with 1 when something is not as wanted.
 
-use std::net::SocketAddr;
-
 use mainstay_api::wire::{ScheduleStatus, ServiceState, ServiceStatus, Status};
 use mainstay_ids::{ServiceName, Timestamp};
 use mainstay_model::backup::Standing;
@@ -14,7 +12,7 @@ use crate::clock;
 use crate::outcome::Outcome;
 use crate::output;
 use crate::safekeeping::BackupRecord;
-use crate::supervisor::record::Record;
+use crate::supervisor::record::{Addresses, Record};
 
 pub(crate) async fn run(place: &Place, only: Option<ServiceName>) -> anyhow::Result<Outcome> {
     let client = client(place);
@@ -32,8 +30,9 @@ pub(crate) async fn run(place: &Place, only: Option<ServiceName>) -> anyhow::Res
         let (status, backup) = (&status, backup.as_ref());
         output::json(&Shown { status, backup })?;
     } else {
-        let broker = Record::load(&place.state)?.and_then(|record| record.broker);
-        print(&status, broker, backup.as_ref())?;
+        let record = Record::load(&place.state)?;
+        let addresses = record.map(|record| record.addresses());
+        print(&status, addresses, backup.as_ref())?;
     }
     let backed_up = backup.is_none_or(|backup| !backup.standing.is_alarm());
     let as_wanted = |service: &ServiceStatus| {
@@ -82,7 +81,7 @@ impl BackupStatus {
 
 fn print(
     status: &Status,
-    broker: Option<SocketAddr>,
+    addresses: Option<Addresses>,
     backup: Option<&BackupStatus>,
 ) -> anyhow::Result<()> {
     output::line(format_args!(
@@ -95,8 +94,11 @@ fn print(
     if let Some(stats) = status.stats {
         output::line(format_args!("stats     http://{stats}/stats"))?;
     }
-    if let Some(broker) = broker {
+    if let Some(broker) = addresses.and_then(|addresses| addresses.broker) {
         output::line(format_args!("broker    amqp://{broker}"))?;
+    }
+    if let Some(broker) = addresses.and_then(|addresses| addresses.broker_tls) {
+        output::line(format_args!("          amqps://{broker}"))?;
     }
     if let Some(backup) = backup {
         output::line(format_args!("backup    {}", backup.said))?;

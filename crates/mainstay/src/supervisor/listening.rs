@@ -13,7 +13,7 @@ use socket2::Socket;
 use super::names::NameSockets;
 use super::record::Addresses;
 use super::settings::{Settings, is_met};
-use super::sockets::{self, AMQP, API_TCP, API_UNIX, ENTRY, IfTaken, STATS};
+use super::sockets::{self, AMQP, AMQPS, API_TCP, API_UNIX, ENTRY, IfTaken, STATS};
 use crate::command::API_SOCKET;
 
 /// The sockets.
@@ -23,6 +23,7 @@ pub(super) struct Listening {
     api: Option<(OwnedFd, Socket)>,
     pub(super) names: Option<NameSockets>,
     broker: Vec<Socket>,
+    broker_tls: Vec<Socket>,
 }
 
 /// What listens elsewhere than before.
@@ -106,13 +107,22 @@ impl Listening {
             // Its successors listen there, too.
             settings.broker_if_taken = IfTaken::Refuse;
         }
+        if let Some(address) = settings.addresses.broker_tls
+            && self.broker_tls.is_empty()
+        {
+            let option = settings.options.broker_tls;
+            self.broker_tls = sockets::bind_broker(address, IfTaken::Refuse, option)?;
+            settings.addresses.broker_tls = Some(sockets::local_address(&self.broker_tls[0])?);
+        }
         Ok(())
     }
 
     /// Hands the broker's sockets on.
     pub(super) fn pass_to_broker<'a>(&'a self, spawn: Spawn<'a>) -> Spawn<'a> {
         let sockets = self.broker.iter();
-        sockets.fold(spawn, |spawn, socket| spawn.pass(AMQP, socket.as_fd()))
+        let spawn = sockets.fold(spawn, |spawn, socket| spawn.pass(AMQP, socket.as_fd()));
+        let sockets = self.broker_tls.iter();
+        sockets.fold(spawn, |spawn, socket| spawn.pass(AMQPS, socket.as_fd()))
     }
 
     /// Whether the gateway's sockets are held here: not so after the adoption of one.

@@ -19,7 +19,6 @@ mod backups;
 pub(crate) mod claim;
 pub(crate) mod dev;
 pub(crate) mod family;
-mod files;
 mod front;
 mod household;
 pub(crate) mod kind;

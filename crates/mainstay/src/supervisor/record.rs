@@ -37,6 +37,9 @@ pub(crate) struct Record {
     /// Where the broker is, if there is one.
     #[serde(default)]
     pub(crate) broker: Option<SocketAddr>,
+    /// Where it is with TLS, if it is.
+    #[serde(default)]
+    pub(crate) broker_tls: Option<SocketAddr>,
     /// How the last upgrade of the gateway went.
     #[serde(default)]
     pub(crate) upgrade: Upgraded,
@@ -96,6 +99,8 @@ pub(crate) struct Addresses {
     pub(crate) names: Option<SocketAddr>,
     /// The broker; `None`: nowhere.
     pub(crate) broker: Option<SocketAddr>,
+    /// The broker with TLS; `None`: nowhere.
+    pub(crate) broker_tls: Option<SocketAddr>,
 }
 
 impl Record {
@@ -110,6 +115,7 @@ impl Record {
             stats,
             names,
             broker,
+            broker_tls,
         } = addresses;
         Self {
             format: FORMAT,
@@ -119,6 +125,7 @@ impl Record {
             stats,
             names,
             broker,
+            broker_tls,
             upgrade,
             processes,
         }
@@ -132,6 +139,7 @@ impl Record {
             stats: self.stats,
             names: self.names,
             broker: self.broker,
+            broker_tls: self.broker_tls,
         }
     }
 

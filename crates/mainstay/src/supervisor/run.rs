@@ -7,12 +7,12 @@ use anyhow::Context;
 use mainstay_api::client::Client;
 use mainstay_api::node::{Backup, NodeFile, Role};
 use mainstay_api::wire::{Applied, Apply};
+use mainstay_kernel::looked_at::{LOOK_EVERY, LookedAt};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::backups::{Backups, Listener};
-use super::files::{LOOK_EVERY, LookedAt};
 use super::front::{Front, Hangup, NOT_ROOT, Rest, Stops, Voice, is_refused};
 use super::household::Household;
 use super::notify::{Stage, notify};
@@ -27,7 +27,7 @@ use crate::{node_file, service_file};
 
 pub(crate) async fn run(place: &Place, run: Run) -> anyhow::Result<Outcome> {
     let started = Instant::now();
-    let looked_at = LookedAt::new(run.config.clone());
+    let looked_at = LookedAt::new(vec![run.config.clone()]);
     let file = node_file::read(&run.config, place)?;
     // Before anything runs: SIGHUP would end us.
     let reread = signal(SignalKind::hangup()).context("cannot await SIGHUP")?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use mainstay_api::node::{Names, NodeFile, Role, defaults};
+use mainstay_api::node::{CertificateFiles, Names, NodeFile, Role, defaults};
 use mainstay_broker::Limits;
 use mainstay_ids::NodeName;
 use mainstay_model::forward::Ranges;
@@ -39,6 +39,8 @@ pub(crate) struct Settings {
     pub(crate) broker_if_taken: IfTaken,
     /// When publishers wait.
     pub(crate) broker: Limits,
+    /// What the broker's clients with TLS are shown.
+    pub(crate) broker_tls: Option<CertificateFiles>,
     /// What the broker's clients may take.
     pub(crate) broker_clients: BrokerClients,
     /// Where the broker's metrics are.
@@ -95,6 +97,7 @@ pub(crate) struct OptionNames {
     pub(crate) stats: &'static str,
     pub(crate) names: &'static str,
     pub(crate) broker: &'static str,
+    pub(crate) broker_tls: &'static str,
     pub(crate) api_group: &'static str,
 }
 
@@ -105,6 +108,7 @@ const OF_DEV: OptionNames = OptionNames {
     stats: "--stats",
     names: "--names",
     broker: "--broker",
+    broker_tls: "--broker",
     api_group: "--api-group",
 };
 
@@ -115,6 +119,7 @@ const OF_NODE_FILE: OptionNames = OptionNames {
     stats: "`stats` in `[gateway]`",
     names: "`listen` in `[names]`",
     broker: "`bind` in `[broker]`",
+    broker_tls: "`bind` in `[broker.tls]`",
     api_group: "`group` in `[api]`",
 };
 
@@ -163,10 +168,12 @@ impl Settings {
                 stats: shown_at,
                 names: dev.names,
                 broker,
+                broker_tls: None,
             },
             stats_if_taken,
             broker_if_taken,
             broker: limits(None, defaults::DISK_FREE)?,
+            broker_tls: None,
             broker_clients: BROKER_CLIENTS_OF_DEV,
             broker_metrics: Some(defaults::broker_metrics()),
             names: dev.names.map(|listen| Names {
@@ -202,6 +209,8 @@ impl Settings {
     pub(crate) fn of_node(file: &NodeFile) -> anyhow::Result<Self> {
         let group = file.api.group.as_deref();
         let group = group.map(|name| sockets::group(name, OF_NODE_FILE.api_group));
+        let tls = file.broker.tls.as_ref();
+        let tls = tls.filter(|_| file.roles.contains(&Role::Broker));
         Ok(Self {
             state: file.state.clone(),
             node: super::node()?,
@@ -215,10 +224,12 @@ impl Settings {
                     .roles
                     .contains(&Role::Broker)
                     .then_some(file.broker.bind),
+                broker_tls: tls.map(|tls| tls.bind),
             },
             stats_if_taken: IfTaken::Refuse,
             broker_if_taken: IfTaken::Refuse,
             broker: limits(file.broker.memory, file.broker.disk_free)?,
+            broker_tls: tls.map(|tls| tls.files.clone()),
             broker_clients: BrokerClients {
                 consumer_timeout: file.broker.consumer_timeout,
                 queues_max: file.broker.queues,
@@ -265,13 +276,15 @@ impl Settings {
     }
 
     fn broker_differs(&self, other: &Self) -> bool {
-        let moved = match (other.addresses.broker, self.addresses.broker) {
+        let moved = |wanted: Option<SocketAddr>, bound: Option<SocketAddr>| match (wanted, bound) {
             (Some(wanted), Some(bound)) => !is_met(wanted, bound),
             (None, None) => false,
             (None, Some(_)) | (Some(_), None) => true,
         };
-        moved
+        moved(other.addresses.broker, self.addresses.broker)
+            || moved(other.addresses.broker_tls, self.addresses.broker_tls)
             || self.broker != other.broker
+            || self.broker_tls != other.broker_tls
             || self.broker_clients != other.broker_clients
             || self.broker_metrics != other.broker_metrics
     }

@@ -29,6 +29,8 @@ pub(crate) const NAMES_TCP: &str = "names-tcp";
 
 /// The name under which the broker's sockets are handed over.
 pub(crate) const AMQP: &str = "amqp";
+/// And those with TLS.
+pub(crate) const AMQPS: &str = "amqps";
 
 /// The name under which the socket for statistics is handed over.
 pub(crate) const STATS: &str = "stats";

@@ -18,12 +18,22 @@ impl Family {
         if !seams.is_empty() {
             spawn = spawn.arguments(["--unsafe-broker-seams", seams]);
         }
-        let spawn = spawn
+        spawn = spawn
             .argument("--memory-max")
             .argument(limits.memory_max.to_string())
             .argument("--disk-free-min")
             .argument(limits.disk_free_min.to_string())
             .arguments(["--consumer-timeout", &timeout]);
+        if let Some(tls) = &self.settings.broker_tls {
+            spawn = spawn
+                .argument("--tls-certificate")
+                .argument(&tls.certificate)
+                .argument("--tls-key")
+                .argument(&tls.key);
+            if let Some(path) = &tls.client_ca {
+                spawn = spawn.argument("--tls-client-ca").argument(path);
+            }
+        }
         match clients.queues_max {
             Some(max) => spawn.argument("--queues-max").argument(max.to_string()),
             None => spawn,
