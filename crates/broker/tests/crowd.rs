@@ -136,7 +136,7 @@ fn system_who_finds_no_room_is_told_so_and_operators_get_in_all_the_same() {
         deed: Deed::Publish {
             exchange: String::new(),
             routing_key: "kept".to_owned(),
-            body: base64(&[b'x'; 1024 * 1024]),
+            body: base64(&vec![b'x'; 1024 * 1024]),
         },
     };
     for _ in 0..80 {

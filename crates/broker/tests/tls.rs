@@ -344,7 +344,7 @@ fn system_a_client_that_reads_late_gets_everything_to_the_last_byte() {
         deed: view::Deed::Publish {
             exchange: String::new(),
             routing_key: "late".to_owned(),
-            body: view::base64(&[b'~'; LEN]),
+            body: view::base64(&vec![b'~'; LEN]),
         },
     };
     let declare = view::Ask::Vhost {
@@ -381,7 +381,7 @@ fn system_a_client_that_reads_late_gets_everything_to_the_last_byte() {
     while got < MESSAGES * LEN {
         let len = late.read(&mut piece).unwrap();
         assert!(len > 0, "it ended after {got} bytes");
-        got += piece[..len].iter().filter(|byte| **byte == b'~').count();
+        got += piece[..len].split(|byte| *byte == b'~').count() - 1;
     }
     assert_eq!(got, MESSAGES * LEN);
 }

@@ -100,6 +100,7 @@ impl Broker {
         let options = crate::Options {
             state,
             limits,
+            tls: None,
             seams: crate::Seams::default(),
             clients: crate::ClientLimits {
                 consumer_timeout: None,
@@ -117,7 +118,7 @@ impl Broker {
         } = opened.expect("opens");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("bound").port();
-        let door = Door::new(Rc::clone(&house), Rc::new(doorman));
+        let door = Door::new(Rc::clone(&house), Rc::new(doorman), house.room);
         spawn_local(door.serve(listener, CancellationToken::new()));
         Self {
             house,
