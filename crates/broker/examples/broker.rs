@@ -4,6 +4,7 @@
 
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use mainstay_broker::{ClientLimits, Keeps, Limits, Options, Sockets, run};
@@ -27,21 +28,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let state = PathBuf::from(arguments.next().ok_or("which directory?")?);
     let port: u16 = arguments.next().ok_or("which port?")?.parse()?;
-    let number = |name: &str| -> Result<Option<u64>, std::num::ParseIntError> {
-        std::env::var(name)
-            .ok()
-            .map(|text| text.parse())
-            .transpose()
-    };
-    let small = |name: &str| -> Result<Option<usize>, Box<dyn std::error::Error>> {
-        Ok(number(name)?.map(usize::try_from).transpose()?)
-    };
-    let listen = |port: u16| -> std::io::Result<Vec<TcpListener>> {
-        Ok(vec![
-            TcpListener::bind(("127.0.0.1", port))?,
-            TcpListener::bind(("::1", port))?,
-        ])
-    };
     let (amqps, tls) = match std::env::var("TLS") {
         Ok(said) => {
             let (port, files) = tls(&said)?;
@@ -49,26 +35,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         Err(_) => (Vec::new(), None),
     };
-    let options = Options {
-        state,
-        limits: Limits {
-            memory_max: 2 << 30,
-            disk_free_min: number("DISK_FREE_MIN")?.unwrap_or(50 << 20),
-        },
-        tls,
-        clients: ClientLimits {
-            consumer_timeout: Some(Duration::from_millis(
-                number("CONSUMER_TIMEOUT_MS")?.unwrap_or(30 * 60 * 1000),
-            )),
-            queues_max: small("QUEUES_MAX")?,
-        },
-        seams: std::env::var("SEAMS").unwrap_or_default().parse()?,
-        metrics: match std::env::var("METRICS") {
-            Ok(address) => Some(address.parse()?),
-            Err(_) => None,
-        },
-        keeps: Keeps::All,
-    };
+    let options = options(state, tls)?;
     let amqp = listen(port)?;
     let sockets = Sockets { amqp, amqps };
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -85,6 +52,42 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
         }
     })
+}
+
+fn options(state: PathBuf, tls: Option<Files>) -> Result<Options, Box<dyn std::error::Error>> {
+    let timeout = number("CONSUMER_TIMEOUT_MS")?.unwrap_or(30 * 60 * 1000);
+    Ok(Options {
+        state,
+        limits: Limits {
+            memory_max: 2 << 30,
+            disk_free_min: number("DISK_FREE_MIN")?.unwrap_or(50 << 20),
+        },
+        tls,
+        clients: ClientLimits {
+            consumer_timeout: Some(Duration::from_millis(timeout)),
+            queues_max: number("QUEUES_MAX")?,
+        },
+        seams: std::env::var("SEAMS").unwrap_or_default().parse()?,
+        metrics: match std::env::var("METRICS") {
+            Ok(address) => Some(address.parse()?),
+            Err(_) => None,
+        },
+        keeps: Keeps::All,
+    })
+}
+
+fn number<N: FromStr>(name: &str) -> Result<Option<N>, N::Err> {
+    std::env::var(name)
+        .ok()
+        .map(|text| text.parse())
+        .transpose()
+}
+
+fn listen(port: u16) -> std::io::Result<Vec<TcpListener>> {
+    Ok(vec![
+        TcpListener::bind(("127.0.0.1", port))?,
+        TcpListener::bind(("::1", port))?,
+    ])
 }
 
 fn tls(said: &str) -> Result<(u16, Files), Box<dyn std::error::Error>> {
