@@ -221,10 +221,11 @@ pub(super) async fn consume(
     let mut acknowledged = Vec::new();
     let mut looks = tokio::time::interval(LOOK);
     while !shared.is_stopped() {
+        // One whose connection broke while it began to consume is not told by its stream.
+        if !channel.status().connected() {
+            return Err(lapin::ErrorKind::InvalidChannel(channel.id()).into());
+        }
         if shared.lazy.load(Ordering::Relaxed) {
-            if !channel.status().connected() {
-                return Err(lapin::ErrorKind::InvalidChannel(channel.id()).into());
-            }
             looks.tick().await;
             continue;
         }
