@@ -4,7 +4,7 @@
 
 use std::str::FromStr;
 
-use mainstay_journal::messages::{Change, MessageLimits, QueueKey, Ref};
+use mainstay_journal::messages::{Body, Change, MessageLimits, QueueKey, Ref};
 
 /// Of so many messages one is spoilt: enough that a few hundred have some, few enough that all else goes on.
 const ONE_OF: u64 = 16;
@@ -137,22 +137,24 @@ fn nothing() -> Change {
     })
 }
 
-/// Gives messages of one queue that follow each other the places of each other.
+/// Gives messages of one queue that follow each other, and are of one length, the places of each other: the queue has
+/// noted how long each body is.
 fn swap(changes: &mut [Change]) {
     let messages = changes.iter_mut().filter_map(|change| match change {
-        Change::Message { refs, .. } => match refs.as_mut_slice() {
-            [only] => Some(only),
-            [..] => None,
+        Change::Message { refs, body, .. } => match (refs.as_mut_slice(), body) {
+            ([only], Body::Here(body)) => Some((only, body.len())),
+            ([..], Body::Here(_) | Body::Stored(_)) => None,
         },
         Change::Put { .. } | Change::Remove { .. } | Change::Forget(_) | Change::ForgetQueue(_) => {
             None
         }
     });
-    let mut messages: Vec<&mut Ref> = messages.collect();
-    messages.sort_by_key(|message| (message.queue.vhost, message.queue.queue, message.position));
+    let mut messages: Vec<(&mut Ref, usize)> = messages.collect();
+    messages.sort_by_key(|(at, len)| (at.queue.vhost, at.queue.queue, *len, at.position));
     for pair in messages.chunks_exact_mut(2) {
-        if let [first, second] = pair
+        if let [(first, first_len), (second, second_len)] = pair
             && first.queue == second.queue
+            && first_len == second_len
         {
             std::mem::swap(*first, *second);
         }

@@ -169,7 +169,10 @@ fn scenarios_of_both_kinds_are_not_mixed_and_unknown_ones_are_told() {
     let mixed = prove("vip-move,kill", &[]);
     let said = String::from_utf8_lossy(&mixed.stderr);
     assert_eq!(mixed.status.code(), Some(2), "{said}");
-    assert!(said.contains("ask for them in calls of their own"), "{said}");
+    assert!(
+        said.contains("ask for them in calls of their own"),
+        "{said}"
+    );
     let unknown = prove("vip-gone", &[]);
     let said = String::from_utf8_lossy(&unknown.stderr);
     assert!(said.contains("vip-host-gone"), "{said}");
