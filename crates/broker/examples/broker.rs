@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use mainstay_broker::{ClientLimits, Keeps, Limits, Options, Sockets, run};
+use mainstay_broker::{ClientLimits, Limits, Options, Sockets, run};
 use mainstay_kernel::descriptors;
 use mainstay_tls::Files;
 use tokio::signal::unix::{SignalKind, signal};
@@ -72,7 +72,6 @@ fn options(state: PathBuf, tls: Option<Files>) -> Result<Options, Box<dyn std::e
             Ok(address) => Some(address.parse()?),
             Err(_) => None,
         },
-        keeps: Keeps::All,
     })
 }
 

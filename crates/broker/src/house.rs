@@ -108,7 +108,7 @@ impl House {
             failed: writer.failure.token.clone(),
             copying,
             limits: options.limits,
-            keeps: options.keeps,
+            keeps: options.seams.keeps,
             disk_free: Cell::new(None),
             gone: Cell::default(),
             given_up: Cell::new(None),

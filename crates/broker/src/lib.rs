@@ -53,7 +53,6 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::str::FromStr;
 use std::time::Duration;
 
 use mainstay_journal::messages::AppendError;
@@ -68,7 +67,7 @@ pub use crate::backup::{BackupError, Counts, copy_closed, count};
 pub use crate::definitions::{left_out, policies_with_copies};
 pub use crate::opening::{Checked, DIRECTORY, LOG, OpenError, check};
 pub use crate::record::RecordError;
-pub use crate::seams::{Acknowledgements, Confirms, SeamError, Seams, Sequence, Syncs};
+pub use crate::seams::{Acknowledgements, Confirms, Keeps, SeamError, Seams, Sequence, Syncs};
 
 use crate::door::{Door, Speech};
 use crate::house::House;
@@ -91,8 +90,6 @@ pub struct Options {
     pub clients: ClientLimits,
     /// Where `/metrics` is answered; `None`: nowhere.
     pub metrics: Option<SocketAddr>,
-    /// Test seam.
-    pub keeps: Keeps,
 }
 
 /// What clients may take.
@@ -102,36 +99,6 @@ pub struct ClientLimits {
     pub consumer_timeout: Option<Duration>,
     /// Queues that clients may declare in a virtual host; `None`: any number.
     pub queues_max: Option<usize>,
-}
-
-/// What becomes of what is published.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keeps {
-    /// It is kept.
-    All,
-    /// Test seam: the thousandth publish is confirmed and lost. A proof must see it.
-    AllButOne,
-}
-
-/// A text that names no seam.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is no seam of the broker; expected nothing, or `keep=all-but-one`")]
-pub struct KeepsError {
-    text: String,
-}
-
-impl FromStr for Keeps {
-    type Err = KeepsError;
-
-    fn from_str(text: &str) -> Result<Self, KeepsError> {
-        match text {
-            "" => Ok(Self::All),
-            "keep=all-but-one" => Ok(Self::AllButOne),
-            _ => Err(KeepsError {
-                text: text.to_owned(),
-            }),
-        }
-    }
 }
 
 /// The listening sockets that were handed over.

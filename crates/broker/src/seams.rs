@@ -1,6 +1,6 @@
 //! What the broker leaves out or spoils, so that a test that rests on it is seen to fail, and how short its files are.
-//! `examples/broker.rs` takes them from its environment: `segments=65536,confirms=unwritten`. A broker that is started
-//! in any other way has none.
+//! `examples/broker.rs` takes them from its environment, the process of a node from a hidden option:
+//! `segments=65536,confirms=unwritten`.
 
 use std::str::FromStr;
 
@@ -22,6 +22,8 @@ pub struct Seams {
     pub sequence: Sequence,
     /// Whether the log is synced.
     pub syncs: Syncs,
+    /// Whether what is published is kept.
+    pub keeps: Keeps,
 }
 
 /// When a publish is confirmed.
@@ -64,10 +66,20 @@ pub enum Syncs {
     Off,
 }
 
+/// Whether what is published is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Keeps {
+    /// It is.
+    #[default]
+    All,
+    /// The thousandth publish is confirmed and lost.
+    AllButOne,
+}
+
 /// A word that names no seam.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{word}` is no seam of the broker; expected segments=BYTES, confirms=unwritten, acks=dropped, order=swapped or syncs=off, several with commas"
+    "`{word}` is no seam of the broker; expected segments=BYTES, confirms=unwritten, acks=dropped, order=swapped, syncs=off or keep=all-but-one, several with commas"
 )]
 pub struct SeamError {
     word: String,
@@ -85,6 +97,7 @@ impl FromStr for Seams {
                 "acks=dropped" => seams.acknowledgements = Acknowledgements::Dropped,
                 "order=swapped" => seams.sequence = Sequence::Swapped,
                 "syncs=off" => seams.syncs = Syncs::Off,
+                "keep=all-but-one" => seams.keeps = Keeps::AllButOne,
                 _ => {
                     let word = word.to_owned();
                     seams.segment_len = Some(length(&word).ok_or(SeamError { word })?);

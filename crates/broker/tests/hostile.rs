@@ -252,7 +252,7 @@ fn system_a_flood_of_channels_is_bounded_and_shuts_nobody_out() {
     busy.shutdown(std::net::Shutdown::Write)
         .expect("it was open");
     // channel.close-ok and channel.open-ok are 12 and 16 bytes. Who opens a channel again before it heard that it is closed
-    // is not answered each time, as with RabbitMQ.
+    // is not answered each time.
     let heard = reads.join().expect("it ends");
     assert!(heard > count / 10 * 28, "{heard} bytes were answered");
     let grown = broker.status().memory.saturating_sub(before) / 1024 / 1024;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mainstay_agent::ForwardSeams;
-use mainstay_broker::Keeps;
+use mainstay_broker::Seams as BrokerSeams;
 use mainstay_gateway::Seams;
 use mainstay_ids::{InstanceId, NodeName, SecretName, ServiceName, Version, VipName};
 use mainstay_model::network::NetworkError;
@@ -752,8 +752,8 @@ fn parse_seams<S: seams::Seams>(text: &str) -> Result<String, SeamError> {
 }
 
 /// As [`parse_seams`].
-fn parse_broker_seams(text: &str) -> Result<String, mainstay_broker::KeepsError> {
-    text.parse::<Keeps>().map(|_| text.to_owned())
+fn parse_broker_seams(text: &str) -> Result<String, mainstay_broker::SeamError> {
+    text.parse::<BrokerSeams>().map(|_| text.to_owned())
 }
 
 fn parse_duration(text: &str) -> Result<Duration, mainstay_ids::duration::DurationError> {
@@ -785,33 +785,4 @@ fn parse_version(text: &str) -> Result<Version, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Arguments::command().debug_assert();
-    }
-
-    #[test]
-    fn no_help_holds_what_clap_takes_for_a_place_of_its_own() {
-        // clap fills these places in when it prints.
-        for command in Arguments::command().get_subcommands() {
-            for argument in command.get_arguments() {
-                let help = argument.get_long_help().or(argument.get_help());
-                let text = help.map(ToString::to_string).unwrap_or_default();
-                assert!(!text.contains("{n}"), "{}: {text}", argument.get_id());
-            }
-        }
-    }
-
-    #[test]
-    fn logs_are_asked_for_by_service_or_by_instance() {
-        let instance = "orders-3".parse().map(LogSource::Instance);
-        assert_eq!("orders-3".parse::<LogSource>().ok(), instance.ok());
-        let service = ServiceName::parse("orders").map(LogSource::Service);
-        assert_eq!("orders".parse::<LogSource>(), service);
-        assert!("Orders".parse::<LogSource>().is_err());
-    }
-}
+mod tests;

@@ -387,13 +387,12 @@ fn run_broker(place: &Place, broker: &BrokerProcess, mut sockets: Inherited) -> 
             memory_max: broker.memory_max,
             disk_free_min: broker.disk_free_min,
         },
-        seams: mainstay_broker::Seams::default(),
+        seams: broker.unsafe_broker_seams,
         clients: mainstay_broker::ClientLimits {
             consumer_timeout: Some(broker.consumer_timeout),
             queues_max: broker.queues_max,
         },
         metrics: broker.metrics,
-        keeps: broker.unsafe_broker_seams,
     };
     let sockets = mainstay_broker::Sockets { amqp, amqps };
     raise_descriptor_limit();

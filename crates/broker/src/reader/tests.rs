@@ -107,7 +107,6 @@ impl Broker {
                 queues_max: None,
             },
             metrics: None,
-            keeps: crate::Keeps::All,
         };
         let opened = open(&options).await;
         let Opened {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use mainstay_broker::Keeps;
+use mainstay_broker::Seams;
 
 use super::{Start, parse_duration};
 
@@ -38,5 +38,5 @@ pub(crate) struct BrokerProcess {
     #[arg(long)]
     pub(crate) metrics: Option<SocketAddr>,
     #[arg(long, default_value = "")]
-    pub(crate) unsafe_broker_seams: Keeps,
+    pub(crate) unsafe_broker_seams: Seams,
 }
