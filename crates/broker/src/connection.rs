@@ -24,8 +24,8 @@ use crate::host::Call;
 use crate::house::{Home, House, Place};
 use crate::inbox::Inbox;
 use crate::limits::{
-    FRAMED_MAX, LAST_WORDS, READ_MAX, READ_MIN, REQUESTS_PER_BATCH, SLICES_MAX, UNSENT_HIGH,
-    UNSENT_LOW,
+    FRAMED_MAX, INPUT_MAX, LAST_WORDS, READ_MAX, READ_MIN, REQUESTS_PER_BATCH, SLICES_MAX,
+    UNSENT_HIGH, UNSENT_LOW,
 };
 use crate::mailbox::{Letter, Mailbox, Word};
 use crate::reader::{Asked, Coming};
@@ -393,7 +393,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Reads once, unless there is enough to do; whether anything came.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
-        let busy = !self.batch.is_empty() || self.seat.mailbox.load() >= UNSENT_HIGH;
+        let busy = !self.batch.is_empty()
+            || self.input.len() >= INPUT_MAX
+            || self.seat.mailbox.load() >= UNSENT_HIGH;
         if busy
             || self.source == Source::Dry
             || self.session.is_blocked()

@@ -16,6 +16,9 @@ pub(crate) const TLS_HANDSHAKE: Duration = Duration::from_secs(5);
 pub(crate) const TLS_HANDSHAKES_MAX: usize = 512;
 /// Bytes that one read may bring while a connection is busy: half of the largest frame that we offer, twice over.
 pub(crate) const READ_MAX: usize = 128 * 1024;
+/// Bytes that were read and not parsed yet, above which nothing is read: more than the largest frame that we offer, so that
+/// there is a whole one to go on with. Many small requests are parsed more slowly than they are read.
+pub(crate) const INPUT_MAX: usize = 2 * READ_MAX;
 /// Bytes that the first read of a connection may bring: a publish with its header and a small body.
 pub(crate) const READ_MIN: usize = 4 * 1024;
 /// Requests of one connection that go to a virtual host together. More wait in the connection, unread.
