@@ -55,7 +55,12 @@ impl Wired {
                 }
                 Request::UpdateSecret(_) => continue,
                 Request::OpenChannel(channel) => Input::OpenChannel(key(channel)),
-                Request::CloseChannel(channel) => Input::CloseChannel(key(channel)),
+                Request::CloseChannel(channel) => {
+                    self.broker.handle(self.now, Input::CloseChannel(key(channel)));
+                    self.carry_out();
+                    self.sessions[at].0.channel_closed(channel);
+                    continue;
+                }
                 Request::Method(channel, method, content) => {
                     Input::Method(key(channel), method, content)
                 }

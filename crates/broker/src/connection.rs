@@ -161,6 +161,22 @@ struct Reading {
     len: usize,
 }
 
+/// How far parsing came.
+#[derive(Debug)]
+enum Parsed {
+    Question(Box<Request>),
+    Part(Rest),
+}
+
+/// What was read and is not parsed.
+#[derive(Debug, PartialEq, Eq)]
+enum Rest {
+    /// It is parsed when there is room, or when an answer came.
+    Waits,
+    /// Nothing, or a part of a frame that says nothing unless more comes.
+    Useless,
+}
+
 /// Why the loop stopped.
 #[derive(Debug)]
 enum Stop {
@@ -194,9 +210,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if self.session.is_ended() && self.leave_by == Instant::NEVER {
                 self.leave_by = self.now().after(LAST_WORDS);
             }
-            if let Some(question) = self.parse() {
-                return Poll::Ready(Ok(Stop::Ask(Box::new(question))));
-            }
+            let rest = match self.parse() {
+                Parsed::Question(question) => return Poll::Ready(Ok(Stop::Ask(question))),
+                Parsed::Part(rest) => rest,
+            };
             let handed = self.poll_hand_over(cx);
             let read = self.poll_read(cx)?;
             let ticked = self.poll_timer(cx, timer.as_mut());
@@ -205,8 +222,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if self.session.is_ended() && self.unsent() == 0 && self.batch.is_empty() {
                 return Poll::Ready(Ok(Stop::Ended));
             }
-            if self.source == Source::Dry && self.batch.is_empty() {
-                // A part of a frame may be left; its rest does not come.
+            if self.source == Source::Dry && rest == Rest::Useless && self.batch.is_empty() {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
             if self.leave_by <= self.now() {
@@ -273,6 +289,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             },
             Letter::Opened(channel) => self.session.channel_opened(channel),
+            Letter::Closed(channel) => self.session.channel_closed(channel),
             Letter::Fault(channel, fault) => {
                 let now = self.now();
                 self.session.fault(now, channel, &fault);
@@ -350,18 +367,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Requests out of what was read; the first that only this task can answer.
-    fn parse(&mut self) -> Option<Request> {
+    /// Requests out of what was read, up to the first that only this task can answer.
+    fn parse(&mut self) -> Parsed {
         let now = self.now();
         while self.batch.len() < REQUESTS_PER_BATCH && self.seat.mailbox.load() < UNSENT_HIGH {
-            match self.session.read(now, &mut self.input)? {
-                question @ (Request::Authenticate(_)
-                | Request::OpenVhost(_)
-                | Request::UpdateSecret(_)) => return Some(question),
-                request => self.batch.push(request),
+            match self.session.read(now, &mut self.input) {
+                Some(
+                    question @ (Request::Authenticate(_)
+                    | Request::OpenVhost(_)
+                    | Request::UpdateSecret(_)),
+                ) => return Parsed::Question(Box::new(question)),
+                Some(request) => self.batch.push(request),
+                None if self.session.is_waiting() => return Parsed::Part(Rest::Waits),
+                None => return Parsed::Part(Rest::Useless),
             }
         }
-        None
+        Parsed::Part(Rest::Waits)
     }
 
     /// Gives the virtual host what it is asked for, and tells it when there is room for deliveries again.

@@ -284,7 +284,7 @@ impl Host {
         self.input(now, Input::Method(CHANNEL, method.into(), content));
         let fault = self.answers.iter().find_map(|letter| match letter {
             Letter::Fault(_, fault) => Some(fault.to_string()),
-            Letter::Reply(..) | Letter::Opened(_) => None,
+            Letter::Reply(..) | Letter::Opened(_) | Letter::Closed(_) => None,
         });
         fault.map_or(Ok(()), Err)
     }

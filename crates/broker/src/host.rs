@@ -311,6 +311,7 @@ impl Host {
             }
             Request::CloseChannel(channel) => {
                 self.input(now, Input::CloseChannel(key(channel)));
+                self.post(now, connection, Letter::Closed(channel));
             }
             Request::Method(channel, method, content) => {
                 self.class = class_of(&method);

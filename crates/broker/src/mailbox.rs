@@ -17,6 +17,7 @@ pub(crate) enum Letter {
     /// An answer or a message, and where its body is if it is on disk alone.
     Reply(u16, Reply, Option<Arc<Place>>),
     Opened(u16),
+    Closed(u16),
     Fault(u16, Fault),
 }
 
@@ -28,7 +29,10 @@ impl Letter {
                 let body = usize::try_from(body.len()).unwrap_or(usize::MAX);
                 LETTER_LEN + properties.len() + body
             }
-            Self::Reply(_, Reply::Method(_), _) | Self::Opened(_) | Self::Fault(..) => LETTER_LEN,
+            Self::Reply(_, Reply::Method(_), _)
+            | Self::Opened(_)
+            | Self::Closed(_)
+            | Self::Fault(..) => LETTER_LEN,
         }
     }
 }

@@ -98,7 +98,8 @@ pub enum Request {
     OpenVhost(ShortString),
     /// A new channel; an answer with [`super::Session::channel_opened`].
     OpenChannel(u16),
-    /// The client closed it, or a violation did; the session has answered it.
+    /// The client closed it, or a violation did; an answer with [`super::Session::channel_closed`], after all that it
+    /// asked for before.
     CloseChannel(u16),
     /// A method on an open channel, for a publish with its content.
     Method(u16, Method, Option<Content>),

@@ -64,8 +64,17 @@ enum Channel {
     /// The broker does not know it yet. What it still sends was for an older one of this number.
     Opening(Assembly),
     Open(Assembly),
+    /// The client closed it: what it asked before is answered first, then that it is closed.
+    Leaving(Leaving),
     /// We closed it, and wait for the client's word.
     Closing,
+}
+
+/// Whether the client of a channel that it closed knows already that it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leaving {
+    Opening,
+    Open,
 }
 
 /// What the client bears.
@@ -111,6 +120,8 @@ pub struct Session {
     spoke: Instant,
     capabilities: Capabilities,
     channels: BTreeMap<u16, Channel>,
+    /// It is for a channel whose older one of its number is not closed yet, and is read once it is.
+    held: Option<Frame>,
     publishes: bool,
     alarm: Alarm,
     requests: VecDeque<Request>,
@@ -131,6 +142,7 @@ impl Session {
             spoke: now,
             capabilities: Capabilities::default(),
             channels: BTreeMap::new(),
+            held: None,
             publishes: false,
             alarm: Alarm::None,
             requests: VecDeque::new(),
@@ -189,6 +201,13 @@ impl Session {
                 | Phase::Running
                 | Phase::Closing(_) => {}
             }
+            if let Some(frame) = self.held.take() {
+                self.take(now, &frame);
+                if self.held.is_some() {
+                    return None;
+                }
+                continue;
+            }
             match Frame::take(input, self.frame_max) {
                 Ok(None) => return None,
                 Ok(Some(frame)) => self.take(now, &frame),
@@ -200,6 +219,11 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Whether [`Session::read`] may go on without more bytes: once the broker has closed a channel, or an alarm ends.
+    pub fn is_waiting(&self) -> bool {
+        self.held.is_some() || self.is_blocked()
     }
 
     fn take(&mut self, now: Instant, frame: &Frame) {
@@ -262,6 +286,10 @@ impl Session {
             None => self.open_channel(frame),
             Some(Channel::Closing) => {
                 self.take_of_closing(frame);
+                Ok(())
+            }
+            Some(Channel::Leaving(_)) => {
+                self.held = Some(frame.clone());
                 Ok(())
             }
             Some(Channel::Opening(assembly) | Channel::Open(assembly)) => {
@@ -352,8 +380,13 @@ impl Session {
                 Err(fault.by(method.id()))
             }
             Method::ChannelClose(_) => {
-                self.channels.remove(&number);
-                self.write(number, &ChannelCloseOk {}.into());
+                let known = match self.channels.get(&number) {
+                    Some(Channel::Opening(_)) => Leaving::Opening,
+                    Some(Channel::Open(_) | Channel::Leaving(_) | Channel::Closing) | None => {
+                        Leaving::Open
+                    }
+                };
+                self.channels.insert(number, Channel::Leaving(known));
                 self.ask(Request::CloseChannel(number));
                 Ok(())
             }
@@ -366,12 +399,27 @@ impl Session {
 
     /// The broker has this channel now.
     pub fn channel_opened(&mut self, channel: u16) {
-        if let Some(state @ Channel::Opening(_)) = self.channels.get_mut(&channel) {
-            let Channel::Opening(assembly) = core::mem::replace(state, Channel::Closing) else {
+        match self.channels.get_mut(&channel) {
+            Some(state @ Channel::Opening(_)) => {
+                let Channel::Opening(assembly) = core::mem::replace(state, Channel::Closing) else {
+                    return;
+                };
+                *state = Channel::Open(assembly);
+            }
+            Some(Channel::Leaving(known @ Leaving::Opening)) => *known = Leaving::Open,
+            Some(Channel::Leaving(Leaving::Open) | Channel::Open(_) | Channel::Closing) | None => {
                 return;
-            };
-            *state = Channel::Open(assembly);
-            self.write(channel, &ChannelOpenOk::default().into());
+            }
+        }
+        self.write(channel, &ChannelOpenOk::default().into());
+    }
+
+    /// The broker has let go of this channel, and everything before was sent. Of no consequence for one that we closed, nor
+    /// for its successor.
+    pub fn channel_closed(&mut self, channel: u16) {
+        if let Some(Channel::Leaving(Leaving::Open)) = self.channels.get(&channel) {
+            self.channels.remove(&channel);
+            self.write(channel, &ChannelCloseOk {}.into());
         }
     }
 
@@ -381,9 +429,10 @@ impl Session {
 
     /// Sends an answer or a message; nothing if the channel is not open any more.
     pub fn send(&mut self, channel: u16, reply: &Reply) {
-        if !matches!(self.channels.get(&channel), Some(Channel::Open(_))) {
+        let state = self.channels.get(&channel);
+        let Some(Channel::Open(_) | Channel::Leaving(Leaving::Open)) = state else {
             return;
-        }
+        };
         match reply {
             Reply::Method(method) => self.write(channel, method),
             Reply::Content(method, properties, body) => {
@@ -410,11 +459,12 @@ impl Session {
         match fault.code.scope() {
             Scope::Connection => self.fail(now, fault),
             Scope::Channel => {
-                let open = self.channels.get_mut(&channel);
-                let Some(state @ (Channel::Opening(_) | Channel::Open(_))) = open else {
-                    return;
+                let leaves = match self.channels.get(&channel) {
+                    Some(Channel::Opening(_) | Channel::Open(_)) => false,
+                    Some(Channel::Leaving(_)) => true,
+                    Some(Channel::Closing) | None => return,
                 };
-                *state = Channel::Closing;
+                self.channels.insert(channel, Channel::Closing);
                 let close = ChannelClose {
                     reply_code: fault.code.number(),
                     reply_text: fault.reply_text(),
@@ -422,6 +472,10 @@ impl Session {
                     method: fault.method.method,
                 };
                 self.write(channel, &close.into());
+                if leaves {
+                    // Both closed it, and each hears of it.
+                    self.write(channel, &ChannelCloseOk {}.into());
+                }
             }
         }
     }

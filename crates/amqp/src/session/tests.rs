@@ -294,18 +294,63 @@ fn what_was_for_an_older_channel_does_not_reach_a_new_one_of_its_number() {
     let close = crate::method::ChannelClose::default();
     let mut input = framed(1, close);
     input.unsplit(framed(1, ChannelOpen::default()));
-    assert_eq!(
-        session.read(at(0), &mut input),
-        Some(Request::CloseChannel(1))
-    );
-    assert_eq!(
-        session.read(at(0), &mut input),
-        Some(Request::OpenChannel(1))
-    );
+    let closes = Request::CloseChannel(1);
+    assert_eq!(session.read(at(0), &mut input), Some(closes));
+    // The second one waits, and so does all behind it.
+    assert_eq!(session.read(at(0), &mut input), None);
+    assert!(session.is_waiting());
     let late = Reply::Method(crate::method::BasicQosOk {}.into());
+    session.send(1, &late);
+    session.channel_closed(1);
+    let opens = Request::OpenChannel(1);
+    assert_eq!(session.read(at(0), &mut input), Some(opens));
+    assert!(!session.is_waiting());
     session.send(1, &late);
     session.channel_opened(1);
     session.send(1, &late);
-    let wanted = ["channel.close_ok", "channel.open_ok", "basic.qos_ok"];
+    let wanted = [
+        "basic.qos_ok",
+        "channel.close_ok",
+        "channel.open_ok",
+        "basic.qos_ok",
+    ];
     assert_eq!(said(&mut session), wanted);
+}
+
+#[test]
+fn a_client_that_does_not_wait_is_answered_in_order() {
+    let mut session = running(0);
+    let qos = crate::method::BasicQos::default();
+    let mut input = framed(1, ChannelOpen::default());
+    input.unsplit(framed(1, qos.clone()));
+    input.unsplit(framed(1, crate::method::ChannelClose::default()));
+    let asked: Vec<_> = core::iter::from_fn(|| session.read(at(0), &mut input)).collect();
+    let wanted = [
+        Request::OpenChannel(1),
+        Request::Method(1, qos.into(), None),
+        Request::CloseChannel(1),
+    ];
+    assert_eq!(asked, wanted);
+    assert_eq!(said(&mut session), [""; 0]);
+    session.channel_opened(1);
+    session.send(1, &Reply::Method(crate::method::BasicQosOk {}.into()));
+    session.channel_closed(1);
+    let wanted = ["channel.open_ok", "basic.qos_ok", "channel.close_ok"];
+    assert_eq!(said(&mut session), wanted);
+}
+
+#[test]
+fn both_ends_may_close_a_channel_at_once() {
+    let mut session = with_channel(0);
+    let close = crate::method::ChannelClose::default();
+    session.read(at(0), &mut framed(1, close));
+    session.fault(at(0), 1, &Fault::new(Code::NotFound, "no queue 'x'"));
+    session.channel_closed(1);
+    let wanted = ["close channel NOT_FOUND - no queue 'x'", "channel.close_ok"];
+    assert_eq!(said(&mut session), wanted);
+    // The number is free once the client has answered, too.
+    let mut input = framed(1, crate::method::ChannelCloseOk {});
+    input.unsplit(framed(1, ChannelOpen::default()));
+    let opens = Request::OpenChannel(1);
+    assert_eq!(session.read(at(0), &mut input), Some(opens));
 }

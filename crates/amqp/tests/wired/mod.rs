@@ -166,6 +166,10 @@ impl Wired {
             }
             Request::CloseChannel(channel) => {
                 self.broker.handle(now, Input::CloseChannel(key(channel)));
+                self.carry_out();
+                if let Some(client) = self.of(key(channel)) {
+                    client.session.channel_closed(channel);
+                }
             }
             Request::Method(channel, method, content) => {
                 let input = Input::Method(key(channel), method, content);
