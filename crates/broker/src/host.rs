@@ -77,6 +77,8 @@ struct Draft {
     /// The message that was stored last and its change, for further queues that store the same.
     last: Option<(Arc<Message>, usize)>,
     len: usize,
+    /// A publisher gets a confirm for it.
+    is_confirmed: bool,
 }
 
 /// The task.
@@ -238,13 +240,18 @@ impl Host {
                 break;
             }
         }
-        for connection in std::mem::take(&mut self.touched) {
+        (life, work)
+    }
+
+    /// Wakes the connections that have letters, the last one first. What somebody is told who waits for the disk comes last:
+    /// the next publish is on its way while deliveries are written.
+    fn ring(&mut self) {
+        while let Some(connection) = self.touched.pop() {
             if let Some(guest) = self.guests.get_mut(&connection) {
                 guest.touched = false;
                 guest.mailbox.ring();
             }
         }
-        (life, work)
     }
 
     fn call(&mut self, now: Now, call: Call) -> Life {
@@ -326,6 +333,7 @@ impl Host {
                     if confirms {
                         guest.confirms.entry(channel).or_insert_with(Confirms::new);
                     } else if let Some(confirms) = guest.confirms.get_mut(&channel) {
+                        self.draft.is_confirmed |= !self.stored.is_empty();
                         confirms.published(std::mem::take(&mut self.stored));
                     }
                 }
@@ -541,14 +549,20 @@ impl Host {
     /// here.
     async fn hand_over(&mut self, more: Work) -> Result<(), mpsc::error::SendError<Order>> {
         if self.draft.changes.is_empty() {
+            self.ring();
             return Ok(());
         }
+        let is_confirmed = self.draft.is_confirmed;
         let batch = self.take_draft();
         // With anything else to do it does not wait for a disk: the next batch gathers meanwhile.
         let is_calm = |host: &Self| more == Work::Idle && host.inbox.is_empty();
         let mut here = is_small(&batch) && is_calm(self) && self.house.here.is_free();
-        if here && batch.haste == Haste::Now {
-            // Deliveries go out, and everybody on this thread gets a turn, before it does.
+        let is_awaited = batch.haste == Haste::Now;
+        if !(here && is_awaited && is_confirmed) {
+            self.ring();
+        }
+        if here && is_awaited {
+            // Everybody on this thread gets a turn before it waits for the disk.
             tokio::task::yield_now().await;
             here = is_calm(self);
         }
@@ -558,7 +572,11 @@ impl Host {
             Some(batch)
         };
         match left {
-            Some(batch) => self.orders.send(Order::Write(batch)).await,
+            Some(batch) => {
+                self.ring();
+                self.orders.send(Order::Write(batch)).await
+            }
+            // It is on disk, or nobody waits for that; the next turn begins with what was reported, and ends with the ring.
             None => Ok(()),
         }
     }
