@@ -56,7 +56,8 @@ impl Wired {
                 Request::UpdateSecret(_) => continue,
                 Request::OpenChannel(channel) => Input::OpenChannel(key(channel)),
                 Request::CloseChannel(channel) => {
-                    self.broker.handle(self.now, Input::CloseChannel(key(channel)));
+                    self.broker
+                        .handle(self.now, Input::CloseChannel(key(channel)));
                     self.carry_out();
                     self.sessions[at].0.channel_closed(channel);
                     continue;
