@@ -164,17 +164,12 @@ struct Reading {
 /// How far parsing came.
 #[derive(Debug)]
 enum Parsed {
+    /// To one that only this task can answer.
     Question(Box<Request>),
-    Part(Rest),
-}
-
-/// What was read and is not parsed.
-#[derive(Debug, PartialEq, Eq)]
-enum Rest {
-    /// It is parsed when there is room, or when an answer came.
+    /// The rest is parsed when there is room, or when an answer came.
     Waits,
-    /// Nothing, or a part of a frame that says nothing unless more comes.
-    Useless,
+    /// Of what was read there is nothing left, or a part of a frame that says nothing unless more comes.
+    Done,
 }
 
 /// Why the loop stopped.
@@ -210,9 +205,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if self.session.is_ended() && self.leave_by == Instant::NEVER {
                 self.leave_by = self.now().after(LAST_WORDS);
             }
-            let rest = match self.parse() {
+            let is_parsed = match self.parse() {
                 Parsed::Question(question) => return Poll::Ready(Ok(Stop::Ask(question))),
-                Parsed::Part(rest) => rest,
+                Parsed::Waits => false,
+                Parsed::Done => true,
             };
             let handed = self.poll_hand_over(cx);
             let read = self.poll_read(cx)?;
@@ -222,7 +218,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if self.session.is_ended() && self.unsent() == 0 && self.batch.is_empty() {
                 return Poll::Ready(Ok(Stop::Ended));
             }
-            if self.source == Source::Dry && rest == Rest::Useless && self.batch.is_empty() {
+            if self.source == Source::Dry && is_parsed && self.batch.is_empty() {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
             if self.leave_by <= self.now() {
@@ -378,11 +374,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     | Request::UpdateSecret(_)),
                 ) => return Parsed::Question(Box::new(question)),
                 Some(request) => self.batch.push(request),
-                None if self.session.is_waiting() => return Parsed::Part(Rest::Waits),
-                None => return Parsed::Part(Rest::Useless),
+                None if self.session.is_waiting() => return Parsed::Waits,
+                None => return Parsed::Done,
             }
         }
-        Parsed::Part(Rest::Waits)
+        Parsed::Waits
     }
 
     /// Gives the virtual host what it is asked for, and tells it when there is room for deliveries again.
